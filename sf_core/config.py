@@ -1,0 +1,100 @@
+"""How a video is rolled out: chunk, window, sink, steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from sf_core.schedule import TRAIN_STEPS, flow_schedule
+
+SINK_POSITIONS = ("absolute", "clamped")
+
+
+@dataclass(frozen=True)
+class RolloutConfig:
+    """Settings of a rollout. Raises ValueError for any that cannot work, with what would.
+
+    chunk_frames: latent frames denoised together; 1 is frame-wise.
+    first_chunk_frames: the first block of the video, given or sampled: 1 for models trained with an independent first
+        frame. None: as every chunk.
+    first_chunk_steps: other denoising steps for the video's first block, where it is sampled. None: the same.
+    window_frames: latent frames that attention sees, the chunk at work and the sink included. None: all of them.
+    sink_frames: first frames of the video (or since a cut) that are never evicted.
+    sink_position: ``absolute``: where they were. ``clamped``: once the ring has rolled, right before its oldest frame.
+    denoising_steps: nominal timesteps, 1000 being pure noise; ``warp_steps`` moves them by ``shift``.
+    context_noise: timestep of the pass that writes a sampled chunk's keys and values; its latents stay clean.
+    """
+
+    chunk_frames: int = 3
+    first_chunk_frames: int | None = None
+    first_chunk_steps: tuple[int, ...] | None = None
+    window_frames: int | None = 21
+    sink_frames: int = 0
+    sink_position: str = "absolute"
+    denoising_steps: tuple[int, ...] = (1000, 750, 500, 250)
+    warp_steps: bool = True
+    shift: float = 5.0
+    context_noise: float = 0
+
+    def __post_init__(self) -> None:
+        for name in ("denoising_steps", "first_chunk_steps"):
+            steps = getattr(self, name)
+            if steps is not None:
+                object.__setattr__(self, name, tuple(int(step) for step in steps))
+                _check_steps(name, getattr(self, name))
+        _at_least("chunk_frames", self.chunk_frames, 1)
+        _at_least("sink_frames", self.sink_frames, 0)
+        if self.first_chunk_frames is not None:
+            _at_least("first_chunk_frames", self.first_chunk_frames, 1)
+        if self.window_frames is not None:
+            needed = max(self.chunk_frames + self.sink_frames, self.first_chunk_frames or 0)
+            if self.window_frames < needed:
+                raise ValueError(
+                    f"window_frames is {self.window_frames}, but a chunk of {self.chunk_frames} (the first: "
+                    f"{self.first_chunk_frames or self.chunk_frames}) and a sink of {self.sink_frames} "
+                    f"need at least {needed}: raise the window, or lower the chunk or the sink"
+                )
+        if self.sink_position not in SINK_POSITIONS:
+            raise ValueError(f"sink_position is {self.sink_position!r}; expected one of {', '.join(SINK_POSITIONS)}")
+        if not 0 <= self.context_noise <= TRAIN_STEPS:
+            raise ValueError(f"context_noise is {self.context_noise}; expected a timestep from 0 to {TRAIN_STEPS}")
+        flow_schedule(self.shift)  # checks the shift
+
+    @property
+    def front_frames(self) -> int:
+        """Frames of the largest chunk."""
+        return max(self.chunk_frames, self.first_chunk_frames or 0)
+
+    @property
+    def ring_frames(self) -> int | None:
+        """Frames of history besides the sink; None: unbounded."""
+        return None if self.window_frames is None else self.window_frames - self.chunk_frames - self.sink_frames
+
+    def frames_of_block(self, start: int) -> int:
+        """Size of the block that begins at frame ``start``."""
+        return (self.first_chunk_frames or self.chunk_frames) if start == 0 else self.chunk_frames
+
+    def timesteps(self, start: int) -> tuple[float, ...]:
+        """The timesteps, warped if so set, of the chunk that begins at frame ``start``."""
+        first = start == 0 and self.first_chunk_steps is not None
+        steps = (self.first_chunk_steps or ()) if first else self.denoising_steps
+        return flow_schedule(self.shift).warp(steps) if self.warp_steps else tuple(float(step) for step in steps)
+
+    @staticmethod
+    def from_dict(settings: dict[str, object]) -> RolloutConfig:
+        """From JSON-like settings. Raises ValueError naming what is unknown."""
+        known = {f.name for f in fields(RolloutConfig)}
+        unknown = sorted(set(settings) - known)
+        if unknown:
+            raise ValueError(f"unknown rollout settings: {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+        return RolloutConfig(**settings)  # type: ignore[arg-type]
+
+
+def _at_least(name: str, value: int, least: int) -> None:
+    if not isinstance(value, int) or value < least:
+        raise ValueError(f"{name} is {value}; expected a whole number of latent frames from {least} on")
+
+
+def _check_steps(name: str, steps: tuple[int, ...]) -> None:
+    falling = all(a > b for a, b in zip(steps, steps[1:], strict=False))
+    if not steps or not falling or steps[0] > TRAIN_STEPS or steps[-1] < 0:
+        raise ValueError(f"{name} is {steps}; expected falling timesteps from {TRAIN_STEPS} to 0, such as (1000, 750, 500, 250)")

@@ -1,0 +1,63 @@
+"""The flow-matching schedule: timesteps, sigmas, the warped few-step list, x0 from flow.
+
+A noisy latent is ``x_t = (1 - sigma) * x0 + sigma * noise`` and the network predicts the flow
+``noise - x0``. Timesteps are ``1000 * sigma``. Source: Self Forcing, ``utils/scheduler.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+TRAIN_STEPS = 1000
+
+
+def wide_dtype(device: torch.device) -> torch.dtype:
+    """float64 where the device has it (Apple's MPS has not), else float32."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+class FlowSchedule:
+    """The 1000 training timesteps under one shift, noisiest first.
+
+    All tables live on the CPU and lookups give Python numbers, so no step ever waits for the device.
+    A timestep between two entries is looked up as the nearest one, as the reference does; timestep 0
+    therefore maps to the smallest sigma of the table (0.005 at shift 5), not to zero.
+    """
+
+    def __init__(self, shift: float = 5.0) -> None:
+        if not shift > 0:
+            raise ValueError(f"shift is {shift}; it must be greater than 0 (5 as trained, 8 in the reference's web demo)")
+        self.shift = float(shift)
+        linear = torch.linspace(1.0, 0.0, TRAIN_STEPS + 1)[:-1]
+        self.sigmas = shift * linear / (1 + (shift - 1) * linear)  # [1000] float32
+        self.timesteps = TRAIN_STEPS * self.sigmas  # [1000] float32
+
+    def warp(self, steps: Sequence[int]) -> tuple[float, ...]:
+        """The shifted timesteps of nominal ``steps`` (1000 = pure noise): 1000, 750 at shift 5 -> 1000, 937.5."""
+        table = torch.cat([self.timesteps, torch.zeros(1)])
+        return tuple(float(table[TRAIN_STEPS - step]) for step in steps)
+
+    def sigma(self, timestep: float) -> float:
+        """Sigma of the table entry nearest to ``timestep``."""
+        nearest = torch.argmin((self.timesteps - timestep).abs())
+        return float(self.sigmas[nearest])
+
+    def add_noise(self, x0: Tensor, noise: Tensor, timestep: float) -> Tensor:
+        """``x0`` brought to the noise level of ``timestep``, in the dtype of ``noise``."""
+        sigma = self.sigma(timestep)
+        return ((1 - sigma) * x0 + sigma * noise).to(noise.dtype)
+
+    def to_x0(self, x: Tensor, flow: Tensor, timestep: float) -> Tensor:
+        """The clean latents that ``flow`` predicts at ``x``; computed wide, returned in the dtype of ``x``."""
+        wide = wide_dtype(x.device)
+        return (x.to(wide) - self.sigma(timestep) * flow.to(wide)).to(x.dtype)
+
+
+@lru_cache(maxsize=32)
+def flow_schedule(shift: float) -> FlowSchedule:
+    """The schedule of one shift, built once."""
+    return FlowSchedule(shift)

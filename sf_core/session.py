@@ -1,0 +1,331 @@
+"""A video in the making, as a value."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from sf_core.config import RolloutConfig
+from sf_core.history import (
+    NOTHING,
+    Block,
+    Event,
+    Moment,
+    Prompt,
+    digest,
+    last_passes,
+    moment,
+    moment_before,
+    replay_passes,
+    replay_reach,
+)
+from sf_core.kv_cache import CacheShape, LiveCache
+from sf_core.latent_store import LatentStore, StoredLatents
+from sf_core.noise import NoiseSource, SeededNoise
+from sf_core.rollout import ChunkForward, sample_chunk, write_block
+from sf_core.schedule import flow_schedule
+
+if TYPE_CHECKING:
+    from sf_core.wan import WanForward
+
+# Called before every forward as (stage, index, count): "rebuild" for passes that only fill the cache, "step" for
+# denoising steps. Whatever it raises ends next_chunk; nothing that was made before is lost.
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Session:
+    """An immutable record of a video: settings, prompts, seeds, events, and the clean latents made so far.
+
+    Every method returns a new session and leaves this one as it is, so forking is keeping two. The model's cache of
+    keys and values is derived from the record and never part of it. Begin with `Session.start` or `Session.load`.
+    """
+
+    model: WanForward
+    config: RolloutConfig
+    latent_size: tuple[int, int]
+    batch: int
+    head: Block | None  # the newest block
+    prompt: Prompt  # of the next chunk, as are noise and event
+    noise: NoiseSource
+    event: Event
+    store: LatentStore  # older latents, shared by all that descend from one start
+    other_models: tuple[str, ...] = ()  # fingerprints of models that made parts of this video, besides this one
+    how: str = "new"  # how the cache for the newest chunk was come by, and why
+
+    @staticmethod
+    def start(
+        model: WanForward,
+        prompt: Tensor,
+        latent_size: tuple[int, int] | None = None,
+        config: RolloutConfig | None = None,
+        seed: int = 0,
+        batch: int = 1,
+        noise: NoiseSource | None = None,
+    ) -> Session:
+        """An empty video.
+
+        prompt: text embeddings [batch or 1, rows, text_dim]; filled up with zeros to the model's text length.
+        latent_size: (height, width) of the latents; None: the model's own, if it names one.
+        config: None: the model's own, else `RolloutConfig()`.
+        noise: where noise comes from; None: `SeededNoise(seed)`.
+        Raises ValueError for what does not fit the model.
+        """
+        size = latent_size or model.latent_size
+        if size is None:
+            raise ValueError("latent_size is missing: give (height, width) of the latents; this model names none")
+        model.arch.token_grid(size)
+        if batch < 1:
+            raise ValueError(f"batch is {batch}; expected 1 or more")
+        source = SeededNoise(seed) if noise is None else noise
+        text = _checked_prompt(model, prompt, batch)
+        config = config or model.rollout_config or RolloutConfig()
+        return Session(model, config, (size[0], size[1]), batch, None, text, source, NOTHING, LatentStore())
+
+    # What has been made ---------------------------------------------------------------------------------------------
+
+    @property
+    def frames(self) -> int:
+        """Latent frames so far, given context included."""
+        return self.head.place.end if self.head else 0
+
+    @property
+    def chunks(self) -> int:
+        """Chunks sampled so far."""
+        return self.head.chunk + 1 if self.head and self.head.chunk is not None else 0
+
+    @property
+    def latents(self) -> Tensor:
+        """All latents [B, C, F, H, W], brought together in memory; for long videos use `iter_latents`."""
+        empty = torch.empty(self.batch, self.model.arch.in_dim, 0, *self.latent_size, device=self.model.device)
+        return torch.cat([empty, *self.iter_latents()], dim=2)
+
+    def iter_latents(self) -> Iterator[Tensor]:
+        """The latents block by block, oldest first, one block in memory at a time."""
+        for block in reversed(list(self.head.back()) if self.head else []):
+            yield block.latents.get()
+
+    # What comes next ------------------------------------------------------------------------------------------------
+
+    def with_context(self, latents: Tensor) -> Session:
+        """The video begins with these latents [B or 1, C, F, H, W]: one image's, or a clip's to be extended.
+
+        They are cut into blocks like sampled frames. Only once, on an empty session.
+        Raises ValueError for a shape or count that does not fit, naming the nearest that does, and for NaN.
+        """
+        if self.head is not None:
+            raise ValueError(f"context can only be given to an empty session; this one has {self.frames} latent frames")
+        expected = (self.model.arch.in_dim, *self.latent_size)
+        if latents.ndim != 5 or (latents.shape[1], *latents.shape[3:]) != expected or latents.shape[0] not in (1, self.batch):
+            raise ValueError(
+                f"context latents have the shape {list(latents.shape)}; expected "
+                f"[{self.batch} or 1, {expected[0]}, frames, {expected[1]}, {expected[2]}]"
+            )
+        if not torch.isfinite(latents).all():
+            raise ValueError("the context latents hold NaN or Inf; check what encoded them")
+        self._check_context_frames(latents.shape[2])
+        latents = latents.detach().expand(self.batch, -1, -1, -1, -1).to(self.model.device, torch.float32)
+        session = self
+        while session.frames < latents.shape[2]:
+            count = self.config.frames_of_block(session.frames)
+            part = latents[:, :, session.frames : session.frames + count].clone()
+            session = session.restore_block(part, 0.0, NOTHING, sampled=False)
+        return replace(session, event=self.event)
+
+    def _check_context_frames(self, frames: int) -> None:
+        first, chunk = self.config.frames_of_block(0), self.config.chunk_frames
+        short = (frames - first) % chunk if frames >= first else frames
+        if frames >= first and short == 0:
+            return
+        fits = [first] if frames < first else [frames - short, frames - short + chunk]
+        raise ValueError(
+            f"{frames} latent frames of context do not cut into a first block of {first} and blocks of {chunk}; "
+            f"the nearest counts that do: {' or '.join(map(str, fits))}"
+        )
+
+    def with_prompt(self, prompt: Tensor, recache: bool = False, recache_sink: bool = False) -> Session:
+        """Another prompt from the next chunk on. The last word before a chunk is the one that counts.
+
+        recache: what is in the window is passed again under the new prompt, so that the video turns faster; the sink
+        stays as it is, or with ``recache_sink`` is passed again first.
+        """
+        event = replace(self.event, recache=recache or recache_sink, recache_sink=recache_sink)
+        return replace(self, prompt=_checked_prompt(self.model, prompt, self.batch), event=event)
+
+    def with_seed(self, seed: int) -> Session:
+        """Noise of the chunks from the next one on is `SeededNoise(seed)`. ``rewind(1).with_seed(s)`` is a re-roll."""
+        return replace(self, noise=SeededNoise(seed))
+
+    def with_cut(self) -> Session:
+        """The next chunk sees nothing of what came before it, and the sink begins anew; positions go on."""
+        return replace(self, event=replace(self.event, cut=True))
+
+    def rewind(self, chunks: int = 1) -> Session:
+        """Undo the newest ``chunks`` calls of `next_chunk`, and what was set after them."""
+        if not 0 <= chunks <= self.chunks:
+            raise ValueError(f"cannot rewind {chunks} chunks: {self.chunks} have been sampled")
+        session = self
+        for _ in range(chunks):
+            block = session.head
+            assert block is not None
+            session = replace(session, head=block.parent, prompt=block.prompt, noise=block.noise, event=block.event)
+        return session
+
+    def fork(self) -> Session:
+        """A second future of this past. A session is a value, so this is only a clear way to say it."""
+        return replace(self)
+
+    # Sampling -------------------------------------------------------------------------------------------------------
+
+    def next_chunk(self, progress: Progress | None = None) -> tuple[Session, Tensor]:
+        """Sample one chunk -> (the longer session, its latents [B, C, F, H, W]).
+
+        Raises FloatingPointError if the latents come out as NaN or Inf; this session stays as good as it was.
+        """
+        self._move_old_latents()
+        model, now = self.model, self._moment(self.event)
+        place = now.place(self.config.frames_of_block(now.start))
+        report = progress or (lambda stage, index, count: None)
+        with torch.inference_mode(False), torch.no_grad():
+            moments = self._moments(now)
+            state = model.state_key()
+            keys = [state + m.key for m in moments]
+            ancestors = {m.head.lineage for m in moments if m.head}
+            with model.caches.lease(self._shape, keys, ancestors) as (live, found):
+                how = self._make_ready(live, found, moments, keys, report)
+                forward = ChunkForward(model, live.cache, place, self.prompt, self.latent_size)
+                latents = self._sample(forward, place.start, place.frames, report)
+                if not torch.isfinite(latents).all():
+                    raise FloatingPointError(
+                        f"the latents of chunk {self.chunks} hold NaN or Inf; the session before it is intact. "
+                        "Check the weights, or compute in a wider dtype"
+                    )
+                session = self._append(now, latents, float(self.config.context_noise), self.chunks)
+                live.tip = session.head.lineage if session.head else None
+        return replace(session, how=how), latents
+
+    def _sample(self, forward: ChunkForward, start: int, frames: int, report: Progress) -> Tensor:
+        steps = self.config.timesteps(start)
+        shape = (self.batch, self.model.arch.in_dim, frames, *self.latent_size)
+
+        def noise(step: int) -> Tensor:
+            report("step", step, len(steps))
+            drawn = self.noise(self.chunks, step, shape)
+            if tuple(drawn.shape) != shape:
+                raise ValueError(f"the noise source gave {list(drawn.shape)} for chunk {self.chunks}; expected {list(shape)}")
+            return drawn.to(self.model.device, torch.float32)
+
+        return sample_chunk(forward.flow, noise, steps, flow_schedule(self.config.shift))
+
+    def _make_ready(
+        self, live: LiveCache, found: str, moments: list[Moment], keys: list[bytes], report: Progress
+    ) -> str:
+        """Bring a leased cache to the first of ``moments``; says how."""
+        passes, how = replay_passes(moments[0], self._shape), "replay"
+        if moments[0].head is None:
+            how = "new"
+        if live.key is not None:
+            behind = keys.index(live.key)
+            missing = [p for m in reversed(moments[:behind]) for p in last_passes(m, self._shape)]
+            if len(missing) <= len(passes):
+                passes, how = missing, found if behind <= 1 else "extend"
+        for index, todo in enumerate(passes):
+            report("rebuild", index, len(passes))
+            write_block(self.model, live.cache, todo)
+            live.key = None  # from here to the last pass it is neither what it was nor what it will be
+            live.cache.commit(todo.place, todo.keep_sink)
+        live.key = keys[0]
+        return f"{how}: {_REASONS[how]}" + (f" ({len(passes)} passes)" if how in ("extend", "replay") else "")
+
+    def _moments(self, now: Moment) -> list[Moment]:
+        """This moment and the earlier ones from which extending a cache could be cheaper than a replay."""
+        moments = [now]
+        worth = len(replay_passes(now, self._shape)) + 1
+        for block in now.head.back() if now.head else ():
+            if len(moments) > worth:
+                break
+            moments.append(moment_before(block))
+        return moments
+
+    # Records --------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _shape(self) -> CacheShape:
+        return self.model.cache_shape(self.config, self.latent_size, self.batch)
+
+    @cached_property
+    def _root(self) -> bytes:
+        return digest(json.dumps([asdict(self.config), self.latent_size, self.batch]).encode())
+
+    def _moment(self, event: Event) -> Moment:
+        return moment(self.head, event, self.prompt, self._root, self._shape)
+
+    def _append(self, now: Moment, latents: Tensor, timestep: float, chunk: int | None) -> Session:
+        """The session with one more block."""
+        place, stored = now.place(latents.shape[2]), StoredLatents(latents)
+        args = (self.head, place, now.era, self.prompt, timestep, now.event, chunk, self.noise, stored, now.root)
+        return replace(self, head=Block(*args), event=NOTHING)
+
+    def restore_block(self, latents: Tensor, timestep: float, event: Event, sampled: bool) -> Session:
+        """The session with a block from a record, made under its present prompt and noise."""
+        session = self._append(self._moment(event), latents, timestep, self.chunks if sampled else None)
+        assert session.head is not None
+        _ = session.head.lineage  # while its latents are at hand, and without a recursion through a long past
+        session._move_old_latents()
+        return session
+
+    def _move_old_latents(self) -> None:
+        """Latents that no replay needs any more go to disk."""
+        reach = replay_reach(self.model.arch.num_layers, self.config.ring_frames, self.config.chunk_frames)
+        if reach is None or self.head is None:
+            return
+        for depth, block in enumerate(self.head.back()):
+            if depth <= reach:
+                continue
+            if not block.latents.in_memory:
+                break
+            block.latents.to_disk(self.store)
+
+    def save(self, path: str | Path) -> None:
+        """Write the session to a safetensors file, whole or not at all. Raises OSError if the disk is full."""
+        from sf_core.session_file import save_session
+
+        save_session(self, Path(path))
+
+    @staticmethod
+    def load(
+        path: str | Path, model: WanForward, noise: NoiseSource | None = None, allow_other_model: bool = False
+    ) -> Session:
+        """A session from a file.
+
+        noise: for a session that was made with a caller's own noise. allow_other_model: go on with other weights.
+        Raises ValueError for a file that is no whole session or was made by a model that does not fit.
+        """
+        from sf_core.session_file import load_session
+
+        return load_session(Path(path), model, noise, allow_other_model)
+
+
+_REASONS = {
+    "new": "the video begins here",
+    "same": "its own cache was live",
+    "copy": "another branch goes on with the original",
+    "extend": "a cache of an earlier moment was live",
+    "replay": "no cache of this past was live",
+}
+
+
+def _checked_prompt(model: WanForward, prompt: Tensor, batch: int) -> Prompt:
+    model.check_text(prompt)
+    if prompt.shape[0] not in (1, batch):
+        raise ValueError(f"prompt embeddings for {prompt.shape[0]} videos, but the batch is {batch}; expected 1 or {batch}")
+    if not torch.isfinite(prompt).all():
+        raise ValueError("the prompt embeddings hold NaN or Inf; check the text encoder")
+    return Prompt(prompt)
