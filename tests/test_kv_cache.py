@@ -8,14 +8,11 @@ import pytest
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
-from torch import Tensor
 
 import sf_core
 from sf_core.kv_cache import CachePool, CacheShape, Place, RollingKVCache
-from sf_core.rope import apply_rope, rope_rotations
-from sf_core.schedule import flow_schedule
-from sf_core.wan import CausalWan
 from tests.helpers import SIZE, prompt, random_latents, random_model, relative
+from tests.naive import NaiveRollout
 
 MODEL = random_model()
 
@@ -38,67 +35,6 @@ def configs(draw: st.DrawFn) -> sf_core.RolloutConfig:
     )
 
 
-def naive_rollout(model: CausalWan, config: sf_core.RolloutConfig, context: Tensor | None, text: Tensor, batch: int, chunks: int) -> Tensor:
-    """The algorithm with a list of frames for a cache: unrotated keys, concatenated and sliced on every forward."""
-    model.use_attention()
-    noise, schedule = sf_core.SeededNoise(3), flow_schedule(config.shift)
-    pairs = model.text_keys_values(text.expand(batch, -1, -1))
-    history: list[list[tuple[int, Tensor, Tensor]]] = [[] for _ in range(model.arch.num_layers)]
-    unit = (SIZE[0] // 2) * (SIZE[1] // 2)
-
-    def turns(frames: list[int]) -> Tensor:
-        return rope_rotations(frames, SIZE[0] // 2, SIZE[1] // 2, model.arch.head_dim)
-
-    def forward(x: Tensor, start: int, timestep: float) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-        new: list[tuple[Tensor, Tensor]] = []
-
-        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            new.append((k, v))
-            sink = [entry for entry in history[layer] if entry[0] < config.sink_frames]
-            ring = [entry for entry in history[layer] if entry[0] >= config.sink_frames]
-            if config.ring_frames is not None:
-                ring = ring[len(ring) - min(len(ring), config.ring_frames) :]
-            positions = [frame for frame, _, _ in sink]
-            if config.sink_position == "clamped" and sink:
-                oldest = ring[0][0] if ring else start
-                positions = [max(oldest - config.sink_frames, 0) + j for j in range(len(sink))]
-            seen = list(zip(positions, sink, strict=True)) + [(entry[0], entry) for entry in ring]
-            keys = [apply_rope(entry[1], turns([position])) for position, entry in seen] + [apply_rope(k, own)]
-            return model._attention(apply_rope(q, own), torch.cat(keys, 1), torch.cat([e[2] for _, e in seen] + [v], 1))
-
-        own = turns(list(range(start, start + x.shape[2])))
-        embedding, modulations = model._embed_time(torch.full((batch, 1), timestep))
-        plain = torch.ones_like(own)  # the blocks themselves do not rotate: `attend` does
-        tokens = model._blocks(model._embed_latents(x), modulations, plain, pairs, attend)
-        return model._flow(tokens, embedding, x), new
-
-    def write(x: Tensor, start: int, timestep: float) -> None:
-        for layer, (k, v) in enumerate(forward(x, start, timestep)[1]):
-            for i in range(x.shape[2]):
-                part = slice(i * unit, (i + 1) * unit)
-                history[layer].append((start + i, k[:, part], v[:, part]))
-
-    made: list[Tensor] = []
-    start = 0
-    while context is not None and start < context.shape[2]:
-        part = context[:, :, start : start + config.frames_of_block(start)]
-        write(part, start, 0.0)
-        made.append(part)
-        start += part.shape[2]
-    for chunk in range(chunks):
-        steps = config.timesteps(start)
-        shape = (batch, 4, config.frames_of_block(start), *SIZE)
-        x = noise(chunk, 0, shape)
-        for i, step in enumerate(steps):
-            x0 = schedule.to_x0(x, forward(x, start, step)[0], step)
-            if i + 1 < len(steps):
-                x = schedule.add_noise(x0, noise(chunk, i + 1, shape), steps[i + 1])
-        write(x0, start, float(config.context_noise))
-        made.append(x0)
-        start += x0.shape[2]
-    return torch.cat(made, dim=2)
-
-
 @given(configs(), st.integers(1, 2), st.integers(0, 2))
 @example(sf_core.RolloutConfig(chunk_frames=3, window_frames=7, sink_frames=2, sink_position="clamped"), 2, 0)
 @example(sf_core.RolloutConfig(chunk_frames=3, window_frames=5, sink_frames=2), 1, 0)
@@ -110,8 +46,36 @@ def test_the_ring_equals_concatenate_and_slice(config: sf_core.RolloutConfig, ba
         session = session.with_context(context)
     for _ in range(20):
         session, _ = session.next_chunk()
-    naive = naive_rollout(MODEL, config, context, prompt(0), batch, 20)
-    assert relative(session.latents, naive) < 2e-5
+    naive = NaiveRollout(MODEL, config, batch, sf_core.SeededNoise(3), prompt(0))
+    naive.give(context)
+    for _ in range(20):
+        naive.sample()
+    assert relative(session.latents, naive.latents) < 2e-5
+
+
+acts = st.lists(st.tuples(st.integers(1, 11), st.sampled_from(["prompt", "recache", "recache_sink", "cut"])), max_size=4)
+
+
+@given(configs(), acts)
+@example(sf_core.RolloutConfig(chunk_frames=3, window_frames=9, sink_frames=1), [(2, "recache"), (8, "recache_sink")])
+@example(sf_core.RolloutConfig(chunk_frames=2, window_frames=9, sink_frames=3), [(2, "recache"), (3, "cut"), (6, "recache")])
+def test_switches_recaches_and_cuts_equal_concatenate_and_slice(
+    config: sf_core.RolloutConfig, events: list[tuple[int, str]]
+) -> None:
+    session = sf_core.Session.start(MODEL, prompt(0), SIZE, config, noise=sf_core.SeededNoise(3))
+    naive = NaiveRollout(MODEL, config, 1, sf_core.SeededNoise(3), prompt(0))
+    planned = dict(events)
+    for chunk in range(12):
+        kind = planned.get(chunk)
+        if kind == "cut":
+            session = session.with_cut()
+            naive.cut()
+        elif kind is not None:
+            session = session.with_prompt(prompt(chunk), recache=kind == "recache", recache_sink=kind == "recache_sink")
+            naive.switch(prompt(chunk), recache=kind != "prompt", with_sink=kind == "recache_sink")
+        session, _ = session.next_chunk()
+        naive.sample()
+    assert relative(session.latents, naive.latents) < 2e-5
 
 
 @given(configs(), st.integers(1, 2))

@@ -187,6 +187,8 @@ def test_an_exception_at_any_layer_and_step_leaves_the_next_chunk_bit_equal(laye
     config = sf_core.RolloutConfig(
         chunk_frames=2, window_frames=7, sink_frames=1, sink_position="clamped" if clamped else "absolute"
     )
+    MODEL.release_cache()
+    MODEL.caches.budget_bytes = None
     session = begin(config, 1, None)
     for _ in range(6):
         session, _ = session.next_chunk()
@@ -229,6 +231,30 @@ def test_an_exception_inside_a_commit_leaves_the_next_chunk_bit_equal(monkeypatc
     monkeypatch.setattr(RollingKVCache, "commit", whole)
     _, latents = session.next_chunk()
     MODEL.release_cache()
+    assert torch.equal(latents, session.next_chunk()[1])
+
+
+def test_the_same_latents_under_another_prompt_are_another_past() -> None:
+    config = sf_core.RolloutConfig(chunk_frames=2, window_frames=7)
+    context = random_latents(4)
+    first, second = (sf_core.Session.start(MODEL, prompt(i), SIZE, config).with_context(context) for i in (1, 2))
+    # the context was passed under the prompt of its session; only the next chunk's prompt is the same in both
+    first, second = first.with_prompt(prompt(3)), second.with_prompt(prompt(3))
+    MODEL.release_cache()
+    first.next_chunk()
+    _, after_first = second.next_chunk()
+    MODEL.release_cache()
+    assert torch.equal(after_first, second.next_chunk()[1])
+
+
+def test_weights_changed_in_place_are_noticed() -> None:
+    model = random_model(layers=2)
+    session = begin(sf_core.RolloutConfig(chunk_frames=2, window_frames=7), 1, None, model)
+    for _ in range(3):
+        session, _ = session.next_chunk()
+    model.blocks[0].self_attn.v.weight.mul_(1.5)
+    _, latents = session.next_chunk()
+    model.release_cache()
     assert torch.equal(latents, session.next_chunk()[1])
 
 

@@ -1,0 +1,127 @@
+"""What the benchmarks share: alternating timings, a table and a JSON file of the results."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import quantiles
+from typing import Any, TypeVar
+
+import torch
+
+FOLDER = Path(__file__).resolve().parent
+Result = TypeVar("Result")
+
+
+# Timing -------------------------------------------------------------------------------------------------------------
+
+
+def timed(work: Callable[[], Result]) -> tuple[float, Result]:
+    """Seconds by the wall clock, and what ``work`` gave."""
+    begin = time.perf_counter()
+    result = work()
+    return time.perf_counter() - begin, result
+
+
+def alternate(first: Callable[[], object], second: Callable[[], object], pairs: int) -> list[tuple[float, float]]:
+    """Seconds of both, measured in turns, so that a busy neighbour hits both alike; each goes first half the time."""
+    times = []
+    for pair in range(pairs):
+        if pair % 2:
+            b, a = timed(second)[0], timed(first)[0]
+        else:
+            a, b = timed(first)[0], timed(second)[0]
+        times.append((a, b))
+    return times
+
+
+def resident_mib() -> float:
+    """Memory of this process that is in RAM now (Linux)."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) / 1024
+    raise OSError("/proc/self/status has no VmRSS")
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Order statistics of some measurements."""
+
+    median: float
+    quarter: float
+    three_quarters: float
+    least: float
+    most: float
+    count: int
+
+    @staticmethod
+    def of(values: Sequence[float]) -> Spread:
+        q1, q2, q3 = quantiles(values, n=4, method="inclusive") if len(values) > 1 else [values[0]] * 3
+        return Spread(q2, q1, q3, min(values), max(values), len(values))
+
+
+# Reporting ----------------------------------------------------------------------------------------------------------
+
+
+class Report:
+    """Collects measurements and bars; `finish` prints them as a table and writes ``results/<name>.json``."""
+
+    def __init__(self, name: str, args: argparse.Namespace) -> None:
+        torch.set_num_threads(args.threads)
+        self.name = name
+        given = {k: v for k, v in vars(args).items() if not isinstance(v, (Path, type(None)))}  # no machine's paths
+        self.settings: dict[str, Any] = given | {"torch": torch.__version__, "cpu": _cpu_name()}
+        self.rows: dict[str, dict[str, Any]] = {}
+
+    def row(
+        self, what: str, values: Sequence[float], unit: str, least: float | None = None, most: float | None = None
+    ) -> None:
+        """Several measurements of one thing, and between what their median should lie."""
+        spread = Spread.of(values)
+        bars = {k: v for k, v in (("at_least", least), ("at_most", most)) if v is not None}
+        met = (least is None or spread.median >= least) and (most is None or spread.median <= most)
+        self.rows[what] = {"unit": unit, **asdict(spread), **bars} | ({"met": met} if bars else {})
+        print(f"  {what}: {spread.median:.4g} {unit}", file=sys.stderr, flush=True)
+
+    def ratio(self, what: str, pairs: Sequence[tuple[float, float]], **bars: float) -> None:
+        """First by second of each pair."""
+        self.row(what, [a / b for a, b in pairs], "x", **bars)
+
+    def finish(self) -> int:
+        """Prints and writes all; the exit status: 1 if a bar was missed."""
+        width = max(map(len, self.rows))
+        print(f"\n{self.name}, torch {torch.__version__}, {torch.get_num_threads()} thread(s), {self.settings['cpu']}")
+        print(f"{'':{width}}  {'median':>9}  {'quartiles':>19}  {'min .. max':>20}  {'n':>4}  bar")
+        for what, row in self.rows.items():
+            low, high, least, most = (f"{row[k]:.4g}" for k in ("quarter", "three_quarters", "least", "most"))
+            bar = [f"{sign} {row[key]}" for key, sign in (("at_least", ">="), ("at_most", "<=")) if key in row]
+            verdict = f"{' '.join(bar)}: {'met' if row['met'] else 'MISSED'}" if bar else ""
+            quarters, extremes, median = f"{low} .. {high}", f"{least} .. {most}", f"{row['median']:.4g} {row['unit']}"
+            print(f"{what:{width}}  {median:>9}  {quarters:>19}  {extremes:>20}  {row['count']:>4}  {verdict}".rstrip())
+        path = FOLDER / "results" / f"{self.name}.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps({"name": self.name, "settings": self.settings, "rows": self.rows}, indent=1) + "\n")
+        print(f"written to {path.relative_to(FOLDER.parent)}")
+        return 0 if all(row.get("met", True) for row in self.rows.values()) else 1
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor())
+
+
+def commit_of(checkout: Path) -> str:
+    """The commit that a checkout stands at."""
+    command = ["git", "-C", str(checkout), "rev-parse", "HEAD"]
+    return subprocess.run(command, check=False, capture_output=True, text=True).stdout.strip() or "unknown"

@@ -1,0 +1,98 @@
+"""What the benchmarks run: a random model of any size, a session on it, and the options that say so.
+
+Importing it makes `sf_core` importable from the checkout that this file lies in.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import sf_core
+from sf_core.wan import WanArchitecture
+
+
+def add_arguments(parser: argparse.ArgumentParser, **defaults: Any) -> None:
+    """The options of every benchmark: sizes of the model and picture, window, threads. ``defaults`` by name."""
+    sizes = {
+        "dim": 512, "ffn": 2048, "layers": 8, "heads": 4, "text_dim": 256, "text_len": 512, "chunk": 3,
+        "window": 21, "sink": 0, "pairs": 9, "threads": 1, "seed": 0,
+    }  # fmt: skip
+    for name, value in (sizes | {k: v for k, v in defaults.items() if k in sizes}).items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=value, help="default: %(default)s")
+    add_latent(parser, "--latent", defaults.get("latent", (30, 52)))
+
+
+def add_latent(parser: argparse.ArgumentParser, option: str, default: tuple[int, int]) -> None:
+    explained = "latent size, a token for 2 x 2; default: %(default)s"
+    parser.add_argument(option, type=int, nargs=2, default=default, metavar=("ROWS", "COLUMNS"), help=explained)
+
+
+def architecture(args: argparse.Namespace) -> WanArchitecture:
+    return WanArchitecture(
+        dim=args.dim, ffn_dim=args.ffn, num_layers=args.layers, num_heads=args.heads,
+        text_dim=args.text_dim, text_len=args.text_len,
+    )  # fmt: skip
+
+
+def random_state(arch: WanArchitecture, seed: int = 0) -> dict[str, Tensor]:
+    """Random weights under Wan's names, scaled so that activations and latents keep their size."""
+    generator = torch.Generator().manual_seed(seed)
+    state = {}
+    for name, shape in ((name, p.shape) for name, p in sf_core.CausalWan(arch).named_parameters()):
+        if name.endswith("modulation"):
+            state[name] = torch.randn(shape, generator=generator) * arch.dim**-0.5
+        elif len(shape) > 1:
+            state[name] = torch.randn(shape, generator=generator) * math.prod(shape[1:]) ** -0.5
+        else:
+            state[name] = torch.ones(shape) if name.endswith("weight") else torch.zeros(shape)
+    return state
+
+
+def random_model(arch: WanArchitecture, seed: int = 0) -> sf_core.CausalWan:
+    return sf_core.load_model(random_state(arch, seed), num_heads=arch.num_heads, text_len=arch.text_len)
+
+
+def random_prompt(arch: WanArchitecture, seed: int = 0) -> Tensor:
+    """Text embeddings [1, text_len, text_dim]; every row counts, so that nobody has to fill up."""
+    return torch.randn(1, arch.text_len, arch.text_dim, generator=torch.Generator().manual_seed(seed + 1))
+
+
+def random_latents(arch: WanArchitecture, frames: int, size: Sequence[int], seed: int = 0) -> Tensor:
+    shape = (1, arch.in_dim, frames, *size)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed + 2))
+
+
+def start_session(model: sf_core.CausalWan, args: argparse.Namespace, context: int = 0) -> sf_core.Session:
+    """A session of the size, window, sink and prompt that ``args`` say, after ``context`` random latent frames."""
+    size = (args.latent[0], args.latent[1])
+    config = sf_core.RolloutConfig(chunk_frames=args.chunk, window_frames=args.window, sink_frames=args.sink)
+    prompt = random_prompt(model.arch, args.seed)
+    session = sf_core.Session.start(model, prompt, size, config, seed=args.seed)
+    return session.with_context(random_latents(model.arch, context, size, args.seed)) if context else session
+
+
+def context_frames(args: argparse.Namespace) -> int:
+    """Frames of context after which a chunk sees a full window (or nearly, if chunks do not fill it evenly)."""
+    return int(args.window // args.chunk - 1) * int(args.chunk)
+
+
+class Rollout:
+    """A session that goes on, chunk by chunk."""
+
+    def __init__(self, session: sf_core.Session) -> None:
+        self.session = session
+
+    def chunk(self) -> Tensor:
+        """One `next_chunk`: the cache pass of the chunk before, then the denoising steps."""
+        self.session, latents = self.session.next_chunk()
+        return latents
