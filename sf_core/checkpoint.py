@@ -14,7 +14,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from sf_core.config import RolloutConfig
-from sf_core.wan import CausalWan, WanArchitecture
+from sf_core.wan import CausalWan
+from sf_core.wan_forward import WanArchitecture
 
 REAL_HEAD_DIM = 128  # of every published Wan; the number of heads is not in the weights
 # settings of the reference's model class that belong to `RolloutConfig` here
@@ -35,7 +36,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def detect_architecture(state: State, metadata: Mapping[str, str], overrides: Mapping[str, Any]) -> WanArchitecture:
-    """The architecture from the shapes in ``state``; heads and text length from overrides, else metadata, else as in Wan.
+    """The architecture from the shapes in ``state``; heads and text length from overrides or metadata.
 
     Raises ValueError if these are not the weights of a Wan 2.1 text-to-video transformer or contradict an override.
     """
@@ -61,7 +62,9 @@ def detect_architecture(state: State, metadata: Mapping[str, str], overrides: Ma
     given = {name: value for name, value in overrides.items() if name not in _ROLLOUT_SETTINGS}
     known = {f.name for f in fields(WanArchitecture)}
     if unknown := sorted(set(given) - known):
-        raise ValueError(f"unknown settings of the architecture: {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+        raise ValueError(
+            f"unknown settings of the architecture: {', '.join(unknown)}; known are {', '.join(sorted(known))}"
+        )
     for name, value in given.items():
         value = tuple(value) if name == "patch_size" else value
         if name in found and value != found[name]:

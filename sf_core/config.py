@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from itertools import pairwise
 
 from sf_core.schedule import TRAIN_STEPS, flow_schedule
 
@@ -95,6 +96,8 @@ def _at_least(name: str, value: int, least: int) -> None:
 
 
 def _check_steps(name: str, steps: tuple[int, ...]) -> None:
-    falling = all(a > b for a, b in zip(steps, steps[1:], strict=False))
+    falling = all(a > b for a, b in pairwise(steps))
     if not steps or not falling or steps[0] > TRAIN_STEPS or steps[-1] < 0:
-        raise ValueError(f"{name} is {steps}; expected falling timesteps from {TRAIN_STEPS} to 0, such as (1000, 750, 500, 250)")
+        raise ValueError(
+            f"{name} is {steps}; expected falling timesteps from {TRAIN_STEPS} to 0, such as (1000, 750, 500, 250)"
+        )

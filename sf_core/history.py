@@ -159,7 +159,9 @@ def moment(head: Block | None, event: Event, prompt: Prompt, root: bytes, shape:
     elif event.recache:
         old = Place(start, 0, era.scene, era.ring_origin)
         oldest = start - shape.history(old)[1]
-        first = next((b.place.start for b in head.back() if b.place.start <= oldest), start) if oldest < start else start
+        first = (
+            next((b.place.start for b in head.back() if b.place.start <= oldest), start) if oldest < start else start
+        )
         origin = max(first, era.scene + shape.sink_frames)
         recache = Recache(first, start, prompt, origin)
         era = Era(start, era.scene, origin, recache, recache if event.recache_sink else era.sink)
@@ -232,7 +234,8 @@ def _in_sink(block: Block, shape: CacheShape) -> bool:
 def _recache_passes(now: Moment, shape: CacheShape) -> list[Pass]:
     """The passes of the recache that began the era of ``now``, oldest first."""
     event = now.era.recache
-    assert event is not None and now.head is not None
+    assert event is not None
+    assert now.head is not None
     with_sink = event is now.era.sink
     again: list[Pass] = []
     for block in now.head.back():

@@ -87,8 +87,9 @@ class CacheShape:
                 continue
             else:
                 target = self.sink_frames + (frame - place.ring_origin) % self.ring_frames
-            if runs and target == runs[-1][1] + runs[-1][2]:
-                runs[-1] = (runs[-1][0], runs[-1][1], runs[-1][2] + 1)
+            first, place, count = runs[-1] if runs else (-1, -1, 0)
+            if (source, target) == (first + count, place + count):
+                runs[-1] = (first, place, count + 1)
             else:
                 runs.append((source, target, 1))
         return runs
@@ -194,9 +195,7 @@ class RollingKVCache:
 
     def copy_from(self, other: RollingKVCache) -> None:
         """Take over the contents of ``other``, a cache of the same shape."""
-        mine, theirs = (
-            (cache._keys, cache._values, cache._written_sink) for cache in (self, other)
-        )
+        mine, theirs = ((cache._keys, cache._values, cache._written_sink) for cache in (self, other))
         for own, others in zip(mine, theirs, strict=True):
             own[:] = [buffer.clone() for buffer in others]
         self._capacity, self._shift = other._capacity, other._shift
@@ -280,8 +279,8 @@ class CachePool:
                 return self._add(shape), "empty"
         if not self._caches and self.budget_bytes is not None:
             raise ValueError(
-                f"the cache needs {shape.nbytes() / 2**30:.2f} GiB and the budget is {self.budget_bytes / 2**30:.2f} GiB; "
-                "take a smaller window or picture, or raise the budget"
+                f"the cache needs {shape.nbytes() / 2**30:.2f} GiB and the budget is "
+                f"{self.budget_bytes / 2**30:.2f} GiB; take a smaller window or picture, or raise the budget"
             )
         return None
 

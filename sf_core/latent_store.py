@@ -18,7 +18,7 @@ class LatentStore:
     """
 
     def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile(prefix="self-forcing-")
+        self._file = tempfile.TemporaryFile(prefix="self-forcing-")  # noqa: SIM115 - lives as long as the store
         self._lock = threading.Lock()
 
     def append(self, latents: Tensor) -> int:
@@ -41,7 +41,7 @@ class LatentStore:
         latents = torch.empty(tuple(shape), dtype=torch.float32)
         with self._lock:
             self._file.seek(offset)
-            self._file.readinto(latents.numpy())  # type: ignore[attr-defined]
+            self._file.readinto(memoryview(latents.numpy()))  # type: ignore[arg-type]
         return latents
 
 

@@ -19,12 +19,14 @@ from sf_core.rope import rope_rotations
 from sf_core.schedule import FlowSchedule
 
 if TYPE_CHECKING:
-    from sf_core.wan import WanForward
+    from sf_core.wan_forward import WanForward
 
 Predict = Callable[[Tensor, float], Tensor]  # (noisy latents, timestep) -> flow
 
 
-def sample_chunk(predict: Predict, noise: Callable[[int], Tensor], steps: Sequence[float], schedule: FlowSchedule) -> Tensor:
+def sample_chunk(
+    predict: Predict, noise: Callable[[int], Tensor], steps: Sequence[float], schedule: FlowSchedule
+) -> Tensor:
     """Denoise one chunk over the timesteps ``steps``; ``noise(i)`` is what step i starts from or is re-noised with.
 
     Returns the clean latents [B, C, F, H, W], float32.
@@ -40,7 +42,9 @@ def sample_chunk(predict: Predict, noise: Callable[[int], Tensor], steps: Sequen
 class ChunkForward:
     """The passes of one model over one cache at one place: binds positions, prompt and views for `sample_chunk`."""
 
-    def __init__(self, model: WanForward, cache: RollingKVCache, place: Place, prompt: Prompt, latent_size: tuple[int, int]):
+    def __init__(
+        self, model: WanForward, cache: RollingKVCache, place: Place, prompt: Prompt, latent_size: tuple[int, int]
+    ) -> None:
         model.use_attention()
         self._model = model
         self._text = cache.text(prompt.digest, lambda: model.text_keys_values(_for_batch(prompt, cache)))

@@ -30,7 +30,9 @@ class FlowSchedule:
 
     def __init__(self, shift: float = 5.0) -> None:
         if not shift > 0:
-            raise ValueError(f"shift is {shift}; it must be greater than 0 (5 as trained, 8 in the reference's web demo)")
+            raise ValueError(
+                f"shift is {shift}; it must be greater than 0 (5 as trained, 8 in the reference's web demo)"
+            )
         self.shift = float(shift)
         linear = torch.linspace(1.0, 0.0, TRAIN_STEPS + 1)[:-1]
         self.sigmas = shift * linear / (1 + (shift - 1) * linear)  # [1000] float32

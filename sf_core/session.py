@@ -33,7 +33,7 @@ from sf_core.rollout import ChunkForward, sample_chunk, write_block
 from sf_core.schedule import flow_schedule
 
 if TYPE_CHECKING:
-    from sf_core.wan import WanForward
+    from sf_core.wan_forward import WanForward
 
 # Called before every forward as (stage, index, count): "rebuild" for passes that only fill the cache, "step" for
 # denoising steps. Whatever it raises ends next_chunk; nothing that was made before is lost.
@@ -123,7 +123,11 @@ class Session:
         if self.head is not None:
             raise ValueError(f"context can only be given to an empty session; this one has {self.frames} latent frames")
         expected = (self.model.arch.in_dim, *self.latent_size)
-        if latents.ndim != 5 or (latents.shape[1], *latents.shape[3:]) != expected or latents.shape[0] not in (1, self.batch):
+        if (
+            latents.ndim != 5
+            or (latents.shape[1], *latents.shape[3:]) != expected
+            or latents.shape[0] not in (1, self.batch)
+        ):
             raise ValueError(
                 f"context latents have the shape {list(latents.shape)}; expected "
                 f"[{self.batch} or 1, {expected[0]}, frames, {expected[1]}, {expected[2]}]"
@@ -219,7 +223,9 @@ class Session:
             report("step", step, len(steps))
             drawn = self.noise(self.chunks, step, shape)
             if tuple(drawn.shape) != shape:
-                raise ValueError(f"the noise source gave {list(drawn.shape)} for chunk {self.chunks}; expected {list(shape)}")
+                raise ValueError(
+                    f"the noise source gave {list(drawn.shape)} for chunk {self.chunks}; expected {list(shape)}"
+                )
             return drawn.to(self.model.device, torch.float32)
 
         return sample_chunk(forward.flow, noise, steps, flow_schedule(self.config.shift))
@@ -325,7 +331,9 @@ _REASONS = {
 def _checked_prompt(model: WanForward, prompt: Tensor, batch: int) -> Prompt:
     model.check_text(prompt)
     if prompt.shape[0] not in (1, batch):
-        raise ValueError(f"prompt embeddings for {prompt.shape[0]} videos, but the batch is {batch}; expected 1 or {batch}")
+        raise ValueError(
+            f"prompt embeddings for {prompt.shape[0]} videos, but the batch is {batch}; expected 1 or {batch}"
+        )
     if not torch.isfinite(prompt).all():
         raise ValueError("the prompt embeddings hold NaN or Inf; check the text encoder")
     return Prompt(prompt)

@@ -23,7 +23,7 @@ from sf_core.noise import NoiseSource, SeededNoise
 
 if TYPE_CHECKING:
     from sf_core.session import Session
-    from sf_core.wan import WanForward
+    from sf_core.wan_forward import WanForward
 
 FORMAT_VERSION = 1
 KEY = "sf.session"
@@ -71,15 +71,17 @@ def _write_whole(path: Path, header: dict[str, Any], data: Iterator[Tensor]) -> 
     text += b" " * (-len(text) % 8)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        with open(part, "wb") as file:
+        with part.open("wb") as file:
             file.write(struct.pack("<Q", len(text)) + text)
             for tensor in data:
                 file.write(tensor.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
             file.flush()
             os.fsync(file.fileno())
-        os.replace(part, path)
+        part.replace(path)
     except OSError as error:
-        raise OSError(error.errno, f"cannot write {path}: {error.strerror}. The session is intact; save it elsewhere") from error
+        raise OSError(
+            error.errno, f"cannot write {path}: {error.strerror}. The session is intact; save it elsewhere"
+        ) from error
     finally:
         part.unlink(missing_ok=True)
 
@@ -175,7 +177,7 @@ def _check_model(path: Path, record: dict[str, Any], model: WanForward, allow: b
     if (record["channels"], record["text_dim"]) != (arch.in_dim, arch.text_dim):
         raise ValueError(
             f"{path} was made by a model with {record['channels']} latent channels that reads prompts "
-            f"{record['text_dim']} wide; this one has {arch.in_dim} and reads {arch.text_dim}: load the model that made it"
+            f"{record['text_dim']} wide; this one: {arch.in_dim} and {arch.text_dim}. Load the model that made it"
         )
     others, made_by, own = list(record["other_models"]), record["model"], model.fingerprint
     if made_by != own:

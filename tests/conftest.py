@@ -9,7 +9,9 @@ import torch
 from hypothesis import HealthCheck, settings
 
 torch.set_num_threads(1)  # two workers share two cores; results are bit-equal either way
-settings.register_profile("fast", max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+settings.register_profile(
+    "fast", max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+)
 settings.register_profile("thorough", max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile(os.environ.get("SF_TEST_PROFILE", "fast"))
 

@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import sf_core
-from sf_core.wan import CausalWan, WanArchitecture
+from sf_core.wan import CausalWan
+from sf_core.wan_forward import WanArchitecture
 
 PARITY = Path(__file__).parent / "parity"
 CASES: dict[str, Any] = json.loads((PARITY / "cases.json").read_text())
@@ -21,7 +22,15 @@ SIZE = (4, 4)  # of small latents: 4 tokens a frame
 def random_model(layers: int = 4, dim: int = 32, heads: int = 2, seed: int = 0, text_len: int = 6) -> CausalWan:
     """A Wan transformer with random weights that neither die out nor explode; latents have 4 channels."""
     arch = WanArchitecture(
-        dim=dim, ffn_dim=2 * dim, num_layers=layers, num_heads=heads, text_dim=8, text_len=text_len, freq_dim=16, in_dim=4, out_dim=4
+        dim=dim,
+        ffn_dim=2 * dim,
+        num_layers=layers,
+        num_heads=heads,
+        text_dim=8,
+        text_len=text_len,
+        freq_dim=16,
+        in_dim=4,
+        out_dim=4,
     )
     generator = torch.Generator().manual_seed(seed)
     state = {}

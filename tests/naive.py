@@ -19,7 +19,12 @@ Frame = tuple[int, Tensor, Tensor]  # index, unrotated keys, values
 
 class NaiveRollout:
     def __init__(
-        self, model: sf_core.CausalWan, config: sf_core.RolloutConfig, batch: int, noise: sf_core.NoiseSource, text: Tensor
+        self,
+        model: sf_core.CausalWan,
+        config: sf_core.RolloutConfig,
+        batch: int,
+        noise: sf_core.NoiseSource,
+        text: Tensor,
     ) -> None:
         model.use_attention()
         self.model, self.config, self.batch, self.noise = model, config, batch, noise
@@ -81,7 +86,9 @@ class NaiveRollout:
         self._write(self.frames, latents, timestep)
         self.blocks.append((self.frames, latents, timestep))
 
-    def _write(self, start: int, latents: Tensor, timestep: float, into_sink: bool = True, into_ring: bool = True) -> None:
+    def _write(
+        self, start: int, latents: Tensor, timestep: float, into_sink: bool = True, into_ring: bool = True
+    ) -> None:
         unit, room = ROWS * COLUMNS, self.config.ring_frames
         for layer, (k, v) in enumerate(self._forward(latents, start, timestep)[1]):
             for i, frame in enumerate(range(start, start + latents.shape[2])):

@@ -38,6 +38,7 @@ def configs(draw: st.DrawFn) -> sf_core.RolloutConfig:
 @given(configs(), st.integers(1, 2), st.integers(0, 2))
 @example(sf_core.RolloutConfig(chunk_frames=3, window_frames=7, sink_frames=2, sink_position="clamped"), 2, 0)
 @example(sf_core.RolloutConfig(chunk_frames=3, window_frames=5, sink_frames=2), 1, 0)
+@example(sf_core.RolloutConfig(chunk_frames=2, first_chunk_frames=5, window_frames=5, sink_frames=1), 1, 0)
 def test_the_ring_equals_concatenate_and_slice(config: sf_core.RolloutConfig, batch: int, context_blocks: int) -> None:
     frames = sum(config.frames_of_block(0 if i == 0 else 1) for i in range(context_blocks))
     context = random_latents(frames, batch) if frames else None
@@ -53,12 +54,16 @@ def test_the_ring_equals_concatenate_and_slice(config: sf_core.RolloutConfig, ba
     assert relative(session.latents, naive.latents) < 2e-5
 
 
-acts = st.lists(st.tuples(st.integers(1, 11), st.sampled_from(["prompt", "recache", "recache_sink", "cut"])), max_size=4)
+acts = st.lists(
+    st.tuples(st.integers(1, 11), st.sampled_from(["prompt", "recache", "recache_sink", "cut"])), max_size=4
+)
 
 
 @given(configs(), acts)
 @example(sf_core.RolloutConfig(chunk_frames=3, window_frames=9, sink_frames=1), [(2, "recache"), (8, "recache_sink")])
-@example(sf_core.RolloutConfig(chunk_frames=2, window_frames=9, sink_frames=3), [(2, "recache"), (3, "cut"), (6, "recache")])
+@example(
+    sf_core.RolloutConfig(chunk_frames=2, window_frames=9, sink_frames=3), [(2, "recache"), (3, "cut"), (6, "recache")]
+)
 def test_switches_recaches_and_cuts_equal_concatenate_and_slice(
     config: sf_core.RolloutConfig, events: list[tuple[int, str]]
 ) -> None:
@@ -159,5 +164,8 @@ def test_a_budget_makes_room_for_a_branch_and_drops_the_oldest() -> None:
 
 def test_a_budget_too_small_for_one_cache_says_what_would_help() -> None:
     pool = CachePool(budget_bytes=10)
-    with pytest.raises(ValueError, match="smaller window or picture, or raise the budget"), pool.lease(small_shape(), [b"a"], set()):
+    with (
+        pytest.raises(ValueError, match="smaller window or picture, or raise the budget"),
+        pool.lease(small_shape(), [b"a"], set()),
+    ):
         pass

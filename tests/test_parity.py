@@ -10,7 +10,7 @@ from torch import Tensor
 import sf_core
 from sf_core.rope import apply_rope, rope_rotations
 from sf_core.schedule import FlowSchedule
-from sf_core.wan import timestep_embedding
+from sf_core.wan_forward import timestep_embedding
 from tests.helpers import CASES, PARITY, golden_session, relative
 
 ROLLOUTS = sorted(case for case in CASES if "pipeline" in CASES[case] and case != "causal_bf16")
@@ -73,7 +73,10 @@ def test_the_bidirectional_forward_is_the_teacher() -> None:
         timestep = tensors[f"{kind}.timestep"]
         flow = model(x, timestep, tensors["prompt_embeds"])
         assert_close(flow, tensors[f"{kind}.flow"].transpose(1, 2))
-    assert_close(model(x, tensors["float.timestep"][:, 0], tensors["negative_embeds"]), tensors["float.flow_negative"].transpose(1, 2))
+    assert_close(
+        model(x, tensors["float.timestep"][:, 0], tensors["negative_embeds"]),
+        tensors["float.flow_negative"].transpose(1, 2),
+    )
     flow, theirs = model(x, tensors["float.timestep"], tensors["prompt_embeds"]), tensors["float.x0"].transpose(1, 2)
     for i in range(2):
         assert_close(schedule.to_x0(x[i], flow[i], float(tensors["float.timestep"][i, 0])), theirs[i])
@@ -81,7 +84,11 @@ def test_the_bidirectional_forward_is_the_teacher() -> None:
 
 @pytest.mark.parametrize("run", ["block", "framewise", "local", "iff", "tf", "tf_aug"])
 def test_the_block_causal_forward_without_a_cache(run: str) -> None:
-    tensors = {k.removeprefix(f"{run}."): v for k, v in load_file(PARITY / "causal_nocache.safetensors").items() if k.startswith(f"{run}.")}
+    tensors = {
+        k.removeprefix(f"{run}."): v
+        for k, v in load_file(PARITY / "causal_nocache.safetensors").items()
+        if k.startswith(f"{run}.")
+    }
     settings = CASES["causal_nocache"]["runs"][run]
     model = sf_core.load_model(PARITY / "weights_causal.safetensors", **CASES["causal_chunk"]["model"])
     clean = tensors["clean_x"].transpose(1, 2) if settings.get("tf") else None
@@ -107,7 +114,10 @@ def test_the_schedule_is_the_references_to_the_bit(shift: int) -> None:
     for steps, warped in CASES["scheduler"]["per_shift"][f"shift{shift}"]["warped_steps"].items():
         assert schedule.warp([int(step) for step in steps.split(",")]) == tuple(warped)
     for kind in ("float", "int"):
-        get = {name: tensors[f"shift{shift}.{kind}.{name}"] for name in ("x", "noise", "flow", "timestep", "add_noise", "flow_to_x0")}
+        get = {
+            name: tensors[f"shift{shift}.{kind}.{name}"]
+            for name in ("x", "noise", "flow", "timestep", "add_noise", "flow_to_x0")
+        }
         for i, timestep in enumerate(get["timestep"].tolist()):
             assert_close(schedule.add_noise(get["x"][i], get["noise"][i], timestep), get["add_noise"][i])
             assert_close(schedule.to_x0(get["add_noise"][i], get["flow"][i], timestep), get["flow_to_x0"][i])

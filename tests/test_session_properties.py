@@ -34,12 +34,16 @@ def apply_act(session: sf_core.Session, act: Act) -> sf_core.Session:
     return session.with_prompt(prompt(number), recache=kind != "prompt", recache_sink=kind == "recache_sink")
 
 
-def begin(config: sf_core.RolloutConfig, batch: int, context: Tensor | None, model: sf_core.CausalWan = MODEL) -> sf_core.Session:
+def begin(
+    config: sf_core.RolloutConfig, batch: int, context: Tensor | None, model: sf_core.CausalWan = MODEL
+) -> sf_core.Session:
     session = sf_core.Session.start(model, prompt(0), SIZE, config, seed=7, batch=batch)
     return session if context is None else session.with_context(context)
 
 
-def straight_run(config: sf_core.RolloutConfig, batch: int, context: Tensor | None, recipe: list[Act]) -> sf_core.Session:
+def straight_run(
+    config: sf_core.RolloutConfig, batch: int, context: Tensor | None, recipe: list[Act]
+) -> sf_core.Session:
     """The recipe from beginning to end, by a cache that is never lost."""
     MODEL.release_cache()
     session = begin(config, batch, context)
@@ -89,7 +93,20 @@ moves = st.lists(
     st.tuples(
         st.sampled_from(
             ["chunk"] * 8
-            + ["seed", "prompt", "recache", "recache_sink", "cut", "rewind", "rewind", "drop", "fork", "switch", "other", "save"]
+            + [
+                "seed",
+                "prompt",
+                "recache",
+                "recache_sink",
+                "cut",
+                "rewind",
+                "rewind",
+                "drop",
+                "fork",
+                "switch",
+                "other",
+                "save",
+            ]
         ),
         st.integers(1, 5),
     ),
@@ -103,7 +120,9 @@ moves = st.lists(
     sf_core.RolloutConfig(chunk_frames=3, window_frames=8, sink_frames=2, denoising_steps=(1000, 500)),
     1,
     0,
-    [("chunk", 1)] * 12 + [("recache", 2), ("chunk", 1), ("drop", 1), ("chunk", 1), ("recache_sink", 3)] + [("chunk", 1)] * 8,
+    [("chunk", 1)] * 12
+    + [("recache", 2), ("chunk", 1), ("drop", 1), ("chunk", 1), ("recache_sink", 3)]
+    + [("chunk", 1)] * 8,
     None,
 )
 def test_any_order_of_operations_gives_what_a_straight_run_gives(
@@ -183,7 +202,9 @@ class Boom(Exception):
 
 
 @given(st.integers(0, 3), st.integers(0, 4), st.booleans(), st.booleans())
-def test_an_exception_at_any_layer_and_step_leaves_the_next_chunk_bit_equal(layer: int, step: int, recache: bool, clamped: bool) -> None:
+def test_an_exception_at_any_layer_and_step_leaves_the_next_chunk_bit_equal(
+    layer: int, step: int, recache: bool, clamped: bool
+) -> None:
     config = sf_core.RolloutConfig(
         chunk_frames=2, window_frames=7, sink_frames=1, sink_position="clamped" if clamped else "absolute"
     )

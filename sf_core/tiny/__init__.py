@@ -1,0 +1,37 @@
+"""The embedded model: a small trained world, so that everything can be tried without a GPU or a download.
+
+One coloured shape moves on a plain background, 64 x 64, by prompts such as "a red circle moving horizontally quickly
+on a black background". The transformer loads as any checkpoint does.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from sf_core.checkpoint import load_model
+from sf_core.tiny.frame_decoder import FrameAutoencoder
+from sf_core.tiny.text import TinyText
+from sf_core.wan import CausalWan
+
+__all__ = ["FrameAutoencoder", "TinyText", "load_text", "load_transformer", "load_vae"]
+
+FOLDER = Path(__file__).parent
+PROMPT = "a red circle moving horizontally quickly on a black background"
+FPS = 16
+
+
+def load_transformer(device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> CausalWan:
+    """The tiny causal Wan transformer; it names its latent size and rollout settings itself."""
+    return load_model(FOLDER / "transformer.safetensors", device, dtype)
+
+
+def load_text() -> TinyText:
+    """Its text encoder: a table of words."""
+    return TinyText(FOLDER / "text.json", FOLDER / "text.safetensors")
+
+
+def load_vae(device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> FrameAutoencoder:
+    """Its decoder and encoder."""
+    return FrameAutoencoder.load(FOLDER / "decoder.safetensors", device, dtype)

@@ -1,0 +1,351 @@
+"""The mathematics of the Wan 2.1 transformer, over any tree of modules that carries Wan's names.
+
+It only calls modules and never reads a ``.weight``, so a host that gives its modules other weights (quantised,
+patched, offloaded) gets them applied.
+
+Shapes: B batch, F latent frames, T tokens a frame, L = F * T tokens ordered frame, row, column, D head width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from sf_core.attention import Attention
+from sf_core.config import RolloutConfig
+from sf_core.kv_cache import CachePool, CacheShape, KeysValues
+from sf_core.rope import apply_rope, rope_rotations
+from sf_core.schedule import wide_dtype
+
+# (layer, q, k, v) -> attention output: what one layer's new keys and values attend to is the caller's affair
+LayerAttention = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+Span = tuple[tuple[int, int], list[tuple[int, int]]]  # query frames, key frames
+
+
+@dataclass(frozen=True)
+class WanArchitecture:
+    """Sizes of a Wan 2.1 transformer. All but ``num_heads`` and ``text_len`` can be read off its weights."""
+
+    dim: int
+    ffn_dim: int
+    num_layers: int
+    num_heads: int
+    text_dim: int = 4096
+    text_len: int = 512
+    freq_dim: int = 256
+    in_dim: int = 16
+    out_dim: int = 16
+    patch_size: tuple[int, int, int] = (1, 2, 2)
+    eps: float = 1e-6
+    qk_norm: bool = True
+    cross_attn_norm: bool = True
+
+    @property
+    def head_dim(self) -> int:
+        return self.dim // self.num_heads
+
+    def token_grid(self, latent_size: tuple[int, int]) -> tuple[int, int]:
+        """Rows and columns of tokens in a latent frame of ``latent_size`` (height, width)."""
+        rows, columns = latent_size
+        _, ph, pw = self.patch_size
+        if rows < ph or columns < pw or rows % ph or columns % pw:
+            near = (max(ph, round(rows / ph) * ph), max(pw, round(columns / pw) * pw))
+            raise ValueError(
+                f"latent size {rows} x {columns} does not divide into patches of {ph} x {pw}; "
+                f"the nearest that does is {near[0]} x {near[1]}"
+            )
+        return rows // ph, columns // pw
+
+
+def timestep_embedding(timestep: Tensor, dim: int) -> Tensor:
+    """Sinusoid of ``timestep`` [...], cosines then sines -> [..., dim], in float64 where the device has it."""
+    wide = wide_dtype(timestep.device)
+    half = dim // 2
+    frequencies = 10000.0 ** -(torch.arange(half, dtype=wide, device=timestep.device) / half)
+    angles = timestep.to(wide).unsqueeze(-1) * frequencies
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
+def _modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """``x * (1 + scale) + shift``: x [B, L, dim], shift and scale [B, f, dim], f frames of equal token count."""
+    frames = shift.shape[1]
+    return torch.addcmul(shift.unsqueeze(2), x.unflatten(1, (frames, -1)), 1 + scale.unsqueeze(2)).flatten(1, 2)
+
+
+def _add_gated(x: Tensor, y: Tensor, gate: Tensor) -> Tensor:
+    """``x + y * gate``, shapes as in `_modulate`."""
+    split = (gate.shape[1], -1)
+    return torch.addcmul(x.unflatten(1, split), y.unflatten(1, split), gate.unsqueeze(2)).flatten(1, 2)
+
+
+class WanForward:
+    """The forward passes over a tree of modules with Wan's names. Mixed into the class that owns the tree."""
+
+    arch: WanArchitecture
+    caches: CachePool
+    rollout_config: RolloutConfig | None = None  # what the checkpoint says of itself
+    latent_size: tuple[int, int] | None = None
+    blocks: Any  # a sequence of modules, as all below
+    patch_embedding: Any
+    text_embedding: Any
+    time_embedding: Any
+    time_projection: Any
+    head: Any
+    _attention: Attention  # set before each pass
+
+    # What a host may override -------------------------------------------------------------------------------------
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the arithmetic and of cached keys and values."""
+        raise NotImplementedError
+
+    @property
+    def device(self) -> torch.device:
+        raise NotImplementedError
+
+    def bare(self, parameter: Tensor, like: Tensor) -> Tensor:
+        """A parameter that belongs to no layer (``modulation``), in the dtype and on the device of ``like``."""
+        return parameter.to(like)
+
+    # Parts --------------------------------------------------------------------------------------------------------
+
+    def text_keys_values(self, text: Tensor) -> list[KeysValues]:
+        """Cross-attention keys and values of ``text`` [B, rows, text_dim], a pair [B, text_len, heads, D] a layer.
+
+        Rows are filled up with zeros to the text length; the filling is attended, as in Wan.
+        """
+        rows = text.shape[1]
+        text = torch.nn.functional.pad(text.to(self.device, self.dtype), (0, 0, 0, self.arch.text_len - rows))
+        context = self.text_embedding(text)
+        pairs = []
+        for block in self.blocks:
+            attn = block.cross_attn
+            pairs.append((self._heads(attn.norm_k(attn.k(context))), self._heads(attn.v(context))))
+        return pairs
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.arch.num_heads, -1))
+
+    def _embed_time(self, timestep: Tensor) -> tuple[Tensor, Tensor]:
+        """Timesteps [B, f] -> embedding [B, f, dim] and its six modulation vectors [B, f, 6, dim]."""
+        sinusoid = timestep_embedding(timestep, self.arch.freq_dim).to(self.dtype)
+        embedding = self.time_embedding(sinusoid)
+        return embedding, self.time_projection(embedding).unflatten(-1, (6, -1))
+
+    def _embed_latents(self, x: Tensor) -> Tensor:
+        """Latents [B, C, F, H, W] -> tokens [B, L, dim]."""
+        return self.patch_embedding(x.to(self.dtype)).flatten(2).transpose(1, 2)
+
+    def _unpatchify(self, tokens: Tensor, x: Tensor) -> Tensor:
+        """Tokens [B, L, patch * C] -> [B, C, F, H, W] of x's extent, float32."""
+        pt, ph, pw = self.arch.patch_size
+        f, h, w = x.shape[2] // pt, x.shape[3] // ph, x.shape[4] // pw
+        pattern = "b (f h w) (p q r c) -> b c (f p) (h q) (w r)"
+        return rearrange(tokens, pattern, f=f, h=h, w=w, p=pt, q=ph, r=pw).float()
+
+    def _blocks(
+        self,
+        x: Tensor,
+        modulations: Tensor,
+        rotations: Tensor,
+        text: Sequence[KeysValues],
+        attend: LayerAttention,
+        keys_only: bool = False,
+    ) -> Tensor:
+        """All transformer blocks. With ``keys_only`` the last one stops once `attend` has its keys and values."""
+        last = len(self.blocks) - 1
+        for layer, block in enumerate(self.blocks):
+            parts = (self.bare(block.modulation, modulations) + modulations).unbind(2)  # 6 x [B, f, dim]
+            attn = block.self_attn
+            h = _modulate(block.norm1(x), parts[0], parts[1])
+            k = apply_rope(self._heads(attn.norm_k(attn.k(h))), rotations)
+            v = self._heads(attn.v(h))
+            if keys_only and layer == last:
+                attend(layer, k[:, :0], k, v)  # an empty query: only the writing counts
+                return x
+            q = apply_rope(self._heads(attn.norm_q(attn.q(h))), rotations)
+            x = _add_gated(x, attn.o(attend(layer, q, k, v).flatten(2)), parts[2])
+            cross = block.cross_attn
+            q = self._heads(cross.norm_q(cross.q(block.norm3(x))))
+            x = x + cross.o(self._attention(q, *text[layer]).flatten(2))
+            x = _add_gated(x, block.ffn(_modulate(block.norm2(x), parts[3], parts[4])), parts[5])
+        return x
+
+    def _flow(self, tokens: Tensor, embedding: Tensor, x: Tensor) -> Tensor:
+        shift, scale = (self.bare(self.head.modulation, embedding).unsqueeze(1) + embedding.unsqueeze(2)).unbind(2)
+        return self._unpatchify(self.head.head(_modulate(self.head.norm(tokens), shift, scale)), x)
+
+    # Passes over a cache ------------------------------------------------------------------------------------------
+
+    def flow_over_cache(
+        self, x: Tensor, timestep: Tensor, rotations: Tensor, text: Sequence[KeysValues], views: Sequence[KeysValues]
+    ) -> Tensor:
+        """Flow [B, C, F, H, W] of a noisy chunk ``x`` at ``timestep`` [B, 1], attending to itself and the cache.
+
+        ``views``: a layer's keys and values [B, tokens, heads, D] each, the chunk's own places first. They are
+        overwritten with the chunk's (noisy) keys and values; the places behind them are only read.
+        """
+        embedding, modulations = self._embed_time(timestep)
+        tokens = self._blocks(self._embed_latents(x), modulations, rotations, text, self._over(views))
+        return self._flow(tokens, embedding, x)
+
+    def write_over_cache(
+        self, x: Tensor, timestep: Tensor, rotations: Tensor, text: Sequence[KeysValues], views: Sequence[KeysValues]
+    ) -> None:
+        """As `flow_over_cache` for a clean chunk, only for the keys and values it leaves in ``views``."""
+        _, modulations = self._embed_time(timestep)
+        self._blocks(self._embed_latents(x), modulations, rotations, text, self._over(views), keys_only=True)
+
+    def _over(self, views: Sequence[KeysValues]) -> LayerAttention:
+        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            keys, values = views[layer]
+            keys[:, : k.shape[1]] = k
+            values[:, : v.shape[1]] = v
+            return self._attention(q, keys, values) if q.shape[1] else q
+
+        return attend
+
+    # Passes without a cache ---------------------------------------------------------------------------------------
+
+    def predict(
+        self,
+        x: Tensor,
+        timestep: Tensor,
+        text: Tensor,
+        chunk_frames: int | None = None,
+        first_chunk_frames: int | None = None,
+        window_frames: int | None = None,
+        clean: Tensor | None = None,
+        clean_timestep: float = 0.0,
+    ) -> Tensor:
+        """Flow prediction [B, C, F, H, W] for a whole video, without a cache.
+
+        timestep: [B] or [B, F]. chunk_frames None: bidirectional, one timestep a sample. Else block-causal: each
+        frame attends to its own chunk and those before it (``first_chunk_frames`` and ``window_frames`` as in
+        `RolloutConfig`). ``clean`` latents (teacher forcing): noisy chunks attend to themselves and to the clean
+        chunks before them, which are embedded at ``clean_timestep``.
+        Raises ValueError for sizes that do not fit the model.
+        """
+        self.use_attention()
+        self.check_text(text)
+        frames = x.shape[2] // self.arch.patch_size[0]
+        rows, columns = self.arch.token_grid((x.shape[3], x.shape[4]))
+        timestep = timestep if timestep.ndim == 2 else timestep[:, None]
+        if chunk_frames is None:
+            timestep, ends = timestep[:, :1], [frames]
+        else:
+            timestep, ends = timestep.expand(-1, frames), _chunk_ends(frames, chunk_frames, first_chunk_frames)
+        rotations = rope_rotations(range(frames), rows, columns, self.arch.head_dim, x.device)
+        tokens = self._embed_latents(x)
+        if clean is not None:
+            tokens = torch.cat([self._embed_latents(clean), tokens], dim=1)
+            timestep = torch.cat([torch.full_like(timestep, clean_timestep), timestep], dim=1)
+            rotations = torch.cat([rotations, rotations])
+        embedding, modulations = self._embed_time(timestep)
+        spans = _spans(ends, frames, window_frames, clean is not None)
+        attend = self._within(spans, rows * columns)
+        pairs = self.text_keys_values(text)
+        tokens = self._blocks(tokens, modulations, rotations, pairs, attend)
+        if clean is not None:
+            tokens, embedding = tokens.chunk(2, dim=1)[1], embedding.chunk(2, dim=1)[1]
+        return self._flow(tokens, embedding, x)
+
+    def _within(self, spans: Sequence[Span], frame_tokens: int) -> LayerAttention:
+        """Attention inside one sequence: each span of query frames attends to its own spans of key frames."""
+
+        def tokens(x: Tensor, span: tuple[int, int]) -> Tensor:
+            return x[:, span[0] * frame_tokens : span[1] * frame_tokens]
+
+        def join(parts: Sequence[Tensor]) -> Tensor:
+            return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim=1)
+
+        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            parts = []
+            for query, keys in spans:
+                ks, vs = (join([tokens(x, span) for span in keys]) for x in (k, v))
+                parts.append(self._attention(tokens(q, query), ks, vs))
+            return join(parts)
+
+        return attend
+
+    def check_text(self, text: Tensor) -> None:
+        """Raises ValueError unless ``text`` is [B, rows, text_dim] with no more rows than the text length."""
+        arch = self.arch
+        if text.ndim != 3 or text.shape[2] != arch.text_dim:
+            raise ValueError(
+                f"prompt embeddings have the shape {list(text.shape)}; this model reads "
+                f"[batch, rows, {arch.text_dim}]. A last number "
+                "of another size means that they come from another model's text encoder"
+            )
+        if text.shape[1] > arch.text_len:
+            raise ValueError(
+                f"the prompt has {text.shape[1]} rows of embeddings, this model reads {arch.text_len}: shorten it"
+            )
+
+    # What sessions ask of a model ----------------------------------------------------------------------------------
+
+    def use_attention(self) -> None:
+        """Settle which attention the following passes call."""
+        raise NotImplementedError
+
+    def state_key(self) -> bytes:
+        """Changes whenever keys and values made from now on would differ from those made before."""
+        raise NotImplementedError
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the weights, whatever their dtype or file."""
+        raise NotImplementedError
+
+    def cache_shape(self, config: RolloutConfig, latent_size: tuple[int, int], batch: int) -> CacheShape:
+        """The shape of the cache of a session with these settings."""
+        rows, columns = self.arch.token_grid(latent_size)
+        return CacheShape(
+            layers=self.arch.num_layers,
+            batch=batch,
+            heads=self.arch.num_heads,
+            head_dim=self.arch.head_dim,
+            frame_tokens=rows * columns,
+            front_frames=config.front_frames,
+            sink_frames=config.sink_frames,
+            ring_frames=config.ring_frames,
+            clamped=config.sink_position == "clamped" and config.sink_frames > 0,
+            text_len=self.arch.text_len,
+            dtype=self.dtype,
+            device=self.device,
+        )
+
+    def cache_bytes(self, config: RolloutConfig, latent_size: tuple[int, int], batch: int = 1, frames: int = 0) -> int:
+        """Bytes of a session's cache, its prompt's keys and values included, exactly.
+
+        An unbounded window grows with the video; ``frames`` says how long, 0 what it begins with.
+        """
+        return self.cache_shape(config, latent_size, batch).nbytes(frames)
+
+
+def _chunk_ends(frames: int, chunk: int, first: int | None) -> list[int]:
+    """Where each chunk ends, as in a rollout of ``frames``; the last chunk may be cut short."""
+    ends = [min(first or chunk, frames)]
+    while ends[-1] < frames:
+        ends.append(min(ends[-1] + chunk, frames))
+    return ends
+
+
+def _spans(ends: Sequence[int], frames: int, window: int | None, with_clean: bool) -> list[Span]:
+    """Which frames each chunk attends to. With clean frames, they come first in the sequence, then the noisy ones."""
+    spans: list[Span] = []
+    starts = [0, *ends[:-1]]
+    oldest = [0 if window is None else max(0, end - window) for end in ends]
+    for start, end, low in zip(starts, ends, oldest, strict=True):
+        spans.append(((start, end), [(low, end)]))
+    if with_clean:
+        for start, end, low in zip(starts, ends, oldest, strict=True):
+            own = (frames + start, frames + end)
+            spans.append((own, [(min(low, start), start), own]))
+    return spans

@@ -1,0 +1,36 @@
+#!/bin/sh
+# Make .venv with what the command line needs; with the argument "test" also with what the tests need.
+set -eu
+cd "$(dirname "$0")/.."
+python=${PYTHON:-python3}
+pip=".venv/bin/python -m pip install --quiet --disable-pip-version-check"
+torch=$(sed -n 's/^torch==//p' constraints.txt)
+
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
+    echo "Python 3.11 is needed and $python is older: call make PYTHON=/path/to/python3.11" >&2
+    exit 1
+}
+if [ ! -x .venv/bin/python ] || ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
+    rm -rf .venv
+    if ! "$python" -m venv .venv >/dev/null 2>&1; then
+        # Debian keeps the venv module in a package of its own
+        echo "installing python3-venv, which $python lacks"
+        sudo=$([ "$(id -u)" = 0 ] || echo sudo)
+        $sudo apt-get update -qq && $sudo apt-get install -y -qq python3-venv
+        rm -rf .venv
+        "$python" -m venv .venv
+    fi
+fi
+if ! .venv/bin/python -c 'import torch' 2>/dev/null; then
+    # The CPU build has no gigabytes of CUDA libraries with it. Where the package index has none, take what it has.
+    if $pip "torch==$torch+cpu" >/dev/null 2>&1; then
+        echo "installed torch $torch, CPU build"
+    else
+        echo "no CPU build of torch $torch at your package index: downloading the ordinary one"
+        echo "(on Linux with an Intel or AMD processor that is about 3 GB, most of it CUDA libraries;"
+        echo "to avoid it, point PIP_EXTRA_INDEX_URL to PyTorch's index of CPU builds and call make again)"
+        $pip --constraint constraints.txt torch
+    fi
+fi
+$pip --constraint constraints.txt --requirement requirements.txt
+[ "${1:-}" != test ] || $pip --constraint constraints.txt --requirement requirements-test.txt
