@@ -87,9 +87,9 @@ class CacheShape:
                 continue
             else:
                 target = self.sink_frames + (frame - place.ring_origin) % self.ring_frames
-            first, place, count = runs[-1] if runs else (-1, -1, 0)
-            if (source, target) == (first + count, place + count):
-                runs[-1] = (first, place, count + 1)
+            first, onto, count = runs[-1] if runs else (-1, -1, 0)
+            if (source, target) == (first + count, onto + count):
+                runs[-1] = (first, onto, count + 1)
             else:
                 runs.append((source, target, 1))
         return runs
