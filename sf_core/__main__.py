@@ -78,8 +78,12 @@ def _add_threads(parser: argparse.ArgumentParser) -> None:
 
 def generate(args: argparse.Namespace) -> None:
     """Make or continue a video, show progress, write the file, save the session. Ctrl-C keeps what was made."""
+    for name in ("seconds", "fps"):
+        value = getattr(args, name)
+        if value is not None and not 0 < value < float("inf"):
+            raise ValueError(f"--{name} is {value:g}; expected more than 0")
     session = _begin(args)
-    model_vae = tiny.load_vae()
+    vae = tiny.load_vae()
     seconds = args.seconds
     if seconds is None:
         seconds = DEFAULT_SECONDS if not args.rewind else args.rewind * session.config.chunk_frames / args.fps
@@ -88,8 +92,8 @@ def generate(args: argparse.Namespace) -> None:
     try:
         with VideoWriter(args.out, args.fps) as writer:
             for latents in session.iter_latents():
-                writer.write(model_vae.decode(latents)[0])
-            session = _sample(session, chunks, model_vae, writer)
+                writer.write(vae.decode(latents)[0])
+            session = _sample(session, chunks, vae, writer)
     finally:
         if target is not None and session.chunks:
             if target == args.session and args.rewind:

@@ -7,8 +7,8 @@ which slices of keys a query is given, so every fast kernel can be used.
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from collections.abc import Callable
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -50,6 +50,7 @@ _PACKAGES = {"flash3": "flash_attn_interface", "flash2": "flash_attn", "sage": "
 AUTO_ORDER = ("flash3", "flash2", "sdpa")
 
 
+@lru_cache
 def is_installed(name: str) -> bool:
     """Whether the package of a backend imports here."""
     package = _PACKAGES.get(name)

@@ -40,7 +40,8 @@ class VideoWriter:
         # players expect 4:2:0, which halves the colour's size: odd pictures keep theirs whole
         even = width % 2 == 0 and height % 2 == 0
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p" if even else "yuv444p"
-        stream.options = {"crf": str(self._crf)}
+        # without its macroblock tree x264 gives the same file for the same frames; with it, it does not for small ones
+        stream.options = {"crf": str(self._crf), "x264-params": "mbtree=0"}
         self._stream = stream
         return stream
 

@@ -1,0 +1,159 @@
+"""The command line makes, continues, switches, forks and re-rolls videos of what was asked for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from sf_core import Session, tiny
+from sf_core.__main__ import main
+
+RED = "a red circle moving horizontally quickly on a black background"
+BLUE = "a blue square moving diagonally on a white background"
+
+
+def frames_of(path: Path) -> NDArray[np.uint8]:
+    with av.open(str(path)) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
+def generate(*arguments: object) -> int:
+    return main(["generate", *map(str, arguments)])
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Path:
+    """A folder with a video of 2 seconds, a.mp4, and its session, s."""
+    assert generate("--prompt", RED, "--seconds", 2, "--out", tmp_path / "a.mp4", "--save-session", tmp_path / "s") == 0
+    return tmp_path
+
+
+def loaded(path: Path) -> Session:
+    return Session.load(path, tiny.load_transformer())
+
+
+def objects(picture: NDArray[np.uint8], background: int) -> NDArray[np.bool_]:
+    """Pixels that differ clearly from the background."""
+    return (np.abs(picture.astype(int) - background) > 80).any(axis=-1)
+
+
+def test_one_object_in_the_colour_and_on_the_background_asked_for_moves(made: Path) -> None:
+    video = frames_of(made / "a.mp4")
+    assert video.shape == (33, 64, 64, 3)  # 32 frames are 2 s; chunks have 3
+    centres = []
+    for picture in video[6:]:
+        mask = objects(picture, 16)
+        assert 60 < mask.sum() < 900
+        assert np.median(picture[~mask]) < 40
+        red, green, blue = picture[mask].mean(axis=0)
+        assert red > 150 > 90 > max(green, blue)
+        centres.append(np.argwhere(mask).mean(axis=0))
+        assert np.abs(np.argwhere(mask) - centres[-1]).max() < 20  # one object, not two apart
+    assert np.ptp(np.array(centres), axis=0).max() > 8  # pixels travelled
+
+
+def test_going_on_keeps_the_past_and_adds_to_it(made: Path) -> None:
+    before = loaded(made / "s")
+    assert generate("--session", made / "s", "--seconds", 1, "--out", made / "b.mp4") == 0
+    after = loaded(made / "s")
+    assert (before.chunks, after.chunks) == (11, 17)
+    assert torch.equal(after.latents[:, :, : before.frames], before.latents)
+    assert len(frames_of(made / "b.mp4")) == 51
+
+
+def test_a_session_that_goes_on_gives_the_video_of_one_go(made: Path) -> None:
+    generate("--session", made / "s", "--seconds", 1, "--out", made / "b.mp4")
+    generate("--prompt", RED, "--seconds", 3.1875, "--out", made / "c.mp4")
+    assert (made / "b.mp4").read_bytes() == (made / "c.mp4").read_bytes()
+
+
+def test_a_fork_switches_the_prompt_and_leaves_the_old_session_alone(made: Path) -> None:
+    old = (made / "s").read_bytes()
+    assert (
+        generate(
+            "--session", made / "s", "--prompt", BLUE, "--seconds", 3, "--fork-to", made / "f", "--out", made / "b.mp4"
+        )
+        == 0
+    )
+    assert (made / "s").read_bytes() == old
+    assert torch.equal(loaded(made / "f").latents[:, :, :33], loaded(made / "s").latents)
+    picture = frames_of(made / "b.mp4")[-1]
+    assert np.median(picture[:4]) > 200  # white by then
+    red, _, blue = picture[objects(picture, 240)].mean(axis=0)
+    assert blue > red + 60
+
+
+def test_a_re_roll_changes_the_newest_chunks_and_keeps_a_copy(made: Path) -> None:
+    old = loaded(made / "s").latents
+    assert generate("--session", made / "s", "--rewind", 4, "--seed", 9, "--out", made / "b.mp4") == 0
+    new = loaded(made / "s").latents
+    assert old.shape == new.shape
+    assert torch.equal(old[:, :, :21], new[:, :, :21])
+    assert not torch.equal(old[:, :, 21:], new[:, :, 21:])
+    assert torch.equal(loaded(made / "s.bak").latents, old)
+
+
+def test_info_tells_sessions_and_checkpoints(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    generate("--session", made / "s", "--prompt", BLUE, "--seed", 4, "--seconds", 1, "--out", made / "b.mp4")
+    capsys.readouterr()
+    assert main(["info", str(made / "s")]) == 0
+    said = capsys.readouterr().out
+    assert "17 sampled" in said
+    assert "prompt, seed at chunk 11" in said
+    assert main(["info", str(tiny.FOLDER / "transformer.safetensors")]) == 0
+    assert "1.24 million" in capsys.readouterr().out
+
+
+def test_bench_writes_its_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "--chunks", "3", "--json", str(tmp_path / "b.json")]) == 0
+    numbers = json.loads((tmp_path / "b.json").read_text())
+    assert numbers["chunks measured"] == 3
+    assert "frames per second, end to end" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["generate", "--prompt", "a pink elephant"], "does not know 'pink', 'elephant'. Its words: a, moving"),
+        (["generate", "--rewind", "1"], "go with --session"),
+        (["generate", "--session", "nowhere"], "nowhere: no such file"),
+        (["info", "nowhere"], "nowhere: no such file"),
+        (["bench", "--chunks", "1"], "--chunks is 1; expected 2 or more"),
+        (["generate", "--seconds", "0"], "--seconds is 0; expected more than 0"),
+        (["generate", "--fps", "0"], "--fps is 0; expected more than 0"),
+    ],
+)
+def test_mistakes_are_said_in_one_line(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 1
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.startswith("error: ")
+    assert said.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_was_made_before_an_interrupt_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = Session.next_chunk
+
+    def interrupted(session: Session) -> object:
+        if session.chunks == 3:
+            raise KeyboardInterrupt
+        return whole(session)
+
+    monkeypatch.setattr(Session, "next_chunk", interrupted)
+    assert generate("--seconds", 2, "--out", tmp_path / "a.mp4", "--save-session", tmp_path / "s") == 0
+    assert len(frames_of(tmp_path / "a.mp4")) == 9
+    assert loaded(tmp_path / "s").chunks == 3
