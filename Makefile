@@ -1,7 +1,7 @@
 # make run: a video from the embedded model. make test: everything that is checked. Both install what they need.
 PYTHON ?= python3
-PROMPT ?= a red circle moving horizontally quickly on a black background
-SEED ?= 0
+PROMPT ?= a blue circle moving horizontally quickly on a white background
+SEED ?= 5
 export PYTHON
 
 .PHONY: run test test-thorough lint clean

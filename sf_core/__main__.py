@@ -6,7 +6,7 @@ import argparse
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -88,20 +88,29 @@ def generate(args: argparse.Namespace) -> None:
     if seconds is None:
         seconds = DEFAULT_SECONDS if not args.rewind else args.rewind * session.config.chunk_frames / args.fps
     chunks = max(1, -(-round(seconds * args.fps) // session.config.chunk_frames))
-    target = args.fork_to or args.save_session or args.session
+    before = session.chunks
     try:
         with VideoWriter(args.out, args.fps) as writer:
             for latents in session.iter_latents():
                 writer.write(vae.decode(latents)[0])
-            session = _sample(session, chunks, vae, writer)
-    finally:
-        if target is not None and session.chunks:
-            if target == args.session and args.rewind:
-                shutil.copyfile(target, backup := target.with_name(target.name + ".bak"))
-                print(f"the session as it was before the rewind: {backup}")
-            session.save(target)
-            print(f"session: {target} ({session.chunks} chunks)")
+            for longer in _sample(session, chunks, vae, writer):
+                session = longer  # whatever ends the loop, the newest is kept
         print(f"video: {args.out} ({writer.frames} frames, {writer.frames / args.fps:.1f} s at {args.fps:g} fps)")
+    finally:
+        if session.chunks > before:
+            _save(session, args)
+
+
+def _save(session: Session, args: argparse.Namespace) -> None:
+    target = args.fork_to or args.save_session or args.session
+    if target is None:
+        return
+    if target == args.session and args.rewind:
+        backup = target.with_name(target.name + ".bak")
+        shutil.copyfile(target, backup)
+        print(f"the session as it was before the rewind: {backup}")
+    session.save(target)
+    print(f"session: {target} ({session.chunks} chunks)")
 
 
 def _begin(args: argparse.Namespace) -> Session:
@@ -119,7 +128,8 @@ def _begin(args: argparse.Namespace) -> Session:
     return session
 
 
-def _sample(session: Session, chunks: int, vae: tiny.FrameAutoencoder, writer: VideoWriter) -> Session:
+def _sample(session: Session, chunks: int, vae: tiny.FrameAutoencoder, writer: VideoWriter) -> Iterator[Session]:
+    """Sample and write ``chunks`` chunks with a progress bar; gives each longer session."""
     started, first = time.perf_counter(), 0.0
     before = writer.frames
     with tqdm(
@@ -138,7 +148,7 @@ def _sample(session: Session, chunks: int, vae: tiny.FrameAutoencoder, writer: V
             first = first or elapsed
             bar.set_postfix_str(f"{(writer.frames - before) / elapsed:.1f} fps, first frame {first:.2f} s")
             bar.update()
-    return session
+            yield session
 
 
 def main(argv: Sequence[str] | None = None) -> int:

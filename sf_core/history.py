@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -87,7 +87,7 @@ class Era:
     sink: Recache | None = None  # that last rewrote the sink; blocks after it wrote their part themselves
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Block:
     """Some latents that were given or sampled together, and all that made them."""
 
@@ -100,7 +100,7 @@ class Block:
     chunk: int | None  # index among the sampled chunks; None: given context
     noise: NoiseSource
     latents: StoredLatents
-    root: bytes = field(repr=False)  # digest of what the whole session shares
+    root: bytes  # digest of what the whole session shares
 
     @cached_property
     def lineage(self) -> bytes:
@@ -117,7 +117,7 @@ class Block:
             block = block.parent
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Pass:
     """One forward that writes a block's keys and values."""
 
@@ -127,7 +127,7 @@ class Pass:
     keep_sink: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Moment:
     """Right before a chunk: everything that decides what the cache must hold for it."""
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from sf_core.history import (
     Block,
     Event,
     Moment,
+    Pass,
     Prompt,
     digest,
     last_passes,
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
 Progress = Callable[[str, int, int], None]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Session:
     """An immutable record of a video: settings, prompts, seeds, events, and the clean latents made so far.
 
@@ -88,6 +90,9 @@ class Session:
         text = _checked_prompt(model, prompt, batch)
         config = config or model.rollout_config or RolloutConfig()
         return Session(model, config, (size[0], size[1]), batch, None, text, source, NOTHING, LatentStore())
+
+    def __repr__(self) -> str:
+        return f"Session({self.chunks} chunks, {self.frames} latent frames of {self.latent_size}, batch {self.batch})"
 
     # What has been made ---------------------------------------------------------------------------------------------
 
@@ -234,14 +239,15 @@ class Session:
         self, live: LiveCache, found: str, moments: list[Moment], keys: list[bytes], report: Progress
     ) -> str:
         """Bring a leased cache to the first of ``moments``; says how."""
-        passes, how = replay_passes(moments[0], self._shape), "replay"
-        if moments[0].head is None:
-            how = "new"
-        if live.key is not None:
-            behind = keys.index(live.key)
-            missing = [p for m in reversed(moments[:behind]) for p in last_passes(m, self._shape)]
-            if len(missing) <= len(passes):
-                passes, how = missing, found if behind <= 1 else "extend"
+        now, how, passes = moments[0], "new", list[Pass]()
+        behind = None if live.key is None else keys.index(live.key)
+        if behind is not None:
+            how = found if behind <= 1 else "extend"
+            passes = [p for m in reversed(moments[:behind]) for p in last_passes(m, self._shape)]
+        if now.head is not None and (behind is None or behind > 1):
+            replay = replay_passes(now, self._shape)
+            if behind is None or len(replay) < len(passes):
+                how, passes = "replay", replay
         for index, todo in enumerate(passes):
             report("rebuild", index, len(passes))
             write_block(self.model, live.cache, todo)
@@ -252,19 +258,19 @@ class Session:
 
     def _moments(self, now: Moment) -> list[Moment]:
         """This moment and the earlier ones from which extending a cache could be cheaper than a replay."""
-        moments = [now]
-        worth = len(replay_passes(now, self._shape)) + 1
-        for block in now.head.back() if now.head else ():
-            if len(moments) > worth:
-                break
-            moments.append(moment_before(block))
-        return moments
+        reach = self._reach
+        blocks = now.head.back() if now.head else iter(())
+        return [now, *map(moment_before, islice(blocks, None if reach is None else reach + 1))]
 
     # Records --------------------------------------------------------------------------------------------------------
 
     @cached_property
     def _shape(self) -> CacheShape:
         return self.model.cache_shape(self.config, self.latent_size, self.batch)
+
+    @cached_property
+    def _reach(self) -> int | None:
+        return replay_reach(self.model.arch.num_layers, self.config.ring_frames, self.config.chunk_frames)
 
     @cached_property
     def _root(self) -> bytes:
@@ -288,13 +294,10 @@ class Session:
         return session
 
     def _move_old_latents(self) -> None:
-        """Latents that no replay needs any more go to disk."""
-        reach = replay_reach(self.model.arch.num_layers, self.config.ring_frames, self.config.chunk_frames)
-        if reach is None or self.head is None:
+        """Latents that no replay needs any more go to disk; so do the sink's, which it needs but reads once."""
+        if self._reach is None or self.head is None:
             return
-        for depth, block in enumerate(self.head.back()):
-            if depth <= reach:
-                continue
+        for block in islice(self.head.back(), self._reach + 1, None):
             if not block.latents.in_memory:
                 break
             block.latents.to_disk(self.store)

@@ -145,15 +145,18 @@ def test_mistakes_are_said_in_one_line(
     assert not list(tmp_path.iterdir())
 
 
-def test_what_was_made_before_an_interrupt_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt(), 0), (FloatingPointError("chunk 3 holds NaN"), 1)])
+def test_what_was_made_before_an_interrupt_or_error_is_kept(
+    error: BaseException, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = Session.next_chunk
 
-    def interrupted(session: Session) -> object:
+    def fails(session: Session) -> object:
         if session.chunks == 3:
-            raise KeyboardInterrupt
+            raise error
         return whole(session)
 
-    monkeypatch.setattr(Session, "next_chunk", interrupted)
-    assert generate("--seconds", 2, "--out", tmp_path / "a.mp4", "--save-session", tmp_path / "s") == 0
+    monkeypatch.setattr(Session, "next_chunk", fails)
+    assert generate("--seconds", 2, "--out", tmp_path / "a.mp4", "--save-session", tmp_path / "s") == code
     assert len(frames_of(tmp_path / "a.mp4")) == 9
     assert loaded(tmp_path / "s").chunks == 3
