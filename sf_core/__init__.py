@@ -4,7 +4,8 @@ from sf_core.checkpoint import load_model
 from sf_core.config import RolloutConfig
 from sf_core.noise import NoiseSource, SeededNoise
 from sf_core.session import Session
+from sf_core.stream import stream
 from sf_core.wan import CausalWan
 
 __version__ = "0.1.0"
-__all__ = ["CausalWan", "NoiseSource", "RolloutConfig", "SeededNoise", "Session", "load_model"]
+__all__ = ["CausalWan", "NoiseSource", "RolloutConfig", "SeededNoise", "Session", "load_model", "stream"]

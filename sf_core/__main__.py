@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
-from sf_core import Session, tiny
+from sf_core import tiny
 from sf_core.bench import run_bench
 from sf_core.describe import describe
-from sf_core.video import VideoWriter
-
-DEFAULT_SECONDS = 5.0
+from sf_core.generate import DEFAULT_SECONDS, DTYPES, generate
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -29,12 +24,12 @@ def build_parser() -> argparse.ArgumentParser:
     make = commands.add_parser(
         "generate",
         help="make a video, or go on with a session",
-        description="Makes a video with the embedded tiny model. Its length is rounded up to whole chunks.",
+        description="Makes a video, by default with the embedded tiny model. Its length is rounded up to whole chunks.",
     )
     make.add_argument("--prompt", help=f"what to show (default: {tiny.PROMPT!r}); with --session: switch to it")
-    make.add_argument(
-        "--recache", action="store_true", help="with --session and --prompt: rewrite the window under the new prompt"
-    )
+    make.add_argument("--recache", action="store_true", help="with --session and --prompt: rewrite the window under it")
+    make.add_argument("--image", type=Path, help="a picture that the video begins with")
+    make.add_argument("--video", type=Path, help="a clip that the video goes on from")
     make.add_argument(
         "--seconds", type=float, help=f"how much to make (default: {DEFAULT_SECONDS:g}, or what was rewound)"
     )
@@ -42,17 +37,24 @@ def build_parser() -> argparse.ArgumentParser:
         "--fps", type=float, default=tiny.FPS, help="frames per second of the file (default: %(default)s)"
     )
     make.add_argument(
-        "--seed", type=int, help="noise seed (default: 0); with --session: noise of what is made from here on"
+        "--size", type=int, nargs=2, metavar=("W", "H"), help="pixels (default: the model's own, or 832 480)"
     )
-    make.add_argument(
-        "--out", type=Path, default=Path("video.mp4"), help="the MP4 file to write (default: %(default)s)"
-    )
+    make.add_argument("--seed", type=int, help="noise seed (default: 0); with --session: of what is made from here on")
+    make.add_argument("--out", type=Path, help="the MP4 or WebM file to write (default: video.mp4)")
+    make.add_argument("--webm", action="store_true", help="write video.webm, if --out names no other file")
     make.add_argument("--session", type=Path, metavar="F", help="go on with this session; it is saved back to F")
     make.add_argument("--rewind", type=int, default=0, metavar="N", help="first undo the session's newest N chunks")
     make.add_argument(
         "--fork-to", type=Path, metavar="F", help="save the continued session to F, leaving the old one alone"
     )
     make.add_argument("--save-session", type=Path, metavar="F", help="save the session to F")
+    make.add_argument("--model", type=Path, help="a Wan 2.1 checkpoint (default: the embedded tiny model)")
+    make.add_argument("--vae", type=Path, help="its decoder: a Wan VAE or a TAEHV file")
+    make.add_argument("--text-encoder", type=Path, help="umT5 as safetensors, or a file with the prompt's embeddings")
+    make.add_argument("--device", default="cpu", help="where to compute (default: %(default)s)")
+    make.add_argument(
+        "--dtype", choices=list(DTYPES), default="float32", help="of model and text encoder (default: %(default)s)"
+    )
     _add_threads(make)
     make.set_defaults(run=generate)
 
@@ -74,81 +76,6 @@ def _add_threads(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--threads", type=int, default=1, help="CPU threads (default: 1; more do not help a model this small)"
     )
-
-
-def generate(args: argparse.Namespace) -> None:
-    """Make or continue a video, show progress, write the file, save the session. Ctrl-C keeps what was made."""
-    for name in ("seconds", "fps"):
-        value = getattr(args, name)
-        if value is not None and not 0 < value < float("inf"):
-            raise ValueError(f"--{name} is {value:g}; expected more than 0")
-    session = _begin(args)
-    vae = tiny.load_vae()
-    seconds = args.seconds
-    if seconds is None:
-        seconds = DEFAULT_SECONDS if not args.rewind else args.rewind * session.config.chunk_frames / args.fps
-    chunks = max(1, -(-round(seconds * args.fps) // session.config.chunk_frames))
-    before = session.chunks
-    try:
-        with VideoWriter(args.out, args.fps) as writer:
-            for latents in session.iter_latents():
-                writer.write(vae.decode(latents)[0])
-            for longer in _sample(session, chunks, vae, writer):
-                session = longer  # whatever ends the loop, the newest is kept
-        print(f"video: {args.out} ({writer.frames} frames, {writer.frames / args.fps:.1f} s at {args.fps:g} fps)")
-    finally:
-        if session.chunks > before:
-            _save(session, args)
-
-
-def _save(session: Session, args: argparse.Namespace) -> None:
-    target = args.fork_to or args.save_session or args.session
-    if target is None:
-        return
-    if target == args.session and args.rewind:
-        backup = target.with_name(target.name + ".bak")
-        shutil.copyfile(target, backup)
-        print(f"the session as it was before the rewind: {backup}")
-    session.save(target)
-    print(f"session: {target} ({session.chunks} chunks)")
-
-
-def _begin(args: argparse.Namespace) -> Session:
-    """The session to go on from, with all that the arguments set."""
-    if args.session is None:
-        if args.rewind or args.fork_to or args.recache:
-            raise ValueError("--rewind, --fork-to and --recache go with --session: name the session to go on with")
-        text = tiny.load_text().encode(args.prompt or tiny.PROMPT)
-        return Session.start(tiny.load_transformer(), text, seed=args.seed or 0)
-    session = Session.load(args.session, tiny.load_transformer()).rewind(args.rewind)
-    if args.seed is not None:
-        session = session.with_seed(args.seed)
-    if args.prompt is not None:
-        session = session.with_prompt(tiny.load_text().encode(args.prompt), recache=args.recache)
-    return session
-
-
-def _sample(session: Session, chunks: int, vae: tiny.FrameAutoencoder, writer: VideoWriter) -> Iterator[Session]:
-    """Sample and write ``chunks`` chunks with a progress bar; gives each longer session."""
-    started, first = time.perf_counter(), 0.0
-    before = writer.frames
-    with tqdm(
-        total=chunks,
-        unit="chunk",
-        bar_format="{l_bar}{bar}| chunk {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]",
-    ) as bar:
-        for _ in range(chunks):
-            try:
-                session, latents = session.next_chunk()
-            except KeyboardInterrupt:
-                bar.write(f"interrupted in chunk {session.chunks}; what was made before it is kept")
-                break
-            writer.write(vae.decode(latents)[0])
-            elapsed = time.perf_counter() - started
-            first = first or elapsed
-            bar.set_postfix_str(f"{(writer.frames - before) / elapsed:.1f} fps, first frame {first:.2f} s")
-            bar.update()
-            yield session
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -117,6 +117,17 @@ class Session:
         for block in reversed(list(self.head.back()) if self.head else []):
             yield block.latents.get()
 
+    def latents_between(self, start: int, end: int) -> Tensor:
+        """Latent frames ``start`` to before ``end`` [B, C, F, H, W]."""
+        parts = [torch.empty(self.batch, self.model.arch.in_dim, 0, *self.latent_size, device=self.model.device)]
+        for block in self.head.back() if self.head and start < end else ():
+            if block.place.end <= start:
+                break
+            first, last = max(start, block.place.start), min(end, block.place.end)
+            if first < last:
+                parts.append(block.latents.get()[:, :, first - block.place.start : last - block.place.start])
+        return torch.cat([parts[0], *parts[:0:-1]], dim=2)
+
     # What comes next ------------------------------------------------------------------------------------------------
 
     def with_context(self, latents: Tensor) -> Session:
@@ -198,6 +209,7 @@ class Session:
 
         Raises FloatingPointError if the latents come out as NaN or Inf; this session stays as good as it was.
         """
+        torch.get_num_threads()  # in a new thread, settles the count before a first product is rounded otherwise
         self._move_old_latents()
         model, now = self.model, self._moment(self.event)
         place = now.place(self.config.frames_of_block(now.start))

@@ -1,55 +1,191 @@
-"""Frames to a video file, frame by frame."""
+"""Frames to a video file, frame by frame, such that it plays whenever writing ends.
+
+While it grows, the file is made of fragments of one frame each, and beside it lies a sidecar, ``<name>.json``, with
+the record of how it was made and the number of frames that are safely in the file. `VideoWriter.close` copies the
+stream into an ordinary file with that record inside, puts it in the first one's place, and takes the sidecar away.
+"""
 
 from __future__ import annotations
 
+import json
+import os
+from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
+from typing import Any, BinaryIO
 
 import av
 import torch
 from torch import Tensor
 
+# Without a look ahead every frame is in the file as soon as it was written, and the same frames give the same file:
+# x264's macroblock tree, which looks ahead, does not repeat itself on small pictures.
+_CODECS: dict[str, tuple[str, str, dict[str, str], dict[str, str]]] = {
+    ".mp4": (
+        "mp4",
+        "libx264",
+        {"tune": "zerolatency"},
+        {"movflags": "empty_moov+default_base_moof+frag_every_frame"},
+    ),
+    ".webm": (
+        "webm",
+        "libvpx-vp9",
+        {"deadline": "realtime", "cpu-used": "6", "lag-in-frames": "0", "b": "0", "row-mt": "1"},
+        {"cluster_time_limit": "1"},
+    ),
+}
+_DEFAULT_CRF = {".mp4": 18, ".webm": 28}
+
+
+def sidecar_of(path: Path) -> Path:
+    """Where the record of an unfinished video lies."""
+    return path.with_name(path.name + ".json")
+
+
+class _Unbuffered:
+    """A file for PyAV to write to: what was written is with the system at once, and errors keep their reason."""
+
+    def __init__(self, path: Path) -> None:
+        self._file: BinaryIO = path.open("wb", buffering=0)
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        try:
+            rest = memoryview(data)
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError as error:
+            self.error = error
+            raise
+        return len(data)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def close(self) -> None:
+        self._file.close()
+
 
 class VideoWriter:
-    """Writes an H.264 MP4 at ``path`` as frames come; a context manager. Its folder is made if need be.
+    """Writes an MP4 (H.264) or WebM (VP9), by the ending of ``path``; a context manager. Makes its folder if need be.
 
-    Raises OSError, naming the file, if it cannot be written.
+    fps: frames per second. crf: quality, lower is better (18 for MP4, 28 for WebM by default). pixel_format:
+    ``yuv420p`` by default, which every player takes, and ``yuv444p`` for pictures of an odd size.
+    record: what to write into the file beside the frames; each value as JSON under its key. May be changed until close.
+    Raises ValueError for another ending or frame size, OSError if it cannot be written; what was written before plays.
     """
 
-    def __init__(self, path: str | Path, fps: float, crf: int = 18) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        fps: float,
+        crf: int | None = None,
+        pixel_format: str | None = None,
+        record: Mapping[str, Any] | None = None,
+    ) -> None:
         self.path = Path(path)
+        ending = self.path.suffix.lower()
+        if ending not in _CODECS:
+            raise ValueError(
+                f"{self.path}: videos are written as {' or '.join(_CODECS)}, not {ending or 'without ending'}"
+            )
         self.frames = 0
+        self.record: dict[str, Any] = dict(record or {})
+        self._format, self._codec, options, container_options = _CODECS[ending]
+        self._options: dict[str, Any] = {**options, "crf": str(_DEFAULT_CRF[ending] if crf is None else crf)}
+        self._pixel_format = pixel_format
         self._fps = Fraction(fps).limit_denominator(1001)
-        self._crf = crf
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._container = av.open(str(self.path), "w", format="mp4")
+        self._file = _Unbuffered(self.path)
+        self._container = av.open(self._file, "w", format=self._format, options=container_options)
         self._stream: av.VideoStream | None = None
 
     def write(self, frames: Tensor) -> None:
         """Append ``frames`` [T, H, W, 3], float in 0..1."""
         pixels = (frames.detach().cpu() * 255).round().clamp(0, 255).to(torch.uint8).numpy()
-        for picture in pixels:
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            stream = self._stream or self._start(frame.width, frame.height)
-            self._container.mux(stream.encode(frame))
-            self.frames += 1
+        try:
+            for picture in pixels:
+                frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+                stream = self._stream or self._start(frame.width, frame.height)
+                if (frame.width, frame.height) != (stream.width, stream.height):
+                    raise ValueError(
+                        f"a frame of {frame.width} x {frame.height} does not fit "
+                        f"a video of {stream.width} x {stream.height}"
+                    )
+                self._container.mux(stream.encode(frame))
+                self.frames += 1
+            self._write_sidecar()
+        except OSError as error:
+            raise self._explained(error) from error
 
     def _start(self, width: int, height: int) -> av.VideoStream:
-        stream = self._container.add_stream("libx264", rate=self._fps)
-        # players expect 4:2:0, which halves the colour's size: odd pictures keep theirs whole
-        even = width % 2 == 0 and height % 2 == 0
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p" if even else "yuv444p"
-        # without its macroblock tree x264 gives the same file for the same frames; with it, it does not for small ones
-        stream.options = {"crf": str(self._crf), "x264-params": "mbtree=0"}
+        stream = self._container.add_stream(self._codec, rate=self._fps)
+        assert isinstance(stream, av.VideoStream)
+        odd = width % 2 or height % 2
+        stream.width, stream.height = width, height
+        stream.pix_fmt = self._pixel_format or ("yuv444p" if odd else "yuv420p")
+        stream.options = {**self._options}
         self._stream = stream
         return stream
 
+    def _write_sidecar(self) -> None:
+        in_file = max(0, self.frames - 1)  # a fragment is closed by the next frame, which tells how long it lasts
+        facts = {"frames": in_file, "fps": float(self._fps), **self.record}
+        part = sidecar_of(self.path).with_suffix(".json.part")
+        part.write_text(json.dumps(facts))
+        part.replace(sidecar_of(self.path))
+
     def close(self) -> None:
-        """Finish the file."""
-        if self._stream is not None:
-            self._container.mux(self._stream.encode(None))
-        self._container.close()
+        """Finish the file: an ordinary one, with the record inside, takes the place of the fragments."""
+        try:
+            if self._stream is not None:
+                self._container.mux(self._stream.encode(None))
+            self._container.close()
+            self._file.close()
+            if self._stream is not None:
+                self._finish()
+        except OSError as error:
+            raise self._explained(error) from error
+
+    def _finish(self) -> None:
+        part = self.path.with_name(f"{self.path.stem}.{os.getpid()}.part{self.path.suffix}")
+        options = {
+            "fflags": "+bitexact",
+            **({"movflags": "use_metadata_tags+faststart"} if self._format == "mp4" else {}),
+        }
+        try:
+            with (
+                av.open(str(self.path)) as source,
+                av.open(str(part), "w", format=self._format, options=options) as target,
+            ):
+                for key, value in self.record.items():
+                    target.metadata[key] = value if isinstance(value, str) else json.dumps(value)
+                template = source.streams.video[0]
+                stream = target.add_stream_from_template(template)
+                for packet in source.demux(template):
+                    if packet.dts is not None:  # the last, empty one
+                        packet.stream = stream
+                        target.mux(packet)
+            part.replace(self.path)
+        finally:
+            part.unlink(missing_ok=True)
+        sidecar_of(self.path).unlink(missing_ok=True)
+
+    def _explained(self, error: OSError) -> OSError:
+        cause = self._file.error or error
+        return OSError(
+            cause.errno,
+            f"cannot write {self.path}: {cause.strerror or cause}. Its first {self.frames} frames are in the file "
+            "and play; make room, or write elsewhere",
+        )
+
+    def abandon(self) -> None:
+        """Let go of the file as it is: fragments and sidecar stay."""
+        self._file.close()
 
     def __enter__(self) -> VideoWriter:
         return self
@@ -57,4 +193,27 @@ class VideoWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        if isinstance(error, OSError):
+            self.abandon()
+        else:
+            self.close()
+
+
+def read_record(path: str | Path) -> dict[str, Any]:
+    """The record of a video: from its metadata, or from its sidecar if it was not finished. Raises ValueError."""
+    path = Path(path)
+    if sidecar_of(path).exists():
+        facts: dict[str, Any] = json.loads(sidecar_of(path).read_text())
+        return facts
+    try:
+        with av.open(str(path)) as container:
+            metadata = dict(container.metadata)
+    except av.FFmpegError as error:
+        raise ValueError(f"{path} is not a video: {error}") from error
+    found: dict[str, Any] = {}
+    for key, value in metadata.items():
+        try:
+            found[key.lower()] = json.loads(value)
+        except json.JSONDecodeError:
+            found[key.lower()] = value
+    return found

@@ -151,10 +151,10 @@ def test_what_was_made_before_an_interrupt_or_error_is_kept(
 ) -> None:
     whole = Session.next_chunk
 
-    def fails(session: Session) -> object:
+    def fails(session: Session, *progress: object) -> object:
         if session.chunks == 3:
             raise error
-        return whole(session)
+        return whole(session, *progress)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Session, "next_chunk", fails)
     assert generate("--seconds", 2, "--out", tmp_path / "a.mp4", "--save-session", tmp_path / "s") == code

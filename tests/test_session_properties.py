@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tempfile
 import threading
 from pathlib import Path
@@ -277,6 +279,20 @@ def test_weights_changed_in_place_are_noticed() -> None:
     _, latents = session.next_chunk()
     model.release_cache()
     assert torch.equal(latents, session.next_chunk()[1])
+
+
+def test_a_new_thread_computes_what_the_main_thread_does() -> None:
+    """Its very first operation is a matrix product, which would be cut for all cores and round otherwise."""
+    code = (
+        "import torch, threading; torch.set_num_threads(1)\n"
+        "from tests.helpers import *; import sf_core\n"
+        "model, text = random_model(), prompt(0)\n"
+        "session = sf_core.Session.start(model, text, SIZE, noise=sf_core.SeededNoise(0)); made = []\n"
+        "thread = threading.Thread(target=lambda: made.append(session.next_chunk()[1])); thread.start(); thread.join()\n"
+        "model.release_cache()\n"
+        "assert torch.equal(made[0], session.next_chunk()[1])\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent.parent)
 
 
 def test_two_threads_on_one_model_do_not_mix() -> None:

@@ -26,11 +26,30 @@ def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, 3, stride, padding=1)
 
 
+class FrameDecoder:
+    """Decodes chunk by chunk; each frame stands for itself, so there is nothing to remember."""
+
+    history = 0
+    temporal_factor = 1
+
+    def __init__(self, vae: FrameAutoencoder) -> None:
+        self.at: int | None = 0
+        self._vae = vae
+
+    def __call__(self, latents: Tensor, at: int, history: Tensor | None = None) -> Tensor:
+        frames = self._vae.decode(latents)
+        self.at = at + latents.shape[2]
+        return frames
+
+
 class FrameAutoencoder(nn.Module):
     """Latents [B, 16, F, h, w] (normalised) to frames [B, F, 16 h, 16 w, 3] in 0..1, and back."""
 
     mean: Tensor
     std: Tensor
+    spatial_factor = 16
+    temporal_factor = 1
+    channels = 16
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,6 +78,10 @@ class FrameAutoencoder(nn.Module):
         frames = self.decoder(z * self.std[:, None, None] + self.mean[:, None, None])
         pixels = rearrange(frames, "(b f) c h w -> b f h w c", b=latents.shape[0])
         return ((pixels.float() + 1) / 2).clamp(0, 1)
+
+    def stream_decoder(self) -> FrameDecoder:
+        """A decoder for `sf_core.stream`."""
+        return FrameDecoder(self)
 
     def encode(self, frames: Tensor) -> Tensor:
         """Latents of ``frames`` [B, T, H, W, 3] in 0..1; H and W are multiples of 16."""

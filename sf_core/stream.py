@@ -1,0 +1,272 @@
+"""Sampling and decoding overlapped: a generator of frames.
+
+The caller's thread decodes chunk k and hands it out while a worker samples chunk k + 1. Everything else (commands,
+and whatever the host does between chunks, such as moving weights) happens in the caller's thread at chunk boundaries,
+when the worker is idle.
+"""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from torch import Tensor
+
+from sf_core.session import Session
+
+POLL_SECONDS = 0.05  # how often a paused stream looks whether it is to stop
+
+
+class StreamDecoder(Protocol):
+    """Latents to frames, chunk by chunk. See `WanVAE.stream_decoder`."""
+
+    at: int | None  # the latent frame it would go on from; None: nowhere
+    history: int  # latents before a frame that decide it
+    temporal_factor: int  # frames that a latent stands for, but the video's first, which stands for one
+
+    def __call__(self, latents: Tensor, at: int, history: Tensor | None = None) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class SwitchPrompt:
+    """Another prompt, as in `Session.with_prompt`."""
+
+    prompt: Tensor
+    recache: bool = False
+    recache_sink: bool = False
+
+
+@dataclass(frozen=True)
+class NewSeed:
+    """Other noise from the next chunk on."""
+
+    seed: int
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A new scene."""
+
+
+@dataclass(frozen=True)
+class ReRoll:
+    """Sample again, with another seed, every chunk that has not been handed out yet."""
+
+    seed: int
+
+
+@dataclass(frozen=True)
+class Pause:
+    """Sample nothing more until `Resume`; what is made is handed out."""
+
+
+@dataclass(frozen=True)
+class Resume:
+    """End a pause."""
+
+
+@dataclass(frozen=True)
+class Stop:
+    """End the stream after the chunk at work."""
+
+
+Command = SwitchPrompt | NewSeed | Cut | ReRoll | Pause | Resume | Stop
+
+
+@dataclass
+class StreamEvent:
+    """A chunk that is final: its frames, the session that ends with it, and what it cost.
+
+    timings, in seconds: ``cache`` (passes that only fill the cache), ``sample`` (denoising), ``decode``, and ``wait``
+    (how long the caller's thread had nothing to do before it).
+    """
+
+    chunk: int
+    frames: Tensor  # [B, T, H, W, 3] in 0..1
+    session: Session
+    timings: dict[str, float]
+    commands: tuple[Command, ...]  # that took effect with this chunk
+
+
+@dataclass
+class _Sampled:
+    """A chunk on its way out."""
+
+    session: Session
+    latents: Tensor
+    timings: dict[str, float]
+    commands: tuple[Command, ...]
+    frames: Tensor | None = None
+
+
+class _Stopped(Exception):
+    """Raised between two forwards to give up the chunk at work."""
+
+
+@dataclass
+class _Control:
+    """What commands have set. All but prompt, seed and cut, which are recorded in the session itself."""
+
+    stop: Callable[[], bool]
+    commands: queue.SimpleQueue[Command] | None
+    paused: bool = False
+    stopping: bool = False
+    applied: list[Command] = field(default_factory=list)
+
+    def check(self, *_: object) -> None:
+        if self.stop():
+            raise _Stopped
+
+    def take(self, wait: bool) -> Command | None:
+        if self.commands is None:
+            return None
+        try:
+            return self.commands.get(timeout=POLL_SECONDS) if wait else self.commands.get_nowait()
+        except queue.Empty:
+            return None
+
+
+def stream(
+    session: Session,
+    decoder: StreamDecoder,
+    seconds: float | None = None,
+    fps: float = 16,
+    stop: Callable[[], bool] | None = None,
+    commands: queue.SimpleQueue[Command] | None = None,
+    hold_back: int = 0,
+    preview: Callable[[int, Tensor], None] | None = None,
+    boundary: Callable[[], None] | None = None,
+) -> Iterator[StreamEvent]:
+    """Go on with ``session`` and give each chunk as an event, as soon as it is decoded and final.
+
+    seconds: how much to make, in whole chunks; None: until stopped. stop: asked before every forward; true gives up
+    the chunk at work and ends the stream. commands: applied between chunks, in order.
+    hold_back: chunks that are kept from being handed out, so that `ReRoll` can still replace them; ``preview(chunk,
+    frames)`` is called with every chunk as it comes, held back or not.
+    boundary: called in the caller's thread between chunks, while nothing is at work on the model.
+    An error in sampling is raised after what was made before it has been handed out.
+    """
+    control = _Control(stop or (lambda: False), commands)
+    wanted = None if seconds is None else max(1, round(seconds * fps))
+    begun = session.frames
+    error: BaseException | None = None
+    held: deque[_Sampled] = deque()
+    sampler = ThreadPoolExecutor(1, "self-forcing-sampler")
+    job: Future[_Sampled] | None = None
+
+    def emit(keep: int) -> Iterator[StreamEvent]:
+        for made in held:
+            _decode(made, decoder, preview)
+        while len(held) > keep:
+            made = held.popleft()
+            assert made.frames is not None
+            yield StreamEvent(made.session.chunks - 1, made.frames, made.session, made.timings, made.commands)
+
+    try:
+        while not control.stopping:
+            session = _apply_commands(session, control, held, wait=False)
+            if control.paused and not control.stopping:
+                yield from emit(hold_back)
+                session = _wait_out_pause(session, control, held)
+            if control.stopping or _made(session, begun, decoder) >= (wanted or float("inf")):
+                break
+            if boundary is not None:
+                boundary()
+            job = sampler.submit(_sample, session, control, tuple(control.applied))
+            control.applied.clear()
+            yield from emit(hold_back)
+            idle = time.perf_counter()
+            try:
+                made = job.result()
+            except _Stopped:
+                break
+            except BaseException as failure:  # an interrupt too: what was made before it goes out first
+                error = failure
+                break
+            made.timings["wait"] = time.perf_counter() - idle
+            session = made.session
+            held.append(made)
+    finally:
+        control.stop = lambda: True  # the caller may have left in the middle of a chunk
+        sampler.shutdown(wait=True)
+    yield from emit(0)
+    if error is not None:
+        raise error
+
+
+def _made(session: Session, begun: int, decoder: StreamDecoder) -> int:
+    """Frames of video since latent frame ``begun``."""
+    factor = decoder.temporal_factor
+    before = 1 + factor * (begun - 1) if begun else 0
+    return 1 + factor * (session.frames - 1) - before if session.frames else 0
+
+
+def _sample(session: Session, control: _Control, commands: tuple[Command, ...]) -> _Sampled:
+    """In the worker: one chunk, its stages timed."""
+    marks: dict[str, float] = {}
+
+    def progress(stage: str, index: int, count: int) -> None:
+        control.check()
+        marks.setdefault(stage, time.perf_counter())
+
+    start = time.perf_counter()
+    longer, latents = session.next_chunk(progress)
+    end = time.perf_counter()
+    first_step = marks.get("step", end)
+    return _Sampled(longer, latents, {"cache": first_step - start, "sample": end - first_step}, commands)
+
+
+def _decode(made: _Sampled, decoder: StreamDecoder, preview: Callable[[int, Tensor], None] | None) -> None:
+    if made.frames is not None:
+        return
+    start = time.perf_counter()
+    at = made.session.frames - made.latents.shape[2]
+    history = None if decoder.at == at else made.session.latents_between(max(0, at - decoder.history), at)
+    made.frames = decoder(made.latents, at=at, history=history)
+    made.timings["decode"] = time.perf_counter() - start
+    if preview is not None:
+        preview(made.session.chunks - 1, made.frames)
+
+
+def _apply_commands(session: Session, control: _Control, held: deque[_Sampled], wait: bool) -> Session:
+    command = control.take(wait)
+    while command is not None:
+        session = _apply(command, session, control, held)
+        command = control.take(wait=False)
+    return session
+
+
+def _apply(command: Command, session: Session, control: _Control, held: deque[_Sampled]) -> Session:
+    match command:
+        case Pause():
+            control.paused = True
+            return session
+        case Resume():
+            control.paused = False
+            return session
+        case Stop():
+            control.stopping = True
+            return session
+        case SwitchPrompt(prompt, recache, recache_sink):
+            session = session.with_prompt(prompt, recache, recache_sink)
+        case NewSeed(seed):
+            session = session.with_seed(seed)
+        case Cut():
+            session = session.with_cut()
+        case ReRoll(seed):
+            session = session.rewind(len(held)).with_seed(seed) if held else session.with_seed(seed)
+            held.clear()
+    control.applied.append(command)
+    return session
+
+
+def _wait_out_pause(session: Session, control: _Control, held: deque[_Sampled]) -> Session:
+    while control.paused and not control.stopping:
+        control.stopping = control.stopping or control.stop()
+        session = _apply_commands(session, control, held, wait=True)
+    return session
