@@ -12,7 +12,9 @@ from statistics import mean, median, quantiles
 
 import torch
 
-from sf_core import Session, tiny
+from sf_core import tiny
+from sf_core.session import Session
+from sf_core.stream import stream
 
 WARM_UP = 8  # chunks: the ring fills up, allocators and kernels settle
 
@@ -21,27 +23,24 @@ def run_bench(chunks: int, out: Path | None) -> None:
     """Stream ``WARM_UP + chunks`` chunks, print the numbers, write them to ``out``."""
     if chunks < 2:
         raise ValueError(f"--chunks is {chunks}; expected 2 or more")
-    model, vae, text = tiny.load_transformer(), tiny.load_vae(), tiny.load_text().encode(tiny.PROMPT)
-    session = Session.start(model, text)
-    sampling, decoding, arrivals = [], [], [time.perf_counter()]
+    model, decoder = tiny.load_transformer(), tiny.load_vae().stream_decoder()
+    session = Session.start(model, tiny.load_text().encode(tiny.PROMPT))
+    seconds = (WARM_UP + chunks) * session.config.chunk_frames / tiny.FPS
+    arrivals, stages = [time.perf_counter()], []
     frames = 0
-    for _ in range(WARM_UP + chunks):
-        begun = time.perf_counter()
-        session, latents = session.next_chunk()
-        sampled = time.perf_counter()
-        frames = vae.decode(latents).shape[1]
+    for event in stream(session, decoder, seconds, tiny.FPS):
         arrivals.append(time.perf_counter())
-        sampling.append(sampled - begun)
-        decoding.append(arrivals[-1] - sampled)
-    gaps = [b - a for a, b in pairwise(arrivals)]
+        stages.append(event.timings)
+        frames = event.frames.shape[1]
+    gaps = [later - earlier for earlier, later in pairwise(arrivals)]
     steady = slice(WARM_UP, None)
+    denoising = mean(stage["cache"] + stage["sample"] for stage in stages[steady])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
-    numbers = {
+    numbers: dict[str, float] = {
         "time to first frame, s (cold)": gaps[0],
         "frames per second, end to end": frames / mean(gaps[steady]),
-        "frames per second, denoising only": frames / mean(sampling[steady]),
-        "sampling a chunk, ms (median)": 1e3 * median(sampling[steady]),
-        "decoding a chunk, ms (median)": 1e3 * median(decoding[steady]),
+        "frames per second, denoising only": frames / denoising,
+        **{f"{name}, ms a chunk (median)": 1e3 * median(s[name] for s in stages[steady]) for name in stages[0]},
         "gap between chunks, ms (95th percentile)": 1e3 * quantiles(gaps[steady], n=20)[-1],
         "peak memory of the process, MiB": peak,
         "cache, MiB": model.caches.nbytes / 2**20,

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from sf_core import Session, tiny
 from sf_core.__main__ import main
+from sf_core.video import read_record
 
 RED = "a red circle moving horizontally quickly on a black background"
 BLUE = "a blue square moving diagonally on a white background"
@@ -126,6 +128,10 @@ def test_bench_writes_its_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[
         (["info", "nowhere"], "nowhere: no such file"),
         (["bench", "--chunks", "1"], "--chunks is 1; expected 2 or more"),
         (["generate", "--seconds", "0"], "--seconds is 0; expected more than 0"),
+        (["generate", "--image", "a.png", "--video", "a.mp4"], "give --image or --video, not both"),
+        (["generate", "--image", "nowhere.png"], "No such file"),
+        (["generate", "--vae", "v.safetensors"], "go with --model"),
+        (["generate", "--out", "v.avi"], "videos are written as .mp4 or .webm"),
         (["generate", "--fps", "0"], "--fps is 0; expected more than 0"),
     ],
 )
@@ -160,3 +166,38 @@ def test_what_was_made_before_an_interrupt_or_error_is_kept(
     assert generate("--seconds", 2, "--out", tmp_path / "a.mp4", "--save-session", tmp_path / "s") == code
     assert len(frames_of(tmp_path / "a.mp4")) == 9
     assert loaded(tmp_path / "s").chunks == 3
+
+
+def test_a_picture_begins_the_video(tmp_path: Path) -> None:
+    picture = np.zeros((80, 120, 3), np.uint8)
+    picture[20:60, 40:80] = (230, 40, 40)
+    Image.fromarray(picture).save(tmp_path / "p.png")
+    assert (
+        generate(
+            "--image", tmp_path / "p.png", "--seconds", 1, "--out", tmp_path / "a.mp4", "--save-session", tmp_path / "s"
+        )
+        == 0
+    )
+    session = loaded(tmp_path / "s")
+    assert (session.frames, session.config.first_chunk_frames) == (19, 1)
+    first = frames_of(tmp_path / "a.mp4")[0]
+    red, green, _ = first[24:40, 24:40].mean(axis=(0, 1))
+    assert red > 150 > 100 > green
+
+
+def test_a_clip_is_gone_on_from(made: Path) -> None:
+    assert (
+        generate("--video", made / "a.mp4", "--seconds", 1, "--out", made / "b.webm", "--save-session", made / "t") == 0
+    )
+    session = loaded(made / "t")
+    assert (session.frames, session.chunks) == (51, 6)
+    begun, clip = frames_of(made / "b.webm")[:33].astype(int), frames_of(made / "a.mp4").astype(int)
+    assert np.abs(begun - clip).mean() < 12
+
+
+def test_a_video_says_how_it_was_made(made: Path) -> None:
+    record = read_record(made / "a.mp4")
+    assert (record["prompt"], record["seed"], record["chunks"]) == (RED, 0, 11)
+    head = loaded(made / "s").head
+    assert head is not None
+    assert record["session"] == head.lineage.hex()
