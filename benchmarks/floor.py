@@ -33,7 +33,8 @@ class Floor:
 
     def __init__(self, session: sf_core.Session) -> None:
         model, config = session.model, session.config
-        assert isinstance(model, sf_core.CausalWan) and config.window_frames is not None
+        assert isinstance(model, sf_core.CausalWan)
+        assert config.window_frames is not None
         rows, columns = model.arch.token_grid(session.latent_size)
         arch, frame = model.arch, rows * columns
         chunk, window = config.chunk_frames * frame, config.window_frames * frame

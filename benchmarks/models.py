@@ -18,7 +18,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import sf_core
-from sf_core.wan import WanArchitecture
+from sf_core.wan_forward import WanArchitecture
 
 
 def add_arguments(parser: argparse.ArgumentParser, **defaults: Any) -> None:

@@ -31,7 +31,8 @@ class Reference:
 
     def __init__(self, checkout: Path, state: Mapping[str, Tensor], session: sf_core.Session) -> None:
         arch, config = session.model.arch, session.config
-        assert config.window_frames is not None and session.batch == 1
+        assert config.window_frames is not None
+        assert session.batch == 1
         causal_model, scheduler = _import(checkout)
         self.model = causal_model.CausalWanModel(
             patch_size=arch.patch_size, text_len=arch.text_len, in_dim=arch.in_dim, dim=arch.dim, ffn_dim=arch.ffn_dim,
@@ -125,7 +126,8 @@ def _import(checkout: Path) -> tuple[Any, Any]:
     causal_model.attention = _attention  # type: ignore[attr-defined]
     sys.modules["wan.modules.model"].flash_attention = _attention  # type: ignore[attr-defined]
     spec = importlib.util.spec_from_file_location("reference_scheduler", checkout / "utils" / "scheduler.py")
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     scheduler = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(scheduler)
     return causal_model, scheduler

@@ -46,7 +46,7 @@ class Compared:
             self.distances.append(float((a - b).norm() / b.norm()))
             if not self.distances[-1] < self.tolerance:
                 raise SystemExit(
-                    f"the {len(self.distances)}th compared chunk differs by {self.distances[-1]:.3g}, more than "
+                    f"compared chunk {len(self.distances)} differs by {self.distances[-1]:.3g}, more than "
                     f"{self.tolerance:.3g}: the two do not compute the same, so their times say nothing"
                 )
         return times

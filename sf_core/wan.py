@@ -27,6 +27,15 @@ class AttentionLayers(nn.Module):
         self.norm_k = nn.RMSNorm(dim, eps=eps) if qk_norm else nn.Identity()
 
 
+class InPlaceGELU(nn.Module):
+    """GELU (tanh) that overwrites its input, the large one of the feed-forward net, unless a gradient needs it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.is_grad_enabled():
+            return nn.functional.gelu(x, approximate="tanh")
+        return torch.ops.aten.gelu_(x, approximate="tanh")
+
+
 class Block(nn.Module):
     def __init__(self, arch: WanArchitecture) -> None:
         super().__init__()
@@ -36,7 +45,7 @@ class Block(nn.Module):
         self.norm3 = nn.LayerNorm(dim, eps) if arch.cross_attn_norm else nn.Identity()
         self.cross_attn = AttentionLayers(dim, eps, arch.qk_norm)
         self.norm2 = nn.LayerNorm(dim, eps, elementwise_affine=False)
-        self.ffn = nn.Sequential(nn.Linear(dim, arch.ffn_dim), nn.GELU("tanh"), nn.Linear(arch.ffn_dim, dim))
+        self.ffn = nn.Sequential(nn.Linear(dim, arch.ffn_dim), InPlaceGELU(), nn.Linear(arch.ffn_dim, dim))
         self.modulation = nn.Parameter(torch.zeros(1, 6, dim))
 
 

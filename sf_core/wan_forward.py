@@ -139,8 +139,8 @@ class WanForward:
         return embedding, self.time_projection(embedding).unflatten(-1, (6, -1))
 
     def _embed_latents(self, x: Tensor) -> Tensor:
-        """Latents [B, C, F, H, W] -> tokens [B, L, dim]."""
-        return self.patch_embedding(x.to(self.dtype)).flatten(2).transpose(1, 2)
+        """Latents [B, C, F, H, W] -> tokens [B, L, dim], contiguous: all that follows works along dim."""
+        return self.patch_embedding(x.to(self.dtype)).flatten(2).transpose(1, 2).contiguous()
 
     def _unpatchify(self, tokens: Tensor, x: Tensor) -> Tensor:
         """Tokens [B, L, patch * C] -> [B, C, F, H, W] of x's extent, float32."""
