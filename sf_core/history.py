@@ -1,120 +1,15 @@
-"""A session's past as a chain of immutable blocks, and the passes that rebuild a cache from it.
+"""Which passes fill a cache.
 
-Every block points to the one before it, so branches share their past. A cache is filled by *passes*: one forward of a
-clean block each, under some prompt. Which passes a history needs, and the fewest that rebuild its cache exactly, is
-decided here from the records alone.
+A cache is filled by *passes*: one forward of a clean block each, under some prompt. Which passes a session's past
+needs, and the fewest that rebuild its cache exactly, is decided here from the records alone.
 """
 
 from __future__ import annotations
 
-import hashlib
-import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
-
-import torch
-from torch import Tensor
 
 from sf_core.kv_cache import CacheShape, Place
-from sf_core.latent_store import StoredLatents
-from sf_core.noise import NoiseSource
-
-
-def digest(*parts: bytes) -> bytes:
-    """16 bytes that stand for ``parts``."""
-    h = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        h.update(len(part).to_bytes(8, "little"))
-        h.update(part)
-    return h.digest()
-
-
-def tensor_digest(tensor: Tensor) -> bytes:
-    """Of shape and values; waits for the device."""
-    values = tensor.detach().to("cpu", torch.float32).contiguous()
-    return digest(repr(tuple(values.shape)).encode(), values.numpy().tobytes())
-
-
-class Prompt:
-    """Text embeddings [B or 1, rows, text_dim], float32 on the CPU, without the zero rows that fill them up."""
-
-    def __init__(self, text: Tensor) -> None:
-        text = text.detach().to("cpu", torch.float32)
-        used = text.ne(0).any(dim=2).any(dim=0).nonzero()
-        self.text = text[:, : int(used[-1]) + 1 if len(used) else 0].clone()
-        self.digest = tensor_digest(self.text)
-
-
-@dataclass(frozen=True)
-class Event:
-    """What happens to the cache right before a chunk."""
-
-    cut: bool = False  # it is emptied: a new scene
-    recache: bool = False  # the ring is written again under the chunk's prompt
-    recache_sink: bool = False  # and the sink before it
-
-    @property
-    def code(self) -> int:
-        return 1 * self.cut + 2 * self.recache + 4 * self.recache_sink
-
-    @staticmethod
-    def from_code(code: int) -> Event:
-        return Event(bool(code & 1), bool(code & 2), bool(code & 4))
-
-
-NOTHING = Event()
-
-
-@dataclass(frozen=True)
-class Recache:
-    """A recache event as it was carried out: blocks from ``first`` to before ``end`` were passed again."""
-
-    first: int  # frame
-    end: int  # frame
-    prompt: Prompt
-    ring_origin: int
-
-
-@dataclass(frozen=True)
-class Era:
-    """A stretch without cuts and recaches: what the places of its blocks have in common."""
-
-    start: int = 0  # frame
-    scene: int = 0
-    ring_origin: int = 0
-    recache: Recache | None = None  # that began it
-    sink: Recache | None = None  # that last rewrote the sink; blocks after it wrote their part themselves
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Block:
-    """Some latents that were given or sampled together, and all that made them."""
-
-    parent: Block | None
-    place: Place
-    era: Era
-    prompt: Prompt
-    timestep: float  # of the pass that writes its keys and values
-    event: Event
-    chunk: int | None  # index among the sampled chunks; None: given context
-    noise: NoiseSource
-    latents: StoredLatents
-    root: bytes  # digest of what the whole session shares
-
-    @cached_property
-    def lineage(self) -> bytes:
-        """Digest of this block and its whole past: latents, prompts, timesteps, events."""
-        past = self.parent.lineage if self.parent else self.root
-        facts = struct.pack("<dqq", self.timestep, self.place.frames, self.event.code)
-        return digest(past, tensor_digest(self.latents.get()), self.prompt.digest, facts)
-
-    def back(self) -> Iterator[Block]:
-        """This block and those before it, newest first."""
-        block: Block | None = self
-        while block is not None:
-            yield block
-            block = block.parent
+from sf_core.records import NOTHING, Block, Era, Event, Prompt, Recache, digest
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,8 +101,8 @@ def replay_passes(now: Moment, shape: CacheShape) -> list[Pass]:
         rewritten = _recache_passes(now, shape)
         spare = len(rewritten) if limit is None else max(0, limit - len(tail))
         tail = rewritten[max(0, len(rewritten) - spare) :] + tail
-    written = {id(p.block) for p in tail if not p.keep_sink}
-    sink = [p for p in _sink_passes(now, shape) if id(p.block) not in written]
+    written = {p.block.lineage for p in tail if not p.keep_sink}
+    sink = [p for p in _sink_passes(now, shape) if p.block.lineage not in written]
     return _worthwhile(sink + tail, shape)
 
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from sf_core.history import Pass, Prompt
+from sf_core.history import Pass
 from sf_core.kv_cache import KeysValues, Place, RollingKVCache
+from sf_core.records import Prompt
 from sf_core.rope import rope_rotations
 from sf_core.schedule import FlowSchedule
 

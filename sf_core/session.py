@@ -13,24 +13,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from sf_core.archive import Archive, StoredLatents
 from sf_core.config import RolloutConfig
-from sf_core.history import (
-    NOTHING,
-    Block,
-    Event,
-    Moment,
-    Pass,
-    Prompt,
-    digest,
-    last_passes,
-    moment,
-    moment_before,
-    replay_passes,
-    replay_reach,
-)
+from sf_core.history import Moment, Pass, last_passes, moment, moment_before, replay_passes, replay_reach
 from sf_core.kv_cache import CacheShape, LiveCache
-from sf_core.latent_store import LatentStore, StoredLatents
 from sf_core.noise import NoiseSource, SeededNoise
+from sf_core.records import NOTHING, Block, Event, Prompt, digest
 from sf_core.rollout import ChunkForward, sample_chunk, write_block
 from sf_core.schedule import flow_schedule
 
@@ -58,7 +46,7 @@ class Session:
     prompt: Prompt  # of the next chunk, as are noise and event
     noise: NoiseSource
     event: Event
-    store: LatentStore  # older latents, shared by all that descend from one start
+    archive: Archive  # of older blocks, shared by all that descend from one start
     other_models: tuple[str, ...] = ()  # fingerprints of models that made parts of this video, besides this one
     how: str = "new"  # how the cache for the newest chunk was come by, and why
 
@@ -89,7 +77,8 @@ class Session:
         source = SeededNoise(seed) if noise is None else noise
         text = _checked_prompt(model, prompt, batch)
         config = config or model.rollout_config or RolloutConfig()
-        return Session(model, config, (size[0], size[1]), batch, None, text, source, NOTHING, LatentStore())
+        archive = Archive((batch, model.arch.in_dim, size[0], size[1]), model.device)
+        return Session(model, config, (size[0], size[1]), batch, None, text, source, NOTHING, archive)
 
     def __repr__(self) -> str:
         return f"Session({self.chunks} chunks, {self.frames} latent frames of {self.latent_size}, batch {self.batch})"
@@ -210,7 +199,7 @@ class Session:
         Raises FloatingPointError if the latents come out as NaN or Inf; this session stays as good as it was.
         """
         torch.get_num_threads()  # in a new thread, settles the count before a first product is rounded otherwise
-        self._move_old_latents()
+        self._archive_old_blocks()
         model, now = self.model, self._moment(self.event)
         place = now.place(self.config.frames_of_block(now.start))
         report = progress or (lambda stage, index, count: None)
@@ -289,7 +278,8 @@ class Session:
         return digest(json.dumps([asdict(self.config), self.latent_size, self.batch]).encode())
 
     def _moment(self, event: Event) -> Moment:
-        return moment(self.head, event, self.prompt, self._root, self._shape)
+        root = self.head.root if self.head else self._root
+        return moment(self.head, event, self.prompt, root, self._shape)
 
     def _append(self, now: Moment, latents: Tensor, timestep: float, chunk: int | None) -> Session:
         """The session with one more block."""
@@ -302,17 +292,16 @@ class Session:
         session = self._append(self._moment(event), latents, timestep, self.chunks if sampled else None)
         assert session.head is not None
         _ = session.head.lineage  # while its latents are at hand, and without a recursion through a long past
-        session._move_old_latents()
+        session._archive_old_blocks()
         return session
 
-    def _move_old_latents(self) -> None:
-        """Latents that no replay needs any more go to disk; so do the sink's, which it needs but reads once."""
+    def _archive_old_blocks(self) -> None:
+        """What no replay needs any more goes to disk; so does the sink's, which it needs but reads once."""
         if self._reach is None or self.head is None:
             return
-        for block in islice(self.head.back(), self._reach + 1, None):
-            if not block.latents.in_memory:
-                break
-            block.latents.to_disk(self.store)
+        young = list(islice(self.head.back(), self._reach + 1))
+        if len(young) > self._reach:
+            young[-1].archive_past(self.archive)
 
     def save(self, path: str | Path) -> None:
         """Write the session to a safetensors file, whole or not at all. Raises OSError if the disk is full."""

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from sf_core.config import RolloutConfig
-from sf_core.history import Event, Prompt
+from sf_core.records import Event, Prompt
 from sf_core.noise import NoiseSource, SeededNoise
 
 if TYPE_CHECKING:

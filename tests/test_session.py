@@ -12,7 +12,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 import sf_core
-from sf_core.latent_store import LatentStore
+from sf_core.archive import Archive, StoredLatents
 from tests.helpers import SIZE, prompt, random_latents, random_model
 
 MODEL = random_model(layers=2)
@@ -154,11 +154,11 @@ def test_memory_holds_what_a_replay_needs_and_disk_the_rest() -> None:
 def test_a_full_disk_is_a_clear_error_and_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     session = run(start(), 4)
 
-    def full(self: LatentStore, latents: Tensor) -> int:
+    def full(self: Archive, record: bytes, latents: StoredLatents) -> None:
         raise OSError(28, "cannot move older latents: No space left on device. The session is intact")
 
     with monkeypatch.context() as patch:
-        patch.setattr(LatentStore, "append", full)
+        patch.setattr(Archive, "put", full)
         with pytest.raises(OSError, match="The session is intact"):
             run(session, 1)
     assert run(session, 1).frames == 15

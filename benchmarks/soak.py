@@ -1,0 +1,60 @@
+"""Does memory stay flat when a video streams on and on?
+
+The tiny model streams through its decoder into a video file for many chunks (2,000 by default). Resident memory is
+read after every tenth chunk; the slope is a straight line fitted to the last two thirds. Latents that no replay needs
+any more go to disk: its bytes are compared with what is predicted for them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from measure import Report, resident_mib
+from models import start_session  # noqa: F401 - makes sf_core importable
+
+import sf_core
+from sf_core import tiny
+from sf_core.history import replay_reach
+from sf_core.records import RECORD_BYTES
+from sf_core.video import VideoWriter
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--chunks", type=int, default=2000, help="default: %(default)s")
+    parser.add_argument("--threads", type=int, default=1, help="default: %(default)s")
+    args = parser.parse_args()
+    report = Report("soak", args)
+    model = tiny.load_transformer()
+    session = sf_core.Session.start(model, tiny.load_text().encode(tiny.PROMPT))
+    config, moments, memory = session.config, [], []
+    begun = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder, VideoWriter(Path(folder) / "soak.mp4", tiny.FPS) as writer:
+        seconds = args.chunks * config.chunk_frames / tiny.FPS
+        for event in sf_core.stream(session, tiny.load_vae().stream_decoder(), seconds, tiny.FPS):
+            writer.write(event.frames[0])
+            session = event.session
+            if event.chunk % 10 == 0:
+                moments.append((time.perf_counter() - begun) / 60)
+                memory.append(resident_mib())
+    third = len(memory) // 3
+    slope = float(np.polyfit(moments[third:], memory[third:], 1)[0])
+    reach = replay_reach(model.arch.num_layers, config.ring_frames, config.chunk_frames) or 0
+    chunk_bytes = 4 * model.arch.in_dim * config.chunk_frames * session.latent_size[0] * session.latent_size[1]
+    # in memory are what a replay needs, the newest, and the next to go
+    predicted = (RECORD_BYTES + chunk_bytes) * (session.chunks - reach - 2)
+    report.row("chunks", [session.chunks], "")
+    report.row("minutes", [moments[-1]], "min")
+    report.row("memory after the first third", [memory[third]], "MiB")
+    report.row("memory at the end", [memory[-1]], "MiB")
+    report.row("slope after the first third", [slope], "MiB/min", most=1.0)
+    report.row("latents on disk / predicted", [session.archive.nbytes / predicted], "x", least=0.999, most=1.001)
+    return report.finish()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
