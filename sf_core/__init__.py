@@ -5,7 +5,19 @@ from sf_core.config import RolloutConfig
 from sf_core.noise import NoiseSource, SeededNoise
 from sf_core.session import Session
 from sf_core.stream import stream
+from sf_core.taehv import load_taehv
+from sf_core.vae import load_vae
 from sf_core.wan import CausalWan
 
 __version__ = "0.1.0"
-__all__ = ["CausalWan", "NoiseSource", "RolloutConfig", "SeededNoise", "Session", "load_model", "stream"]
+__all__ = [
+    "CausalWan",
+    "NoiseSource",
+    "RolloutConfig",
+    "SeededNoise",
+    "Session",
+    "load_model",
+    "load_taehv",
+    "load_vae",
+    "stream",
+]

@@ -1,4 +1,4 @@
-"""The command line: ``python -m sf_core generate | info | bench``."""
+"""The command line: ``python -m sf_core generate | convert | info | bench``."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 
 from sf_core import tiny
 from sf_core.bench import run_bench
+from sf_core.convert import convert
 from sf_core.describe import describe
 from sf_core.generate import DEFAULT_SECONDS, DTYPES, generate
 
@@ -49,6 +50,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     make.add_argument("--save-session", type=Path, metavar="F", help="save the session to F")
     make.add_argument("--model", type=Path, help="a Wan 2.1 checkpoint (default: the embedded tiny model)")
+    make.add_argument("--lora", type=Path, help="a LoRA to merge into the model")
+    make.add_argument("--lora-strength", type=float, default=1.0, help="default: %(default)s")
     make.add_argument("--vae", type=Path, help="its decoder: a Wan VAE or a TAEHV file")
     make.add_argument("--text-encoder", type=Path, help="umT5 as safetensors, or a file with the prompt's embeddings")
     make.add_argument("--device", default="cpu", help="where to compute (default: %(default)s)")
@@ -57,6 +60,20 @@ def build_parser() -> argparse.ArgumentParser:
     )
     _add_threads(make)
     make.set_defaults(run=generate)
+
+    clean = commands.add_parser(
+        "convert",
+        help="write a checkpoint of any kind as clean safetensors",
+        description="Writes a checkpoint's transformer as safetensors, in original names, with its settings inside.",
+    )
+    clean.add_argument("source", type=Path)
+    clean.add_argument("target", type=Path)
+    clean.add_argument("--dtype", choices=list(DTYPES), help="of the weights (default: as they are)")
+    clean.add_argument("--lora", type=Path, help="a LoRA to merge into them")
+    clean.add_argument("--lora-strength", type=float, default=1.0, help="default: %(default)s")
+    clean.add_argument("--member", help="which published model this is, such as 'Self Forcing' or 'LongLive'")
+    clean.add_argument("--num-heads", type=int, help="if they are not 128 wide each")
+    clean.set_defaults(run=_convert)
 
     info = commands.add_parser("info", help="say what a file is: a session or a checkpoint")
     info.add_argument("file", type=Path)
@@ -76,6 +93,13 @@ def _add_threads(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--threads", type=int, default=1, help="CPU threads (default: 1; more do not help a model this small)"
     )
+
+
+def _convert(args: argparse.Namespace) -> None:
+    heads = {} if args.num_heads is None else {"num_heads": args.num_heads}
+    dtype = None if args.dtype is None else DTYPES[args.dtype]
+    facts = convert(args.source, args.target, dtype, args.lora, args.lora_strength, args.member, **heads)
+    print(f"{args.target}: {', '.join(f'{name}={value}' for name, value in facts.items())}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

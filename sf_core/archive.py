@@ -50,14 +50,14 @@ class Archived:
 class Archive:
     """An unnamed file; the system takes it back with the last session that uses it.
 
-    Grows by ``4 * B * C * F * H * W`` bytes a chunk and those of its record. Lies in the folder of temporary files (``TMPDIR``).
-    What many records share (prompts, noise sources) stays in memory, once.
+    Grows by ``4 * B * C * F * H * W`` bytes a chunk and those of its record. Lies in the folder of temporary files
+    (``TMPDIR``). What many records share (prompts, noise sources) stays in memory, once.
     """
 
     def __init__(self, frame_shape: tuple[int, int, int, int], device: torch.device) -> None:
         self._frame_shape = frame_shape  # B, C, H, W
         self._device = device
-        self._file = tempfile.TemporaryFile(prefix="self-forcing-")  # noqa: SIM115 - lives as long as the archive
+        self._file = tempfile.TemporaryFile(prefix="self-forcing-")  # noqa: SIM115 - lives as long as this
         self._lock = threading.Lock()
         self._shared: list[Any] = []
         self._numbers: dict[int, int] = {}  # of shared objects, by id; the list keeps them alive

@@ -2,26 +2,127 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sf_core.checkpoint import detect_architecture, read_safetensors
+from sf_core.checkpoint import REAL_HEAD_DIM, Weight, empty_model, find_weights, rollout_settings
+from sf_core.checkpoint_names import GROUPS, LORA_GROUPS, NEVER_MEANT, group_of, is_gan_extra, wrappers_in
+from sf_core.family import Member, member_by_file, member_called, settings_in_words
+from sf_core.lora import is_lora, lora_parts
 from sf_core.session_file import KEY, read_record
+from sf_core.tensor_file import Value, open_tensors
+from sf_core.wan_forward import WanArchitecture
+
+_SIZES = {(1536, 30): "1.3B", (5120, 40): "14B"}  # by width and layers
 
 
 def describe(path: Path) -> str:
-    """A session file or a checkpoint, described line by line. Raises ValueError for anything else."""
-    state, metadata = read_safetensors(path)
+    """A session file, a checkpoint or a LoRA, described line by line. Raises ValueError for anything else."""
+    tensors, metadata = open_tensors(path)
     if KEY in metadata:
         return _describe_session(read_record(path))
-    arch = detect_architecture(state, metadata, {})
-    dtypes = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in state.values()})
+    if is_lora(tensors):
+        return _describe_lora(path, tensors)
+    weights = find_weights(tensors)
+    arch, heads = _architecture(weights, metadata)
+    size = _SIZES.get((arch.dim, arch.num_layers))
+    dtypes = Counter(str(weight.stored.dtype).removeprefix("torch.") for weight in weights.values())
+    scaled = any(weight.scale is not None for weight in weights.values())
     lines = {
-        "kind": "Wan 2.1 text-to-video transformer",
-        "parameters": f"{sum(t.numel() for t in state.values()) / 1e6:.2f} million, {', '.join(dtypes)}",
-        "width, layers, heads": f"{arch.dim}, {arch.num_layers}, {arch.num_heads}",
+        "kind": "Wan 2.1 text-to-video transformer" + (f", {size}" if size else ""),
+        "parameters": f"{sum(math.prod(w.shape) for w in weights.values()) / 1e6:.2f} million, "
+        + ", ".join(sorted(dtypes))
+        + (", with scales" if scaled else ""),
+        "width, layers, heads": f"{arch.dim}, {arch.num_layers}, {heads}",
         "text": f"{arch.text_len} rows of {arch.text_dim}",
-        **{name: value for name, value in sorted(metadata.items()) if name.startswith("sf.")},
+        **_layout(tensors),
+        **_origin(path, tensors, metadata, published=size is not None),
+        **{k: v for k, v in sorted(metadata.items()) if k.startswith("sf.") and k not in ("sf.rollout", "sf.member")},
+    }
+    return _table(lines)
+
+
+def _architecture(weights: Mapping[str, Weight], metadata: Mapping[str, str]) -> tuple[WanArchitecture, str]:
+    """The architecture, and the number of heads in words: where nothing says it, the architecture's is made up."""
+    width = weights["patch_embedding.weight"].shape[:1] if "patch_embedding.weight" in weights else ()
+    if "sf.num_heads" not in metadata and any(n % REAL_HEAD_DIM for n in width):
+        return empty_model(weights, metadata, {"num_heads": 1}).arch, "unknown (give num_heads to load it)"
+    arch = empty_model(weights, metadata, {}).arch
+    return arch, str(arch.num_heads)
+
+
+def _layout(tensors: Mapping[str, Value]) -> dict[str, str]:
+    """How a file names and groups its tensors, if not plainly."""
+    lines = {}
+    if group := group_of(tensors, (*GROUPS, *LORA_GROUPS)):
+        counts = Counter(g for g in (*GROUPS, *LORA_GROUPS, *NEVER_MEANT) for n in tensors if n.startswith(f"{g}."))
+        others = len(tensors) - sum(counts.values())
+        said = [f"{g}: {n} tensors" + (" (these are loaded)" if g == group else "") for g, n in counts.items()]
+        lines["groups"] = "; ".join(said + ([f"{others} others"] if others else []))
+    if any(".attn1." in name for name in tensors):
+        lines["names"] = "diffusers'"
+    if wrappers := wrappers_in(tensors):
+        lines["wrapped in"] = ", ".join(wrappers)
+    if extras := sum(map(is_gan_extra, tensors)):
+        lines["not loaded"] = f"{extras} tensors of a GAN discriminator"
+    return lines
+
+
+_ALIKE = "the weights do not tell: names and shapes are the same in all"
+
+
+def _origin(path: Path, tensors: Mapping[str, Value], metadata: Mapping[str, str], published: bool) -> dict[str, str]:
+    """Which model of the family this may be, how that is known, and the settings that go with it."""
+    config, _ = rollout_settings(metadata)
+    member = member_by_file(path)
+    if "sf.member" in metadata:
+        looks = f"{metadata['sf.member']}, as the file says of itself"
+    elif member:
+        looks = f"{member.name}, by the name of the file; {_ALIKE}"
+    elif group_of(tensors, GROUPS[:2]):
+        looks = f"a generator that a trainer saved: Self Forcing, Causal Forcing, CausVid, LongLive ...; {_ALIKE}"
+    elif published:
+        looks = f"Wan 2.1 itself or any model distilled from it; {_ALIKE}"
+    else:
+        looks = "none that is published: no Wan 2.1 has this size"
+    if config is not None:
+        return {"looks like": looks, "settings": f"{settings_in_words(config)} (the file's own)"}
+    return {"looks like": looks, **_settings(member)}
+
+
+def _settings(member: Member | None) -> dict[str, str]:
+    if member is None:
+        return {"settings": "unknown; where none are given, Self Forcing's are used"}
+    known = settings_in_words(member.config) if member.config else "none"
+    return {"settings": known, **({"mind": member.remark} if member.remark else {})}
+
+
+def _describe_lora(path: Path, tensors: Mapping[str, Value]) -> str:
+    parts = lora_parts(tensors)
+    ranks = Counter(found["down"].shape[0] for found in parts.values() if "down" in found and found["down"].shape)
+    dtypes = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()})
+    peft = any(".lora_A." in name for name in tensors)
+    member = member_by_file(path)
+    if member:
+        looks = f"{member.name}, by the name of the file"
+    elif group_of(tensors, LORA_GROUPS) and set(ranks) == {256}:
+        looks = "LongLive, by its group and rank; other trainers could write the same"
+        member = member_called("LongLive")
+    else:
+        looks = "any LoRA of a Wan 2.1 transformer; nothing in it says of which"
+    lines = {
+        "kind": "LoRA of a Wan 2.1 transformer, to be loaded with its base",
+        "parameters": f"{sum(math.prod(t.shape) for t in tensors.values()) / 1e6:.2f} million, {', '.join(dtypes)}",
+        "layers": str(len(parts)),
+        "ranks": ", ".join(f"{rank} ({count} layers)" for rank, count in sorted(ranks.items())) or "none",
+        "alpha": "in the file" if any("alpha" in found for found in parts.values()) else "not in the file: the rank",
+        "names": "PEFT's" if peft else "kohya's or ComfyUI's",
+        **_layout(tensors),
+        "looks like": looks,
+        **(_settings(member) if member else {}),
     }
     return _table(lines)
 

@@ -21,8 +21,10 @@ from tqdm import tqdm
 from sf_core import tiny
 from sf_core.checkpoint import load_model
 from sf_core.session import Session
-from sf_core.stream import StreamDecoder, stream
+from sf_core.stream import Decoder, stream
+from sf_core.taehv import load_taehv
 from sf_core.text import load_text_encoder
+from sf_core.vae import load_vae
 from sf_core.video import VideoWriter
 from sf_core.wan import CausalWan
 
@@ -48,15 +50,12 @@ class Parts:
             return
         if args.vae is None or args.text_encoder is None:
             raise ValueError("--model needs --vae (a Wan VAE or a TAEHV file) and --text-encoder (umT5, or embeddings)")
-        self.model = load_model(args.model, device, dtype)
+        self.model = load_model(args.model, device, dtype, lora=args.lora, lora_strength=args.lora_strength)
         self.vae = _load_decoder(args.vae, device)
         self.encode = load_text_encoder(args.text_encoder, device, dtype)
 
 
 def _load_decoder(path: Path, device: str) -> Any:
-    from sf_core.taehv import load_taehv
-    from sf_core.vae import load_vae
-
     try:
         return load_vae(path, device)
     except ValueError as no_wan_vae:
@@ -72,7 +71,7 @@ def generate(args: argparse.Namespace) -> None:
     out = args.out or Path("video.webm" if args.webm else "video.mp4")
     parts = Parts(args)
     session = _begin(args, parts)
-    decoder: StreamDecoder = parts.vae.stream_decoder()
+    decoder: Decoder = parts.vae.stream_decoder()
     seconds = args.seconds
     if seconds is None:
         rewound = args.rewind * session.config.chunk_frames * decoder.temporal_factor / args.fps
@@ -152,9 +151,7 @@ def _progress(chunks: int) -> Iterator[tqdm[Any]]:
         yield bar
 
 
-def _sample(
-    session: Session, decoder: StreamDecoder, writer: VideoWriter, seconds: float, fps: float
-) -> Iterator[Session]:
+def _sample(session: Session, decoder: Decoder, writer: VideoWriter, seconds: float, fps: float) -> Iterator[Session]:
     """Sample, decode and write with a progress bar; gives each longer session."""
     started, first, before = time.perf_counter(), 0.0, writer.frames
     wanted = max(1, round(seconds * fps))

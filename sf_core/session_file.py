@@ -6,9 +6,8 @@
 from __future__ import annotations
 
 import json
-import os
-import struct
-from collections.abc import Iterator
+import reprlib
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +17,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from sf_core.config import RolloutConfig
+from sf_core.noise import MAX_SEED, NoiseSource, SeededNoise
 from sf_core.records import Event, Prompt
-from sf_core.noise import NoiseSource, SeededNoise
+from sf_core.schedule import TRAIN_STEPS
+from sf_core.tensor_file import write_tensors
 
 if TYPE_CHECKING:
     from sf_core.session import Session
@@ -45,45 +46,19 @@ def save_session(session: Session, path: Path) -> None:
     record, prompts = _record(session)
     frames = session.frames
     sizes = [session.batch, session.model.arch.in_dim, *session.latent_size]
-    tensors: dict[str, tuple[list[int], int]] = {
-        f"prompt.{i}": (list(p.text.shape), p.text.nbytes) for i, p in enumerate(prompts)
-    }
-    latent_bytes = 4 * frames * sizes[0] * sizes[1] * sizes[2] * sizes[3]
+    layout = {f"prompt.{i}": (list(p.text.shape), torch.float32) for i, p in enumerate(prompts)}
     if frames:
-        tensors["latents"] = ([frames, *sizes], latent_bytes)
-    header: dict[str, Any] = {"__metadata__": {"format": "pt", KEY: json.dumps(record)}}
-    offset = 0
-    for name, (shape, nbytes) in tensors.items():
-        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [offset, offset + nbytes]}
-        offset += nbytes
-    _write_whole(path, header, _data(session, prompts))
+        layout["latents"] = ([frames, *sizes], torch.float32)
+    try:
+        write_tensors(path, layout, _data(session, prompts), {KEY: json.dumps(record)})
+    except OSError as error:
+        raise OSError(error.errno, f"{error.strerror}. The session is intact; save it elsewhere") from error
 
 
 def _data(session: Session, prompts: list[Prompt]) -> Iterator[Tensor]:
     yield from (prompt.text for prompt in prompts)
     for block in session.iter_latents():
-        yield block.movedim(2, 0)
-
-
-def _write_whole(path: Path, header: dict[str, Any], data: Iterator[Tensor]) -> None:
-    """The file appears under its name only once it is complete and on the disk."""
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            file.write(struct.pack("<Q", len(text)) + text)
-            for tensor in data:
-                file.write(tensor.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        raise OSError(
-            error.errno, f"cannot write {path}: {error.strerror}. The session is intact; save it elsewhere"
-        ) from error
-    finally:
-        part.unlink(missing_ok=True)
+        yield block.movedim(2, 0).float()
 
 
 def _record(session: Session) -> tuple[dict[str, Any], list[Prompt]]:
@@ -119,22 +94,87 @@ def _record(session: Session) -> tuple[dict[str, Any], list[Prompt]]:
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """The record of a session file. Raises ValueError if it is none."""
+    """The record of a session file, checked. Raises ValueError if it is none, or damaged."""
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
+            slices = {name: file.get_slice(name) for name in file.keys()}
+            layout = {name: (part.get_dtype(), list(part.get_shape())) for name, part in slices.items()}
     except SafetensorError as error:
         raise ValueError(f"{path} is no session file, or is cut short ({error}); take an older copy") from error
     if KEY not in metadata:
         raise ValueError(f"{path} is a safetensors file, but holds no session")
-    record: dict[str, Any] = json.loads(metadata[KEY])
+    try:
+        record = json.loads(metadata[KEY])
+        fault = next(_faults(record, layout), None)
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        fault = f"its record cannot be read, {type(error).__name__}: {error}"
+    if fault:
+        raise ValueError(f"{path} is damaged: {fault}. Take an older copy")
     if record["version"] > FORMAT_VERSION:
         raise ValueError(
             f"{path} has session format {record['version']}, this version reads up to {FORMAT_VERSION}: update the pack"
         )
-    return record
+    return dict(record)
+
+
+_FIELDS = {
+    "version": int, "model": str, "other_models": list, "channels": int, "text_dim": int, "latent_size": list,
+    "batch": int, "config": dict, "blocks": list, "next": list, "seeds": list,
+}  # fmt: skip
+
+
+def _faults(record: Any, layout: Mapping[str, tuple[str, list[int]]]) -> Iterator[str]:
+    """What is wrong with a record, of which only the first counts: every line relies on those before it.
+
+    layout: dtype and shape of each tensor beside it.
+    """
+    if not isinstance(record, dict) or not _is_whole(record.get("version"), 1):
+        yield "its record has no version"
+    if record["version"] > FORMAT_VERSION:
+        return
+    for name, kind in _FIELDS.items():
+        if type(record.get(name)) is not kind:
+            yield f"{name} is {reprlib.repr(record.get(name))}; expected {kind.__name__}"
+    sizes = [record["batch"], record["channels"], *record["latent_size"]]
+    if len(sizes) != 4 or not all(_is_whole(size, 1) for size in sizes):
+        yield f"batch, channels and latent_size are {reprlib.repr(sizes)}; expected whole numbers from 1 on"
+    if not all(isinstance(name, str) for name in record["other_models"]):
+        yield f"other_models is {reprlib.repr(record['other_models'])}; expected names"
+    if not all(seed is None or _is_whole(seed, 0, MAX_SEED) for seed in record["seeds"]):
+        yield f"seeds is {reprlib.repr(record['seeds'])}; expected whole numbers"
+    prompts = sum(name.startswith("prompt.") for name in layout)
+
+    def is_made(by: list[Any]) -> bool:  # prompt, seed, code of the event
+        bounds = (prompts, len(record["seeds"]), 8)
+        return len(by) == 3 and all(_is_whole(number, 0, n - 1) for number, n in zip(by, bounds, strict=True))
+
+    if not is_made(record["next"]):
+        yield f"next is {reprlib.repr(record['next'])}; expected numbers of a prompt, a seed and an event"
+    config = RolloutConfig.from_dict(record["config"])
+    start, sampled = 0, False
+    for block in record["blocks"]:
+        kinds = ("chunk",) if sampled else ("context", "chunk")
+        whole = isinstance(block, list) and len(block) == 6 and type(block[2]) in (int, float)
+        if not (whole and block[0] in kinds and 0 <= block[2] <= TRAIN_STEPS and is_made(block[3:])):
+            yield f"the block at frame {start} is {reprlib.repr(block)}; expected one of {' or '.join(kinds)}"
+        if block[1] != config.frames_of_block(start):
+            yield f"the block at frame {start} has {reprlib.repr(block[1])} frames, not {config.frames_of_block(start)}"
+        start, sampled = start + config.frames_of_block(start), block[0] == "chunk"
+    expected = {f"prompt.{i}" for i in range(prompts)} | ({"latents"} if start else set())
+    if layout.keys() != expected:
+        yield f"it holds {reprlib.repr(sorted(layout))}; expected {reprlib.repr(sorted(expected))}"
+    for name, (dtype, shape) in layout.items():
+        rows = shape[1] if len(shape) == 3 else 0
+        fits = [[start, *sizes]] if name == "latents" else [[n, rows, record["text_dim"]] for n in (1, sizes[0])]
+        if dtype != "F32" or shape not in fits:
+            yield f"{name} is {dtype} {shape}; expected F32 {fits[-1]}"
+
+
+def _is_whole(value: Any, least: int, most: int = 2**63 - 1) -> bool:
+    return type(value) is int and least <= value <= most
 
 
 def load_session(path: Path, model: WanForward, noise: NoiseSource | None, allow_other_model: bool) -> Session:
@@ -146,7 +186,9 @@ def load_session(path: Path, model: WanForward, noise: NoiseSource | None, allow
     sources = [noise or MissingNoise() if seed is None else SeededNoise(seed) for seed in record["seeds"]]
     with safe_open(path, framework="pt") as file:
         count = sum(name.startswith("prompt.") for name in file.keys())
-        prompts = [Prompt(file.get_tensor(f"prompt.{i}")) for i in range(count)]
+        prompts = [Prompt(_finite(path, file.get_tensor(f"prompt.{i}"), f"prompt {i}")) for i in range(count)]
+        for prompt in prompts:
+            model.check_text(prompt.text)
         session = Session.start(
             model,
             prompts[0].text,
@@ -155,20 +197,27 @@ def load_session(path: Path, model: WanForward, noise: NoiseSource | None, allow
             batch=record["batch"],
         )
         latents = file.get_slice("latents") if record["blocks"] else None
-        for kind, frames, timestep, prompt, seed, code in record["blocks"]:
+        for kind, frames, timestep, number, seed, code in record["blocks"]:
             assert latents is not None
-            session = replace(session, prompt=prompts[prompt], noise=sources[seed])
-            part = latents[session.frames : session.frames + frames].movedim(0, 2).contiguous().to(model.device)
+            session = replace(session, prompt=prompts[number], noise=sources[seed])
+            part = latents[session.frames : session.frames + frames].movedim(0, 2).contiguous()
+            part = _finite(path, part, f"the {kind} at frame {session.frames}").to(model.device)
             session = session.restore_block(part, timestep, Event.from_code(code), sampled=kind == "chunk")
-    prompt, seed, code = record["next"]
+    number, seed, code = record["next"]
     return replace(
         session,
-        prompt=prompts[prompt],
+        prompt=prompts[number],
         noise=sources[seed],
         event=Event.from_code(code),
         other_models=others,
         how="loaded",
     )
+
+
+def _finite(path: Path, tensor: Tensor, what: str) -> Tensor:
+    if not torch.isfinite(tensor).all():
+        raise ValueError(f"{path} is damaged: {what} holds NaN or Inf. Take an older copy")
+    return tensor
 
 
 def _check_model(path: Path, record: dict[str, Any], model: WanForward, allow: bool) -> tuple[str, ...]:

@@ -22,12 +22,18 @@ from sf_core.session import Session
 POLL_SECONDS = 0.05  # how often a paused stream looks whether it is to stop
 
 
-class StreamDecoder(Protocol):
+class Decoder(Protocol):
     """Latents to frames, chunk by chunk. See `WanVAE.stream_decoder`."""
 
-    at: int | None  # the latent frame it would go on from; None: nowhere
     history: int  # latents before a frame that decide it
     temporal_factor: int  # frames that a latent stands for, but the video's first, which stands for one
+
+    @property
+    def at(self) -> int | None:
+        """The latent frame that it would go on from; None: nowhere."""
+
+    def reset(self) -> None:
+        """Forget all that was decoded, and stand at a video's beginning."""
 
     def __call__(self, latents: Tensor, at: int, history: Tensor | None = None) -> Tensor: ...
 
@@ -133,7 +139,7 @@ class _Control:
 
 def stream(
     session: Session,
-    decoder: StreamDecoder,
+    decoder: Decoder,
     seconds: float | None = None,
     fps: float = 16,
     stop: Callable[[], bool] | None = None,
@@ -158,6 +164,8 @@ def stream(
     held: deque[_Sampled] = deque()
     sampler = ThreadPoolExecutor(1, "self-forcing-sampler")
     job: Future[_Sampled] | None = None
+
+    decoder.reset()  # it may stand at this very frame of another video
 
     def emit(keep: int) -> Iterator[StreamEvent]:
         for made in held:
@@ -199,7 +207,7 @@ def stream(
         raise error
 
 
-def _made(session: Session, begun: int, decoder: StreamDecoder) -> int:
+def _made(session: Session, begun: int, decoder: Decoder) -> int:
     """Frames of video since latent frame ``begun``."""
     factor = decoder.temporal_factor
     before = 1 + factor * (begun - 1) if begun else 0
@@ -221,7 +229,7 @@ def _sample(session: Session, control: _Control, commands: tuple[Command, ...]) 
     return _Sampled(longer, latents, {"cache": first_step - start, "sample": end - first_step}, commands)
 
 
-def _decode(made: _Sampled, decoder: StreamDecoder, preview: Callable[[int, Tensor], None] | None) -> None:
+def _decode(made: _Sampled, decoder: Decoder, preview: Callable[[int, Tensor], None] | None) -> None:
     if made.frames is not None:
         return
     start = time.perf_counter()

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from sf_core.attention import BACKENDS, Attention, choose_attention
-from sf_core.records import digest
 from sf_core.kv_cache import CachePool
+from sf_core.records import digest
 from sf_core.wan_forward import WanArchitecture, WanForward
 
 

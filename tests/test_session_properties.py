@@ -288,7 +288,8 @@ def test_a_new_thread_computes_what_the_main_thread_does() -> None:
         "from tests.helpers import *; import sf_core\n"
         "model, text = random_model(), prompt(0)\n"
         "session = sf_core.Session.start(model, text, SIZE, noise=sf_core.SeededNoise(0)); made = []\n"
-        "thread = threading.Thread(target=lambda: made.append(session.next_chunk()[1])); thread.start(); thread.join()\n"
+        "thread = threading.Thread(target=lambda: made.append(session.next_chunk()[1]))\n"
+        "thread.start(); thread.join()\n"
         "model.release_cache()\n"
         "assert torch.equal(made[0], session.next_chunk()[1])\n"
     )

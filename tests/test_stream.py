@@ -31,6 +31,9 @@ class Decoder:
         self.calls: list[tuple[int, int]] = []  # at, frames of history
         self.delay = delay
 
+    def reset(self) -> None:
+        self.at = 0
+
     def __call__(self, latents: Tensor, at: int, history: Tensor | None = None) -> Tensor:
         time.sleep(self.delay)
         self.calls.append((at, 0 if history is None else history.shape[2]))
@@ -176,9 +179,17 @@ def test_a_decoder_that_jumps_is_given_the_history_it_needs() -> None:
     list(stream(plain(start(), 3), decoder, seconds=0.5, fps=16))
     assert decoder.calls == [(6, 2), (8, 0), (10, 0), (12, 0)]
     early = Decoder()
-    early.at, early.history = None, 20
+    early.history = 20
     list(stream(plain(start(), 2), early, seconds=0.25, fps=16))
     assert early.calls[0] == (4, 4)
+
+
+def test_a_decoder_that_stands_there_in_another_video_starts_anew() -> None:
+    decoder = Decoder()
+    list(stream(start(), decoder, seconds=0.5, fps=16))
+    decoder.calls.clear()
+    list(stream(plain(start(seed=1), 4), decoder, seconds=0.1, fps=16))
+    assert decoder.calls == [(8, 2)]
 
 
 def test_an_error_comes_after_what_was_made_before_it() -> None:

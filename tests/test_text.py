@@ -66,7 +66,7 @@ def test_what_does_not_fit_is_named(tmp_path: Path, umt5: UMT5EncoderModel, toke
     with pytest.raises(ValueError, match=r"has no tokenizer inside .*, and there is no .*spiece.model"):
         load_text_encoder(tmp_path / "t.safetensors")
     save_file({"a": torch.zeros(1), "b": torch.zeros(1)}, tmp_path / "x.safetensors")
-    with pytest.raises(ValueError, match="neither umT5 .* nor one tensor of embeddings: it has a, b"):
+    with pytest.raises(ValueError, match=r"neither umT5 .* nor one tensor of embeddings: it has a, b"):
         load_text_encoder(tmp_path / "x.safetensors")
     (tmp_path / "spiece.model").write_bytes(tokenizer)
     with pytest.raises(ValueError, match="tokens; Wan reads at most 512: shorten it"):

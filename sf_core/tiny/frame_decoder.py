@@ -36,6 +36,9 @@ class FrameDecoder:
         self.at: int | None = 0
         self._vae = vae
 
+    def reset(self) -> None:
+        self.at = 0
+
     def __call__(self, latents: Tensor, at: int, history: Tensor | None = None) -> Tensor:
         frames = self._vae.decode(latents)
         self.at = at + latents.shape[2]

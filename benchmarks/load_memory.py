@@ -1,0 +1,85 @@
+"""How much memory does loading a checkpoint take, by the size of its file?
+
+A file of bfloat16 weights (by default of the 1.3B model's shape, 2.8 GB) is written to a temporary folder, as
+safetensors and as a trainer's ``.pt``. A fresh process then loads it, or converts it, and reports the most memory it
+ever had (VmHWM: mapped pages of files count) less what it had after its imports. Linux only.
+
+Loading into float32, the default, takes twice a bfloat16 file by its result alone. Converting holds one weight.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from measure import FOLDER, Report
+from models import architecture
+
+import sf_core
+from sf_core.tensor_file import write_tensors
+
+# {root}: of the checkout; {file}: to load; {work}: the statement to measure
+CHILD = """
+import sys, time
+sys.path.insert(0, {root!r})
+import torch, sf_core, sf_core.convert
+torch.set_num_threads(1)
+def memory(key):
+    lines = open("/proc/self/status").read().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(key)) * 1024
+before, begin = memory("VmRSS:"), time.perf_counter()
+{work}
+print(memory("VmHWM:") - before, time.perf_counter() - begin)
+"""
+
+
+def _measure(work: str) -> tuple[float, float]:
+    """Bytes at the peak and seconds that ``work`` takes in a process of its own."""
+    code = CHILD.format(root=str(FOLDER.parent), work=work)
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    peak, seconds = map(float, done.stdout.split())
+    return peak, seconds
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, value in {"dim": 1536, "ffn": 8960, "layers": 30, "heads": 12, "text_dim": 4096, "text_len": 512}.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=value, help="default: %(default)s")
+    parser.add_argument("--threads", type=int, default=1, help="default: %(default)s")
+    parser.add_argument("--folder", type=Path, help="where the files are written; default: the system's temporary one")
+    args = parser.parse_args()
+    report = Report("load_memory", args)
+    with torch.device("meta"):
+        shapes = {name: tuple(p.shape) for name, p in sf_core.CausalWan(architecture(args)).named_parameters()}
+
+    def weight(name: str) -> torch.Tensor:
+        return torch.full(shapes[name], 0.01 * (1 + len(name)), dtype=torch.bfloat16)
+
+    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+        safe, pickled, target = (Path(folder) / name for name in ("m.safetensors", "m.pt", "out.safetensors"))
+        layout = {name: (shape, torch.bfloat16) for name, shape in shapes.items()}
+        write_tensors(safe, layout, map(weight, layout), {"sf.num_heads": str(args.heads)})
+        torch.save({"generator_ema": {f"model.{name}": weight(name) for name in shapes}}, pickled)
+        for path in (safe, pickled):
+            size = path.stat().st_size
+            options = {
+                f"{path.suffix} of {size / 1e9:.2f} GB -> bfloat16": ("torch.bfloat16", 1.1),
+                f"{path.suffix} of {size / 1e9:.2f} GB -> float32": ("torch.float32", 2.2),
+            }
+            for what, (dtype, most) in options.items():
+                work = f"model = sf_core.load_model({str(path)!r}, dtype={dtype}, num_heads={args.heads})"
+                peak, seconds = _measure(work)
+                report.row(f"{what}: peak by file", [peak / size], "x", most=most)
+                report.row(f"{what}: seconds", [seconds], "s")
+        peak, seconds = _measure(f"sf_core.convert.convert({str(pickled)!r}, {str(target)!r}, num_heads={args.heads})")
+        report.row("convert .pt to .safetensors: peak by file", [peak / size], "x", most=0.1)
+        report.row("convert .pt to .safetensors: seconds", [seconds], "s")
+    return report.finish()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,158 @@
+"""torch's ``.pt`` files: where each tensor lies in one, without reading it and without running what it pickles.
+
+A ``.pt`` is a zip archive of one pickle, which names the tensors, and their raw data. torch's own reader of tensors
+only decides what the pickle may build; before it is asked, what it does not guard against is refused: compressed
+members and shared structures that take next to nothing in the file and everything in memory.
+"""
+
+from __future__ import annotations
+
+import pickle
+import pickletools
+import struct
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Where = tuple[tuple[int, ...], torch.dtype, int, tuple[int, ...]]  # shape, dtype, offset in the file, stride
+
+MOST_OBJECTS = 10_000_000  # that a pickle may hold, counting what is shared as often as it is used; models: 100,000
+NESTED = 3  # a file's own groups (generator, generator_ema ...), state dicts, tensors
+_BUILDERS = {
+    "collections OrderedDict",
+    "torch Size",
+    "torch device",
+    "torch.nn.parameter Parameter",
+    *(f"torch._utils _rebuild_{what}" for what in ("tensor", "tensor_v2", "tensor_v3", "parameter")),
+    "torch._utils _rebuild_parameter_with_state",
+}
+_REFUSED = "It is refused: a pickle can run code. Ask for safetensors, or have it saved again as plain tensors"
+
+
+def is_torch_file(path: Path) -> bool:
+    """By its name or its first bytes. Raises ValueError for a bare pickle, as older files of torch are."""
+    with path.open("rb") as file:
+        archive = file.read(4) == b"PK\x03\x04"
+    if path.suffix in (".pt", ".pth", ".ckpt", ".bin") and not archive:
+        raise ValueError(f"{path} is no archive of torch.save but a bare pickle, or is damaged. {_REFUSED}")
+    return archive and path.suffix != ".safetensors"
+
+
+def open_torch_file(path: Path) -> dict[str, Where]:
+    """Where each tensor lies, by its name, nested names joined by dots.
+
+    Raises ValueError for a file that is damaged, or whose pickle builds anything but tensors.
+    """
+    try:
+        data, spans = _open_archive(path)
+        _check_pickle(path, data)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a pickle protocol that it reads nevertheless
+            found = torch.load(path, map_location="meta", weights_only=True, mmap=True)
+    except (OSError, _RefusedError):
+        raise
+    except pickle.UnpicklingError as error:
+        _, _, reason = str(error).partition("WeightsUnpickler error: ")
+        raise ValueError(
+            f"{path} holds more than tensors ({(reason or str(error))[:100].strip()}). {_REFUSED}"
+        ) from error
+    except Exception as error:  # damaged bytes can make a reader of pickles fail in any way
+        reason = str(error).partition("\n")[0][:200]
+        raise ValueError(
+            f"{path} is a damaged .pt file, cut short perhaps ({type(error).__name__}: {reason})"
+        ) from error
+    return {name: _locate(path, name, tensor, spans) for name, tensor in nested_tensors(found)}
+
+
+class _RefusedError(ValueError):
+    pass
+
+
+def _open_archive(path: Path) -> tuple[bytes, dict[int, int]]:
+    """The pickle in an archive of torch.save; where in the file each raw member begins, and its bytes."""
+    with zipfile.ZipFile(path) as archive, path.open("rb") as file:
+        members = archive.infolist()
+        if any(m.compress_type != zipfile.ZIP_STORED for m in members):
+            raise _RefusedError(f"{path} is a compressed archive; torch.save writes none. It is refused")
+        pickles = [m for m in members if m.filename.endswith("/data.pkl")]
+        if len(pickles) != 1 or pickles[0].file_size > path.stat().st_size:
+            raise _RefusedError(f"{path} is a zip archive, but not one of torch.save: expected one data.pkl in it")
+        spans = {}
+        for member in members:
+            file.seek(member.header_offset + 26)
+            name_length, extra_length = struct.unpack("<HH", file.read(4))
+            spans[member.header_offset + 30 + name_length + extra_length] = member.file_size
+        return archive.read(pickles[0]), spans
+
+
+def _check_pickle(path: Path, data: bytes) -> None:
+    """Raises ValueError unless ``data`` builds tensors only, and few objects even if nothing in it were shared."""
+    parts: list[list[int]] = []  # of each object made: the objects that it holds
+    stack: list[int] = []
+    marks: list[int] = []
+    memo: dict[Any, int] = {}
+    for operation, argument, _ in pickletools.genops(data):
+        name = operation.name
+        if name in ("STACK_GLOBAL", "INST") or (name == "GLOBAL" and not _is_harmless(str(argument))):
+            called = argument.replace(" ", ".") if argument else "something by a name put together"
+            raise _RefusedError(f"{path} holds more than tensors: it calls {called}. {_REFUSED}")
+        if name == "MARK":
+            marks.append(len(stack))
+        elif name in ("BINPUT", "LONG_BINPUT"):
+            memo[argument] = stack[-1]
+        elif name in ("BINGET", "LONG_BINGET"):
+            stack.append(memo[argument])
+        else:
+            taken = operation.stack_before
+            first = len(stack) - len(taken)
+            if pickletools.markobject in taken:
+                first = marks.pop() - taken.index(pickletools.markobject)
+            used, stack[first:] = stack[first:], []
+            if name in ("APPEND", "APPENDS", "SETITEM", "SETITEMS", "BUILD"):
+                parts[used[0]] += used[1:]
+                stack.append(used[0])
+            else:
+                for _ in operation.stack_after:
+                    parts.append(used)
+                    stack.append(len(parts) - 1)
+    counts: dict[int, int] = {}
+
+    def count(number: int) -> int:
+        if number not in counts:
+            counts[number] = MOST_OBJECTS  # while under way: what holds itself never ends
+            counts[number] = min(MOST_OBJECTS, 1 + sum(map(count, parts[number])))
+        return counts[number]
+
+    if any(count(number) >= MOST_OBJECTS for number in range(len(parts))):
+        raise _RefusedError(f"{path} would unfold into more than {MOST_OBJECTS:,} objects; no model has as many")
+
+
+def _is_harmless(builder: str) -> bool:
+    module, _, name = builder.partition(" ")
+    if module in ("torch", "torch.storage", "torch.cuda"):
+        return name.endswith("Storage") or isinstance(vars(torch).get(name), torch.dtype) or builder in _BUILDERS
+    return builder in _BUILDERS
+
+
+def nested_tensors(found: Any, prefix: str = "", depth: int = NESTED) -> Iterator[tuple[str, Tensor]]:
+    """Tensors in nested dictionaries; whatever else they hold (step counts, settings) is passed over."""
+    if isinstance(found, Tensor):
+        yield prefix, found
+    elif isinstance(found, Mapping) and depth:
+        for name, value in found.items():
+            yield from nested_tensors(value, f"{prefix}.{name}" if prefix else str(name), depth - 1)
+
+
+def _locate(path: Path, name: str, tensor: Tensor, spans: Mapping[int, int]) -> Where:
+    step, stride = tensor.dtype.itemsize, tensor.stride()
+    values = 1 + sum((n - 1) * s for n, s in zip(tensor.shape, stride, strict=True)) if tensor.numel() else 0
+    begin, offset = int(tensor.storage_offset()) * step, getattr(tensor.untyped_storage(), "_checkpoint_offset", -1)
+    # torch works out where a storage lies from how torch.save lays files out, which other programs may not
+    if values and (tensor.numel() > values or begin + values * step > spans.get(offset, 0)):
+        raise ValueError(f"{path} is a damaged .pt file: {name}, {list(tensor.shape)}, is not where it should be")
+    return tuple(tensor.shape), tensor.dtype, offset + begin, stride
