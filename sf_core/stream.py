@@ -82,6 +82,7 @@ class Stop:
 
 
 Command = SwitchPrompt | NewSeed | Cut | ReRoll | Pause | Resume | Stop
+CommandQueue = queue.Queue[Command] | queue.SimpleQueue[Command]
 
 
 @dataclass
@@ -119,7 +120,7 @@ class _Control:
     """What commands have set. All but prompt, seed and cut, which are recorded in the session itself."""
 
     stop: Callable[[], bool]
-    commands: queue.SimpleQueue[Command] | None
+    commands: CommandQueue | None
     paused: bool = False
     stopping: bool = False
     applied: list[Command] = field(default_factory=list)
@@ -143,7 +144,7 @@ def stream(
     seconds: float | None = None,
     fps: float = 16,
     stop: Callable[[], bool] | None = None,
-    commands: queue.SimpleQueue[Command] | None = None,
+    commands: CommandQueue | None = None,
     hold_back: int = 0,
     preview: Callable[[int, Tensor], None] | None = None,
     boundary: Callable[[], None] | None = None,
