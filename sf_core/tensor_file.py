@@ -52,7 +52,7 @@ class StoredTensor:
     def read(self) -> Tensor:
         """The tensor, contiguous, in memory of its own. Raises ValueError if the file has become too short."""
         if 0 in self.shape:
-            return torch.empty(self.shape, dtype=self.dtype)
+            return torch.empty(self.shape, dtype=self.dtype, device="cpu")
         stride = self.stride or _rows(self.shape)
         extent = 1 + sum((n - 1) * s for n, s in zip(self.shape, stride, strict=True))
         with self.path.open("rb") as file:
@@ -60,9 +60,9 @@ class StoredTensor:
             return self._values(file, extent).as_strided(self.shape, stride).contiguous()
 
     def to(self, device: str | torch.device, dtype: torch.dtype) -> Tensor:
-        """As `read`, on ``device`` in ``dtype``; converted piece by piece, so that it is never held twice."""
-        as_stored = dtype == self.dtype and torch.device(device).type == "cpu"
-        if as_stored or (self.stride or _rows(self.shape)) != _rows(self.shape):
+        """As `read`, on ``device`` in ``dtype``; on the CPU converted piece by piece, so that it is not held twice."""
+        by_rows = self.stride in (None, _rows(self.shape))
+        if dtype == self.dtype or not by_rows or torch.device(device).type != "cpu":
             return self.read().to(device, dtype)
         result = torch.empty(self.shape, dtype=dtype, device=device)
         with self.path.open("rb") as file:
@@ -72,7 +72,7 @@ class StoredTensor:
         return result
 
     def _values(self, file: BinaryIO, count: int) -> Tensor:
-        data = torch.empty(count * self.dtype.itemsize, dtype=torch.uint8)
+        data = torch.empty(count * self.dtype.itemsize, dtype=torch.uint8, device="cpu")
         if file.readinto(data.numpy().data) < len(data):  # type: ignore[attr-defined]
             raise ValueError(f"{self.path} has become shorter since it was opened")
         return data.view(self.dtype)

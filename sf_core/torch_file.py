@@ -54,19 +54,16 @@ def open_torch_file(path: Path) -> dict[str, Where]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a pickle protocol that it reads nevertheless
             found = torch.load(path, map_location="meta", weights_only=True, mmap=True)
+        return {name: _locate(path, name, tensor, spans) for name, tensor in nested_tensors(found)}
     except (OSError, _RefusedError):
         raise
     except pickle.UnpicklingError as error:
-        _, _, reason = str(error).partition("WeightsUnpickler error: ")
-        raise ValueError(
-            f"{path} holds more than tensors ({(reason or str(error))[:100].strip()}). {_REFUSED}"
-        ) from error
+        reason = str(error).partition("WeightsUnpickler error: ")[2].partition("\n")[0]
+        raise ValueError(f"{path} holds more than tensors ({reason or 'unknown contents'}). {_REFUSED}") from error
     except Exception as error:  # damaged bytes can make a reader of pickles fail in any way
         reason = str(error).partition("\n")[0][:200]
-        raise ValueError(
-            f"{path} is a damaged .pt file, cut short perhaps ({type(error).__name__}: {reason})"
-        ) from error
-    return {name: _locate(path, name, tensor, spans) for name, tensor in nested_tensors(found)}
+        reason = f"{type(error).__name__}: {reason}"
+        raise ValueError(f"{path} is a damaged .pt file, cut short perhaps ({reason})") from error
 
 
 class _RefusedError(ValueError):
@@ -151,8 +148,8 @@ def nested_tensors(found: Any, prefix: str = "", depth: int = NESTED) -> Iterato
 def _locate(path: Path, name: str, tensor: Tensor, spans: Mapping[int, int]) -> Where:
     step, stride = tensor.dtype.itemsize, tensor.stride()
     values = 1 + sum((n - 1) * s for n, s in zip(tensor.shape, stride, strict=True)) if tensor.numel() else 0
-    begin, offset = int(tensor.storage_offset()) * step, getattr(tensor.untyped_storage(), "_checkpoint_offset", -1)
+    begin, offset = int(tensor.storage_offset()) * step, tensor.untyped_storage()._checkpoint_offset or 0
     # torch works out where a storage lies from how torch.save lays files out, which other programs may not
     if values and (tensor.numel() > values or begin + values * step > spans.get(offset, 0)):
-        raise ValueError(f"{path} is a damaged .pt file: {name}, {list(tensor.shape)}, is not where it should be")
+        raise _RefusedError(f"{path} is a damaged .pt file: {name}, {list(tensor.shape)}, is not where it should be")
     return tuple(tensor.shape), tensor.dtype, offset + begin, stride

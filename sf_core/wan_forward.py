@@ -226,17 +226,17 @@ class WanForward:
     ) -> Tensor:
         """Flow prediction [B, C, F, H, W] for a whole video, without a cache.
 
-        timestep: [B] or [B, F]. chunk_frames None: bidirectional, one timestep a sample. Else block-causal: each
-        frame attends to its own chunk and those before it (``first_chunk_frames`` and ``window_frames`` as in
-        `RolloutConfig`). ``clean`` latents (teacher forcing): noisy chunks attend to themselves and to the clean
-        chunks before them, which are embedded at ``clean_timestep``.
+        timestep: one, [B] or [B, F]; text: [B or 1, rows, text_dim]. chunk_frames None: bidirectional, one timestep a
+        sample. Else block-causal: each frame attends to its own chunk and those before it (``first_chunk_frames`` and
+        ``window_frames`` as in `RolloutConfig`). ``clean`` latents (teacher forcing): noisy chunks attend to themselves
+        and to the clean chunks before them, which are embedded at ``clean_timestep``.
         Raises ValueError for sizes that do not fit the model.
         """
         self.use_attention()
         self.check_text(text)
         frames = x.shape[2] // self.arch.patch_size[0]
         rows, columns = self.arch.token_grid((x.shape[3], x.shape[4]))
-        timestep = timestep if timestep.ndim == 2 else timestep[:, None]
+        timestep = timestep if timestep.ndim == 2 else timestep.reshape(-1, 1)
         if chunk_frames is None:
             timestep, ends = timestep[:, :1], [frames]
         else:
@@ -250,7 +250,7 @@ class WanForward:
         embedding, modulations = self._embed_time(timestep)
         spans = _spans(ends, frames, window_frames, clean is not None)
         attend = self._within(spans, rows * columns)
-        pairs = self.text_keys_values(text)
+        pairs = self.text_keys_values(text.expand(x.shape[0], -1, -1))
         tokens = self._blocks(tokens, modulations, rotations, pairs, attend)
         if clean is not None:
             tokens, embedding = tokens.chunk(2, dim=1)[1], embedding.chunk(2, dim=1)[1]

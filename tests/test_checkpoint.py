@@ -51,6 +51,12 @@ def test_the_references_own_settings_are_understood() -> None:
     assert model.arch.dim == 96
 
 
+def test_a_models_own_state_dict_goes_through_a_file(tmp_path: Path) -> None:
+    torch.save(random_model(layers=3, dim=48, heads=4).state_dict(), tmp_path / "m.pt")
+    model = sf_core.load_model(tmp_path / "m.pt", num_heads=4)
+    assert all(torch.equal(parameter, STATE[name]) for name, parameter in model.named_parameters())
+
+
 def test_weights_arrive_in_the_dtype_asked_for_and_the_source_is_left_alone() -> None:
     model = sf_core.load_model(STATE, dtype=torch.bfloat16, num_heads=4)
     assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
@@ -72,6 +78,11 @@ def test_weights_arrive_in_the_dtype_asked_for_and_the_source_is_left_alone() ->
         ({}, {"num_heads": None}, "a width of 48 is no multiple of 128: give num_heads"),
         ({}, {"dim": 64}, "dim is said to be 64, but the weights say 48"),
         ({}, {"num_head": 4}, "unknown settings of the architecture: num_head; known are"),
+        ({}, {"text_len": 0}, "text_len is 0; expected a whole number from 1 on"),
+        ({"blocks.7.ffn.0.bias": torch.zeros(96)}, {}, "it has blocks up to 7, but no 3"),
+        ({"time_embedding.0.weight": None}, {}, "not a Wan 2.1 transformer: it has no 'time_embedding.0.weight'"),
+        ({"text_embedding.0.weight": torch.zeros(48)}, {}, r"text_embedding.0.weight has the shape \[48\]"),
+        ({"patch_embedding.weight": torch.zeros(48, 9, 1, 2, 2)}, {}, "reads 9 channels and gives 4: one that is led"),
     ],
 )
 def test_what_does_not_fit_is_named(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import pickle
 import re
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +19,7 @@ from torch import Tensor
 
 import sf_core
 from sf_core.checkpoint_names import original_name
+from sf_core.wan_forward import WanArchitecture
 from tests.helpers import random_model
 
 State = dict[str, Tensor]
@@ -205,6 +208,35 @@ def test_fp8_with_comfyuis_scales(
 def test_other_quantisations_are_refused(change: State, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         load({**STATE, **change})
+
+
+PEAKS = """
+import sys, torch, sf_core
+def memory(key):
+    lines = open("/proc/self/status").read().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(key)) / 1024
+for name in sys.argv[1:]:
+    open("/proc/self/clear_refs", "w").write("5")  # the peak begins anew
+    before = memory("VmRSS:")
+    model = sf_core.load_model(name, dtype=torch.bfloat16)
+    print(memory("VmHWM:") - before)
+    del model
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells the peak of memory")
+def test_a_file_is_never_in_memory_beside_its_model(tmp_path: Path) -> None:
+    """`benchmarks/load_memory.py` measures it at full size."""
+    with torch.device("meta"):
+        model = sf_core.CausalWan(WanArchitecture(dim=768, ffn_dim=3072, num_layers=8, num_heads=6, text_dim=768))
+    state = {name: torch.ones(p.shape, dtype=torch.bfloat16) for name, p in model.named_parameters()}
+    size = sum(tensor.nbytes for tensor in state.values()) / 2**20
+    paths = [tmp_path / "m.pt", tmp_path / "m.safetensors"]
+    torch.save({"generator_ema": prefixed("model.", state), "generator": state}, paths[0])
+    save_file(state, paths[1])
+    command = [sys.executable, "-c", PEAKS, *map(str, paths)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parent.parent)
+    assert all(float(peak) < 1.1 * size + 8 for peak in done.stdout.split())
 
 
 def test_loading_leaves_a_state_dict_alone_and_shares_nothing_with_it() -> None:

@@ -112,8 +112,8 @@ moves = st.lists(
         ),
         st.integers(1, 5),
     ),
-    min_size=20,
-    max_size=60,
+    min_size=36,
+    max_size=70,
 )
 
 
@@ -174,14 +174,14 @@ class CountedPasses:
 
 @given(rollouts(), st.integers(1, 30))
 def test_a_replay_takes_no_more_passes_than_its_bound(config: sf_core.RolloutConfig, chunks: int) -> None:
-    model = random_model(layers=2)
+    model = random_model(layers=4)
     session = begin(config, 1, None, model)
     for _ in range(chunks):
         session, _ = session.next_chunk()
     model.release_cache()
     counted = CountedPasses(model)
     session.next_chunk()
-    reach = replay_reach(2, config.ring_frames, config.chunk_frames)
+    reach = replay_reach(4, config.ring_frames, config.chunk_frames)
     sink_chunks = -(-config.sink_frames // config.chunk_frames) + (config.first_chunk_frames is not None)
     bound = chunks if reach is None else min(chunks, reach + sink_chunks)
     assert counted.count - len(config.denoising_steps) <= bound

@@ -157,3 +157,10 @@ def test_the_time_embedding_tells_neighbouring_timesteps_apart() -> None:
     a, b = timestep_embedding(torch.tensor([999.0, 999.5]), 256)
     assert float((a - b).abs().max()) > 0.1
     assert math.isclose(float(a[:128].square().sum() + a[128:].square().sum()), 128, rel_tol=1e-9)
+
+
+def test_one_timestep_and_one_prompt_serve_a_batch() -> None:
+    model, x = random_model(layers=2), random_latents(3, batch=2)
+    expected = model(x, torch.tensor([[500.0] * 3] * 2), prompt(0).expand(2, -1, -1))
+    for timestep in (torch.tensor(500.0), torch.tensor([500.0]), torch.tensor([500, 500])):
+        assert relative(model(x, timestep, prompt(0)), expected) < 1e-6
