@@ -170,11 +170,13 @@ def _sample(session: Session, decoder: Decoder, writer: VideoWriter, seconds: fl
 
 
 def _record(args: argparse.Namespace, session: Session) -> dict[str, Any]:
-    """What a video's metadata says of how it was made."""
+    """What a video's metadata says of how it was made; of a session's past, what the session itself says."""
     head = session.head
+    new = args.session is None
+    prompt, seed = args.prompt or (tiny.PROMPT if new else None), args.seed if args.seed is not None or not new else 0
     return {
-        "prompt": args.prompt or tiny.PROMPT,
-        "seed": args.seed or 0,
+        **({} if prompt is None else {"prompt": prompt}),
+        **({} if seed is None else {"seed": seed}),
         "chunks": session.chunks,
         "model": session.model.fingerprint,
         "session": head.lineage.hex() if head else "",
