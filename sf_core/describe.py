@@ -138,13 +138,13 @@ def _describe_session(record: dict[str, Any]) -> str:
         "chunks": f"{len(chunks)} sampled, {context} latent frames of context",
         "latents": f"{sum(b[1] for b in record['blocks'])} frames of {rows} x {columns}, batch {record['batch']}",
         "seeds": ", ".join(seeds),
-        "events": _events(record["blocks"]),
+        "events": events_in(record["blocks"]),
         **{name: value for name, value in record["config"].items() if value is not None},
     }
     return _table(lines)
 
 
-def _events(blocks: list[list[Any]]) -> str:
+def events_in(blocks: list[list[Any]]) -> str:
     """Where prompts and seeds changed and the cache was cut or rewritten, by sampled chunk."""
     found, chunk, before = [], 0, None
     for kind, _, _, prompt, seed, code in blocks:

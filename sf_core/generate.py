@@ -20,7 +20,9 @@ from tqdm import tqdm
 
 from sf_core import tiny
 from sf_core.checkpoint import load_model
+from sf_core.describe import events_in
 from sf_core.session import Session
+from sf_core.session_file import record_of
 from sf_core.stream import Decoder, stream
 from sf_core.taehv import load_taehv
 from sf_core.text import load_text_encoder
@@ -87,6 +89,7 @@ def generate(args: argparse.Namespace) -> None:
             for longer in _sample(session, decoder, writer, seconds, args.fps):
                 session = longer  # whatever ends the loop, the newest is kept
                 writer.record = _record(args, session)
+            writer.record |= _past(session)
         print(f"video: {out} ({writer.frames} frames, {writer.frames / args.fps:.1f} s at {args.fps:g} fps)")
     finally:
         if session.chunks > before:
@@ -181,6 +184,12 @@ def _record(args: argparse.Namespace, session: Session) -> dict[str, Any]:
         "model": session.model.fingerprint,
         "session": head.lineage.hex() if head else "",
     }
+
+
+def _past(session: Session) -> dict[str, Any]:
+    """Seeds and events of the whole video; walks through all of it."""
+    record, _ = record_of(session)
+    return {"seeds": record["seeds"], "timeline": events_in(record["blocks"])}
 
 
 def _for_one_image(session: Session) -> Session:

@@ -43,7 +43,7 @@ class MissingNoise:
 
 def save_session(session: Session, path: Path) -> None:
     """See `Session.save`."""
-    record, prompts = _record(session)
+    record, prompts = record_of(session)
     frames = session.frames
     sizes = [session.batch, session.model.arch.in_dim, *session.latent_size]
     layout = {f"prompt.{i}": (list(p.text.shape), torch.float32) for i, p in enumerate(prompts)}
@@ -61,7 +61,7 @@ def _data(session: Session, prompts: list[Prompt]) -> Iterator[Tensor]:
         yield block.movedim(2, 0).float()
 
 
-def _record(session: Session) -> tuple[dict[str, Any], list[Prompt]]:
+def record_of(session: Session) -> tuple[dict[str, Any], list[Prompt]]:
     """The session as JSON, and the prompts that it counts through."""
     prompts: dict[bytes, tuple[int, Prompt]] = {}
     seeds: dict[int | None, int] = {}

@@ -202,3 +202,6 @@ def test_a_video_says_how_it_was_made(made: Path) -> None:
     head = loaded(made / "s").head
     assert head is not None
     assert record["session"] == head.lineage.hex()
+    generate("--session", made / "s", "--prompt", BLUE, "--seed", 4, "--seconds", 1, "--out", made / "b.mp4")
+    continued = read_record(made / "b.mp4")
+    assert (continued["seeds"], continued["timeline"]) == ([0, 4], "prompt, seed at chunk 11")
