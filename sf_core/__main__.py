@@ -9,11 +9,11 @@ from pathlib import Path
 
 import torch
 
-from sf_core import tiny
-from sf_core.bench import run_bench
-from sf_core.convert import convert
-from sf_core.describe import describe
-from sf_core.generate import DEFAULT_SECONDS, DTYPES, generate
+from . import tiny
+from .bench import run_bench
+from .convert import convert
+from .describe import describe
+from .generate import DEFAULT_SECONDS, DTYPES, generate
 
 
 def build_parser() -> argparse.ArgumentParser:

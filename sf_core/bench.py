@@ -12,9 +12,9 @@ from statistics import mean, median, quantiles
 
 import torch
 
-from sf_core import tiny
-from sf_core.session import Session
-from sf_core.stream import stream
+from . import tiny
+from .session import Session
+from .stream import stream
 
 WARM_UP = 8  # chunks: the ring fills up, allocators and kernels settle
 

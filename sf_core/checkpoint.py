@@ -14,13 +14,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from sf_core.checkpoint_names import meant
-from sf_core.config import RolloutConfig
-from sf_core.lora import Difference, LowRank, is_lora, lora_changes
-from sf_core.tensor_file import Value, copy_of, open_tensors
-from sf_core.torch_file import nested_tensors
-from sf_core.wan import CausalWan
-from sf_core.wan_forward import WanArchitecture
+from .checkpoint_names import meant
+from .config import RolloutConfig
+from .lora import Difference, LowRank, is_lora, lora_changes
+from .tensor_file import Value, copy_of, open_tensors
+from .torch_file import nested_tensors
+from .wan import CausalWan
+from .wan_forward import WanArchitecture
 
 REAL_HEAD_DIM = 128  # of every published Wan; the number of heads is not in the weights
 FP8 = (torch.float8_e4m3fn, torch.float8_e5m2)

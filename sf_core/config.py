@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from itertools import pairwise
 
-from sf_core.schedule import TRAIN_STEPS, flow_schedule
+from .schedule import TRAIN_STEPS, flow_schedule
 
 SINK_POSITIONS = ("absolute", "clamped")
 

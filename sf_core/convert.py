@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from sf_core.checkpoint import Source, empty_model, find_weights, open_source
-from sf_core.family import member_called
-from sf_core.tensor_file import write_tensors
+from .checkpoint import Source, empty_model, find_weights, open_source
+from .family import member_called
+from .tensor_file import write_tensors
 
 
 def convert(

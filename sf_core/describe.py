@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sf_core.checkpoint import REAL_HEAD_DIM, Weight, empty_model, find_weights, rollout_settings
-from sf_core.checkpoint_names import GROUPS, LORA_GROUPS, NEVER_MEANT, group_of, is_gan_extra, wrappers_in
-from sf_core.family import Member, member_by_file, member_called, settings_in_words
-from sf_core.lora import is_lora, lora_parts
-from sf_core.session_file import KEY, read_record
-from sf_core.tensor_file import Value, open_tensors
-from sf_core.wan_forward import WanArchitecture
+from .checkpoint import REAL_HEAD_DIM, Weight, empty_model, find_weights, rollout_settings
+from .checkpoint_names import GROUPS, LORA_GROUPS, NEVER_MEANT, group_of, is_gan_extra, wrappers_in
+from .family import Member, member_by_file, member_called, settings_in_words
+from .lora import is_lora, lora_parts
+from .session_file import KEY, read_record
+from .tensor_file import Value, open_tensors
+from .wan_forward import WanArchitecture
 
 _SIZES = {(1536, 30): "1.3B", (5120, 40): "14B"}  # by width and layers
 

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from sf_core.config import RolloutConfig
+from .config import RolloutConfig
 
 
 @dataclass(frozen=True)

@@ -18,17 +18,17 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from tqdm import tqdm
 
-from sf_core import tiny
-from sf_core.checkpoint import load_model
-from sf_core.describe import events_in
-from sf_core.session import Session
-from sf_core.session_file import record_of
-from sf_core.stream import Decoder, stream
-from sf_core.taehv import load_taehv
-from sf_core.text import load_text_encoder
-from sf_core.vae import load_vae
-from sf_core.video import VideoWriter
-from sf_core.wan import CausalWan
+from . import tiny
+from .checkpoint import load_model
+from .describe import events_in
+from .session import Session
+from .session_file import record_of
+from .stream import Decoder, stream
+from .taehv import load_taehv
+from .text import load_text_encoder
+from .vae import load_vae
+from .video import VideoWriter
+from .wan import CausalWan
 
 DEFAULT_SECONDS = 5.0
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sf_core.kv_cache import CacheShape, Place
-from sf_core.records import NOTHING, Block, Era, Event, Prompt, Recache, digest
+from .kv_cache import CacheShape, Place
+from .records import NOTHING, Block, Era, Event, Prompt, Recache, digest
 
 
 @dataclass(frozen=True, eq=False)

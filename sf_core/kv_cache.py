@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sf_core.rope import apply_rope, rope_rotations
+from .rope import apply_rope, rope_rotations
 
 KeysValues = tuple[Tensor, Tensor]  # keys and values of one layer, [B, tokens, heads, D] each
 

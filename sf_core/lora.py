@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from sf_core.checkpoint_names import LORA_GROUPS, meant
-from sf_core.tensor_file import Value, copy_of, read_value
+from .checkpoint_names import LORA_GROUPS, meant
+from .tensor_file import Value, copy_of, read_value
 
 _PART = re.compile(
     r"(?P<layer>.+)\.(?:(?P<down>(?:lora_A(?:\.default)?|lora_down)\.weight)"

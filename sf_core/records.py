@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sf_core.archive import Archive, Archived, StoredLatents
-from sf_core.kv_cache import Place
-from sf_core.noise import NoiseSource
+from .archive import Archive, Archived, StoredLatents
+from .kv_cache import Place
+from .noise import NoiseSource
 
 
 def digest(*parts: bytes) -> bytes:

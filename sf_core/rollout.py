@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from sf_core.history import Pass
-from sf_core.kv_cache import KeysValues, Place, RollingKVCache
-from sf_core.records import Prompt
-from sf_core.rope import rope_rotations
-from sf_core.schedule import FlowSchedule
+from .history import Pass
+from .kv_cache import KeysValues, Place, RollingKVCache
+from .records import Prompt
+from .rope import rope_rotations
+from .schedule import FlowSchedule
 
 if TYPE_CHECKING:
-    from sf_core.wan_forward import WanForward
+    from .wan_forward import WanForward
 
 Predict = Callable[[Tensor, float], Tensor]  # (noisy latents, timestep) -> flow
 

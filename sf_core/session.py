@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from sf_core.archive import Archive, StoredLatents
-from sf_core.config import RolloutConfig
-from sf_core.history import Moment, Pass, last_passes, moment, moment_before, replay_passes, replay_reach
-from sf_core.kv_cache import CacheShape, LiveCache
-from sf_core.noise import NoiseSource, SeededNoise
-from sf_core.records import NOTHING, Block, Event, Prompt, digest
-from sf_core.rollout import ChunkForward, sample_chunk, write_block
-from sf_core.schedule import flow_schedule
+from .archive import Archive, StoredLatents
+from .config import RolloutConfig
+from .history import Moment, Pass, last_passes, moment, moment_before, replay_passes, replay_reach
+from .kv_cache import CacheShape, LiveCache
+from .noise import NoiseSource, SeededNoise
+from .records import NOTHING, Block, Event, Prompt, digest
+from .rollout import ChunkForward, sample_chunk, write_block
+from .schedule import flow_schedule
 
 if TYPE_CHECKING:
-    from sf_core.wan_forward import WanForward
+    from .wan_forward import WanForward
 
 # Called before every forward as (stage, index, count): "rebuild" for passes that only fill the cache, "step" for
 # denoising steps. Whatever it raises ends next_chunk; nothing that was made before is lost.
@@ -305,7 +305,7 @@ class Session:
 
     def save(self, path: str | Path) -> None:
         """Write the session to a safetensors file, whole or not at all. Raises OSError if the disk is full."""
-        from sf_core.session_file import save_session
+        from .session_file import save_session
 
         save_session(self, Path(path))
 
@@ -318,7 +318,7 @@ class Session:
         noise: for a session that was made with a caller's own noise. allow_other_model: go on with other weights.
         Raises ValueError for a file that is no whole session or was made by a model that does not fit.
         """
-        from sf_core.session_file import load_session
+        from .session_file import load_session
 
         return load_session(Path(path), model, noise, allow_other_model)
 

@@ -16,15 +16,15 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from sf_core.config import RolloutConfig
-from sf_core.noise import MAX_SEED, NoiseSource, SeededNoise
-from sf_core.records import Event, Prompt
-from sf_core.schedule import TRAIN_STEPS
-from sf_core.tensor_file import write_tensors
+from .config import RolloutConfig
+from .noise import MAX_SEED, NoiseSource, SeededNoise
+from .records import Event, Prompt
+from .schedule import TRAIN_STEPS
+from .tensor_file import write_tensors
 
 if TYPE_CHECKING:
-    from sf_core.session import Session
-    from sf_core.wan_forward import WanForward
+    from .session import Session
+    from .wan_forward import WanForward
 
 FORMAT_VERSION = 1
 KEY = "sf.session"
@@ -179,7 +179,7 @@ def _is_whole(value: Any, least: int, most: int = 2**63 - 1) -> bool:
 
 def load_session(path: Path, model: WanForward, noise: NoiseSource | None, allow_other_model: bool) -> Session:
     """See `Session.load`."""
-    from sf_core.session import Session
+    from .session import Session
 
     record = read_record(path)
     others = _check_model(path, record, model, allow_other_model)

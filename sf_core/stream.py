@@ -17,7 +17,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from sf_core.session import Session
+from .session import Session
 
 POLL_SECONDS = 0.05  # how often a paused stream looks whether it is to stop
 

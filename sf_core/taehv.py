@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from sf_core.checkpoint import Source
-from sf_core.vae import VideoVAE, fill, find_weights
-from sf_core.vae_layers import Causal, FrameConv, Memory, Shapes, run, spoiled
+from .checkpoint import Source
+from .vae import VideoVAE, fill, find_weights
+from .vae_layers import Causal, FrameConv, Memory, Shapes, run, spoiled
 
 
 class Clamp(nn.Module):

@@ -19,7 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from sf_core.torch_file import is_torch_file, open_torch_file
+from .torch_file import is_torch_file, open_torch_file
 
 _DTYPES = {
     "F64": torch.float64,

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sf_core.checkpoint import read_safetensors
+from .checkpoint import read_safetensors
 
 TextEncoder = Callable[[str], Tensor]  # prompt -> [1, rows, width]
 MAX_ROWS = 512  # that Wan reads

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from sf_core.checkpoint import Source, open_source
-from sf_core.tensor_file import Value, read_value
-from sf_core.vae_layers import CausalConv, Downsample, Memory, RMSNorm, Shapes, SiLU, Upsample, blocks, run, spoiled
+from .checkpoint import Source, open_source
+from .tensor_file import Value, read_value
+from .vae_layers import CausalConv, Downsample, Memory, RMSNorm, Shapes, SiLU, Upsample, blocks, run, spoiled
 
 # Of Wan 2.1's latents, per channel; a file with tensors `mean` and `std` says otherwise.
 WAN_MEAN = (

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sf_core.attention import BACKENDS, Attention, choose_attention
-from sf_core.kv_cache import CachePool
-from sf_core.records import digest
-from sf_core.wan_forward import WanArchitecture, WanForward
+from .attention import BACKENDS, Attention, choose_attention
+from .kv_cache import CachePool
+from .records import digest
+from .wan_forward import WanArchitecture, WanForward
 
 
 class AttentionLayers(nn.Module):

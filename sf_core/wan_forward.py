@@ -16,11 +16,11 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from sf_core.attention import Attention
-from sf_core.config import RolloutConfig
-from sf_core.kv_cache import CachePool, CacheShape, KeysValues
-from sf_core.rope import apply_rope, rope_rotations
-from sf_core.schedule import wide_dtype
+from .attention import Attention
+from .config import RolloutConfig
+from .kv_cache import CachePool, CacheShape, KeysValues
+from .rope import apply_rope, rope_rotations
+from .schedule import wide_dtype
 
 # (layer, q, k, v) -> attention output: what one layer's new keys and values attend to is the caller's affair
 LayerAttention = Callable[[int, Tensor, Tensor, Tensor], Tensor]

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import torch
 
-from sf_core.checkpoint import load_model
-from sf_core.tiny.frame_decoder import FrameAutoencoder
-from sf_core.tiny.text import TinyText
-from sf_core.wan import CausalWan
+from ..checkpoint import load_model
+from ..wan import CausalWan
+from .frame_decoder import FrameAutoencoder
+from .text import TinyText
 
 __all__ = ["FrameAutoencoder", "TinyText", "load_text", "load_transformer", "load_vae"]
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from sf_core.checkpoint import read_safetensors
+from ..checkpoint import read_safetensors
 
 
 class _Residual(nn.Module):
