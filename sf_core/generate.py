@@ -7,7 +7,6 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from tqdm import tqdm
 
 from . import tiny
 from .checkpoint import load_model
+from .context import fitting_frames, for_one_image
 from .describe import events_in
 from .session import Session
 from .session_file import record_of
@@ -130,7 +130,7 @@ def _start(args: argparse.Namespace, parts: Parts) -> Session:
         return session
     pixels = (session.latent_size[1] * factor, session.latent_size[0] * factor)
     if args.image:
-        return _for_one_image(session).with_context(parts.vae.encode(_read_image(args.image, pixels)))
+        return for_one_image(session).with_context(parts.vae.encode(_read_image(args.image, pixels)))
     frames = _read_video(args.video, pixels, session, parts.vae.temporal_factor)
     return session.with_context(parts.vae.encode(frames))
 
@@ -192,13 +192,6 @@ def _past(session: Session) -> dict[str, Any]:
     return {"seeds": record["seeds"], "timeline": events_in(record["blocks"])}
 
 
-def _for_one_image(session: Session) -> Session:
-    """One image is one latent frame: the first block has to be that long."""
-    if session.config.frames_of_block(0) == 1:
-        return session
-    return replace(session, config=replace(session.config, first_chunk_frames=1))
-
-
 def _read_image(path: Path, size: tuple[int, int]) -> Tensor:
     """Frames [1, 1, H, W, 3] in 0..1 of the picture, filling ``size`` (width, height); what sticks out is cut off."""
     try:
@@ -216,15 +209,9 @@ def _read_video(path: Path, size: tuple[int, int], session: Session, factor: int
             pictures = [frame.to_image() for frame in container.decode(video=0)]
     except av.FFmpegError as error:
         raise ValueError(f"{path} is not a video that can be read: {error}") from error
-    latents, first, chunk = (
-        (len(pictures) - 1) // factor + 1,
-        session.config.frames_of_block(0),
-        session.config.chunk_frames,
-    )
-    if latents < first:
-        raise ValueError(
-            f"{path} has {len(pictures)} frames; at least {1 + factor * (first - 1)} are needed to begin with"
-        )
-    count = 1 + factor * (latents - (latents - first) % chunk - 1)
+    try:
+        count = fitting_frames(session.config, len(pictures), factor)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     fitted = [np.asarray(ImageOps.fit(picture, size, Image.Resampling.LANCZOS)) for picture in pictures[-count:]]
     return torch.from_numpy(np.stack(fitted)).float()[None] / 255

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .archive import Archive, StoredLatents
 from .config import RolloutConfig
+from .context import check_context
 from .history import Moment, Pass, last_passes, moment, moment_before, replay_passes, replay_reach
 from .kv_cache import CacheShape, LiveCache
 from .noise import NoiseSource, SeededNoise
@@ -125,21 +126,7 @@ class Session:
         They are cut into blocks like sampled frames. Only once, on an empty session.
         Raises ValueError for a shape or count that does not fit, naming the nearest that does, and for NaN.
         """
-        if self.head is not None:
-            raise ValueError(f"context can only be given to an empty session; this one has {self.frames} latent frames")
-        expected = (self.model.arch.in_dim, *self.latent_size)
-        if (
-            latents.ndim != 5
-            or (latents.shape[1], *latents.shape[3:]) != expected
-            or latents.shape[0] not in (1, self.batch)
-        ):
-            raise ValueError(
-                f"context latents have the shape {list(latents.shape)}; expected "
-                f"[{self.batch} or 1, {expected[0]}, frames, {expected[1]}, {expected[2]}]"
-            )
-        if not torch.isfinite(latents).all():
-            raise ValueError("the context latents hold NaN or Inf; check what encoded them")
-        self._check_context_frames(latents.shape[2])
+        check_context(self, latents)
         latents = latents.detach().expand(self.batch, -1, -1, -1, -1).to(self.model.device, torch.float32)
         session = self
         while session.frames < latents.shape[2]:
@@ -147,17 +134,6 @@ class Session:
             part = latents[:, :, session.frames : session.frames + count].clone()
             session = session.restore_block(part, 0.0, NOTHING, sampled=False)
         return replace(session, event=self.event)
-
-    def _check_context_frames(self, frames: int) -> None:
-        first, chunk = self.config.frames_of_block(0), self.config.chunk_frames
-        short = (frames - first) % chunk if frames >= first else frames
-        if frames >= first and short == 0:
-            return
-        fits = [first] if frames < first else [frames - short, frames - short + chunk]
-        raise ValueError(
-            f"{frames} latent frames of context do not cut into a first block of {first} and blocks of {chunk}; "
-            f"the nearest counts that do: {' or '.join(map(str, fits))}"
-        )
 
     def with_prompt(self, prompt: Tensor, recache: bool = False, recache_sink: bool = False) -> Session:
         """Another prompt from the next chunk on. The last word before a chunk is the one that counts.
@@ -220,6 +196,30 @@ class Session:
                 session = self._append(now, latents, float(self.config.context_noise), self.chunks)
                 live.tip = session.head.lineage if session.head else None
         return replace(session, how=how), latents
+
+    @property
+    def next_key(self) -> bytes:
+        """Names what the next chunk is made from, the model aside: same key and model, same chunk.
+
+        Raises ValueError if its noise is a caller's own, which no key can stand for.
+        """
+        if not isinstance(self.noise, SeededNoise):
+            raise ValueError("a chunk made from a caller's own noise has no key")
+        past = self.head.lineage if self.head else self._root
+        return digest(past, self.prompt.digest, repr((self.noise.seed, self.chunks, self.event.code)).encode())
+
+    def with_chunk(self, latents: Tensor) -> Session:
+        """What `next_chunk` returns, given the latents it would make; they were kept from an earlier run.
+
+        Raises ValueError if these cannot be the next chunk's.
+        """
+        start = self.frames
+        expected = (self.batch, self.model.arch.in_dim, self.config.frames_of_block(start), *self.latent_size)
+        if tuple(latents.shape) != expected or not torch.isfinite(latents).all():
+            raise ValueError(f"a kept chunk has the shape {list(latents.shape)} or is not finite; expected {expected}")
+        latents = latents.to(self.model.device, torch.float32)
+        longer = self.restore_block(latents, float(self.config.context_noise), self.event, sampled=True)
+        return replace(longer, how="kept: this chunk had been made before")
 
     def _sample(self, forward: ChunkForward, start: int, frames: int, report: Progress) -> Tensor:
         steps = self.config.timesteps(start)

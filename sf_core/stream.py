@@ -11,13 +11,13 @@ import queue
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
-from .session import Session
+from .session import Progress, Session
 
 POLL_SECONDS = 0.05  # how often a paused stream looks whether it is to stop
 
@@ -82,6 +82,7 @@ class Stop:
 
 
 Command = SwitchPrompt | NewSeed | Cut | ReRoll | Pause | Resume | Stop
+Make = Callable[[Session, Progress], tuple[Session, Tensor]]
 CommandQueue = queue.Queue[Command] | queue.SimpleQueue[Command]
 
 
@@ -147,7 +148,9 @@ def stream(
     commands: CommandQueue | None = None,
     hold_back: int = 0,
     preview: Callable[[int, Tensor], None] | None = None,
-    boundary: Callable[[], None] | None = None,
+    boundary: Callable[[Session], Session] | None = None,
+    make: Make | None = None,
+    overlap: bool = True,
 ) -> Iterator[StreamEvent]:
     """Go on with ``session`` and give each chunk as an event, as soon as it is decoded and final.
 
@@ -155,7 +158,10 @@ def stream(
     the chunk at work and ends the stream. commands: applied between chunks, in order.
     hold_back: chunks that are kept from being handed out, so that `ReRoll` can still replace them; ``preview(chunk,
     frames)`` is called with every chunk as it comes, held back or not.
-    boundary: called in the caller's thread between chunks, while nothing is at work on the model.
+    boundary: called with the session in the caller's thread between chunks, while nothing is at work on the model; what
+    it returns is gone on with.
+    make: what makes a chunk in place of `Session.next_chunk`, which it may call.
+    overlap: false samples in the caller's thread too, each chunk after the one before it was handed out.
     An error in sampling is raised after what was made before it has been handed out.
     """
     control = _Control(stop or (lambda: False), commands)
@@ -163,7 +169,7 @@ def stream(
     begun = session.frames
     error: BaseException | None = None
     held: deque[_Sampled] = deque()
-    sampler = ThreadPoolExecutor(1, "self-forcing-sampler")
+    sampler: Executor = ThreadPoolExecutor(1, "self-forcing-sampler") if overlap else _InPlace()
     job: Future[_Sampled] | None = None
 
     decoder.reset()  # it may stand at this very frame of another video
@@ -184,9 +190,11 @@ def stream(
                 session = _wait_out_pause(session, control, held)
             if control.stopping or _made(session, begun, decoder) >= (wanted or float("inf")):
                 break
+            if not overlap:
+                yield from emit(hold_back)
             if boundary is not None:
-                boundary()
-            job = sampler.submit(_sample, session, control, tuple(control.applied))
+                session = boundary(session)
+            job = sampler.submit(_sample, session, control, tuple(control.applied), make)
             control.applied.clear()
             yield from emit(hold_back)
             idle = time.perf_counter()
@@ -215,7 +223,24 @@ def _made(session: Session, begun: int, decoder: Decoder) -> int:
     return 1 + factor * (session.frames - 1) - before if session.frames else 0
 
 
-def _sample(session: Session, control: _Control, commands: tuple[Command, ...]) -> _Sampled:
+class _InPlace(Executor):
+    """Does a job when it is handed in."""
+
+    def submit(self, fn: Callable[..., _Sampled], /, *args: Any, **kwargs: Any) -> Future[_Sampled]:  # type: ignore[override]
+        job: Future[_Sampled] = Future()
+        try:
+            job.set_result(fn(*args, **kwargs))
+        except BaseException as error:  # as a worker would: it is raised where the result is asked for
+            job.set_exception(error)
+        return job
+
+
+def _sample(
+    session: Session,
+    control: _Control,
+    commands: tuple[Command, ...],
+    make: Make | None,
+) -> _Sampled:
     """In the worker: one chunk, its stages timed."""
     marks: dict[str, float] = {}
 
@@ -224,7 +249,7 @@ def _sample(session: Session, control: _Control, commands: tuple[Command, ...]) 
         marks.setdefault(stage, time.perf_counter())
 
     start = time.perf_counter()
-    longer, latents = session.next_chunk(progress)
+    longer, latents = session.next_chunk(progress) if make is None else make(session, progress)
     end = time.perf_counter()
     first_step = marks.get("step", end)
     return _Sampled(longer, latents, {"cache": first_step - start, "sample": end - first_step}, commands)

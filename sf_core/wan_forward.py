@@ -113,6 +113,14 @@ class WanForward:
         """A parameter that belongs to no layer (``modulation``), in the dtype and on the device of ``like``."""
         return parameter.to(like)
 
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attention of ``layer``, to itself and the past as to the text; all [B, tokens, heads, D]."""
+        return self._attention(q, k, v)
+
+    def embed_latents(self, x: Tensor) -> Tensor:
+        """Latents [B, C, F, H, W] -> patches [B, dim, F, rows, columns] in `dtype`."""
+        return self.patch_embedding(x.to(self.dtype))
+
     # Parts --------------------------------------------------------------------------------------------------------
 
     def text_keys_values(self, text: Tensor) -> list[KeysValues]:
@@ -140,7 +148,7 @@ class WanForward:
 
     def _embed_latents(self, x: Tensor) -> Tensor:
         """Latents [B, C, F, H, W] -> tokens [B, L, dim], contiguous: all that follows works along dim."""
-        return self.patch_embedding(x.to(self.dtype)).flatten(2).transpose(1, 2).contiguous()
+        return self.embed_latents(x).flatten(2).transpose(1, 2).contiguous()
 
     def _unpatchify(self, tokens: Tensor, x: Tensor) -> Tensor:
         """Tokens [B, L, patch * C] -> [B, C, F, H, W] of x's extent, float32."""
@@ -173,7 +181,7 @@ class WanForward:
             x = _add_gated(x, attn.o(attend(layer, q, k, v).flatten(2)), parts[2])
             cross = block.cross_attn
             q = self._heads(cross.norm_q(cross.q(block.norm3(x))))
-            x = x + cross.o(self._attention(q, *text[layer]).flatten(2))
+            x = x + cross.o(self.attend(layer, q, *text[layer]).flatten(2))
             x = _add_gated(x, block.ffn(_modulate(block.norm2(x), parts[3], parts[4])), parts[5])
         return x
 
@@ -207,7 +215,7 @@ class WanForward:
             keys, values = views[layer]
             keys[:, : k.shape[1]] = k
             values[:, : v.shape[1]] = v
-            return self._attention(q, keys, values) if q.shape[1] else q
+            return self.attend(layer, q, keys, values) if q.shape[1] else q
 
         return attend
 
@@ -269,7 +277,7 @@ class WanForward:
             parts = []
             for query, keys in spans:
                 ks, vs = (join([tokens(x, span) for span in keys]) for x in (k, v))
-                parts.append(self._attention(tokens(q, query), ks, vs))
+                parts.append(self.attend(layer, tokens(q, query), ks, vs))
             return join(parts)
 
         return attend

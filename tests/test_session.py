@@ -52,6 +52,34 @@ def test_what_is_set_before_a_chunk_changes_nothing_before_it() -> None:
         assert not torch.equal(longer.latents, run(base, 1).latents)
 
 
+def test_a_kept_chunk_stands_for_sampling_it_again() -> None:
+    """With the latents that a key names, the session is the one that sampling gives, down to its lineage."""
+    base = run(start(), 2)
+    for now in (base, base.with_prompt(prompt(1), recache=True), base.with_seed(3), base.with_cut(), base.rewind(1)):
+        sampled, latents = now.next_chunk()
+        kept = now.with_chunk(latents)
+        assert kept.next_key == sampled.next_key
+        assert torch.equal(run(kept, 1).latents, run(sampled, 1).latents)
+
+
+def test_a_chunks_key_changes_with_all_that_makes_it() -> None:
+    base = run(start(), 1)
+    other_config = sf_core.RolloutConfig(chunk_frames=3, window_frames=8, sink_frames=1)
+    sessions = [base, base.with_prompt(prompt(1)), base.with_prompt(prompt(1), recache=True), base.with_seed(1)]
+    sessions += [base.with_cut(), run(base, 1), base.rewind(1), start(config=other_config), start(seed=1)]
+    assert len({session.next_key for session in sessions}) == len(sessions)
+    assert run(start(), 1).next_key == base.next_key
+
+
+def test_what_cannot_be_the_next_chunk_is_refused() -> None:
+    with pytest.raises(ValueError, match="shape"):
+        start().with_chunk(random_latents(2))
+    with pytest.raises(ValueError, match="finite"):
+        start().with_chunk(random_latents(3) * float("nan"))
+    with pytest.raises(ValueError, match="no key"):
+        _ = start(noise=lambda chunk, step, shape: torch.zeros(shape)).next_key
+
+
 def test_rewind_is_the_exact_inverse_of_next_chunk() -> None:
     set_up = run(start(), 2).with_prompt(prompt(1), recache=True).with_seed(3)
     rewound = run(set_up, 1).with_seed(8).with_cut().rewind()

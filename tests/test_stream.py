@@ -13,6 +13,7 @@ from torch import Tensor
 
 import sf_core
 from sf_core import tiny
+from sf_core.session import Progress
 from sf_core.stream import Command, Cut, NewSeed, Pause, ReRoll, Resume, Stop, StreamEvent, SwitchPrompt, stream
 from tests.helpers import SIZE, prompt, random_model
 
@@ -216,10 +217,32 @@ def test_leaving_the_loop_ends_the_worker() -> None:
     assert threading.active_count() == before
 
 
-def test_the_boundary_runs_in_the_callers_thread_while_nothing_is_at_work() -> None:
+@pytest.mark.parametrize("overlap", [True, False])
+def test_the_boundary_runs_in_the_callers_thread_and_may_change_the_session(overlap: bool) -> None:
     threads = set()
-    list(stream(start(), Decoder(), seconds=0.5, fps=16, boundary=lambda: threads.add(threading.get_ident())))
+
+    def boundary(session: sf_core.Session) -> sf_core.Session:
+        threads.add(threading.get_ident())
+        return session.with_seed(7) if session.chunks == 1 else session
+
+    events = list(stream(start(), Decoder(), seconds=0.5, fps=16, boundary=boundary, overlap=overlap))
     assert threads == {threading.get_ident()}
+    by_hand, _ = start().next_chunk()
+    by_hand = by_hand.with_seed(7)
+    while by_hand.chunks < len(events):
+        by_hand, _ = by_hand.next_chunk()
+    assert torch.equal(events[-1].session.latents, by_hand.latents)
+
+
+def test_without_overlap_a_chunk_is_handed_out_before_the_next_is_begun() -> None:
+    made: list[int] = []
+
+    def make(session: sf_core.Session, progress: Progress) -> tuple[sf_core.Session, torch.Tensor]:
+        made.append(session.chunks)
+        return session.next_chunk(progress)
+
+    for event in stream(start(), Decoder(), seconds=0.5, fps=16, make=make, overlap=False):
+        assert made == list(range(event.chunk + 1))
 
 
 def test_the_tiny_model_streams() -> None:
