@@ -1,20 +1,30 @@
-# make run: a video from the embedded model. make test: everything that is checked. Both install what they need.
+# make run: ComfyUI makes a video, with the embedded model. make comfyui: the editor, to try it. make test: everything
+# that is checked. Each installs what it needs.
 PYTHON ?= python3
+WORKFLOW ?= workflows/tiny_text_to_video.json
 PROMPT ?= a blue circle moving horizontally quickly on a white background
 SEED ?= 5
 export PYTHON
 
-.PHONY: run test test-thorough lint clean
+.PHONY: run comfyui demo test test-thorough lint clean
 
-run: .venv/.run
+run: .venv/.comfyui
+	.venv/bin/python -m tools.comfyui.run $(WORKFLOW)
+
+comfyui: .venv/.comfyui
+	.venv/bin/python -m tools.comfyui.open $(WORKFLOW)
+
+# without ComfyUI, from the command line
+demo: .venv/.run
 	.venv/bin/python -m sf_core generate --prompt "$(PROMPT)" --seed $(SEED) --seconds 5 --out video.mp4
 
+# loadgroup: the tests of one ComfyUI share one server, so they stay in one worker
 test: .venv/.test lint
-	.venv/bin/python -m pytest -q -n 2 tests
+	.venv/bin/python -m pytest -q -n 2 --dist loadgroup tests
 
 # the property tests with 16 times the examples, drawn anew each time
 test-thorough: .venv/.test
-	SF_TEST_PROFILE=thorough .venv/bin/python -m pytest -q -n 2 tests
+	SF_TEST_PROFILE=thorough .venv/bin/python -m pytest -q -n 2 --dist loadgroup tests
 
 lint: .venv/.test
 	.venv/bin/ruff check .
@@ -25,9 +35,13 @@ lint: .venv/.test
 	tools/venv.sh
 	@touch $@
 
-.venv/.test: tools/venv.sh requirements.txt requirements-test.txt constraints.txt
+.venv/.comfyui: tools/venv.sh requirements.txt requirements-comfyui.txt constraints.txt
+	tools/venv.sh comfyui browser
+	@touch $@
+
+.venv/.test: tools/venv.sh requirements.txt requirements-comfyui.txt requirements-test.txt constraints.txt
 	tools/venv.sh test
 	@touch $@
 
 clean:
-	rm -rf .venv .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	rm -rf .venv .comfyui .pytest_cache .hypothesis .mypy_cache .ruff_cache

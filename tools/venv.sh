@@ -1,8 +1,12 @@
 #!/bin/sh
-# Make .venv with what the command line needs; with the argument "test" also with what the tests need.
+# Make .venv with what the command line needs. With arguments also with more:
+#   comfyui   what a real ComfyUI needs     browser   Playwright and a Chromium for it
+#   test      what the tests need, both of these included
 set -eu
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
+stages=" $* "
+[ "$stages" != " test " ] || stages=" comfyui browser test "
 pip=".venv/bin/python -m pip install --quiet --disable-pip-version-check"
 torch=$(sed -n 's/^torch==//p' constraints.txt)
 
@@ -33,4 +37,26 @@ if ! .venv/bin/python -c 'import torch' 2>/dev/null; then
     fi
 fi
 $pip --constraint constraints.txt --requirement requirements.txt
-[ "${1:-}" != test ] || $pip --constraint constraints.txt --requirement requirements-test.txt
+case $stages in *" comfyui "*)
+    $pip --constraint constraints.txt --requirement requirements-comfyui.txt
+    # ComfyUI does not start without these three, and each asks for a torch of its own choice: 5 GB of CUDA libraries
+    $pip --constraint constraints.txt --no-deps spandrel torchaudio torchvision
+    ;;
+esac
+case $stages in *" browser "*)
+    $pip --constraint constraints.txt playwright
+    # CHROMIUM, or any Chromium or Chrome, serves. Without one the rest still works, and says so.
+    have=${CHROMIUM:-}
+    for name in chromium chromium-browser google-chrome google-chrome-stable chrome; do
+        have=$have$(command -v $name || true)
+    done
+    if [ -z "$have" ]; then
+        echo "installing chromium"
+        sudo=$([ "$(id -u)" = 0 ] || echo "sudo -n")
+        { $sudo apt-get update -qq && $sudo apt-get install -y -qq chromium >/dev/null; } ||
+            .venv/bin/python -m playwright install chromium ||
+            echo "NO CHROMIUM could be installed: there will be no picture of the canvas and no browser tests" >&2
+    fi
+    ;;
+esac
+case $stages in *" test "*) $pip --constraint constraints.txt --requirement requirements-test.txt ;; esac

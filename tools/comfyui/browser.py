@@ -1,0 +1,231 @@
+"""ComfyUI's editor in a headless Chromium, steered as a user would."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright, sync_playwright
+from playwright.sync_api import Error as PlaywrightError
+
+from .find import Unavailable
+from .server import PACK, PromptFailed, PromptInterrupted, Server
+
+Mode = Literal["classic", "nodes2"]
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+FLAGS = (
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"),
+    # the page asks other hosts; a machine without a way out would let it wait
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost",
+)
+# on a first visit the template browser covers everything; the map of the canvas covers a corner of it
+QUIET = {"Comfy.TutorialCompleted": True, "Comfy.Minimap.Visible": False}
+READY = (
+    "() => window.app?.extensionManager && window.app.graph"
+    " && Object.keys(window.LiteGraph?.registered_node_types ?? {}).length > 50"
+)
+RECORD = """() => {
+  window.harness = { ended: [] };
+  for (const kind of ["execution_success", "execution_error", "execution_interrupted"])
+    app.api.addEventListener(kind, (event) => window.harness.ended.push([kind, event.detail]));
+}"""
+SET_WIDGET = """([id, name, value]) => {
+  const node = app.graph.getNodeById(id);
+  const widget = node?.widgets?.find((one) => one.name === name);
+  if (!widget) throw new Error(`node ${id} has no widget ${name}; it has ${node?.widgets?.map((one) => one.name)}`);
+  widget.value = value;
+  widget.callback?.(value, app.canvas, node);
+  app.graph.setDirtyCanvas(true, true);
+}"""
+MEDIA_READY = """() => [...document.querySelectorAll("video, img")].every(
+  (one) => !one.src || (one.tagName === "IMG" ? one.complete : one.readyState >= 2))"""
+DROP = """([text, name, type]) => {
+  const data = new DataTransfer();
+  data.items.add(new File([text], name, { type }));
+  const target = document.querySelector("#graph-canvas");
+  const box = target.getBoundingClientRect();
+  const at = { clientX: box.x + box.width / 2, clientY: box.y + box.height / 2 };
+  for (const kind of ["dragenter", "dragover", "drop"])
+    target.dispatchEvent(new DragEvent(kind, { dataTransfer: data, bubbles: true, cancelable: true, ...at }));
+}"""
+# what a ComfyUI without a network and without its template and documentation packages says by itself
+HARMLESS = re.compile(
+    r"user\.css|templates/|comfy\.templates|core workflow templates|/docs/|ERR_NAME_NOT_RESOLVED|favicon"
+    r"|api\.comfy\.org|huggingface\.co|graph accessed before initialization"
+    r"|reading 'id'\)\s+at onChange"  # editor 1.32.9, of a setting that it does not know
+)
+BANNER_CLOSED = "localStorage.setItem('vueNodesBannerDismissed', 'true')"
+
+
+@contextlib.contextmanager
+def chromium() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = _launch(playwright)
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+def _launch(playwright: Playwright) -> Browser:
+    given = os.environ.get("CHROMIUM")
+    path = given or next(filter(None, map(shutil.which, NAMES)), None)
+    try:  # with no path: Playwright's own, where it was installed
+        return playwright.chromium.launch(executable_path=path, headless=True, args=list(FLAGS))
+    except PlaywrightError as error:
+        raise Unavailable(f"no browser: {path or 'no Chromium found'}: {str(error).splitlines()[0]}") from error
+
+
+class Editor:
+    """One tab. `page` is Playwright's, for what is not here."""
+
+    def __init__(self, page: Page, server: Server) -> None:
+        self.page, self.server = page, server
+        self.errors: list[str] = []  # of the page's scripts and console, without the harmless ones
+        page.on("console", self._on_console)
+        page.on("pageerror", lambda error: self._note(f"{error.name}: {error.message}\n{error.stack}"))
+        page.add_init_script(BANNER_CLOSED)
+
+    def _on_console(self, message: ConsoleMessage) -> None:
+        if message.type == "error":
+            self._note(f"{message.text} ({message.location.get('url', '')})")
+
+    def _note(self, error: str) -> None:
+        if not HARMLESS.search(error):
+            self.errors.append(error)
+
+    def open(self) -> None:
+        self.page.goto(self.server.url, wait_until="domcontentloaded")
+        self.ready()
+        self.page.evaluate("() => app.graph.clear()")
+
+    def reload(self) -> None:
+        self.page.reload(wait_until="domcontentloaded")
+        self.ready()
+
+    def ready(self) -> None:
+        self.page.wait_for_function(READY, timeout=90_000)
+        self.page.evaluate(RECORD)
+        self.dismiss()
+
+    def dismiss(self) -> None:
+        """Closes a dialog that came by itself."""
+        if self.page.locator(".p-dialog-mask, [role=dialog]").first.is_visible():
+            self.page.keyboard.press("Escape")
+
+    def js(self, script: str, argument: Any = None) -> Any:
+        return self.page.evaluate(script, argument)
+
+    # -- a workflow
+
+    def load_workflow(self, workflow: dict[str, Any] | Path, name: str = "workflow") -> None:
+        content = json.loads(workflow.read_text()) if isinstance(workflow, Path) else workflow
+        self.js("([graph, name]) => app.loadGraphData(graph, true, true, name)", [content, name])
+        self.page.wait_for_function("(n) => app.graph.nodes.length === n", arg=len(content["nodes"]))
+
+    def prompt(self) -> dict[str, Any]:
+        """What Run would send."""
+        prompt: dict[str, Any] = self.js("async () => (await app.graphToPrompt()).output")
+        return prompt
+
+    def set_widget(self, node_id: int | str, name: str, value: Any) -> None:
+        self.js(SET_WIDGET, [node_id, name, value])
+
+    def drop(self, text: str, name: str = "workflow.json", media_type: str = "application/json") -> None:
+        """Drops a file onto the canvas."""
+        self.js(DROP, [text, name, media_type])
+
+    # -- running it
+
+    def queue(self) -> int:
+        """Queues the graph as Run does; the number is for wait()."""
+        ended: int = self.js("async () => { const n = harness.ended.length; await app.queuePrompt(0, 1); return n; }")
+        return ended
+
+    def press_run(self) -> int:
+        ended: int = self.js("() => harness.ended.length")
+        self.page.get_by_role("button", name="Run", exact=True).first.click()
+        return ended
+
+    def wait(self, ended: int, timeout: float = 120) -> None:
+        """Until the run ends. Raises what Server.wait raises."""
+        self.page.wait_for_function("(n) => harness.ended.length > n", arg=ended, timeout=timeout * 1000)
+        kind, data = self.js("(n) => harness.ended[n]", ended)
+        if kind == "execution_error":
+            raise PromptFailed(data)
+        if kind == "execution_interrupted":
+            raise PromptInterrupted(str(data.get("node_id")))
+
+    def run(self, timeout: float = 120) -> None:
+        self.wait(self.queue(), timeout)
+
+    def node_errors(self) -> dict[str, Any]:
+        """What the server refused, as the editor knows it."""
+        errors: dict[str, Any] = self.js("() => app.lastNodeErrors ?? {}")
+        return errors
+
+    # -- looking
+
+    def command(self, name: str) -> None:
+        self.js("(name) => app.extensionManager.command.execute(name)", name)
+
+    def select(self, node_id: int | str) -> None:
+        self.js("(id) => app.canvas.selectNode(app.graph.getNodeById(id))", node_id)
+
+    def fit_view(self) -> None:
+        self.js("() => app.canvas.deselectAll?.()")
+        self.command("Comfy.Canvas.FitView")
+        self.page.wait_for_timeout(600)  # it glides there
+
+    def media_ready(self, timeout: float = 30) -> None:
+        """Until every picture and video on the page shows something."""
+        self.page.wait_for_function(MEDIA_READY, timeout=timeout * 1000)
+        self.page.wait_for_timeout(500)
+
+    def screenshot(self, path: Path) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.page.screenshot(path=path)
+        return path
+
+    def open_templates(self, pack: str = PACK) -> list[str]:
+        """Opens the template browser at the pack; the names of its templates."""
+        self.command("Comfy.BrowseTemplates")
+        dialog = self.page.get_by_role("dialog")
+        dialog.get_by_text(pack, exact=True).first.click()
+        names = self.server.get("/api/workflow_templates").get(pack, [])
+        dialog.get_by_text(names[0]).first.wait_for()
+        return sorted(name for name in names if dialog.get_by_text(name).count())
+
+    def open_template(self, name: str, pack: str = PACK) -> None:
+        self.open_templates(pack)
+        self.page.get_by_role("dialog").get_by_text(name, exact=True).first.click()
+
+    def node_help(self, node_id: int | str) -> str:
+        """Opens the help of a node; its text."""
+        self.select(node_id)
+        self.page.locator("[data-testid='info-button']").first.click()
+        panel = self.page.locator(".node-help-content, [data-testid='node-help']").first
+        panel.wait_for()
+        return panel.inner_text()
+
+
+@contextlib.contextmanager
+def editor(
+    browser: Browser, server: Server, mode: Mode = "classic", size: tuple[int, int] = (1600, 900)
+) -> Iterator[Editor]:
+    """The editor of a running server in a fresh profile, with nothing on the canvas and no dialog in the way."""
+    server.settings({**QUIET, "Comfy.VueNodes.Enabled": mode == "nodes2"})
+    context = browser.new_context(viewport={"width": size[0], "height": size[1]})
+    try:
+        tab = Editor(context.new_page(), server)
+        tab.open()
+        yield tab
+    finally:
+        context.close()

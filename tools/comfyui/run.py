@@ -1,0 +1,80 @@
+"""`make run`: a real ComfyUI runs a workflow, first over its API, then in its editor in a browser that nobody sees.
+
+Leaves video.mp4 and canvas.png, a picture of the editor after the run, in the project's folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from .find import CACHE, ROOT, Unavailable, primary
+from .server import PromptFailed, PromptRejected, Server, ServerFailed
+from .workflow import WorkflowError, to_prompt
+
+BASE = CACHE / "base"
+VIDEOS = {".mp4", ".webm"}
+
+
+def make_video(server: Server, workflow: dict[str, Any], target: Path) -> None:
+    outputs = server.run(to_prompt(workflow, server.object_info()), timeout=900)
+    made = [path for path in server.files(outputs) if path.suffix in VIDEOS]
+    if not made:
+        raise WorkflowError(f"the workflow saved no video; it saved {[str(path) for path in server.files(outputs)]}")
+    shutil.copyfile(made[0], target)
+
+
+def picture_of_canvas(server: Server, workflow: dict[str, Any], target: Path) -> None:
+    from playwright.sync_api import Error as PlaywrightError
+
+    from .browser import chromium, editor
+
+    try:
+        with chromium() as browser, editor(browser, server) as tab:
+            tab.load_workflow(workflow, "tiny_text_to_video")
+            tab.wait(tab.press_run(), timeout=900)
+            tab.fit_view()
+            tab.media_ready()
+            tab.screenshot(target)
+    except PlaywrightError as error:
+        raise Unavailable(f"the browser gave up: {error}") from error
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("workflow", type=Path)
+    parser.add_argument("--out", type=Path, default=ROOT, help="the folder for the video and the picture")
+    args = parser.parse_args()
+    video, canvas = (args.out.resolve() / name for name in ("video.mp4", "canvas.png"))
+    for old in (video, canvas):
+        old.unlink(missing_ok=True)  # a failed run must not leave the last one's
+    started = time.monotonic()
+    try:
+        workflow = json.loads(args.workflow.read_text())
+        checkout = primary()
+        with Server(checkout, BASE) as server:
+            print(f"ComfyUI {checkout.version} answers after {time.monotonic() - started:.0f} s")
+            failed = server.failed_packs()
+            if failed:
+                raise ServerFailed("ComfyUI could not import the pack:\n" + "\n".join(failed.values()))
+            make_video(server, workflow, video)
+            print(f"video:  {video}")
+            try:
+                picture_of_canvas(server, workflow, canvas)
+                print(f"canvas: {canvas}")
+            except (ImportError, Unavailable) as error:
+                print(f"NO PICTURE of the canvas: {error}", file=sys.stderr)
+    except (OSError, Unavailable, ServerFailed, WorkflowError, PromptRejected, PromptFailed) as error:
+        print(f"FAILED: {error}", file=sys.stderr)
+        return 1
+    print(f"done in {time.monotonic() - started:.0f} s; `make comfyui` opens the editor")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
