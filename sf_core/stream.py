@@ -25,8 +25,13 @@ POLL_SECONDS = 0.05  # how often a paused stream looks whether it is to stop
 class Decoder(Protocol):
     """Latents to frames, chunk by chunk. See `WanVAE.stream_decoder`."""
 
-    history: int  # latents before a frame that decide it
-    temporal_factor: int  # frames that a latent stands for, but the video's first, which stands for one
+    @property
+    def history(self) -> int:
+        """Latents before a frame that decide it."""
+
+    @property
+    def temporal_factor(self) -> int:
+        """Frames that a latent stands for, but the video's first, which stands for one."""
 
     @property
     def at(self) -> int | None:

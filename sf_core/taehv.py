@@ -122,7 +122,7 @@ class TAEHV(VideoVAE):
         # As its author does: the encoder sees the video ahead of the latent that it makes; at its end nothing moves.
         frames = torch.cat([frames, frames[:, -1:].expand(-1, self.temporal_factor - 1, -1, -1, -1)], dim=1)
         step = self.temporal_factor * self.latents_at_once(*frames.shape[2:4])
-        memory = Memory()
+        memory = self.memory_type()
         parts = [run(self.encoder, self.at_weights(part.movedim(-1, 1)), memory) for part in frames.split(step, dim=1)]
         return torch.cat(parts, dim=2).float()
 

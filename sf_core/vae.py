@@ -39,11 +39,12 @@ class VideoVAE(nn.Module):
     spatial_factor: int  # pixels along an edge for one of latents
     temporal_factor: int  # frames of a latent; of the first in a video: one
     history: int  # how many latents before its own a frame depends on
+    memory_type: type[Memory] = Memory  # a host's own may look, at every layer, whether it is to go on
 
     def decode(self, latents: Tensor) -> Tensor:
         """The frames of a video from its first latent on. Raises ValueError for latents of another model."""
         self.check_latents(latents)
-        memory = Memory()
+        memory = self.memory_type()
         return torch.cat([self.decode_next(part, memory) for part in self.latent_passes(latents)], dim=1)
 
     def encode(self, frames: Tensor) -> Tensor:
@@ -134,7 +135,7 @@ class ChunkDecoder:
         """Stand at the beginning of a video, and free what is remembered of another."""
         self.at = 0
         self._size: tuple[int, ...] = ()  # batch, height and width of the latents so far
-        self._memory = Memory()
+        self._memory = self.vae.memory_type()
 
     @property
     def cache_bytes(self) -> int:
@@ -163,7 +164,7 @@ class ChunkDecoder:
         if at == self.at and _size(latents) == self._size:
             return self._memory.copy()
         needed = min(at, self.history)
-        memory = Memory(begins=at == needed)
+        memory = self.vae.memory_type(begins=at == needed)
         if needed:
             before = self._checked_history(at, needed, latents, history)
             for part in self.vae.latent_passes(before[:, :, -needed:]):
@@ -258,7 +259,7 @@ class WanVAE(VideoVAE):
         self.check_frames(frames)
         step = self.temporal_factor * self.latents_at_once(*frames.shape[2:4])
         ends = tuple(range(1 + step - self.temporal_factor, frames.shape[1], step))
-        memory = Memory()
+        memory = self.memory_type()
         return torch.cat([self._encode_next(part, memory) for part in frames.tensor_split(ends, dim=1)], dim=2)
 
     def _encode_next(self, frames: Tensor, memory: Memory) -> Tensor:

@@ -64,7 +64,7 @@ class Memory:
 
     def copy(self) -> Memory:
         """Another memory of the same past."""
-        twin = Memory(self.begins)
+        twin = type(self)(self.begins)
         twin._past = dict(self._past)
         return twin
 

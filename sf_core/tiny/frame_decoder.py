@@ -31,6 +31,7 @@ class FrameDecoder:
 
     history = 0
     temporal_factor = 1
+    cache_bytes = 0
 
     def __init__(self, vae: FrameAutoencoder) -> None:
         self.at: int | None = 0

@@ -1,0 +1,73 @@
+"""Names for weights with their patches: what sessions, caches and the journal are told apart by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..sf_core.records import digest
+from ..sf_core.wan import weights_fingerprint
+from . import host
+
+_PREFIX = "diffusion_model."
+_SAMPLES = 16  # values of a tensor that are looked at, as `weights_fingerprint` does
+
+
+def patched_fingerprint(patcher: Any) -> str:
+    """That of the transformer's own weights, as `sf_core` names them, and a digest of what is patched into them."""
+    base = _base_fingerprint(patcher)
+    parts = [repr(part) for part in _patches(patcher)]
+    return base if not parts else f"{base}+{digest('|'.join(parts).encode()).hex()[:12]}"
+
+
+def _base_fingerprint(patcher: Any) -> str:
+    model = patcher.model
+    known = getattr(model, "_sf_fingerprint", None)
+    if known is None:
+        known = model._sf_fingerprint = weights_fingerprint(_own_weights(patcher))
+    return str(known)
+
+
+def _own_weights(patcher: Any) -> Iterator[tuple[str, Tensor]]:
+    """Without patches: where ComfyUI has patched a parameter in place, it keeps what was there before."""
+    for name, parameter in patcher.model.diffusion_model.named_parameters():
+        backup = patcher.backup.get(_PREFIX + name)
+        value = parameter.data if backup is None else backup[0]
+        yield name, value.as_subclass(Tensor)
+
+
+def _patches(patcher: Any) -> Iterator[Any]:
+    for name in sorted(patcher.patches):
+        yield name, [_content(part) for part in patcher.patches[name]]
+    for name, patch in sorted(patcher.object_patches.items()):
+        if name.startswith(_PREFIX):
+            yield name, host.token(patch)
+    for name, wrappers in sorted(patcher.weight_wrapper_patches.items()):
+        yield name, [host.token(wrapper) for wrapper in wrappers]
+    if patcher.forced_hooks is not None:
+        yield host.token(patcher.forced_hooks)
+
+
+def _content(part: Any) -> Any:
+    """A patch, or part of one, by what it does rather than by who it is."""
+    if isinstance(part, Tensor):
+        return list(part.shape), str(part.dtype), _samples(part)
+    if part is None or isinstance(part, (bool, int, float, str)):
+        return part
+    if isinstance(part, (list, tuple)):
+        return [_content(item) for item in part]
+    if isinstance(part, dict):
+        return {key: _content(value) for key, value in sorted(part.items())}
+    weights = getattr(part, "weights", None)  # of ComfyUI's weight adapters
+    if weights is not None:
+        return type(part).__name__, _content(weights)
+    return host.token(part)
+
+
+def _samples(tensor: Tensor) -> list[float]:
+    flat = tensor.detach().reshape(-1)
+    picked = torch.linspace(0, len(flat) - 1, _SAMPLES, dtype=torch.float64).long().to(flat.device)
+    return flat[picked].float().tolist()

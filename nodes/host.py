@@ -1,0 +1,219 @@
+"""ComfyUI as the nodes see it: progress, interrupts, memory, folders. Both versions' differences end here."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import logging
+import time
+import weakref
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management as mm
+import comfy.utils
+import folder_paths
+import torch
+from comfy_api.v0_0_2 import io, ui
+from PIL import Image
+from server import PromptServer
+from torch import Tensor
+
+log = logging.getLogger("self_forcing")
+
+CATEGORY = "video/self forcing"
+SESSIONS = "self_forcing_sessions"  # ComfyUI's name for the folders that sessions are loaded from
+SESSION_ENDING = ".session"
+GIB = 2**30
+_SCHEMA_FIELDS = {field.name for field in dataclasses.fields(io.Schema)}
+
+
+def schema(**settings: Any) -> Any:
+    """A node's schema, without the fields that this ComfyUI does not know yet (such as search_aliases)."""
+    settings.setdefault("category", CATEGORY)
+    return io.Schema(**{name: value for name, value in settings.items() if name in _SCHEMA_FIELDS})
+
+
+def with_extra(widget: Any, **extra: Any) -> Any:
+    """An input that carries more than ComfyUI knows of, for the pack's own JavaScript."""
+    widget.extra_dict = {**widget.extra_dict, **extra}
+    return widget
+
+
+# Interrupts, progress, text ---------------------------------------------------------------------------------------
+
+
+def check_interrupt() -> None:
+    """Raises ComfyUI's interrupt if the user asked for it; works in any thread."""
+    mm.throw_exception_if_processing_interrupted()
+
+
+Interrupted = mm.InterruptProcessingException  # a BaseException in newer versions, an Exception in older ones
+
+
+def is_interrupt(error: BaseException) -> bool:
+    return isinstance(error, Interrupted)
+
+
+class Progress:
+    """The bar, the text and the picture on a node while it works."""
+
+    def __init__(self, node: Any, total: int) -> None:
+        self.node_id: str = str(node.hidden.unique_id)
+        self.total = max(1, total)
+        self._bar = comfy.utils.ProgressBar(self.total, node_id=self.node_id)
+
+    def at(self, value: int, picture: Image.Image | None = None) -> None:
+        """Move the bar. Raises ComfyUI's interrupt if the user asked for it."""
+        preview = None if picture is None else ("JPEG", picture, None)
+        self._bar.update_absolute(min(value, self.total), self.total, preview)
+
+    def say(self, text: str) -> None:
+        say(self.node_id, text)
+
+
+def say(node_id: str | None, text: str) -> None:
+    """Show ``text`` on a node, for the client whose graph runs."""
+    if node_id is not None:
+        PromptServer.instance.send_progress_text(text, str(node_id), PromptServer.instance.client_id)
+
+
+def show_video(node_id: str, path: Path) -> None:
+    """Show the video on a node that will not get to return it."""
+    server = PromptServer.instance
+    output = video_preview(path).as_dict()
+    message = {"node": node_id, "display_node": node_id, "output": output, "prompt_id": server.last_prompt_id}
+    server.send_sync("executed", message, server.client_id)
+
+
+def video_preview(path: Path) -> Any:
+    """What a node returns as ``ui`` to show a video that lies in the temporary folder."""
+    subfolder = str(path.parent.relative_to(folder_paths.get_temp_directory()))
+    return ui.PreviewVideo([ui.SavedResult(path.name, subfolder, io.FolderType.temp)])
+
+
+def picture(frame: Tensor) -> Image.Image:
+    """A frame [H, W, 3] in 0..1."""
+    return Image.fromarray((frame.detach().cpu() * 255).round().clamp(0, 255).to(torch.uint8).numpy())
+
+
+# Memory -----------------------------------------------------------------------------------------------------------
+
+
+def load_models(patchers: Iterable[Any], nbytes: int) -> None:
+    """Have the models ready, with room for ``nbytes`` beside them. Only in the thread that runs the graph."""
+    mm.load_models_gpu(list(patchers), memory_required=nbytes)
+
+
+def free_memory(device: torch.device) -> int:
+    return int(mm.get_free_memory(device))
+
+
+def total_memory(device: torch.device) -> int:
+    return int(mm.get_total_memory(device))
+
+
+def intermediate(tensor: Tensor) -> Tensor:
+    """On the device where ComfyUI keeps what travels between nodes."""
+    return tensor.to(mm.intermediate_device())
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    known = [torch.OutOfMemoryError]
+    if mm.OOM_EXCEPTION is not Exception:  # its stand-in where torch has none
+        known.append(mm.OOM_EXCEPTION)
+    return isinstance(error, tuple(known))
+
+
+def gib(nbytes: float) -> str:
+    return f"{nbytes / GIB:.1f} GiB" if nbytes >= 0.1 * GIB else f"{nbytes / 2**20:.1f} MiB"
+
+
+_serials: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+_counter = itertools.count()
+
+
+def token(thing: object) -> str:
+    """Names an object for as long as the server runs; never the same for two, even if one is gone."""
+    try:
+        if thing not in _serials:
+            _serials[thing] = next(_counter)
+        return str(_serials[thing])
+    except TypeError:  # cannot be remembered: then it is another one each time
+        return f"new {next(_counter)}"
+
+
+# Folders ----------------------------------------------------------------------------------------------------------
+
+
+def temp_folder(*parts: str) -> Path:
+    folder = Path(folder_paths.get_temp_directory(), "self_forcing", *parts)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def interrupted_folder() -> Path:
+    """Where the sessions of runs lie that did not end."""
+    return temp_folder("interrupted")
+
+
+def register_folders() -> None:
+    """Tell ComfyUI where sessions are kept, so that it lists them like models."""
+    saved = Path(folder_paths.get_output_directory(), "sessions")
+    saved.mkdir(parents=True, exist_ok=True)
+    folders = [str(saved), str(interrupted_folder())]
+    folder_paths.folder_names_and_paths[SESSIONS] = (folders, {SESSION_ENDING})
+
+
+def files(kind: str) -> list[str]:
+    return list(folder_paths.get_filename_list(kind))
+
+
+def file(kind: str, name: str) -> Path:
+    """Raises ValueError if the file is gone, naming those that are there."""
+    found = folder_paths.get_full_path(kind, name)
+    if found is None:
+        there = ", ".join(files(kind)[:10]) or "none"
+        raise ValueError(f"there is no {name!r} among the files of {kind.replace('_', ' ')}; there are: {there}")
+    return Path(found)
+
+
+def new_temp_file(stem: str, ending: str) -> Path:
+    """A path in the temporary folder that nothing has used."""
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    return temp_folder() / f"{stem}-{stamp}-{next(_counter):04d}{ending}"
+
+
+def output_path(prefix: str, ending: str) -> Path:
+    """The next free numbered file below the output folder, as all of ComfyUI's savers choose it."""
+    folder, name, counter, _, _ = folder_paths.get_save_image_path(prefix, folder_paths.get_output_directory())
+    path = Path(folder, f"{name}_{counter:05}_{ending}")
+    while path.exists():
+        counter += 1
+        path = Path(folder, f"{name}_{counter:05}_{ending}")
+    return path
+
+
+@contextmanager
+def normal_tensors() -> Iterator[None]:
+    """Out of the inference mode that ComfyUI runs nodes in: tensors made here may be changed in place later on."""
+    with torch.inference_mode(False), torch.no_grad():
+        yield
+
+
+# Pictures ---------------------------------------------------------------------------------------------------------
+
+
+def fit_pictures(images: Tensor, width: int, height: int) -> Tensor:
+    """IMAGE [T, H, W, C] filling ``width`` x ``height`` pixels, three colours; what sticks out is cut off."""
+    if images.shape[1:3] == (height, width):
+        return images[..., :3]
+    channels_first = images[..., :3].movedim(-1, 1)
+    return comfy.utils.common_upscale(channels_first, width, height, "lanczos", "center").movedim(1, -1)
+
+
+def make_room(nbytes: int, device: torch.device) -> None:
+    """Let ComfyUI push models out until ``nbytes`` are free. Only in the thread that runs the graph."""
+    mm.free_memory(nbytes, device)

@@ -1,0 +1,128 @@
+"""ComfyUI's VAE as a decoder of `sf_core`: its weights in our streaming network, which decodes chunk by chunk."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from ..sf_core.context import fitting_frames, for_one_image
+from ..sf_core.session import Session
+from ..sf_core.taehv import load_taehv
+from ..sf_core.tiny import FrameAutoencoder
+from ..sf_core.vae import WAN_MEAN, WAN_STD, VideoVAE, WanVAE, load_vae
+from ..sf_core.vae_layers import Memory
+from . import host
+from .hosted_model import HostedWan
+
+# What decoding takes, in values for each pixel of a frame and channel of the last layers: the Wan 2.1 VAE keeps 25
+# between calls (1.9 GB in bfloat16 at 832 x 480), twice that during one, and has activations beside them.
+_WAN_VALUES = 100
+_TAEHV_VALUES = 640  # for each pixel; its layers are narrower and remember one frame each
+
+AnyVAE: TypeAlias = VideoVAE | FrameAutoencoder
+
+
+class _InterruptibleMemory(Memory):
+    """Looks at every layer whether the user wants to stop."""
+
+    def prepend(self, layer: nn.Module, x: Tensor, frames: int) -> Tensor:
+        host.check_interrupt()
+        return super().prepend(layer, x, frames)
+
+
+class _InVaeSpace(VideoVAE):
+    """A TAEHV that was trained on latents as the VAE makes them, not as the transformer sees them (lighttaew2_1)."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, inner: VideoVAE) -> None:
+        super().__init__()
+        self.inner = inner
+        self.channels, self.history = inner.channels, inner.history
+        self.spatial_factor, self.temporal_factor = inner.spatial_factor, inner.temporal_factor
+        self.register_buffer("mean", torch.tensor(WAN_MEAN).view(-1, 1, 1, 1))
+        self.register_buffer("std", torch.tensor(WAN_STD).view(-1, 1, 1, 1))
+
+    def decode_next(self, latents: Tensor, memory: Memory) -> Tensor:
+        z = latents * self.std.to(latents) + self.mean.to(latents)
+        return self.inner.decode_next(z, memory)
+
+    def encode(self, frames: Tensor) -> Tensor:
+        z = self.inner.encode(frames)
+        return (z - self.mean.to(z)) / self.std.to(z)
+
+
+def open_vae(vae: Any) -> AnyVAE:
+    """Our network with the weights of ``vae``, a core VAE: Wan 2.1's, a TAEHV, or the tiny demo's.
+
+    Its copy of the weights lives as long as what is returned. Raises ValueError for a VAE of another model.
+    """
+    net = getattr(vae, "first_stage_model", None)
+    if net is None:
+        raise ValueError("this VAE is empty; load Wan 2.1's (wan_2.1_vae) with Load VAE")
+    if isinstance(net, FrameAutoencoder):
+        return net
+    with host.normal_tensors():
+        ours = _with_weights(net, vae.device, vae.vae_dtype)
+    ours.memory_type = _InterruptibleMemory
+    return ours
+
+
+def _with_weights(net: nn.Module, device: torch.device, dtype: torch.dtype) -> VideoVAE:
+    state = net.state_dict()
+    try:
+        if "decoder.3.conv.0.weight" not in state:
+            return load_vae(state, device, dtype)
+        small = load_taehv(state, device, dtype)
+    except ValueError as error:
+        raise ValueError(f"the VAE does not fit: {error}. Load Wan 2.1's VAE (wan_2.1_vae), or a TAEHV") from error
+    # the two kinds of file differ in nothing but their dtype: ComfyUI told them apart by it, and noted which this is
+    return small if getattr(net, "latent_format", None) is not None else _InVaeSpace(small).to(device)
+
+
+def check_fits(vae: AnyVAE, session: Session) -> None:
+    """Raises ValueError unless ``vae`` decodes what the session's model makes."""
+    channels = session.model.arch.in_dim
+    if vae.channels != channels:
+        raise ValueError(
+            f"this VAE decodes latents of {vae.channels} channels and the model makes {channels}: it belongs to "
+            "another model. Wire in the VAE that belongs to this one"
+        )
+    factor = hosted(session).spatial_factor
+    if vae.spatial_factor != factor:
+        raise ValueError(
+            f"this VAE makes {vae.spatial_factor} pixels along an edge of a latent, the model's has {factor}: it "
+            "belongs to another model. The three of Load Tiny Demo go together, as do those of Wan 2.1"
+        )
+
+
+def hosted(session: Session) -> HostedWan:
+    model = session.model
+    assert isinstance(model, HostedWan)
+    return model
+
+
+def decode_bytes(vae: AnyVAE, session: Session) -> int:
+    """About what decoding a stream of this session's latents takes, weights included."""
+    weights = sum(parameter.nbytes for parameter in vae.parameters())
+    if isinstance(vae, FrameAutoencoder):
+        return weights
+    rows, columns = (size * vae.spatial_factor for size in session.latent_size)
+    parameter = next(vae.parameters())
+    values = _WAN_VALUES * _width(vae) if isinstance(vae, WanVAE) else _TAEHV_VALUES
+    return weights + rows * columns * values * parameter.element_size()
+
+
+def _width(vae: WanVAE) -> int:
+    return next(len(gamma) for name, gamma in vae.named_parameters() if name == "decoder.head.0.gamma")
+
+
+def frames_to_begin_with(session: Session, images: Tensor, vae: AnyVAE) -> tuple[Session, Tensor]:
+    """The session and the frames [1, T, H, W, 3] that begin it: one image, or as much of a clip's end as fits."""
+    if images.shape[0] == 1:
+        return for_one_image(session), images[None]
+    count = fitting_frames(session.config, images.shape[0], vae.temporal_factor)
+    return session, images[None, -count:]

@@ -1,0 +1,113 @@
+"""Nodes that give a MODEL: from a checkpoint, from another MODEL, or the embedded demo with its CLIP and VAE."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from comfy_api.v0_0_2 import io
+
+from . import host
+from .build_model import build_model
+from .hosted_model import check_wan, settings_of, with_settings
+from .presets import FROM_MODEL, MODEL_PRESETS, preset_config
+from .tiny_parts import TinyVAE, tiny_clip, tiny_model
+
+_DTYPES: dict[str, torch.dtype | None] = {
+    "default": None,
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "fp8_e4m3fn": torch.float8_e4m3fn,
+    "fp8_e4m3fn_fast": torch.float8_e4m3fn,
+    "fp8_e5m2": torch.float8_e5m2,
+}
+_PRESET_TOOLTIP = (
+    "Which published model this is, and so its chunk, window, sink, steps and shift. "
+    "'from the model' reads the file's metadata or its name, and falls back on Self Forcing."
+)
+
+
+class SFLoadModel(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> Any:
+        return host.schema(
+            node_id="SFLoadModel",
+            display_name="Load Self Forcing Model",
+            description="Loads a causal few-step Wan 2.1 checkpoint as published (.pt, .safetensors), with its settings.",
+            search_aliases=["self forcing", "causal wan", "autoregressive video", "streaming video", "longlive"],
+            inputs=[
+                io.Combo.Input(
+                    "model_name",
+                    options=host.files("diffusion_models"),
+                    tooltip="A file in models/diffusion_models; original or diffusers' names, or fp8.",
+                ),
+                io.Combo.Input(
+                    "weight_dtype",
+                    options=list(_DTYPES),
+                    default="default",
+                    tooltip="Number format of the weights in memory; fp8 halves their size against bf16.",
+                ),
+                io.Combo.Input("preset", options=MODEL_PRESETS, default=FROM_MODEL, tooltip=_PRESET_TOOLTIP),
+            ],
+            outputs=[io.Model.Output(tooltip="An ordinary MODEL: LoRA loaders and all other patches take it.")],
+        )
+
+    @classmethod
+    def execute(cls, model_name: str, weight_dtype: str, preset: str) -> Any:
+        path = host.file("diffusion_models", model_name)
+        fast = {"fp8_optimizations": True} if weight_dtype.endswith("fast") else {}
+        return io.NodeOutput(_with_preset(build_model(path, _DTYPES[weight_dtype], **fast), preset))
+
+
+class SFFromModel(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> Any:
+        return host.schema(
+            node_id="SFFromModel",
+            display_name="Self Forcing From Model",
+            description="A Self Forcing model from a Wan 2.1 MODEL of any loader (GGUF, fp8, LoRAs), sharing weights.",
+            search_aliases=["self forcing gguf", "causal wan", "self forcing lora"],
+            inputs=[
+                io.Model.Input("model", tooltip="A Wan 2.1 text-to-video MODEL with weights trained for Self Forcing."),
+                io.Combo.Input("preset", options=MODEL_PRESETS, default=FROM_MODEL, tooltip=_PRESET_TOOLTIP),
+            ],
+            outputs=[io.Model.Output(tooltip="The same MODEL, with rollout settings on it.")],
+        )
+
+    @classmethod
+    def execute(cls, model: Any, preset: str) -> Any:
+        check_wan(model)
+        return io.NodeOutput(_with_preset(model, preset))
+
+
+class SFLoadTiny(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> Any:
+        return host.schema(
+            node_id="SFLoadTiny",
+            display_name="Load Tiny Demo",
+            description="The model inside this pack: one coloured shape, 64 x 64 pixels, on any CPU, no download.",
+            search_aliases=["self forcing demo", "tiny self forcing"],
+            inputs=[],
+            outputs=[
+                io.Model.Output(
+                    tooltip="A tiny causal Wan 2.1 model for videos of 64 x 64 pixels at 16 frames a second."
+                ),
+                io.Clip.Output(tooltip="Its words: 'a red circle moving horizontally quickly on a black background'."),
+                io.Vae.Output(tooltip="Its decoder and encoder, 16 pixels a latent."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls) -> Any:
+        return io.NodeOutput(tiny_model(), tiny_clip(), TinyVAE())
+
+
+def _with_preset(patcher: Any, preset: str) -> Any:
+    settings = settings_of(patcher)
+    return with_settings(patcher, replace(settings, config=preset_config(preset, settings.config)))
+
+
+NODES = [SFLoadModel, SFFromModel, SFLoadTiny]

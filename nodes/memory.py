@@ -1,0 +1,44 @@
+"""What a session takes, in words a user can act on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..sf_core.config import RolloutConfig
+from ..sf_core.session import Session
+from . import host
+from .hosted_vae import hosted
+
+
+def memory_in_words(session: Session, beside: int = 0) -> str:
+    """Cache, weights, the work on a chunk and ``beside`` (a decoder) against what the device has."""
+    wan, window = hosted(session), session.config.window_frames
+    cache, weights, work = wan.session_bytes(session), wan.weight_bytes(), wan.working_bytes(session)
+    reach = f"at window {window}" if window else f"with {session.frames} frames and no window"
+    parts = [f"cache {host.gib(cache)} {reach}", f"weights {host.gib(weights)}", f"a chunk {host.gib(work)}"]
+    parts += [f"decoder {host.gib(beside)}"] if beside else []
+    total = host.total_memory(wan.device)
+    if cache + weights + work + beside <= total:
+        return f"{', '.join(parts)}: fits the {host.gib(total)} of your {wan.device.type}"
+    fits = what_would_fit(session, total - work - beside)
+    return f"{', '.join(parts)}: your {wan.device.type} has {host.gib(total)}. {fits}"
+
+
+def what_would_fit(session: Session, room: int) -> str:
+    """Which one setting brings the cache down to ``room`` bytes, weights offloaded."""
+    wan, config = hosted(session), session.config
+    least = config.chunk_frames + config.sink_frames
+    for window in range((config.window_frames or session.frames + least) - 1, least - 1, -1):
+        smaller = _with_window(config, window)
+        nbytes = 0 if smaller is None else wan.cache_bytes(smaller, session.latent_size, session.batch)
+        if smaller is not None and nbytes <= room:
+            return f"A window of {window} latent frames would fit: its cache is {host.gib(nbytes)} (Rollout Settings)"
+    rows, columns = (size * wan.spatial_factor for size in session.latent_size)
+    return f"No window fits at {columns} x {rows}: make the video smaller (Self Forcing Session)"
+
+
+def _with_window(config: RolloutConfig, window: int) -> RolloutConfig | None:
+    try:
+        return replace(config, window_frames=window)
+    except ValueError:
+        return None

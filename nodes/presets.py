@@ -1,0 +1,57 @@
+"""Rollout settings by the name of a published model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..sf_core.config import RolloutConfig
+from ..sf_core.family import FAMILY, member_called
+
+FROM_MODEL = "from the model"
+CUSTOM = "custom"
+_WEB_DEMO = "Self Forcing, web demo (shift 8)"
+
+
+def _presets() -> dict[str, RolloutConfig]:
+    named = {member.name: member.config for member in FAMILY if member.config is not None}
+    first = {"Self Forcing": named.pop("Self Forcing")}
+    return {**first, _WEB_DEMO: replace(first["Self Forcing"], shift=8.0), **named}
+
+
+PRESETS = _presets()
+MODEL_PRESETS = [FROM_MODEL, *PRESETS]
+
+
+def preset_config(name: str, own: RolloutConfig | None) -> RolloutConfig | None:
+    """The settings called ``name``; ``own`` is what the model says of itself. Raises ValueError for an unknown name."""
+    if name == FROM_MODEL:
+        return own
+    return PRESETS.get(name) or member_called(name).config
+
+
+def widget_values(config: RolloutConfig) -> dict[str, object]:
+    """A configuration as the widgets of Rollout Settings show it."""
+    return {
+        "chunk_frames": config.chunk_frames,
+        "window_frames": config.window_frames or 0,
+        "sink_frames": config.sink_frames,
+        "sink_position": config.sink_position,
+        "denoising_steps": steps_in_words(config.denoising_steps),
+        "shift": config.shift,
+        "warp_steps": config.warp_steps,
+        "context_noise": config.context_noise,
+        "first_chunk_frames": config.first_chunk_frames or 0,
+        "first_chunk_steps": steps_in_words(config.first_chunk_steps or ()),
+    }
+
+
+def steps_in_words(steps: tuple[int, ...]) -> str:
+    return ", ".join(map(str, steps))
+
+
+def steps_from_words(words: str) -> tuple[int, ...]:
+    """Raises ValueError for anything but whole numbers between commas or blanks."""
+    parts = words.replace(",", " ").split()
+    if not all(part.isascii() and part.isdigit() for part in parts):
+        raise ValueError(f"denoising steps are {words!r}; expected whole numbers such as 1000, 750, 500, 250")
+    return tuple(int(part) for part in parts)

@@ -1,0 +1,117 @@
+"""A run of sampling: ready weights, the journal, progress, and what is kept when it is broken off."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from PIL import Image
+from torch import Tensor
+
+from ..sf_core.session import Progress, Session
+from . import host, journal
+from .hosted_vae import hosted
+from .memory import what_would_fit
+from .values import ChunkTiming, GraphSession
+
+
+class Run:
+    """Makes chunks for one node. `make` may be called in another thread, all else in the graph's own."""
+
+    def __init__(self, node: Any, session: GraphSession, chunks: int, beside: int = 0) -> None:
+        """chunks: how many are to come, 0 if nobody knows. beside: bytes that decoding takes meanwhile."""
+        self.newest = session.core
+        self.broken: BaseException | None = None
+        self.timings: list[ChunkTiming] = []
+        self._wan = hosted(session.core)
+        self._beside, self._chunks, self._done, self._frames = beside, chunks, 0, 0
+        self._steps = len(session.core.config.denoising_steps)
+        self._bar = host.Progress(node, max(1, chunks) * self._steps)
+        self._started = time.perf_counter()
+
+    @property
+    def node_id(self) -> str:
+        return self._bar.node_id
+
+    def boundary(self, session: Session) -> Session:
+        """Between chunks: weights with this session's patches, in place and with room for all that is needed."""
+        self._wan.make_ready(session, self._beside)
+        return session
+
+    def make(self, session: Session, progress: Progress | None = None) -> tuple[Session, Tensor]:
+        """The next chunk, from the journal or sampled."""
+        marks: dict[str, float] = {}
+        start = time.perf_counter()
+
+        def report(stage: str, index: int, count: int) -> None:
+            if progress is not None:
+                progress(stage, index, count)
+            marks.setdefault(stage, time.perf_counter())
+            if stage == "step":
+                self._bar.at(self._position + index)
+            else:
+                host.check_interrupt()
+            if stage == "rebuild":
+                self._bar.say(f"{self._ordinal}: filling the cache, pass {index + 1} of {count}")
+
+        try:
+            longer, latents = journal.next_chunk(session, report)
+        except BaseException as error:
+            self.broken = error
+            raise
+        end = time.perf_counter()
+        sampling = marks.get("step", end)
+        self.newest = longer
+        self.timings.append(ChunkTiming(session.chunks, sampling - start, end - sampling, 0.0, longer.how))
+        return longer, latents
+
+    @property
+    def _position(self) -> int:
+        return (self._done if self._chunks else 0) * self._steps
+
+    @property
+    def _ordinal(self) -> str:
+        return f"chunk {self._done + 1}/{self._chunks}" if self._chunks else f"chunk {self._done + 1}"
+
+    def finished_chunk(self, frames: int, picture: Image.Image | None = None) -> None:
+        """A chunk of ``frames`` frames of video is out."""
+        self._frames += frames
+        seconds = max(1e-6, time.perf_counter() - self._started)
+        cache = host.gib(self._wan.live.caches.nbytes)
+        text = f"{self._ordinal} · {self._frames / seconds:.1f} fps · {cache} cache"
+        self._done += 1
+        self._bar.at(self._position, picture)
+        self._bar.say(text)
+
+    def say(self, text: str) -> None:
+        self._bar.say(text)
+
+
+@contextmanager
+def kept_if_broken(run: Run) -> Iterator[None]:
+    """Whatever ends a run early: the session so far is offered in Load Session, and memory that ran out is freed."""
+    wan, begun = hosted(run.newest), run.newest.chunks
+    wan.live.running += 1
+    try:
+        yield
+    except BaseException as error:
+        wan.live.giving_up = True  # whoever is still at work in another thread
+        name = journal.offer(run.newest, error) if run.newest.chunks > begun else None
+        if name is not None:
+            run.say(
+                f"{name.removesuffix(host.SESSION_ENDING)}: Load Session has it, and running again goes on from there"
+            )
+        if host.is_out_of_memory(error):
+            cache = wan.session_bytes(run.newest)
+            wan.live.release()
+            room = host.free_memory(wan.device) - wan.working_bytes(run.newest)
+            raise MemoryError(
+                f"the {wan.device.type} ran out of memory (the cache is {host.gib(cache)}); it has been freed, and the "
+                f"{run.newest.chunks} chunks made so far are kept. {what_would_fit(run.newest, room)}"
+            ) from error
+        raise
+    finally:
+        wan.live.running -= 1
+        wan.live.giving_up = False

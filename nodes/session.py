@@ -1,0 +1,315 @@
+"""Nodes that begin a session and set what comes next: settings, start pictures, prompts, rewinding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.v0_0_2 import io
+from torch import Tensor
+
+from ..sf_core.config import SINK_POSITIONS, RolloutConfig
+from ..sf_core.noise import MAX_SEED
+from ..sf_core.schedule import TRAIN_STEPS
+from ..sf_core.session import Session
+from . import host
+from .hosted_model import HostedWan, config_for
+from .hosted_vae import check_fits, decode_bytes, frames_to_begin_with, open_vae
+from .memory import memory_in_words
+from .presets import CUSTOM, PRESETS, steps_from_words, steps_in_words, widget_values
+from .values import ConfigWire, GraphSession, SessionWire
+
+_PAPER = RolloutConfig()
+
+
+def embeddings(conditioning: Any) -> Tensor:
+    """The prompt [1, rows, width] of a CONDITIONING. Raises ValueError if it holds none or several."""
+    if not isinstance(conditioning, list) or len(conditioning) != 1:
+        count = len(conditioning) if isinstance(conditioning, list) else 0
+        raise ValueError(
+            f"this CONDITIONING holds {count} prompts; a chunk is made from exactly one. Wire in one CLIP Text Encode, "
+            "and change prompts over time with Switch Prompt or Prompt Timeline"
+        )
+    prompt: Tensor = conditioning[0][0]
+    return prompt
+
+
+class SFRolloutSettings(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> Any:
+        presets = {name: widget_values(config) for name, config in PRESETS.items()}
+        return host.schema(
+            node_id="SFRolloutSettings",
+            display_name="Rollout Settings",
+            description="How a video is rolled out: chunk, window, sink, steps. Pick a preset, or 'custom'.",
+            search_aliases=["kv cache window", "attention sink", "self forcing settings"],
+            inputs=[
+                host.with_extra(
+                    io.Combo.Input(
+                        "preset",
+                        options=[*PRESETS, CUSTOM],
+                        default=next(iter(PRESETS)),
+                        tooltip="A published model's settings; the values below count only if this is 'custom'.",
+                    ),
+                    sf_presets=presets,
+                ),
+                io.Int.Input(
+                    "chunk_frames",
+                    default=_PAPER.chunk_frames,
+                    min=1,
+                    max=64,
+                    tooltip="Latent frames that are denoised together; 1 makes the video frame by frame.",
+                ),
+                io.Int.Input(
+                    "window_frames",
+                    default=_PAPER.window_frames,
+                    min=0,
+                    max=4096,
+                    tooltip="Latent frames that attention sees, chunk and sink included; 0 is all (memory grows).",
+                ),
+                io.Int.Input(
+                    "sink_frames",
+                    default=_PAPER.sink_frames,
+                    min=0,
+                    max=512,
+                    tooltip="First latent frames that are never forgotten; they keep a long video from drifting.",
+                ),
+                io.Combo.Input(
+                    "sink_position",
+                    options=list(SINK_POSITIONS),
+                    default=_PAPER.sink_position,
+                    tooltip="Where attention sees the sink: 'absolute' where it was, 'clamped' before the window.",
+                ),
+                io.String.Input(
+                    "denoising_steps",
+                    default=steps_in_words(_PAPER.denoising_steps),
+                    tooltip="Timesteps at which a chunk is denoised, falling, 1000 being pure noise.",
+                ),
+                io.Float.Input(
+                    "shift",
+                    default=_PAPER.shift,
+                    min=0.1,
+                    max=100.0,
+                    step=0.1,
+                    tooltip="Timestep shift (a factor): 5 as trained, 8 in the Self Forcing web demo.",
+                ),
+                io.Boolean.Input(
+                    "warp_steps",
+                    default=_PAPER.warp_steps,
+                    tooltip="Whether the shift moves the steps above; off if they are shifted timesteps already.",
+                ),
+                io.Float.Input(
+                    "context_noise",
+                    default=float(_PAPER.context_noise),
+                    min=0.0,
+                    max=float(TRAIN_STEPS),
+                    step=1.0,
+                    tooltip="Timestep (0 to 1000) at which a finished chunk enters the cache; 0 as published.",
+                ),
+                io.Int.Input(
+                    "first_chunk_frames",
+                    default=0,
+                    min=0,
+                    max=64,
+                    tooltip="Latent frames of the video's first chunk; 0 is as every chunk.",
+                ),
+                io.String.Input(
+                    "first_chunk_steps",
+                    default="",
+                    tooltip="Timesteps for the first chunk alone (Causal Forcing++); empty is as every chunk.",
+                ),
+            ],
+            outputs=[ConfigWire.Output(display_name="settings", tooltip="For Self Forcing Session.")],
+        )
+
+    @classmethod
+    def execute(cls, preset: str, **values: Any) -> Any:
+        return io.NodeOutput(PRESETS[preset] if preset != CUSTOM else _custom(values))
+
+
+def _custom(values: dict[str, Any]) -> RolloutConfig:
+    first_steps = steps_from_words(values["first_chunk_steps"])
+    changes = {
+        "denoising_steps": steps_from_words(values["denoising_steps"]),
+        "first_chunk_steps": first_steps or None,
+        "window_frames": values["window_frames"] or None,
+        "first_chunk_frames": values["first_chunk_frames"] or None,
+    }
+    return RolloutConfig(**{**values, **changes})
+
+
+class SFSession(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> Any:
+        return host.schema(
+            node_id="SFSession",
+            display_name="Self Forcing Session",
+            description="An empty video: model, prompt, size, seed. Sample Chunks and Stream Video make it longer.",
+            search_aliases=["autoregressive video", "kv cache session", "streaming video", "real time video"],
+            inputs=[
+                io.Model.Input(
+                    "model", tooltip="From Load Self Forcing Model, Self Forcing From Model or Load Tiny Demo."
+                ),
+                io.Conditioning.Input(
+                    "positive", tooltip="The prompt. There is no negative one: guidance is trained in."
+                ),
+                io.Int.Input(
+                    "width",
+                    default=832,
+                    min=16,
+                    max=8192,
+                    step=16,
+                    tooltip="Width of the video in pixels; Self Forcing was trained at 832, the tiny demo at 64.",
+                ),
+                io.Int.Input(
+                    "height",
+                    default=480,
+                    min=16,
+                    max=8192,
+                    step=16,
+                    tooltip="Height of the video in pixels; Self Forcing was trained at 480, the tiny demo at 64.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=MAX_SEED,
+                    control_after_generate=True,
+                    tooltip="Number of the noise; the same seed makes the same video, on every device.",
+                ),
+                ConfigWire.Input(
+                    "settings", optional=True, tooltip="From Rollout Settings; without it, the model's own settings."
+                ),
+            ],
+            outputs=[SessionWire.Output(display_name="session", tooltip="An empty session.")],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        positive: Any,
+        width: int,
+        height: int,
+        seed: int,
+        settings: RolloutConfig | None = None,
+    ) -> Any:
+        wan = HostedWan(model)
+        size = _latent_size(wan, width, height)
+        session = Session.start(wan, embeddings(positive), size, config_for(model, settings), seed=seed)
+        host.say(cls.hidden.unique_id, memory_in_words(session))
+        return io.NodeOutput(GraphSession(session))
+
+
+def _latent_size(wan: HostedWan, width: int, height: int) -> tuple[int, int]:
+    factor, (_, patch_rows, patch_columns) = wan.spatial_factor, wan.arch.patch_size
+    for name, pixels, patch in (("width", width, patch_columns), ("height", height, patch_rows)):
+        unit = factor * patch
+        if pixels % unit:
+            below = max(unit, pixels // unit * unit)
+            raise ValueError(
+                f"{name} is {pixels} pixels; this model makes multiples of {unit}. "
+                f"The nearest are {below} and {below + unit}"
+            )
+    return height // factor, width // factor
+
+
+class SFStartFromImages(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> Any:
+        return host.schema(
+            node_id="SFStartFromImages",
+            display_name="Start From Images",
+            description="The video begins with these pictures: one (image-to-video) or the end of a clip (extension).",
+            search_aliases=["image to video", "i2v", "extend video", "video extension"],
+            inputs=[
+                SessionWire.Input("session", tooltip="An empty session, from Self Forcing Session."),
+                io.Image.Input(
+                    "image", tooltip="One picture, or a clip's frames; scaled and cropped to the session's size."
+                ),
+                io.Vae.Input("vae", tooltip="The VAE that belongs to the model; it encodes the pictures."),
+            ],
+            outputs=[
+                SessionWire.Output(display_name="session", tooltip="The session, with the pictures as its beginning.")
+            ],
+        )
+
+    @classmethod
+    def execute(cls, session: GraphSession, image: Tensor, vae: Any) -> Any:
+        core, ours = session.core, open_vae(vae)
+        check_fits(ours, core)
+        rows, columns = (size * ours.spatial_factor for size in core.latent_size)
+        core, frames = frames_to_begin_with(core, host.fit_pictures(image, columns, rows), ours)
+        host.make_room(decode_bytes(ours, core), vae.device)
+        with host.normal_tensors():
+            latents = ours.encode(frames.to(vae.device))
+        return io.NodeOutput(session.edited(core.with_context(latents)))
+
+
+class SFSwitchPrompt(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> Any:
+        return host.schema(
+            node_id="SFSwitchPrompt",
+            display_name="Switch Prompt",
+            description="Another prompt from the session's next chunk on.",
+            search_aliases=["prompt travel", "prompt schedule", "kv recache"],
+            inputs=[
+                SessionWire.Input("session", tooltip="The session so far; what it has made stays as it is."),
+                io.Conditioning.Input("positive", tooltip="The prompt from the next chunk on."),
+                io.Boolean.Input(
+                    "recache",
+                    default=False,
+                    tooltip="Pass the window again under the new prompt: it turns faster, after a short wait.",
+                ),
+            ],
+            outputs=[
+                SessionWire.Output(display_name="session", tooltip="The session, about to go on with the new prompt.")
+            ],
+        )
+
+    @classmethod
+    def execute(cls, session: GraphSession, positive: Any, recache: bool) -> Any:
+        return io.NodeOutput(session.edited(session.core.with_prompt(embeddings(positive), recache=recache)))
+
+
+class SFRewind(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> Any:
+        return host.schema(
+            node_id="SFRewind",
+            display_name="Rewind",
+            description="Takes the newest chunks back, to go on from there another way: with another seed, another prompt.",
+            search_aliases=["re-roll", "undo chunk", "fork session"],
+            inputs=[
+                SessionWire.Input("session", tooltip="The session so far; other nodes that use it keep all of it."),
+                io.Int.Input(
+                    "chunks",
+                    default=1,
+                    min=0,
+                    max=1_000_000,
+                    tooltip="How many of the newest sampled chunks to take back.",
+                ),
+                io.Int.Input(
+                    "new_seed",
+                    default=-1,
+                    min=-1,
+                    max=MAX_SEED,
+                    tooltip="Number of the noise from here on, for something else; -1 keeps the old one.",
+                ),
+            ],
+            outputs=[SessionWire.Output(display_name="session", tooltip="The shorter session.")],
+        )
+
+    @classmethod
+    def execute(cls, session: GraphSession, chunks: int, new_seed: int) -> Any:
+        core = session.core
+        if chunks > core.chunks:
+            raise ValueError(
+                f"cannot take back {chunks} chunks: this session has {core.chunks} sampled ones. Lower 'chunks' on Rewind"
+            )
+        core = core.rewind(chunks)
+        return io.NodeOutput(session.edited(core if new_seed < 0 else core.with_seed(new_seed)))
+
+
+NODES = [SFRolloutSettings, SFSession, SFStartFromImages, SFSwitchPrompt, SFRewind]

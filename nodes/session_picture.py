@@ -1,0 +1,99 @@
+"""A session in words, and as a picture: what attention sees, as it lies in memory, and what chunks cost."""
+
+from __future__ import annotations
+
+from PIL import Image, ImageDraw, ImageFont
+
+from ..sf_core.describe import events_in
+from ..sf_core.family import settings_in_words
+from ..sf_core.session_file import record_of
+from . import host
+from .hosted_vae import hosted
+from .memory import memory_in_words
+from .values import ChunkTiming, GraphSession
+
+_SIZE = (768, 384)
+_PAPER, _INK, _FAINT = "#1e1e24", "#e8e8ea", "#55555f"
+_COLOURS = {"chunk at work": "#f2a65a", "sink": "#5aa9e6", "ring": "#7fc8a9", "free": "#33333c"}
+_STAGES = {"cache": "#5aa9e6", "sample": "#f2a65a", "decode": "#b48ead"}
+_MARGIN = 24
+
+
+def session_in_words(session: GraphSession) -> str:
+    core = session.core
+    record, prompts = record_of(core)
+    context = sum(frames for kind, frames, *_ in record["blocks"] if kind == "context")
+    rows, columns = (size * hosted(core).spatial_factor for size in core.latent_size)
+    lines = {
+        "length": f"{core.frames} latent frames, {core.chunks} chunks sampled, {context} frames given",
+        "decoded": f"{session.decoded} latent frames",
+        "size": f"{columns} x {rows} pixels, batch {core.batch}",
+        "model": ", ".join([record["model"], *record["other_models"]]),
+        "prompts": str(len(prompts)),
+        "seeds": ", ".join(map(str, record["seeds"])),
+        "events": events_in(record["blocks"]),
+        "settings": settings_in_words(core.config),
+        "newest chunk's cache": core.how,
+        "memory": memory_in_words(core),
+        "live caches": host.gib(hosted(core).live.nbytes),
+    }
+    return "\n".join(f"{name}: {value}" for name, value in lines.items())
+
+
+def draw_session(session: GraphSession) -> Image.Image:
+    image = Image.new("RGB", _SIZE, _PAPER)
+    draw = ImageDraw.Draw(image)
+    _draw_cache(draw, session, top=_MARGIN)
+    _draw_timings(draw, session.timings, top=_SIZE[1] // 2)
+    return image
+
+
+def _text(draw: ImageDraw.ImageDraw, x: float, y: float, words: str, colour: str = _INK) -> None:
+    draw.text((x, y), words, fill=colour, font=ImageFont.load_default(14))
+
+
+def _draw_cache(draw: ImageDraw.ImageDraw, session: GraphSession, top: int) -> None:
+    """One box a latent frame, in the order of the buffer: chunk at work, sink, ring."""
+    config, frames = session.core.config, session.core.frames
+    sink = min(config.sink_frames, frames)
+    ring = config.ring_frames if config.ring_frames is not None else max(0, frames - sink)
+    filled = min(ring, max(0, frames - sink - config.chunk_frames))  # the newest chunk is written before the next
+    boxes = ["chunk at work"] * config.front_frames + ["sink"] * sink + ["ring"] * filled + ["free"] * (ring - filled)
+    wan = hosted(session.core)
+    nbytes = wan.session_bytes(session.core)
+    _text(draw, _MARGIN, top, f"cache: {wan.arch.num_layers} layers, {host.gib(nbytes)}; one box is a latent frame")
+    width = min(28.0, (_SIZE[0] - 2 * _MARGIN) / max(1, len(boxes)))
+    for number, kind in enumerate(boxes):
+        left = _MARGIN + number * width
+        gap = 2 if width > 6 else 0
+        draw.rectangle((left, top + 28, left + width - gap, top + 64), fill=_COLOURS[kind])
+    _legend(draw, _COLOURS, top + 78)
+
+
+def _draw_timings(draw: ImageDraw.ImageDraw, timings: tuple[ChunkTiming, ...], top: int) -> None:
+    """One bar a chunk, its stages stacked."""
+    if not timings:
+        _text(draw, _MARGIN, top, "no chunks were made since this session was loaded")
+        return
+    totals = [t.cache + t.sample + t.decode for t in timings]
+    highest, floor = max(*totals, 1e-9), _SIZE[1] - _MARGIN - 24
+    _text(draw, _MARGIN, top, f"seconds for each of the newest {len(timings)} chunks; highest {highest:.2f} s")
+    width = min(40.0, (_SIZE[0] - 2 * _MARGIN) / len(timings))
+    scale = (floor - top - 28) / highest
+    for number, timing in enumerate(timings):
+        base = float(floor)
+        for stage, colour in _STAGES.items():
+            height = getattr(timing, stage) * scale
+            left = _MARGIN + number * width
+            draw.rectangle((left, base - height, left + width - 2, base), fill=colour)
+            base -= height
+    draw.line((_MARGIN, floor, _SIZE[0] - _MARGIN, floor), fill=_FAINT)
+    _legend(draw, _STAGES, floor + 8)
+
+
+def _legend(draw: ImageDraw.ImageDraw, colours: dict[str, str], top: float) -> None:
+    x = float(_MARGIN)
+    for name, colour in colours.items():
+        draw.rectangle((x, top + 3, x + 10, top + 13), fill=colour)
+        _text(draw, x + 16, top - 1, name)
+        x += 40 + draw.textlength(name, font=ImageFont.load_default(14))

@@ -1,0 +1,68 @@
+"""What travels on the pack's own wires. All of it is immutable: the executor hands out the same object again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from comfy_api.v0_0_2 import io
+from torch import Tensor
+
+from ..sf_core.session import Session
+
+ConfigWire = io.Custom("SF_CONFIG")  # carries a RolloutConfig
+SessionWire = io.Custom("SF_SESSION")  # carries a GraphSession
+TimelineWire = io.Custom("SF_TIMELINE")  # carries a Timeline
+
+TIMINGS_KEPT = 60
+
+
+@dataclass(frozen=True)
+class ChunkTiming:
+    """Seconds that a chunk took. how: as `Session.how`."""
+
+    chunk: int
+    cache: float
+    sample: float
+    decode: float
+    how: str
+
+
+@dataclass(frozen=True, eq=False)
+class GraphSession:
+    """A session of `sf_core`, and how much of it has become frames.
+
+    decoded: latent frames whose frames were handed out; the next decoder begins there.
+    """
+
+    core: Session
+    decoded: int = 0
+    timings: tuple[ChunkTiming, ...] = ()
+
+    def grown(self, core: Session, timings: tuple[ChunkTiming, ...] = (), decoded: int | None = None) -> GraphSession:
+        kept = (*self.timings, *timings)[-TIMINGS_KEPT:]
+        return replace(self, core=core, decoded=self.decoded if decoded is None else decoded, timings=kept)
+
+    def edited(self, core: Session) -> GraphSession:
+        """After a change that may have taken frames away."""
+        return replace(self, core=core, decoded=min(self.decoded, core.frames))
+
+
+@dataclass(frozen=True)
+class PromptAt:
+    """A prompt of a timeline: from the chunk on that shows second ``second`` of the video, or comes next after it."""
+
+    second: float
+    text: str
+    embeddings: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Timeline:
+    """Prompts by time, earliest first."""
+
+    prompts: tuple[PromptAt, ...]
+    recache: bool = False
+
+    def at(self, second: float) -> PromptAt | None:
+        """The prompt that holds at ``second``."""
+        return next((prompt for prompt in reversed(self.prompts) if prompt.second <= second + 1e-6), None)
