@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy_api.v0_0_2 import ComfyExtension
 
-from . import decoding, host, loading, sampling, session, session_files, steering
+from . import decoding, host, loading, routes, sampling, session, session_files, steering
 
 FAMILIES = (loading, session, sampling, decoding, steering, session_files)
 
@@ -18,4 +18,5 @@ class SelfForcingExtension(ComfyExtension):
 
 async def comfy_entrypoint() -> SelfForcingExtension:
     host.register_folders()
+    routes.register()
     return SelfForcingExtension()

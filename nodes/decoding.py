@@ -171,8 +171,10 @@ class SFStreamVideo(io.ComfyNode):
                     decoder,
                     seconds or None,
                     fps,
+                    commands=run.commands,
                     boundary=boundary,
                     make=run.make,
+                    # on a GPU both would queue on one stream, and sampling in another thread may not move weights
                     overlap=wan.device.type == "cpu",
                 )
                 for event in events:

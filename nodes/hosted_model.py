@@ -54,8 +54,8 @@ def _explain_to_guiders(executor: Any, *args: Any, **kwargs: Any) -> Any:
     if guidance != 1.0:
         raise ValueError(
             f"a Self Forcing model was wired into a sampler with cfg {guidance:g}. Such models have guidance trained "
-            "in: at any cfg but 1 they burn out, and they make video chunk by chunk, which this sampler does not. Wire the "
-            "MODEL into Self Forcing Session, and that into Sample Chunks or Stream Video"
+            "in: at any cfg but 1 they burn out, and they make video chunk by chunk, which this sampler does not. Wire "
+            "the MODEL into Self Forcing Session, and that into Sample Chunks or Stream Video"
         )
     host.log.warning("a Self Forcing model in a core sampler makes all frames at once, without its cache of the past")
     return executor(*args, **kwargs)

@@ -41,7 +41,7 @@ class SFLoadModel(io.ComfyNode):
                 io.Combo.Input(
                     "model_name",
                     options=host.files("diffusion_models"),
-                    tooltip="A file in models/diffusion_models; original or diffusers' names, or fp8.",
+                    tooltip="A file in models/diffusion_models, in Wan's or diffusers' names.",
                 ),
                 io.Combo.Input(
                     "weight_dtype",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import queue
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,10 +13,21 @@ from PIL import Image
 from torch import Tensor
 
 from ..sf_core.session import Progress, Session
+from ..sf_core.stream import Command, Stop
 from . import host, journal
 from .hosted_vae import hosted
 from .memory import what_would_fit
 from .values import ChunkTiming, GraphSession
+
+_runs: weakref.WeakValueDictionary[str, Run] = weakref.WeakValueDictionary()
+
+
+def stop(node_id: str) -> bool:
+    """Ask the run of a node to end after the chunk at work; whether there is one."""
+    run = _runs.get(node_id)
+    if run is not None:
+        run.commands.put(Stop())
+    return run is not None
 
 
 class Run:
@@ -25,11 +38,13 @@ class Run:
         self.newest = session.core
         self.broken: BaseException | None = None
         self.timings: list[ChunkTiming] = []
+        self.commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self._wan = hosted(session.core)
         self._beside, self._chunks, self._done, self._frames = beside, chunks, 0, 0
         self._steps = len(session.core.config.denoising_steps)
         self._bar = host.Progress(node, max(1, chunks) * self._steps)
         self._started = time.perf_counter()
+        _runs[self.node_id] = self
 
     @property
     def node_id(self) -> str:
@@ -84,6 +99,11 @@ class Run:
         self._done += 1
         self._bar.at(self._position, picture)
         self._bar.say(text)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the user asked for no more chunks."""
+        return not self.commands.empty()
 
     def say(self, text: str) -> None:
         self._bar.say(text)

@@ -43,9 +43,10 @@ class SFSampleChunks(io.ComfyNode):
     @classmethod
     def execute(cls, session: GraphSession, chunks: int) -> Any:
         core, wan = session.core, hosted(session.core)
-        run, made = Run(cls, session, chunks), []
+        run = Run(cls, session, chunks)
+        made: list[torch.Tensor] = []
         with kept_if_broken(run):
-            for _ in range(chunks):
+            while len(made) < chunks and not (made and run.stopped):
                 core, latents = run.make(run.boundary(core))
                 made.append(host.intermediate(latents))
                 run.finished_chunk(latents.shape[2] * wan.temporal_factor)

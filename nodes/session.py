@@ -260,7 +260,7 @@ class SFSwitchPrompt(io.ComfyNode):
                 io.Boolean.Input(
                     "recache",
                     default=False,
-                    tooltip="Pass the window again under the new prompt: it turns faster, after a short wait.",
+                    tooltip="Pass the window again under the new prompt, to turn to it faster.",
                 ),
             ],
             outputs=[
@@ -295,7 +295,7 @@ class SFRewind(io.ComfyNode):
                     default=-1,
                     min=-1,
                     max=MAX_SEED,
-                    tooltip="Number of the noise from here on, for something else; -1 keeps the old one.",
+                    tooltip="Number of the noise from here on; -1 keeps the old, so that the same comes.",
                 ),
             ],
             outputs=[SessionWire.Output(display_name="session", tooltip="The shorter session.")],
