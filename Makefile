@@ -18,13 +18,12 @@ comfyui: .venv/.comfyui
 demo: .venv/.run
 	.venv/bin/python -m sf_core generate --prompt "$(PROMPT)" --seed $(SEED) --seconds 5 --out video.mp4
 
-# loadgroup: the tests of one ComfyUI share one server, so they stay in one worker
 test: .venv/.test lint
-	.venv/bin/python -m pytest -q -n 2 --dist loadgroup tests
+	.venv/bin/python -m pytest -q -n 2 tests
 
 # the property tests with 16 times the examples, drawn anew each time
 test-thorough: .venv/.test
-	SF_TEST_PROFILE=thorough .venv/bin/python -m pytest -q -n 2 --dist loadgroup tests
+	SF_TEST_PROFILE=thorough .venv/bin/python -m pytest -q -n 2 tests
 
 lint: .venv/.test
 	.venv/bin/ruff check .

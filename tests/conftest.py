@@ -7,6 +7,10 @@ import os
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from xdist.remote import Producer  # type: ignore[import-untyped]
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
+
+from tests.comfyui import servers
 
 torch.set_num_threads(1)  # two workers share two cores; results are bit-equal either way
 settings.register_profile(
@@ -14,6 +18,21 @@ settings.register_profile(
 )
 settings.register_profile("thorough", max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile(os.environ.get("SF_TEST_PROFILE", "fast"))
+
+
+class ByServer(LoadScopeScheduling):
+    """What --dist loadgroup is for; with this pytest and xdist it ignores the groups without a word."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return servers.group(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    return ByServer(config, log)
+
+
+def pytest_sessionfinish() -> None:
+    servers.stop_all()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

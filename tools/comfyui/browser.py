@@ -209,9 +209,10 @@ class Editor:
 
     def node_help(self, node_id: int | str) -> str:
         """Opens the help of a node; its text."""
+        self.fit_view()  # the button floats over the node, and may lie under the bar at the top
         self.select(node_id)
         self.page.locator("[data-testid='info-button']").first.click()
-        panel = self.page.locator(".node-help-content, [data-testid='node-help']").first
+        panel = self.page.locator(".node-help-content").filter(has_text=re.compile(r"\S")).first
         panel.wait_for()
         return panel.inner_text()
 
