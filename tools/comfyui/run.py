@@ -29,14 +29,14 @@ def make_video(server: Server, workflow: dict[str, Any], target: Path) -> None:
     shutil.copyfile(made[0], target)
 
 
-def picture_of_canvas(server: Server, workflow: dict[str, Any], target: Path) -> None:
+def picture_of_canvas(server: Server, workflow: dict[str, Any], name: str, target: Path) -> None:
     from playwright.sync_api import Error as PlaywrightError
 
     from .browser import chromium, editor
 
     try:
         with chromium() as browser, editor(browser, server) as tab:
-            tab.load_workflow(workflow, "tiny_text_to_video")
+            tab.load_workflow(workflow, name)
             tab.wait(tab.press_run(), timeout=900)
             tab.fit_view()
             tab.media_ready()
@@ -65,7 +65,7 @@ def main() -> int:
             make_video(server, workflow, video)
             print(f"video:  {video}")
             try:
-                picture_of_canvas(server, workflow, canvas)
+                picture_of_canvas(server, workflow, args.workflow.stem, canvas)
                 print(f"canvas: {canvas}")
             except (ImportError, Unavailable) as error:
                 print(f"NO PICTURE of the canvas: {error}", file=sys.stderr)
