@@ -27,6 +27,7 @@ class ByServer(LoadScopeScheduling):
         return servers.group(nodeid)
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
     return ByServer(config, log)
 
