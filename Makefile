@@ -29,6 +29,9 @@ lint: .venv/.test
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+	@# the nodes import the core as ComfyUI has them do it: as parts of one package, which the folder is
+	@mkdir -p .mypy_cache/pack && ln -sfn ../.. .mypy_cache/pack/self_forcing
+	MYPYPATH=.mypy_cache/pack .venv/bin/mypy -p self_forcing.nodes
 
 .venv/.run: tools/venv.sh requirements.txt constraints.txt
 	tools/venv.sh

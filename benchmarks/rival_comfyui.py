@@ -27,11 +27,11 @@ class Core:
             raise SystemExit(f"{checkout} is no ComfyUI with a causal Wan: it has no comfy/ldm/wan/ar_model.py")
         if str(checkout) not in sys.path:
             sys.path.insert(0, str(checkout))
-        from comfy.cli_args import args as options  # type: ignore[import-not-found]
+        from comfy.cli_args import args as options
 
         options.cpu = options.use_pytorch_cross_attention = True  # before anything else of it is imported
-        import comfy.ops  # type: ignore[import-not-found]
-        from comfy.ldm.wan.ar_model import CausalWanModel  # type: ignore[import-not-found]
+        import comfy.ops
+        from comfy.ldm.wan.ar_model import CausalWanModel
 
         arch, config = session.model.arch, session.config
         assert session.batch == 1

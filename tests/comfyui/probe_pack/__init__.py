@@ -6,6 +6,8 @@ import time
 
 from comfy_api.latest import ComfyExtension, io
 
+from . import giving, looking, meddling
+
 
 class ProbeNothing(io.ComfyNode):
     @classmethod
@@ -53,7 +55,7 @@ class ProbeWait(io.ComfyNode):
 
 class ProbeExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [ProbeNothing, ProbeWait]
+        return [ProbeNothing, ProbeWait, *looking.NODES, *meddling.NODES, *giving.NODES]
 
 
 async def comfy_entrypoint() -> ProbeExtension:

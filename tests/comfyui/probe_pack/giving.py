@@ -1,0 +1,93 @@
+"""Probes that give: prompts without a text encoder, the noise of ComfyUI's own autoregressive sampler."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from comfy_api.latest import io
+from torch import Tensor
+
+
+class ProbeConditioning(io.ComfyNode):
+    """Random embeddings, as many rows of such a width."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ProbeConditioning",
+            inputs=[
+                io.Int.Input("seed", default=0),
+                io.Int.Input("rows", default=512, max=4096),
+                io.Int.Input("width", default=4096, max=8192),
+                io.Float.Input("scale", default=0.2, min=-1e9, max=1e9),
+                io.Int.Input("prompts", default=1),
+            ],
+            outputs=[io.Conditioning.Output()],
+        )
+
+    @classmethod
+    def execute(cls, seed: int, rows: int, width: int, scale: float, prompts: int) -> io.NodeOutput:
+        text = torch.randn(1, rows, width, generator=torch.Generator().manual_seed(seed)) * scale
+        return io.NodeOutput([[text, {}] for _ in range(prompts)])
+
+
+@dataclass(frozen=True)
+class CoreNoise:
+    """What core's sampler draws: one field for the whole clip, then fresh noise by seed, chunk and step."""
+
+    seed: int
+    frames: int
+    chunk_frames: int
+
+    def __call__(self, chunk: int, step: int, shape: tuple[int, ...]) -> Tensor:
+        if step:
+            generator = torch.Generator().manual_seed(self.seed + chunk * 1000 + step - 1)
+            return torch.randn(shape, generator=generator)
+        clip = (*shape[:2], self.frames, *shape[3:])
+        field = torch.randn(clip, generator=torch.Generator().manual_seed(self.seed))
+        first = chunk * self.chunk_frames
+        return field[:, :, first : first + shape[2]]
+
+
+class ProbeCoreNoise(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        session = io.Custom("SF_SESSION")
+        return io.Schema(
+            node_id="ProbeCoreNoise",
+            inputs=[session.Input("session"), io.Int.Input("seed", default=0), io.Int.Input("frames", default=21)],
+            outputs=[session.Output()],
+        )
+
+    @classmethod
+    def execute(cls, session: Any, seed: int, frames: int) -> io.NodeOutput:
+        noise = CoreNoise(seed, frames, session.core.config.chunk_frames)
+        return io.NodeOutput(replace(session, core=replace(session.core, noise=noise)))
+
+
+class ProbeFrames(io.ComfyNode):
+    """Pictures that change smoothly with time and place."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ProbeFrames",
+            inputs=[
+                io.Int.Input("frames", default=1, max=1000),
+                io.Int.Input("width", default=64, max=4096),
+                io.Int.Input("height", default=64, max=4096),
+            ],
+            outputs=[io.Image.Output()],
+        )
+
+    @classmethod
+    def execute(cls, frames: int, width: int, height: int) -> io.NodeOutput:
+        t = torch.linspace(0, 1, frames).view(-1, 1, 1)
+        y, x = torch.linspace(0, 1, height).view(1, -1, 1), torch.linspace(0, 1, width).view(1, 1, -1)
+        waves = [0.5 + 0.5 * torch.sin(6 * (x + t) + phase * y) for phase in (1, 2, 3)]
+        return io.NodeOutput(torch.stack(waves, dim=-1))
+
+
+NODES: list[type[io.ComfyNode]] = [ProbeConditioning, ProbeCoreNoise, ProbeFrames]

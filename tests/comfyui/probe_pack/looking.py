@@ -1,0 +1,118 @@
+"""Probes that look: they write tensors to files, and say what is live."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management as mm
+import folder_paths
+import torch
+from comfy_api.latest import io
+from safetensors.torch import save_file
+
+_seen: list[weakref.ref[Any]] = []  # what `ProbeSession` was shown: the pack's large things, if they still live
+requests: list[int] = []  # bytes that ComfyUI was asked to have free, beside models, each time one was loaded
+
+_load_models_gpu = mm.load_models_gpu
+
+
+def _noted(models: Any, memory_required: int = 0, **others: Any) -> Any:
+    requests.append(int(memory_required))
+    return _load_models_gpu(models, memory_required=memory_required, **others)
+
+
+mm.load_models_gpu = _noted
+
+
+def _write(name: str, **tensors: torch.Tensor) -> str:
+    path = Path(folder_paths.get_output_directory(), "probe", f"{name}.safetensors")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, path)
+    return str(path)
+
+
+class ProbeSession(io.ComfyNode):
+    """A session's latents to a file, and what its model holds. Runs each time."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ProbeSession",
+            inputs=[io.Custom("SF_SESSION").Input("session"), io.String.Input("name", default="session")],
+            outputs=[],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, **inputs: Any) -> float:
+        return float("nan")
+
+    @classmethod
+    def execute(cls, session: Any, name: str) -> io.NodeOutput:
+        core = session.core
+        live = core.model.live
+        _seen.append(weakref.ref(live))
+        facts = {
+            "file": _write(name, latents=core.latents),
+            "how": core.how,
+            "chunks": core.chunks,
+            "decoded": session.decoded,
+            "fingerprint": core.model.fingerprint,
+            "cache_bytes": live.caches.nbytes,
+            "predicted_bytes": core.model.session_bytes(core),
+            "working_bytes": core.model.working_bytes(core),
+            "requests": list(requests),
+            "pointers": [p.data_ptr() for p in core.model.patcher.model.diffusion_model.parameters()],
+        }
+        requests.clear()
+        return io.NodeOutput(ui={"facts": [facts]})
+
+
+class ProbeTensor(io.ComfyNode):
+    """A LATENT or an IMAGE to a file. Runs each time."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ProbeTensor",
+            inputs=[
+                io.Latent.Input("latent", optional=True),
+                io.Image.Input("image", optional=True),
+                io.String.Input("name", default="tensor"),
+            ],
+            outputs=[],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, **inputs: Any) -> float:
+        return float("nan")
+
+    @classmethod
+    def execute(cls, name: str, latent: Any = None, image: Any = None) -> io.NodeOutput:
+        return io.NodeOutput(ui={"file": [_write(name, tensor=image if latent is None else latent["samples"])]})
+
+
+class ProbeLive(io.ComfyNode):
+    """How many of the large things that `ProbeSession` has seen still exist, and how many bytes they hold."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(node_id="ProbeLive", inputs=[], outputs=[], is_output_node=True)
+
+    @classmethod
+    def fingerprint_inputs(cls, **inputs: Any) -> float:
+        return float("nan")
+
+    @classmethod
+    def execute(cls) -> io.NodeOutput:
+        gc.collect()
+        alive = {id(live): live for live in (reference() for reference in _seen) if live is not None}
+        facts = {"alive": len(alive), "bytes": sum(live.nbytes for live in alive.values())}
+        return io.NodeOutput(ui={"facts": [facts]})
+
+
+NODES: list[type[io.ComfyNode]] = [ProbeSession, ProbeTensor, ProbeLive]

@@ -1,0 +1,115 @@
+"""Probes that meddle: attention that counts, stops or fails; weights that may not be read; models pushed out."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import comfy.model_management as mm
+import torch
+from comfy_api.latest import io
+
+calls: dict[str, int] = {}
+
+
+class ProbeAttention(io.ComfyNode):
+    """An attention override that counts its calls, and at one of them interrupts, or fails for lack of memory."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ProbeAttention",
+            inputs=[
+                io.Model.Input("model"),
+                io.String.Input("name", default="attention"),
+                io.Int.Input("at", default=0),
+                io.Combo.Input("does", options=["nothing", "interrupt", "out of memory"], default="nothing"),
+            ],
+            outputs=[io.Model.Output()],
+        )
+
+    @classmethod
+    def execute(cls, model: Any, name: str, at: int, does: str) -> io.NodeOutput:
+        calls[name] = 0
+
+        def override(func: Any, *args: Any, **kwargs: Any) -> Any:
+            calls[name] += 1
+            assert "block_index" in kwargs["transformer_options"]
+            if calls[name] == at and does == "interrupt":
+                mm.interrupt_current_processing()
+            if calls[name] == at and does == "out of memory":
+                raise torch.OutOfMemoryError("as told by the probe")
+            return func(*args, **kwargs)
+
+        clone = model.clone()
+        clone.model_options["transformer_options"]["optimized_attention_override"] = override
+        return io.NodeOutput(clone)
+
+
+class ProbeCalls(io.ComfyNode):
+    """How often that override was called. Runs each time."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ProbeCalls",
+            inputs=[io.String.Input("name", default="attention"), io.AnyType.Input("after", optional=True)],
+            outputs=[],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, **inputs: Any) -> float:
+        return float("nan")
+
+    @classmethod
+    def execute(cls, name: str, after: Any = None) -> io.NodeOutput:
+        return io.NodeOutput(ui={"calls": [calls.get(name, -1)]})
+
+
+class ProbePoison(io.ComfyNode):
+    """Raises when the pack or its core reads the ``weight`` of a module of the transformer."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ProbePoison",
+            inputs=[io.Model.Input("model"), io.Boolean.Input("check", default=False)],
+            outputs=[io.Model.Output()],
+        )
+
+    @classmethod
+    def execute(cls, model: Any, check: bool) -> io.NodeOutput:
+        for module in model.model.diffusion_model.modules():
+            if "weight" in module._parameters:
+                module.__class__ = _poisoned(module.__class__)
+        if check:  # that the poison works: this file poses as one of the pack
+            exec(compile("module.weight", "/nodes/probe.py", "exec"), {"module": model.model.diffusion_model.head.head})
+        return io.NodeOutput(model)
+
+
+def _poisoned(kind: type) -> type:
+    def weight(self: Any) -> Any:
+        reader = sys._getframe(1).f_code.co_filename
+        if "/sf_core/" in reader or "/nodes/" in reader:
+            raise AssertionError(f"{reader} reads the weight of a {kind.__name__}")
+        return self._parameters["weight"]
+
+    return type(f"Poisoned{kind.__name__}", (kind,), {"weight": property(weight)})
+
+
+class ProbeUnload(io.ComfyNode):
+    """Pushes all models out of the device; hands a session on."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        session = io.Custom("SF_SESSION")
+        return io.Schema(node_id="ProbeUnload", inputs=[session.Input("session")], outputs=[session.Output()])
+
+    @classmethod
+    def execute(cls, session: Any) -> io.NodeOutput:
+        mm.unload_all_models()
+        return io.NodeOutput(session)
+
+
+NODES: list[type[io.ComfyNode]] = [ProbeAttention, ProbeCalls, ProbePoison, ProbeUnload]
