@@ -112,7 +112,7 @@ def test_the_attention_override_sees_every_layer_of_every_forward(server: Server
     forget_all(server)
     graph = Graph()
     base = unet(server, graph, "base.safetensors", models.wan())
-    model = graph("ProbeAttention", model=base, name="count", at=0, does="nothing")[0]
+    model = graph("ProbeAttention", model=base, name="count")[0]
     made = graph("SFSampleChunks", session=session(graph, model), chunks=CHUNKS)[0]
     number = graph("ProbeCalls", name="count", after=made).number
     layers, steps, writes = models.ARCH.num_layers, 4, CHUNKS - 1

@@ -38,9 +38,7 @@ def wired(graph: Graph, model: Out, window: int) -> Out:
         first_chunk_steps="",
     )[0]
     text = graph("ProbeConditioning", seed=1, rows=512, width=4096, scale=0.2, prompts=1)[0]
-    return graph(
-        "SFSession", model=model, positive=text, width=SIZE, height=SIZE, seed=0, settings=settings
-    )[0]
+    return graph("SFSession", model=model, positive=text, width=SIZE, height=SIZE, seed=0, settings=settings)[0]
 
 
 @pytest.mark.parametrize("frames", [12, 21])
@@ -85,7 +83,8 @@ def decoded_both_ways(server: Server, chunks: tuple[int, ...]) -> tuple[Tensor, 
     """(ours chunk by chunk, core's of the whole)."""
     graph = Graph()
     session = wired(graph, unet(server, graph, "base.safetensors", models.wan()), window=9)
-    vae, parts = golden_vae(server, graph), []
+    vae = golden_vae(server, graph)
+    parts: list[str] = []
     for count in chunks:
         sampled = graph("SFSampleChunks", session=session, chunks=count)
         decoded = graph("SFDecodeChunks", session=sampled[0], vae=vae, fps=16.0)
@@ -135,7 +134,7 @@ def test_pictures_are_encoded_as_by_core(server: Server) -> None:
 def test_a_taehv_file_decodes_through_cores_loader(server: Server, dtype: torch.dtype, model_space: bool) -> None:
     """taew2_1 comes in half precision and sees latents as the transformer does; lighttaew2_1 sees the VAE's."""
     forget_all(server)
-    state = {name: value.to(dtype) for name, value in real_size_taehv().items()}
+    state = {name: value.to(dtype) for name, value in random_taehv(widths=(256, 128, 64, 64)).items()}
     name = f"taehv_{str(dtype).removeprefix('torch.')}.safetensors"
     models.put(server, "vae", name, state)
     graph = Graph()
@@ -150,10 +149,6 @@ def test_a_taehv_file_decodes_through_cores_loader(server: Server, dtype: torch.
     want = load_taehv({k: v.float() for k, v in state.items()}).decode(z if model_space else z * std + mean)[0]
     assert want.std() > 0.01
     assert (tensor(outputs, frames) - want).abs().max() <= 1e-4
-
-
-def real_size_taehv() -> dict[str, Tensor]:
-    return random_taehv()
 
 
 def test_the_tiny_vae_decodes_a_latent_wire_as_the_session(server: Server) -> None:

@@ -81,7 +81,7 @@ class ProbeTensor(io.ComfyNode):
             inputs=[
                 io.Latent.Input("latent", optional=True),
                 io.Image.Input("image", optional=True),
-                io.String.Input("name", default="tensor"),
+                io.String.Input("name", default="tensor", optional=True),
             ],
             outputs=[],
             is_output_node=True,
@@ -92,7 +92,7 @@ class ProbeTensor(io.ComfyNode):
         return float("nan")
 
     @classmethod
-    def execute(cls, name: str, latent: Any = None, image: Any = None) -> io.NodeOutput:
+    def execute(cls, name: str = "tensor", latent: Any = None, image: Any = None) -> io.NodeOutput:
         return io.NodeOutput(ui={"file": [_write(name, tensor=image if latent is None else latent["samples"])]})
 
 

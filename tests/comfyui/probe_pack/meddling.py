@@ -22,14 +22,16 @@ class ProbeAttention(io.ComfyNode):
             inputs=[
                 io.Model.Input("model"),
                 io.String.Input("name", default="attention"),
-                io.Int.Input("at", default=0),
-                io.Combo.Input("does", options=["nothing", "interrupt", "out of memory"], default="nothing"),
+                io.Int.Input("at", default=0, optional=True),
+                io.Combo.Input(
+                    "does", options=["nothing", "interrupt", "out of memory"], default="nothing", optional=True
+                ),
             ],
             outputs=[io.Model.Output()],
         )
 
     @classmethod
-    def execute(cls, model: Any, name: str, at: int, does: str) -> io.NodeOutput:
+    def execute(cls, model: Any, name: str, at: int = 0, does: str = "nothing") -> io.NodeOutput:
         calls[name] = 0
 
         def override(func: Any, *args: Any, **kwargs: Any) -> Any:

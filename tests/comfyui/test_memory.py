@@ -1,0 +1,123 @@
+"""The cache is counted before it is made, and freed when ComfyUI asks, when memory runs out, when nobody needs it."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+
+from tests.comfyui import models
+from tests.comfyui.graphs import BLUE, Graph, Tiny, facts, forget_all, forget_chunks, latents, probe
+from tests.comfyui.test_model import session, unet
+from tools.comfyui.server import PromptFailed, Server
+
+
+def live(server: Server) -> dict[str, int]:
+    """How many models' caches exist, and their bytes. Runs as a graph of its own."""
+    graph = Graph()
+    number = graph("ProbeLive").number
+    found: dict[str, int] = facts(server.run(graph.prompt), number)
+    return found
+
+
+def test_cache_and_activations_are_counted_when_models_are_loaded(server: Server) -> None:
+    """Once for the empty cache, then for what is missing; the prediction is what is allocated."""
+    forget_all(server)
+    graph = Graph()
+    base = unet(server, graph, "base.safetensors", models.wan())
+    empty = session(graph, base)
+    made = graph("SFSampleChunks", session=empty, chunks=3)[0]
+    numbers = probe(graph, empty, "empty"), probe(graph, made, "made")
+    before = facts(server.run({k: v for k, v in graph.prompt.items() if k not in (numbers[1], made.node)}), numbers[0])
+    after = facts(server.run(graph.prompt), numbers[1])
+    assert before["cache_bytes"] == 0
+    assert after["cache_bytes"] == after["predicted_bytes"] > 0
+    asked = [nbytes for nbytes in after["requests"] if nbytes >= after["working_bytes"]]
+    assert asked[0] >= after["predicted_bytes"] + after["working_bytes"]
+    assert asked[-1] < asked[0]
+
+
+def test_the_session_node_says_what_it_takes(server: Server) -> None:
+    graph = Graph()
+    tiny = Tiny.of(graph)
+    number = probe(graph, tiny.sampled(tiny.session(BLUE, seed=123), 1))
+    with server.events("memory") as events:
+        predicted = facts(server.run(graph.prompt, client_id="memory"), number)["predicted_bytes"]
+    said = [event.data["text"] for event in events.of("text")]
+    assert re.match(r"cache [\d.]+ (GiB|MiB) at window 12, weights [\d.]+ MiB, a chunk .*: fits the", said[0])
+    assert f"{predicted / 2**20:.1f} MiB" in said[0]
+
+
+def test_free_memory_drops_the_cache_and_changes_no_result(server: Server) -> None:
+    """With unload_models alone the session lives on in the executor's cache, and rebuilds what it needs."""
+    forget_all(server)
+
+    def run(chunks: int) -> torch.Tensor:
+        graph = Graph()
+        tiny = Tiny.of(graph)
+        first = tiny.sampled(tiny.session(BLUE), 4)
+        number = probe(graph, first if chunks == 4 else tiny.sampled(first, chunks - 4))
+        outputs = server.run(graph.prompt)
+        cached.append(facts(outputs, number)["cache_bytes"])
+        return latents(outputs, number)
+
+    cached: list[int] = []
+    straight = run(7)
+    forget_all(server)
+    run(4)
+    assert cached[-1] > 0
+    forget_chunks(server)
+    server.free(unload_models=True, free_memory=False)
+    assert torch.equal(run(4), straight[:, :, :12])
+    assert cached[-1] == 0
+    assert torch.equal(run(7), straight)
+
+
+def test_the_cache_goes_with_the_sessions_last_user(server: Server) -> None:
+    forget_all(server)
+    graph = Graph()
+    tiny = Tiny.of(graph)
+    probe(graph, tiny.sampled(tiny.session(BLUE), 2))
+    server.run(graph.prompt)
+    live(server)  # another graph: the executor lets go of the first one's outputs
+    assert live(server) == {"alive": 0, "bytes": 0}
+
+
+def test_models_pushed_out_between_chunks_change_nothing(server: Server) -> None:
+    forget_all(server)
+    results = []
+    for pushed in (False, True):
+        forget_chunks(server)
+        graph = Graph()
+        base = unet(server, graph, "base.safetensors", models.wan())
+        made = session(graph, base)
+        for _ in range(4):
+            made = graph("SFSampleChunks", session=made, chunks=1)[0]
+            made = graph("ProbeUnload", session=made)[0] if pushed else made
+        number = probe(graph, made)
+        results.append(latents(server.run(graph.prompt), number))
+    assert torch.equal(*results)
+
+
+def test_running_out_of_memory_frees_the_cache_and_says_what_would_fit(server: Server) -> None:
+    """What was made is kept, and the same graph goes on from it."""
+    forget_all(server)
+    graph = Graph()
+    tiny = Tiny.of(graph)
+    model = graph("ProbeAttention", model=tiny.model, name="full", at=90, does="out of memory")[0]
+    made = tiny.sampled(tiny.session(BLUE, model=model), 5)
+    number = probe(graph, made)
+    with pytest.raises(PromptFailed) as failure:
+        server.run(graph.prompt)
+    assert "ran out of memory" in str(failure.value)
+    assert "2 chunks made so far are kept" in str(failure.value)
+    assert "A window of 11 latent frames would fit" in str(failure.value)
+    assert any(name.startswith("failed at chunk 2") for name in offered(server))
+    found = facts(server.run(graph.prompt), number)
+    assert found["chunks"] == 5
+
+
+def offered(server: Server) -> list[str]:
+    names: list[str] = server.object_info()["SFLoadSession"]["input"]["required"]["file"][1].get("options", [])
+    return names
