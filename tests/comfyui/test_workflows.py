@@ -1,0 +1,274 @@
+"""The shared workflows, on each real server: well-formed, complete, accepted, and those that need no download run."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import av
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from tools.comfyui.find import ROOT
+from tools.comfyui.server import PACK, Prompt, PromptRejected, Server
+from tools.comfyui.workflow import AFTER_GENERATE, ONLY_IN_THE_EDITOR, WIDGET_TYPES, to_prompt
+
+FOLDER = ROOT / "workflows"
+NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
+RUNNING = [name for name in NAMES if name.startswith("tiny_")]
+FOLDERS = {"SFLoadModel": "diffusion_models", "UNETLoader": "diffusion_models", "CLIPLoader": "text_encoders"}
+FOLDERS |= {"VAELoader": "vae", "LoraLoaderModelOnly": "loras"}  # every node that loads a model, and from where
+DOWNLOADABLE = (".safetensors", ".sft", ".ckpt", ".pth", ".pt")  # what the editor offers to download
+TITLE_HEIGHT = 30
+FPS = 16
+# frames of each video that is saved, by its name. The model makes 3 at a time.
+FRAMES = {
+    "tiny_text_to_video": [81],
+    "tiny_image_to_video": [66],  # the picture is the first chunk's
+    "tiny_extend_video": [24 + 66],
+    "tiny_prompt_timeline": [144],
+    "tiny_long_video": [960],
+    "tiny_fork_and_reroll": [84, 84],
+    "tiny_step_by_step": [72],
+}
+
+
+@cache
+def workflow(name: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text())
+    return content
+
+
+def nodes(name: str) -> Iterator[dict[str, Any]]:
+    yield from workflow(name)["nodes"]
+
+
+@pytest.fixture
+def info(server: Server) -> dict[str, Any]:
+    for path in (FOLDER / "input").iterdir():  # what the notes say to load
+        shutil.copy(path, server.base / "input")
+    return server.object_info()
+
+
+every = pytest.mark.parametrize("name", NAMES)
+
+
+def test_the_first_minutes_have_their_workflow() -> None:
+    assert len(NAMES) == 9
+    steps = [node["type"] for node in nodes("tiny_text_to_video") if node["type"] != "MarkdownNote"]
+    assert steps == ["SFLoadTiny", "CLIPTextEncode", "SFSession", "SFStreamVideo", "SaveVideo"]
+    assert sorted(RUNNING) == sorted(FRAMES)
+
+
+@every
+def test_the_editor_can_read_it(name: str) -> None:
+    content = workflow(name)
+    assert content["version"] == 0.4
+    assert content["extra"]["frontendVersion"]
+    ids = [node["id"] for node in nodes(name)]
+    assert len(set(ids)) == len(ids)
+    assert content["last_node_id"] == max(ids)
+    assert content["last_link_id"] == max(link[0] for link in content["links"])
+    for node in nodes(name):
+        assert {"id", "type", "pos", "size", "flags", "order", "mode", "properties", "widgets_values"} <= set(node)
+        assert node["mode"] == 0
+
+
+@every
+def test_links_are_known_at_both_ends(name: str) -> None:
+    by_id = {node["id"]: node for node in nodes(name)}
+    links = workflow(name)["links"]
+    for link, source, output, target, slot, kind in links:
+        assert link in by_id[source]["outputs"][output]["links"]
+        assert by_id[target]["inputs"][slot]["link"] == link
+        assert by_id[source]["outputs"][output]["type"] == by_id[target]["inputs"][slot]["type"] == kind
+    known = Counter(link[0] for link in links)
+    assert set(known.values()) == {1}
+    outgoing = Counter(link for node in nodes(name) for slot in node["outputs"] for link in slot["links"])
+    incoming = Counter(slot["link"] for node in nodes(name) for slot in node["inputs"] if slot["link"] is not None)
+    assert outgoing == incoming == known
+
+
+@every
+def test_every_node_says_where_it_comes_from(name: str) -> None:
+    for node in nodes(name):
+        properties = node["properties"]
+        assert properties["cnr_id"] == ("self-forcing" if node["type"].startswith("SF") else "comfy-core")
+        assert properties["ver"].count(".") == 2
+        assert properties["Node name for S&R"] == node["type"]
+
+
+@every
+def test_every_loader_says_where_its_model_is_had(name: str) -> None:
+    for node in nodes(name):
+        models = node["properties"].get("models", [])
+        assert bool(models) == (node["type"] in FOLDERS)
+        for model in models:
+            address = urlsplit(model["url"])
+            assert (address.scheme, address.netloc) == ("https", "huggingface.co")
+            assert "/resolve/main/" in address.path
+            assert not address.query
+            assert model["name"] == node["widgets_values"][0] == Path(address.path).name
+            assert model["name"].endswith(DOWNLOADABLE)
+            assert model["directory"] == FOLDERS[node["type"]]
+
+
+@every
+def test_a_note_explains_it_and_names_what_it_needs(name: str) -> None:
+    notes = [node["widgets_values"][0] for node in nodes(name) if node["type"] == "MarkdownNote"]
+    assert len(notes) == 1
+    assert notes[0].startswith("## ")
+    assert "**To try**" in notes[0]
+    for node in nodes(name):
+        for model in node["properties"].get("models", []):
+            row = next(line for line in notes[0].splitlines() if f"[{model['name']}]({model['url']})" in line)
+            assert "GB |" in row
+            assert f"| {model['directory']} |" in row
+        if node["type"] in ("LoadImage", "LoadVideo"):
+            assert (FOLDER / "input" / node["widgets_values"][0]).is_file()
+            assert f"`{node['widgets_values'][0]}`" in notes[0]
+
+
+@every
+def test_no_node_covers_another(name: str) -> None:
+    def box(node: dict[str, Any]) -> tuple[float, float, float, float]:
+        (x, y), (width, height) = node["pos"], node["size"]
+        return x, y - TITLE_HEIGHT, x + width, y + height
+
+    for one, other in itertools.combinations(nodes(name), 2):
+        a, b = box(one), box(other)
+        apart = a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
+        assert apart, (one["type"], other["type"])
+    by_id = {node["id"]: node for node in nodes(name)}
+    for _, source, _, target, _, _ in workflow(name)["links"]:  # left to right, or down within a column
+        assert by_id[source]["pos"][0] <= by_id[target]["pos"][0]
+
+
+@every
+def test_it_has_a_picture_for_the_template_browser(name: str) -> None:
+    with Image.open(FOLDER / f"{name}.jpg") as picture:
+        assert picture.format == "JPEG"
+        assert picture.width == picture.height >= 384
+        assert np.asarray(picture).std() > 5
+    assert (FOLDER / f"{name}.jpg").stat().st_size < 150_000
+
+
+def test_the_template_browser_lists_them_all(server: Server) -> None:
+    assert sorted(server.get("/api/workflow_templates")[PACK]) == NAMES
+
+
+@every
+def test_the_server_has_every_node(name: str, info: dict[str, Any]) -> None:
+    assert {node["type"] for node in nodes(name)} - ONLY_IN_THE_EDITOR <= set(info)
+
+
+@every
+def test_every_widget_has_its_value(name: str, info: dict[str, Any]) -> None:
+    for node in nodes(name):
+        if node["type"] in ONLY_IN_THE_EDITOR:
+            continue
+        expected = 0
+        values = list(node["widgets_values"])
+        for group in ("required", "optional"):
+            for widget, spec in info[node["type"]]["input"].get(group, {}).items():
+                if not (isinstance(spec[0], list) or spec[0] in WIDGET_TYPES):
+                    continue
+                expected += 1
+                options = spec[1] if len(spec) > 1 else {}
+                if options.get("control_after_generate"):
+                    assert values[expected] == "fixed", widget
+                    assert values[expected] in AFTER_GENERATE
+                    expected += 1
+                expected += any(options.get(upload) for upload in ("image_upload", "video_upload"))  # its button
+        # newer versions show Save Video's codec only below its format: one more value than /object_info's widgets
+        assert len(values) == expected + (node["type"] == "SaveVideo" and "codec" not in _inputs(info, "SaveVideo"))
+
+
+def _inputs(info: dict[str, Any], kind: str) -> dict[str, Any]:
+    groups: dict[str, dict[str, Any]] = info[kind]["input"]
+    return {name: spec for group in groups.values() for name, spec in group.items()}
+
+
+@every
+def test_the_server_accepts_it(name: str, server: Server, info: dict[str, Any]) -> None:
+    prompt = to_prompt(workflow(name), info)
+    _check_values(prompt, info)
+    if name in RUNNING:
+        return  # is run below
+    with pytest.raises(PromptRejected) as rejected:
+        server.submit(prompt)
+    missing = {str(node["id"]): node["widgets_values"][0] for node in nodes(name) if node["type"] in FOLDERS}
+    assert rejected.value.node_errors
+    for node, failed in rejected.value.node_errors.items():
+        for error in failed["errors"]:
+            assert error["type"] == "value_not_in_list"
+            assert missing[node] in error["details"]
+
+
+def _check_values(prompt: Prompt, info: dict[str, Any]) -> None:
+    """Of choices other than files, which an older server does not check for nodes of the newer kind."""
+    for node in prompt.values():
+        known = _inputs(info, node["class_type"])
+        for name, value in node["inputs"].items():
+            spec = known.get(name, [None])
+            choices = spec[0] if isinstance(spec[0], list) else spec[1].get("options", []) if spec[0] == "COMBO" else []
+            is_file = str(value).endswith((*DOWNLOADABLE, ".png", ".mp4"))
+            assert is_file or not choices or value in choices, (node["class_type"], name, value)
+
+
+@pytest.mark.parametrize("name", RUNNING)
+def test_what_needs_no_download_runs(name: str, server: Server, info: dict[str, Any]) -> None:
+    outputs = server.run(to_prompt(workflow(name), info), timeout=600)
+    saved = [str(node["id"]) for node in nodes(name) if node["type"] == "SaveVideo"]
+    videos = [path for node in saved for path in server.files({node: outputs[node]})]
+    assert [len(video) for video in map(decoded, videos)] == FRAMES[name]
+    for path in videos:
+        frames = decoded(path)
+        assert frames.shape[1:] == (64, 64, 3)
+        assert frames.std(axis=(1, 2)).max(axis=1).min() > 5, "a frame without a shape"
+        assert np.abs(np.diff(frames.astype(int), axis=0)).max() > 20, "nothing moves"
+    shown = [str(node["id"]) for node in nodes(name) if node["type"] in ("SFStreamVideo", "SFDecodeChunks")]
+    assert all(path.is_file() for node in shown for path in server.files({node: outputs[node]}))
+
+
+def test_a_timeline_changes_the_colours(server: Server, info: dict[str, Any]) -> None:
+    frames = decoded(_only_video(server, "tiny_prompt_timeline", info)).astype(int)
+    before, between, after = (frames[at].reshape(-1, 3) for at in (40, 90, 140))
+    assert before.mean() < 60 < 120 < between.mean(), "black, then white"
+    assert np.ptp(after, axis=1).max() > 60, "still a coloured shape"
+    shape = [pixels[np.ptp(pixels, axis=1).argmax()].argmax() for pixels in (before, between, after)]
+    assert shape == [0, 2, 1], "red, blue, green"
+
+
+def test_futures_share_their_past_and_differ_after_it(server: Server, info: dict[str, Any]) -> None:
+    outputs = server.run(to_prompt(workflow("tiny_fork_and_reroll"), info), timeout=300)
+    saved = {
+        str(node["id"]): outputs[str(node["id"])] for node in nodes("tiny_fork_and_reroll") if "Save" in node["type"]
+    }
+    one, other = (decoded(path).astype(int) for path in server.files(saved))
+    assert np.abs(one[:20] - other[:20]).max() < 24, "the past, but for the codec's rounding"
+    assert np.abs(one[24:] - other[24:]).max() > 60
+
+
+def _only_video(server: Server, name: str, info: dict[str, Any]) -> Path:
+    outputs = server.run(to_prompt(workflow(name), info), timeout=300)
+    node = next(str(node["id"]) for node in nodes(name) if node["type"] == "SaveVideo")
+    (path,) = server.files({node: outputs[node]})
+    return path
+
+
+def decoded(path: Path) -> NDArray[np.uint8]:
+    """[T, H, W, 3]. Also checks the frame rate."""
+    with av.open(str(path)) as video:
+        stream = video.streams.video[0]
+        assert stream.average_rate == FPS
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in video.decode(stream)])
