@@ -39,8 +39,11 @@ fi
 $pip --constraint constraints.txt --requirement requirements.txt
 case $stages in *" comfyui "*)
     $pip --constraint constraints.txt --requirement requirements-comfyui.txt
-    # ComfyUI does not start without these three, and each asks for a torch of its own choice: 5 GB of CUDA libraries
-    $pip --constraint constraints.txt --no-deps spandrel torchaudio torchvision
+    # ComfyUI does not start without torchvision and torchaudio. Both, and spandrel, ask for a torch of their own choice,
+    # which is 5 GB of CUDA libraries; and beside a CPU build of torch they may not import, which breaks transformers too.
+    # So they come alone and lie where only tools/comfyui/launch.py looks.
+    rm -rf .venv/comfyui
+    $pip --constraint constraints.txt --no-deps --target .venv/comfyui spandrel torchaudio torchvision
     ;;
 esac
 case $stages in *" browser "*)

@@ -90,7 +90,8 @@ def main() -> None:
     os.chdir(checkout)
     # ComfyUI has packages called `utils` and `app`: its folder comes first, and the folder of this file not at all
     here = str(Path(__file__).parent)
-    sys.path[:] = [checkout, *(entry for entry in sys.path if entry != here)]
+    # (tools/venv.sh puts what only ComfyUI may see into a folder of its own)
+    sys.path[:] = [checkout, *(entry for entry in sys.path if entry != here), str(Path(sys.prefix) / "comfyui")]
     sys.argv = ["main.py", *arguments]
     runpy.run_path("main.py", run_name="__main__")
 
