@@ -63,12 +63,18 @@ class Progress:
     def __init__(self, node: Any, total: int) -> None:
         self.node_id: str = str(node.hidden.unique_id)
         self.total = max(1, total)
+        self._value = 0
         self._bar = comfy.utils.ProgressBar(self.total, node_id=self.node_id)
 
     def at(self, value: int, picture: Image.Image | None = None) -> None:
         """Move the bar. Raises ComfyUI's interrupt if the user asked for it."""
+        self._value = min(value, self.total)
+        self.again(picture)
+
+    def again(self, picture: Image.Image | None) -> None:
+        """The bar where it is, with a picture."""
         preview = None if picture is None else ("JPEG", picture, None)
-        self._bar.update_absolute(min(value, self.total), self.total, preview)
+        self._bar.update_absolute(self._value, self.total, preview)
 
     def say(self, text: str) -> None:
         say(self.node_id, text)

@@ -35,7 +35,7 @@ class SFLoadModel(io.ComfyNode):
         return host.schema(
             node_id="SFLoadModel",
             display_name="Load Self Forcing Model",
-            description="Loads a causal few-step Wan 2.1 checkpoint as published (.pt, .safetensors), with its settings.",
+            description="Loads a causal few-step Wan 2.1 checkpoint as published, with its settings.",
             search_aliases=["self forcing", "causal wan", "autoregressive video", "streaming video", "longlive"],
             inputs=[
                 io.Combo.Input(

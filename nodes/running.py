@@ -40,7 +40,8 @@ class Run:
         self.timings: list[ChunkTiming] = []
         self.commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self._wan = hosted(session.core)
-        self._beside, self._chunks, self._done, self._frames = beside, chunks, 0, 0
+        self._beside, self._chunks = beside, chunks
+        self._made, self._finished, self._frames = 0, 0, 0  # chunks sampled, chunks handed out, frames of these
         self._steps = len(session.core.config.denoising_steps)
         self._bar = host.Progress(node, max(1, chunks) * self._steps)
         self._started = time.perf_counter()
@@ -65,11 +66,11 @@ class Run:
                 progress(stage, index, count)
             marks.setdefault(stage, time.perf_counter())
             if stage == "step":
-                self._bar.at(self._position + index)
+                self._bar.at(self._position(index))
             else:
                 host.check_interrupt()
             if stage == "rebuild":
-                self._bar.say(f"{self._ordinal}: filling the cache, pass {index + 1} of {count}")
+                self._bar.say(f"{self._ordinal(self._made + 1)}: filling the cache, pass {index + 1} of {count}")
 
         try:
             longer, latents = journal.next_chunk(session, report)
@@ -79,26 +80,25 @@ class Run:
         end = time.perf_counter()
         sampling = marks.get("step", end)
         self.newest = longer
+        self._made += 1
         self.timings.append(ChunkTiming(session.chunks, sampling - start, end - sampling, 0.0, longer.how))
         return longer, latents
 
-    @property
-    def _position(self) -> int:
-        return (self._done if self._chunks else 0) * self._steps
+    def _position(self, step: int) -> int:
+        """Of the bar; without a known end it runs once for each chunk."""
+        return self._made * self._steps + step if self._chunks else step
 
-    @property
-    def _ordinal(self) -> str:
-        return f"chunk {self._done + 1}/{self._chunks}" if self._chunks else f"chunk {self._done + 1}"
+    def _ordinal(self, chunk: int) -> str:
+        return f"chunk {chunk}/{self._chunks}" if self._chunks else f"chunk {chunk}"
 
     def finished_chunk(self, frames: int, picture: Image.Image | None = None) -> None:
         """A chunk of ``frames`` frames of video is out."""
         self._frames += frames
         seconds = max(1e-6, time.perf_counter() - self._started)
         cache = host.gib(self._wan.live.caches.nbytes)
-        text = f"{self._ordinal} · {self._frames / seconds:.1f} fps · {cache} cache"
-        self._done += 1
-        self._bar.at(self._position, picture)
-        self._bar.say(text)
+        self._finished += 1
+        self._bar.again(picture)
+        self._bar.say(f"{self._ordinal(self._finished)} · {self._frames / seconds:.1f} fps · {cache} cache")
 
     @property
     def stopped(self) -> bool:

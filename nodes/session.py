@@ -279,7 +279,7 @@ class SFRewind(io.ComfyNode):
         return host.schema(
             node_id="SFRewind",
             display_name="Rewind",
-            description="Takes the newest chunks back, to go on from there another way: with another seed, another prompt.",
+            description="Takes the newest chunks back, to go on from there with another seed or prompt.",
             search_aliases=["re-roll", "undo chunk", "fork session"],
             inputs=[
                 SessionWire.Input("session", tooltip="The session so far; other nodes that use it keep all of it."),
@@ -306,7 +306,8 @@ class SFRewind(io.ComfyNode):
         core = session.core
         if chunks > core.chunks:
             raise ValueError(
-                f"cannot take back {chunks} chunks: this session has {core.chunks} sampled ones. Lower 'chunks' on Rewind"
+                f"cannot take back {chunks} chunks: this session has {core.chunks} sampled ones. "
+                "Lower 'chunks' on Rewind"
             )
         core = core.rewind(chunks)
         return io.NodeOutput(session.edited(core if new_seed < 0 else core.with_seed(new_seed)))

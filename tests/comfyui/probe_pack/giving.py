@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+import comfy.model_patcher
+import comfy.sd
 import torch
 from comfy_api.latest import io
 from torch import Tensor
@@ -21,7 +23,7 @@ class ProbeConditioning(io.ComfyNode):
                 io.Int.Input("seed", default=0),
                 io.Int.Input("rows", default=512, max=4096),
                 io.Int.Input("width", default=4096, max=8192),
-                io.Float.Input("scale", default=0.2, min=-1e9, max=1e9),
+                io.Float.Input("scale", default=0.2, max=1e38),
                 io.Int.Input("prompts", default=1),
             ],
             outputs=[io.Conditioning.Output()],
@@ -90,4 +92,48 @@ class ProbeFrames(io.ComfyNode):
         return io.NodeOutput(torch.stack(waves, dim=-1))
 
 
-NODES: list[type[io.ComfyNode]] = [ProbeConditioning, ProbeCoreNoise, ProbeFrames]
+class ProbeOtherModel(io.ComfyNode):
+    """A MODEL of another family, as far as anybody looks before sampling with it."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(node_id="ProbeOtherModel", inputs=[], outputs=[io.Model.Output()])
+
+    @classmethod
+    def execute(cls) -> io.NodeOutput:
+        class SD15(torch.nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.diffusion_model = torch.nn.Linear(2, 2)
+
+        return io.NodeOutput(comfy.model_patcher.ModelPatcher(SD15(), torch.device("cpu"), torch.device("cpu")))
+
+
+class ProbeOtherVAE(io.ComfyNode):
+    """A VAE with the names of Wan 2.2's weights."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ProbeOtherVAE",
+            inputs=[io.Combo.Input("family", options=["wan 2.2"])],
+            outputs=[io.Vae.Output()],
+        )
+
+    @classmethod
+    def execute(cls, family: str) -> io.NodeOutput:
+        import comfy.ldm.wan.vae2_2 as wan22
+
+        vae = comfy.sd.VAE.__new__(comfy.sd.VAE)
+        vae.first_stage_model = wan22.WanVAE(dim=8, dec_dim=8, z_dim=48, dim_mult=[1, 2, 4, 4], num_res_blocks=1)
+        vae.device, vae.vae_dtype = torch.device("cpu"), torch.float32
+        return io.NodeOutput(vae)
+
+
+NODES: list[type[io.ComfyNode]] = [
+    ProbeConditioning,
+    ProbeCoreNoise,
+    ProbeFrames,
+    ProbeOtherModel,
+    ProbeOtherVAE,
+]

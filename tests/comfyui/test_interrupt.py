@@ -1,0 +1,123 @@
+"""Interrupt stops at once; what was made is there: a session to go on with, a file that plays, a node that says so."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import av
+import pytest
+import torch
+
+from tests.comfyui.graphs import BLUE, Graph, Tiny, forget_all, latents, probe, temp_videos
+from tests.comfyui.test_memory import offered
+from tools.comfyui.server import PromptInterrupted, Server
+
+FRAMES_A_CHUNK = 3  # of the tiny model
+
+
+def streaming(at: int, seconds: float = 3.0, does: str = "interrupt") -> tuple[Graph, str, str]:
+    """(a graph that interrupts itself at an attention, number of its stream, of the probe behind it)."""
+    graph = Graph()
+    tiny = Tiny.of(graph)
+    model = graph("ProbeAttention", model=tiny.model, name="stop", at=at, does=does)[0]
+    stream = graph("SFStreamVideo", session=tiny.session(BLUE, model=model), vae=tiny.vae, seconds=seconds, fps=16.0)
+    graph(
+        "SaveVideo",
+        video=stream[0],
+        filename_prefix="video/whole",
+        format="auto",
+        codec="auto",
+        **{"format.codec": "auto"},
+    )
+    return graph, stream.number, probe(graph, stream[1])
+
+
+def played(path: Any) -> int:
+    with av.open(str(path)) as container:
+        return sum(1 for _ in container.decode(video=0))
+
+
+@pytest.mark.parametrize("at", [50, 131, 200])
+def test_what_was_made_before_an_interrupt_is_kept(server: Server, at: int) -> None:
+    forget_all(server)
+    graph, stream, number = streaming(at)
+    with server.events("interrupt") as events:
+        with pytest.raises(PromptInterrupted):
+            server.run(graph.prompt, client_id="interrupt")
+        shown = [event.data for event in events.of("executed") if event.data["node"] == stream]
+    name = next(name for name in reversed(sorted(offered(server))) if name.startswith("interrupted at chunk"))
+    chunks = int(name.split()[3])
+    assert chunks >= 1
+    video = temp_videos(server)[-1]
+    assert shown[0]["output"]["images"][0]["filename"] == video.name
+    assert (chunks - 1) * FRAMES_A_CHUNK <= played(video) <= chunks * FRAMES_A_CHUNK
+
+    straight = streaming(0, does="nothing")
+    whole = latents(server.run(straight[0].prompt), straight[2])
+    graph = Graph()
+    tiny = Tiny.of(graph)
+    loaded = graph("SFLoadSession", model=tiny.model, file=name, allow_other_model=False)[0]
+    number = probe(graph, tiny.sampled(loaded, 2))
+    again = latents(server.run(graph.prompt), number)
+    assert torch.equal(again, whole[:, :, : again.shape[2]])
+
+
+def test_no_operation_follows_an_interrupt(server: Server) -> None:
+    """The attention that the interrupt fell on is the last: none in the same forward comes after it."""
+    forget_all(server)
+    graph = Graph()
+    tiny = Tiny.of(graph)
+    model = graph("ProbeAttention", model=tiny.model, name="last", at=75, does="interrupt")[0]
+    probe(graph, tiny.sampled(tiny.session(BLUE, model=model), 9))
+    with pytest.raises(PromptInterrupted):
+        server.run(graph.prompt)
+    graph = Graph()
+    number = graph("ProbeCalls", name="last").number
+    assert server.run(graph.prompt)[number]["calls"] == [75]
+
+
+@pytest.mark.parametrize("kind", ["SFStreamVideo", "SFSampleChunks"])
+def test_the_cancel_button_stops_an_endless_run(server: Server, kind: str) -> None:
+    forget_all(server)
+    graph = Graph()
+    tiny = Tiny.of(graph)
+    session = tiny.session(BLUE, seed=int(time.time()))
+    if kind == "SFStreamVideo":
+        node = graph(kind, session=session, vae=tiny.vae, seconds=0.0, fps=16.0)
+        probe(graph, node[1])
+    else:
+        node = graph(kind, session=session, chunks=100_000)
+        probe(graph, node[0])
+    with server.events("cancel") as events:
+        prompt_id = server.submit(graph.prompt, client_id="cancel")
+        events.wait_for(lambda event: event.kind == "text" and "chunk 3" in event.data["text"])
+        server.interrupt()
+        begun = time.monotonic()
+        with pytest.raises(PromptInterrupted):
+            server.wait(prompt_id)
+        assert time.monotonic() - begun < 5  # not a speed: an endless run would never end
+
+
+def test_a_run_stops_after_the_chunk_at_work_and_ends_well(server: Server) -> None:
+    """The route behind the node's button: the video is whole, what comes after the node runs."""
+    forget_all(server)
+    graph = Graph()
+    tiny = Tiny.of(graph)
+    session = tiny.session(BLUE, seed=int(time.time()))
+    stream = graph("SFStreamVideo", session=session, vae=tiny.vae, seconds=0.0, fps=16.0)
+    number = probe(graph, stream[1])
+    with server.events("stop") as events:
+        prompt_id = server.submit(graph.prompt, client_id="stop")
+        events.wait_for(lambda event: event.kind == "text" and "chunk 3" in event.data["text"])
+        server.post("/self_forcing/stop", {"node_id": stream.number})
+        outputs = server.wait(prompt_id)["outputs"]
+    frames = latents(outputs, number).shape[2]
+    assert frames >= 3 * FRAMES_A_CHUNK
+    assert played(temp_videos(server)[-1]) == frames
+
+
+@pytest.mark.parametrize("body", [None, [], {}, {"node_id": None}, {"node_id": {"a": 1}}, {"node_id": "no such node"}])
+def test_the_stop_route_refuses_what_makes_no_sense(server: Server, body: Any) -> None:
+    with pytest.raises(Exception, match=r"40[04]"):
+        server.post("/self_forcing/stop", body)

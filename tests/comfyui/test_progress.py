@@ -1,0 +1,112 @@
+"""Progress by chunk and step, a line of text, a picture a chunk, and previews at the end; and the right frames."""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.comfyui.graphs import BLUE, Graph, Tiny, forget_all, probe, temp_videos, tensor
+from tools.comfyui.server import Server
+
+SAVE = {"format": "auto", "codec": "auto", "format.codec": "auto"}
+
+
+def test_a_stream_says_how_far_it_is(server: Server) -> None:
+    forget_all(server)
+    graph = Graph()
+    tiny = Tiny.of(graph)
+    stream = graph("SFStreamVideo", session=tiny.session(BLUE, seed=3), vae=tiny.vae, seconds=1.5, fps=16.0)
+    probe(graph, stream[1])
+    with server.events("progress") as events:
+        outputs = server.run(graph.prompt, client_id="progress")
+    said = [event.data["text"] for event in events.of("text") if "fps" in event.data["text"]]
+    assert len(said) == 8
+    for chunk, text in enumerate(said, 1):
+        assert re.fullmatch(rf"chunk {chunk}/8 · [\d.]+ fps · [\d.]+ (GiB|MiB) cache", text)
+    bar = [e.data["value"] for e in events.of("progress") if e.data["node"] == stream.number]
+    assert bar == sorted(bar)
+    assert {e.data["max"] for e in events.of("progress") if e.data["node"] == stream.number} == {8 * 4}
+    assert len(set(bar)) >= 8  # newer versions leave out what follows too soon
+    pictures = [Image.open(io.BytesIO(event.image)) for event in events.of("preview") if event.image]
+    assert len(pictures) >= 8
+    assert all(picture.size == (64, 64) for picture in pictures)
+    assert outputs[stream.number]["animated"] == [True]
+
+
+def test_sampling_says_how_far_it_is(server: Server) -> None:
+    forget_all(server)
+    graph = Graph()
+    tiny = Tiny.of(graph)
+    probe(graph, tiny.sampled(tiny.session(BLUE, seed=4), 3))
+    with server.events("progress") as events:
+        server.run(graph.prompt, client_id="progress")
+    said = [event.data["text"] for event in events.of("text") if "fps" in event.data["text"]]
+    assert [text.split(" · ")[0] for text in said] == ["chunk 1/3", "chunk 2/3", "chunk 3/3"]
+
+
+@pytest.mark.parametrize("fps", [16.0, 24.0, 12.5])
+def test_a_video_has_all_frames_at_its_rate(server: Server, fps: float) -> None:
+    """As core's node saves it, with the workflow inside; decoding the session gives the same pictures."""
+    forget_all(server)
+    graph = Graph()
+    tiny = Tiny.of(graph)
+    stream = graph("SFStreamVideo", session=tiny.session(BLUE), vae=tiny.vae, seconds=1.0, fps=fps)
+    saved = graph("SaveVideo", video=stream[0], filename_prefix="video/rate", **SAVE).number
+    sampled = tiny.sampled(tiny.session(BLUE), 9)
+    frames = graph("ProbeTensor", image=graph("SFDecodeChunks", session=sampled, vae=tiny.vae, fps=fps)[0]).number
+    outputs = server.run(graph.prompt)
+    (path,) = [file for file in server.files({saved: outputs[saved]}) if file.suffix == ".mp4"]
+    with av.open(str(path)) as container:
+        assert float(container.streams.video[0].average_rate or 0) == fps
+        assert "prompt" in container.metadata
+        pictures = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    chunks = -(-round(fps) // 3)
+    assert len(pictures) == 3 * chunks
+    shown = torch.from_numpy(np.stack(pictures)).float() / 255
+    decoded = tensor(outputs, frames)
+    count = min(len(shown), len(decoded))
+    assert (shown[:count] - decoded[:count]).abs().mean() < 0.02
+
+
+def test_sound_is_put_to_a_stream_by_core_nodes(server: Server) -> None:
+    graph = Graph()
+    tiny = Tiny.of(graph)
+    stream = graph("SFStreamVideo", session=tiny.session(BLUE), vae=tiny.vae, seconds=1.0, fps=16.0)
+    parts = graph("GetVideoComponents", video=stream[0])
+    sound = graph("EmptyAudio", duration=1.0, sample_rate=44100, channels=2)[0]
+    video = graph("CreateVideo", images=parts[0], fps=parts[2], audio=sound)[0]
+    saved = graph("SaveVideo", video=video, filename_prefix="video/sound", **SAVE).number
+    (path,) = server.files({saved: server.run(graph.prompt)[saved]})
+    with av.open(str(path)) as container:
+        assert container.streams.audio
+        assert container.streams.video[0].frames == 18
+
+
+def test_a_continued_stream_holds_only_what_is_new(server: Server) -> None:
+    """Two streams in a row: their videos together are that of one go."""
+    forget_all(server)
+
+    def stream(graph: Graph, tiny: Tiny, session: Any, seconds: float) -> Any:
+        return graph("SFStreamVideo", session=session, vae=tiny.vae, seconds=seconds, fps=16.0)
+
+    graph = Graph()
+    tiny = Tiny.of(graph)
+    first = stream(graph, tiny, tiny.session(BLUE), 0.9)
+    second = stream(graph, tiny, first[1], 0.9)
+    whole = stream(graph, tiny, tiny.session(BLUE), 1.85)
+    numbers: list[str] = []
+    for node in (first, second, whole):
+        images = graph("GetVideoComponents", video=node[0])[0]
+        numbers.append(graph("ProbeTensor", image=images, name=f"video {len(numbers)}").number)
+    outputs = server.run(graph.prompt)
+    one, two, both = (tensor(outputs, number) for number in numbers)
+    assert (len(one), len(two), len(both)) == (15, 15, 30)
+    assert (torch.cat([one, two]) - both).abs().mean() < 0.02
+    assert len(temp_videos(server)) >= 3
