@@ -64,6 +64,7 @@ def main() -> int:
                 raise ServerFailed("ComfyUI could not import the pack:\n" + "\n".join(failed.values()))
             make_video(server, workflow, video)
             print(f"video:  {video}")
+            server.free()  # else the editor's run comes from the cache, and the nodes show nothing of what they do
             try:
                 picture_of_canvas(server, workflow, args.workflow.stem, canvas)
                 print(f"canvas: {canvas}")
