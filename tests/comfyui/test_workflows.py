@@ -33,7 +33,7 @@ FPS = 16
 # frames of each video that is saved, by its name. The model makes 3 at a time.
 FRAMES = {
     "tiny_text_to_video": [81],
-    "tiny_image_to_video": [66],  # the picture is the first chunk's
+    "tiny_image_to_video": [1 + 66],
     "tiny_extend_video": [24 + 66],
     "tiny_prompt_timeline": [144],
     "tiny_long_video": [960],
