@@ -10,7 +10,9 @@ import torch
 from comfy_api.v0_0_2 import InputImpl, io
 from torch import Tensor
 
+from ..sf_core.describe import events_in
 from ..sf_core.session import Session
+from ..sf_core.session_file import record_of
 from ..sf_core.stream import Decoder, stream
 from ..sf_core.video import VideoWriter
 from . import host
@@ -141,7 +143,8 @@ class SFStreamVideo(io.ComfyNode):
                 io.Video.Output(tooltip="What the session had that was not decoded yet, and all that is new."),
                 SessionWire.Output(display_name="session", tooltip="The longer session, decoded up to its end."),
             ],
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.unique_id, io.Hidden.prompt, io.Hidden.extra_pnginfo],
+            is_output_node=True,
         )
 
     @classmethod
@@ -161,7 +164,7 @@ class SFStreamVideo(io.ComfyNode):
             return run.boundary(now if timeline is None else _steered(now, timeline, ours.temporal_factor, fps))
 
         try:
-            with kept_if_broken(run), VideoWriter(path, fps) as writer:
+            with kept_if_broken(run), VideoWriter(path, fps, record=_graph_of(cls)) as writer:
                 run.boundary(core)
                 for _, frames in _decode_rest(session, ours, vae):
                     writer.write(frames[0])
@@ -183,6 +186,7 @@ class SFStreamVideo(io.ComfyNode):
                     timings.append(replace(run.timings[len(timings)], decode=event.timings["decode"]))
                     run.finished_chunk(event.frames.shape[1], host.picture(event.frames[0, -1]))
                 _keep_decoder(core, core.frames, decoder.inner, vae)
+                writer.record["self_forcing"] = _record(core)
         except BaseException:
             if path.exists():
                 host.show_video(run.node_id, path)
@@ -190,6 +194,23 @@ class SFStreamVideo(io.ComfyNode):
         video = InputImpl.VideoFromFile(str(path))
         longer = session.grown(core, tuple(timings), decoded=core.frames)
         return io.NodeOutput(video, longer, ui=host.video_preview(path))
+
+
+def _graph_of(node: Any) -> dict[str, Any]:
+    """What ComfyUI's editor looks for in a video that is dropped on it."""
+    return {**(node.hidden.extra_pnginfo or {}), **({"prompt": node.hidden.prompt} if node.hidden.prompt else {})}
+
+
+def _record(session: Session) -> dict[str, Any]:
+    """How the whole video was made; walks through all of it."""
+    record, _ = record_of(session)
+    return {
+        "chunks": session.chunks,
+        "seeds": record["seeds"],
+        "timeline": events_in(record["blocks"]),
+        "model": record["model"],
+        "session": _lineage_at(session, session.frames).hex(),
+    }
 
 
 def _steered(session: Session, timeline: Timeline, temporal_factor: int, fps: float) -> Session:

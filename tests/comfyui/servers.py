@@ -52,7 +52,10 @@ def get(role: str) -> Server:
             pytest.fail(f"no real ComfyUI at all: {_missing}", pytrace=False)
         pytest.skip(f"real server {VERSIONS[role]}: not run: {_missing[role]}")
     base = Path(_folders.enter_context(tempfile.TemporaryDirectory(prefix=f"comfyui-{checkout.version}-")))
-    server = Server(checkout, base, packs={PACK: find.ROOT, "probe_pack": PROBES}, threads=1)
+    packs = {PACK: find.ROOT, "probe_pack": PROBES}
+    with contextlib.suppress(find.Unavailable):  # said by the test that needs it
+        packs["ComfyUI-GGUF"] = find.gguf_loader()
+    server = Server(checkout, base, packs=packs, threads=1)
     _started[role] = server.start()
     return server
 

@@ -238,7 +238,7 @@ def test_nan_in_latents_names_the_chunk_and_keeps_the_others(server: Server) -> 
     graph = Graph()
     tiny = Tiny.of(graph)
     number = probe(graph, tiny.sampled(start(graph, tiny), 2))
-    assert facts(server.run(graph.prompt), number)["how"].startswith("kept")
+    assert facts(server.run(graph.prompt), number)["how"].split(":")[0] in ("kept", "same")  # not made again
 
 
 def test_a_session_of_another_model_is_refused_unless_allowed(server: Server) -> None:

@@ -78,6 +78,15 @@ def latest() -> Checkout:
     return Checkout.at(at_home)
 
 
+def gguf_loader() -> Path:
+    """A checkout of the pack that loads GGUF files (city96/ComfyUI-GGUF). Nobody fetches it."""
+    given = os.environ.get("COMFYUI_GGUF_PATH")
+    path = Path(given).expanduser() if given else Path.home() / "ComfyUI-GGUF"
+    if not (path / "loader.py").is_file():
+        raise Unavailable("no ComfyUI-GGUF: set COMFYUI_GGUF_PATH to a checkout of it")
+    return path
+
+
 def versions() -> dict[str, str]:
     """The versions to test, by role, without fetching anything. One checkout in both roles is tested once."""
     found = {"primary": PRIMARY, "latest": LATEST}

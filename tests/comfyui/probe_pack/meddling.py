@@ -7,6 +7,7 @@ from typing import Any
 
 import comfy.model_management as mm
 import torch
+from comfy.patcher_extension import CallbacksMP
 from comfy_api.latest import io
 
 calls: dict[str, int] = {}
@@ -114,4 +115,51 @@ class ProbeUnload(io.ComfyNode):
         return io.NodeOutput(session)
 
 
-NODES: list[type[io.ComfyNode]] = [ProbeAttention, ProbeCalls, ProbePoison, ProbeUnload]
+_is_device_cpu, _vram_state = mm.is_device_cpu, mm.vram_state
+offloaded: list[int] = []  # patches that were left to the modules, each time a model was loaded
+
+
+class ProbeNoVram(io.ComfyNode):
+    """From here on ComfyUI treats the device as one without any memory to spare: weights stay outside."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        inputs: list[Any] = [io.Model.Input("model"), io.Boolean.Input("on", default=True)]
+        return io.Schema(node_id="ProbeNoVram", inputs=inputs, outputs=[io.Model.Output()])
+
+    @classmethod
+    def execute(cls, model: Any, on: bool) -> io.NodeOutput:
+        mm.is_device_cpu = (lambda device: False) if on else _is_device_cpu
+        mm.vram_state = mm.VRAMState.NO_VRAM if on else _vram_state
+        clone = model.clone()
+        offloaded.clear()
+        note = lambda patcher, *_: offloaded.append(patcher.lowvram_patch_counter())  # noqa: E731
+        clone.add_callback_with_key(CallbacksMP.ON_LOAD, "probe", note)
+        return io.NodeOutput(clone)
+
+
+class ProbeOffloaded(io.ComfyNode):
+    """How many patches were left to the modules at the last load; the device has its memory again."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(node_id="ProbeOffloaded", inputs=[], outputs=[], is_output_node=True)
+
+    @classmethod
+    def fingerprint_inputs(cls, **inputs: Any) -> float:
+        return float("nan")
+
+    @classmethod
+    def execute(cls) -> io.NodeOutput:
+        mm.is_device_cpu, mm.vram_state = _is_device_cpu, _vram_state
+        return io.NodeOutput(ui={"offloaded": [offloaded[-1] if offloaded else -1]})
+
+
+NODES: list[type[io.ComfyNode]] = [
+    ProbeAttention,
+    ProbeCalls,
+    ProbePoison,
+    ProbeUnload,
+    ProbeNoVram,
+    ProbeOffloaded,
+]

@@ -1,0 +1,138 @@
+"""What a user does with sessions in graphs: begin with pictures, change prompts over time, save, load, go on."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import av
+import pytest
+import torch
+
+from tests.comfyui import models
+from tests.comfyui.graphs import BLUE, RED, Graph, Out, Tiny, facts, forget_all, latents, probe, tensor
+from tests.comfyui.test_model import sampled, unet
+from tests.comfyui.test_progress import SAVE
+from tools.comfyui.server import Server
+
+
+def test_a_video_begins_with_its_picture(server: Server) -> None:
+    """Image-to-video: the picture is the first frame, scaled and cut to the session's size."""
+    forget_all(server)
+    graph = Graph()
+    tiny = Tiny.of(graph)
+    image = graph("ProbeFrames", frames=1, width=160, height=96)[0]
+    begun = graph("SFStartFromImages", session=tiny.session(), image=image, vae=tiny.vae)[0]
+    made = graph("SFStreamVideo", session=begun, vae=tiny.vae, seconds=1.0, fps=16.0)
+    number = probe(graph, made[1])
+    shown = graph("ProbeTensor", image=graph("GetVideoComponents", video=made[0])[0], name="shown").number
+    alone = graph("SFDecodeChunks", session=begun, vae=tiny.vae, fps=16.0)[0]
+    first = graph("ProbeTensor", image=alone, name="first").number
+    outputs = server.run(graph.prompt)
+    found = facts(outputs, number)
+    assert (found["chunks"], found["decoded"]) == (6, 19)
+    frames = tensor(outputs, shown)
+    assert frames.shape == (19, 64, 64, 3)
+    assert (frames[0] - tensor(outputs, first)[0]).abs().mean() < 0.02
+
+
+@pytest.mark.parametrize(("frames", "used"), [(3, 3), (8, 6), (21, 21)])
+def test_a_clip_is_extended_from_as_much_of_its_end_as_fits(server: Server, frames: int, used: int) -> None:
+    forget_all(server)
+    graph = Graph()
+    tiny = Tiny.of(graph)
+    clip = graph("ProbeFrames", frames=frames, width=64, height=64)[0]
+    begun = graph("SFStartFromImages", session=tiny.session(), image=clip, vae=tiny.vae)[0]
+    numbers = probe(graph, begun, "begun"), probe(graph, tiny.sampled(begun, 2), "longer")
+    end = graph("VAEEncode", pixels=clip, vae=tiny.vae)[0]
+    encoded = graph("ProbeTensor", latent=end).number
+    outputs = server.run(graph.prompt)
+    context = latents(outputs, numbers[0])
+    assert torch.equal(context, tensor(outputs, encoded)[:, :, -used:])
+    assert torch.equal(latents(outputs, numbers[1])[:, :, :used], context)
+    assert facts(outputs, numbers[1])["chunks"] == 2
+
+
+def timed(graph: Graph, tiny: Tiny, rows: str, recache: bool = False, seconds: float = 2.0) -> Out:
+    timeline = graph("SFPromptTimeline", rows=rows, clip=tiny.clip, recache=recache)[0]
+    inputs = {"vae": tiny.vae, "seconds": seconds, "fps": 16.0, "timeline": timeline}
+    return graph("SFStreamVideo", session=tiny.session(RED), **inputs)[1]
+
+
+@pytest.mark.parametrize("recache", [False, True])
+def test_a_timeline_is_switching_prompts_by_hand(server: Server, recache: bool) -> None:
+    """A prompt holds from the first chunk that begins at its second or after it: here the sixth (frame 15 of 16)."""
+    forget_all(server)
+    graph = Graph()
+    tiny = Tiny.of(graph)
+    number = probe(graph, timed(graph, tiny, f"# a comment\n\n0: {RED}\n0.9: {BLUE}\n", recache), "timeline")
+    first = tiny.sampled(tiny.session(RED), 5)
+    switched = graph("SFSwitchPrompt", session=first, positive=tiny.text(BLUE), recache=recache)[0]
+    by_hand = probe(graph, tiny.sampled(switched, 6), "by hand")
+    outputs = server.run(graph.prompt)
+    assert torch.equal(latents(outputs, number), latents(outputs, by_hand))
+
+
+def test_a_timeline_without_a_first_row_begins_with_the_sessions_prompt(server: Server) -> None:
+    graph = Graph()
+    tiny = Tiny.of(graph)
+    numbers = [
+        probe(graph, timed(graph, tiny, rows), name)
+        for name, rows in (("implied", f"0.9: {BLUE}"), ("said", f"0: {RED}\n0.9: {BLUE}"))
+    ]
+    outputs = server.run(graph.prompt)
+    assert torch.equal(*(latents(outputs, number) for number in numbers))
+
+
+def test_a_saved_session_goes_on_as_if_it_had_never_stopped(server: Server) -> None:
+    """Also after the server was started anew; Load Session lists it."""
+    forget_all(server)
+    graph = Graph()
+    tiny = Tiny.of(graph)
+    five = tiny.sampled(tiny.session(BLUE), 5)
+    saved = graph("SFSaveSession", session=five, filename_prefix="sessions/kept").number
+    whole = probe(graph, tiny.sampled(five, 3))
+    outputs = server.run(graph.prompt)
+    want, name = latents(outputs, whole), outputs[saved]["text"][0].split(":")[0]
+    server.restart()
+    assert name in server.object_info()["SFLoadSession"]["input"]["required"]["file"][1]["options"]
+    graph = Graph()
+    tiny = Tiny.of(graph)
+    loaded = graph("SFLoadSession", model=tiny.model, file=name, allow_other_model=False)[0]
+    number = probe(graph, tiny.sampled(loaded, 3))
+    assert torch.equal(latents(server.run(graph.prompt), number), want)
+
+
+def test_a_video_says_how_it_was_made(server: Server) -> None:
+    """Workflow and prompt for the editor, and the pack's own record, through core's Save Video."""
+    graph = Graph()
+    tiny = Tiny.of(graph)
+    stream = graph("SFStreamVideo", session=tiny.session(RED, seed=77), vae=tiny.vae, seconds=1.0, fps=16.0)
+    saved = graph("SaveVideo", video=stream[0], filename_prefix="video/record", **SAVE).number
+    workflow = {"nodes": [], "links": [], "version": 0.4}
+    prompt_id = server.submit(graph.prompt, extra_data={"extra_pnginfo": {"workflow": workflow}})
+    outputs = server.wait(prompt_id)["outputs"]
+    for path in server.files({number: outputs[number] for number in (saved, stream.number)}):
+        with av.open(str(path)) as container:
+            metadata: dict[str, Any] = {k: json.loads(v) for k, v in container.metadata.items() if v[:1] in "{["}
+        assert metadata["workflow"] == workflow
+        assert metadata["prompt"] == graph.prompt
+        assert metadata["self_forcing"]["seeds"] == [77]
+        assert metadata["self_forcing"]["chunks"] == 6
+
+
+def test_weights_that_stay_out_of_the_device_give_the_same_video(server: Server) -> None:
+    """As on a card that is too small: every weight, and the LoRA on it, is brought in when its module is called."""
+    models.put(server, "loras", "lora.safetensors", models.lora()[0])
+    results = []
+    for offloaded in (False, True):
+        forget_all(server)
+        graph = Graph()
+        base = unet(server, graph, "base.safetensors", models.wan())
+        lora = {"lora_name": "lora.safetensors", "strength_model": models.STRENGTH}
+        model = graph("LoraLoaderModelOnly", model=base, **lora)[0]
+        results.append(sampled(server, graph, graph("ProbeNoVram", model=model, on=offloaded)[0]))
+    assert (results[0] - results[1]).abs().max() <= 1e-5
+    graph = Graph()
+    number = graph("ProbeOffloaded").number
+    assert server.run(graph.prompt)[number]["offloaded"][0] > 0
