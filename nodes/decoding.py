@@ -17,6 +17,7 @@ from ..sf_core.stream import Decoder, stream
 from ..sf_core.video import VideoWriter
 from . import host
 from .hosted_vae import AnyVAE, check_fits, decode_bytes, hosted, open_vae
+from .live import LiveView, video_on_node
 from .running import Run, kept_if_broken
 from .values import ChunkTiming, GraphSession, SessionWire, Timeline, TimelineWire
 
@@ -64,14 +65,16 @@ class SFDecodeChunks(io.ComfyNode):
             )
         host.make_room(decode_bytes(ours, core), core.model.device)
         progress = host.Progress(cls, core.frames - session.decoded)
+        view = LiveView(progress.node_id, fps)
         path, parts = host.new_temp_file("chunks", ".mp4"), []
         with VideoWriter(path, fps) as writer:
             for end, frames in _decode_rest(session, ours, vae):
                 parts.append(host.intermediate(frames[0]))
                 writer.write(frames[0])
-                progress.at(end - session.decoded, host.picture(frames[0, -1]))
+                view.show(frames[0], writer.frames - frames.shape[1])
+                progress.at(end - session.decoded)
         decoded = replace(session, decoded=core.frames)
-        return io.NodeOutput(torch.cat(parts), decoded, ui=host.video_preview(path))
+        return io.NodeOutput(torch.cat(parts), decoded, ui=video_on_node(path))
 
 
 def _decode_rest(session: GraphSession, ours: AnyVAE, vae: Any) -> Iterator[tuple[int, Tensor]]:
@@ -157,7 +160,7 @@ class SFStreamVideo(io.ComfyNode):
         a_chunk = core.config.chunk_frames * ours.temporal_factor
         chunks = -(-max(1, round(seconds * fps)) // a_chunk) if seconds else 0
         run = Run(cls, session, chunks, decode_bytes(ours, core))
-        path = host.new_temp_file("stream", ".mp4")
+        path, view = host.new_temp_file("stream", ".mp4"), LiveView(run.node_id, fps)
         timings: list[ChunkTiming] = []
 
         def boundary(now: Session) -> Session:
@@ -184,16 +187,17 @@ class SFStreamVideo(io.ComfyNode):
                     writer.write(event.frames[0])
                     core = event.session
                     timings.append(replace(run.timings[len(timings)], decode=event.timings["decode"]))
-                    run.finished_chunk(event.frames.shape[1], host.picture(event.frames[0, -1]))
+                    view.show(event.frames[0], writer.frames - event.frames.shape[1])
+                    run.finished_chunk(event.frames.shape[1])
                 _keep_decoder(core, core.frames, decoder.inner, vae)
                 writer.record["self_forcing"] = _record(core)
         except BaseException:
             if path.exists():
-                host.show_video(run.node_id, path)
+                view.end(path)
             raise
         video = InputImpl.VideoFromFile(str(path))
         longer = session.grown(core, tuple(timings), decoded=core.frames)
-        return io.NodeOutput(video, longer, ui=host.video_preview(path))
+        return io.NodeOutput(video, longer, ui=video_on_node(path))
 
 
 def _graph_of(node: Any) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import comfy.model_management as mm
 import comfy.utils
 import folder_paths
 import torch
-from comfy_api.v0_0_2 import io, ui
+from comfy_api.v0_0_2 import io
 from PIL import Image
 from server import PromptServer
 from torch import Tensor
@@ -58,23 +58,16 @@ def is_interrupt(error: BaseException) -> bool:
 
 
 class Progress:
-    """The bar, the text and the picture on a node while it works."""
+    """The bar and the text on a node while it works."""
 
     def __init__(self, node: Any, total: int) -> None:
         self.node_id: str = str(node.hidden.unique_id)
         self.total = max(1, total)
-        self._value = 0
         self._bar = comfy.utils.ProgressBar(self.total, node_id=self.node_id)
 
-    def at(self, value: int, picture: Image.Image | None = None) -> None:
+    def at(self, value: int) -> None:
         """Move the bar. Raises ComfyUI's interrupt if the user asked for it."""
-        self._value = min(value, self.total)
-        self.again(picture)
-
-    def again(self, picture: Image.Image | None) -> None:
-        """The bar where it is, with a picture."""
-        preview = None if picture is None else ("JPEG", picture, None)
-        self._bar.update_absolute(self._value, self.total, preview)
+        self._bar.update_absolute(min(value, self.total), self.total)
 
     def say(self, text: str) -> None:
         say(self.node_id, text)
@@ -86,18 +79,10 @@ def say(node_id: str | None, text: str) -> None:
         PromptServer.instance.send_progress_text(text, str(node_id), PromptServer.instance.client_id)
 
 
-def show_video(node_id: str, path: Path) -> None:
-    """Show the video on a node that will not get to return it."""
-    server = PromptServer.instance
-    output = video_preview(path).as_dict()
-    message = {"node": node_id, "display_node": node_id, "output": output, "prompt_id": server.last_prompt_id}
-    server.send_sync("executed", message, server.client_id)
-
-
-def video_preview(path: Path) -> Any:
-    """What a node returns as ``ui`` to show a video that lies in the temporary folder."""
-    subfolder = str(path.parent.relative_to(folder_paths.get_temp_directory()))
-    return ui.PreviewVideo([ui.SavedResult(path.name, subfolder, io.FolderType.temp)])
+def temp_file_facts(path: Path) -> dict[str, str]:
+    """How ComfyUI's /view names a file in the temporary folder."""
+    subfolder = path.parent.relative_to(folder_paths.get_temp_directory()).as_posix()
+    return {"filename": path.name, "subfolder": subfolder, "type": "temp"}
 
 
 def picture(frame: Tensor) -> Image.Image:

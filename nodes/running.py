@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from PIL import Image
 from torch import Tensor
 
 from ..sf_core.session import Progress, Session
@@ -91,13 +90,12 @@ class Run:
     def _ordinal(self, chunk: int) -> str:
         return f"chunk {chunk}/{self._chunks}" if self._chunks else f"chunk {chunk}"
 
-    def finished_chunk(self, frames: int, picture: Image.Image | None = None) -> None:
+    def finished_chunk(self, frames: int) -> None:
         """A chunk of ``frames`` frames of video is out."""
         self._frames += frames
         seconds = max(1e-6, time.perf_counter() - self._started)
         cache = host.gib(self._wan.live.caches.nbytes)
         self._finished += 1
-        self._bar.again(picture)
         self._bar.say(f"{self._ordinal(self._finished)} · {self._frames / seconds:.1f} fps · {cache} cache")
 
     @property

@@ -34,6 +34,7 @@ class SFSaveSession(io.ComfyNode):
                 ),
             ],
             outputs=[io.String.Output(display_name="file", tooltip="Where the file lies.")],
+            hidden=[io.Hidden.unique_id],
             is_output_node=True,
         )
 
@@ -42,7 +43,9 @@ class SFSaveSession(io.ComfyNode):
         path = host.output_path(filename_prefix, host.SESSION_ENDING)
         session.core.save(path)
         size = host.gib(path.stat().st_size)
-        return io.NodeOutput(str(path), ui=ui.PreviewText(f"{path.name}: {session.core.chunks} chunks, {size}"))
+        said = f"{path.name}: {session.core.chunks} chunks, {size}"
+        host.say(cls.hidden.unique_id, said)
+        return io.NodeOutput(str(path), ui=ui.PreviewText(said))
 
 
 class SFLoadSession(io.ComfyNode):
@@ -108,6 +111,7 @@ class SFSessionInfo(io.ComfyNode):
                     display_name="picture", tooltip="The cache as it lies in memory, and seconds for each chunk."
                 ),
             ],
+            hidden=[io.Hidden.unique_id],
             is_output_node=True,
         )
 
@@ -115,6 +119,7 @@ class SFSessionInfo(io.ComfyNode):
     def execute(cls, session: GraphSession) -> Any:
         text = session_in_words(session)
         picture = torch.from_numpy(np.asarray(draw_session(session)).copy()).float()[None] / 255
+        host.say(cls.hidden.unique_id, text)
         shown = {**ui.PreviewImage(picture, cls=cls).as_dict(), **ui.PreviewText(text).as_dict()}
         return io.NodeOutput(text, picture, ui=shown)
 

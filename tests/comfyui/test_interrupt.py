@@ -50,7 +50,7 @@ def test_what_was_made_before_an_interrupt_is_kept(server: Server, at: int) -> N
     chunks = int(name.split()[3])
     assert chunks >= 1
     video = temp_videos(server)[-1]
-    assert shown[0]["output"]["images"][0]["filename"] == video.name
+    assert shown[0]["output"]["sf_video"][0]["filename"] == video.name
     assert (chunks - 1) * FRAMES_A_CHUNK <= played(video) <= chunks * FRAMES_A_CHUNK
 
     straight = streaming(0, does="nothing")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import re
 from typing import Any
@@ -34,10 +35,15 @@ def test_a_stream_says_how_far_it_is(server: Server) -> None:
     assert bar == sorted(bar)
     assert {e.data["max"] for e in events.of("progress") if e.data["node"] == stream.number} == {8 * 4}
     assert len(set(bar)) >= 8  # newer versions leave out what follows too soon
-    pictures = [Image.open(io.BytesIO(event.image)) for event in events.of("preview") if event.image]
-    assert len(pictures) >= 8
-    assert all(picture.size == (64, 64) for picture in pictures)
-    assert outputs[stream.number]["animated"] == [True]
+    chunks = [event.data for event in events.of("self_forcing.frames")]
+    assert [chunk["first"] for chunk in chunks] == list(range(0, 24, 3))
+    assert all(chunk["node_id"] == stream.number for chunk in chunks)
+    assert all(chunk["seconds"] == 3 / 16 for chunk in chunks)
+    for jpeg in (frame for chunk in chunks for frame in chunk["frames"]):
+        assert Image.open(io.BytesIO(base64.b64decode(jpeg))).size == (64, 64)
+    assert len(chunks[0]["frames"]) == 3  # the first chunk is shown whole, then no more than can be looked at
+    assert all(1 <= len(chunk["frames"]) <= 3 for chunk in chunks)
+    assert outputs[stream.number]["sf_video"][0]["type"] == "temp"
 
 
 def test_sampling_says_how_far_it_is(server: Server) -> None:
