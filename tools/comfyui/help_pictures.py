@@ -191,6 +191,8 @@ GRAPHS = {
         info=Part("SFSessionInfo", {"session": ("stream", 1)}, size=(420, 340)),
     ),
 }
+SHOW_VIDEO = {"SFStreamVideo", "SFDecodeChunks", "SaveVideo"}
+VIDEOS_SHOW = "(count) => [...document.querySelectorAll('video')].filter((one) => one.readyState >= 2).length >= count"
 FILES = (
     "models/diffusion_models/self_forcing_dmd.pt",
     "models/diffusion_models/self_forcing_dmd.safetensors",
@@ -258,7 +260,8 @@ def picture(tab: Editor, graph: Graph, last_id: int) -> Image.Image:
     shown = tab.js(BUILD, [parts, graph.columns, list(graph.top), graph.subject, last_id])
     if graph.runs:
         tab.run(timeout=300)
-        tab.page.wait_for_timeout(1500)  # videos take the place of the last previews
+        videos = sum(graph.parts[key].kind in SHOW_VIDEO for column in graph.columns for key in column)
+        tab.page.wait_for_function(VIDEOS_SHOW, arg=videos)  # they take the place of the last previews
     x, y = 120, 120  # clear of the bars at the edges
     tab.js(FRAME, [shown, x, y])
     tab.media_ready()
