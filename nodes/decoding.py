@@ -18,7 +18,7 @@ from ..sf_core.video import VideoWriter
 from . import host
 from .hosted_vae import AnyVAE, check_fits, decode_bytes, hosted, open_vae
 from .live import LiveView, video_on_node
-from .running import Run, kept_if_broken
+from .running import Run, kept_if_broken, times_stopped
 from .values import ChunkTiming, GraphSession, SessionWire, Timeline, TimelineWire
 
 _FPS = 16.0  # of Wan 2.1 and of the tiny demo
@@ -149,6 +149,10 @@ class SFStreamVideo(io.ComfyNode):
             hidden=[io.Hidden.unique_id, io.Hidden.prompt, io.Hidden.extra_pnginfo],
             is_output_node=True,
         )
+
+    @classmethod
+    def fingerprint_inputs(cls, **inputs: Any) -> int:
+        return times_stopped()
 
     @classmethod
     def execute(

@@ -19,14 +19,22 @@ from .memory import what_would_fit
 from .values import ChunkTiming, GraphSession
 
 _runs: weakref.WeakValueDictionary[str, Run] = weakref.WeakValueDictionary()
+_times_stopped = 0
 
 
 def stop(node_id: str) -> bool:
     """Ask the run of a node to end after the chunk at work; whether there is one."""
+    global _times_stopped
     run = _runs.get(node_id)
     if run is not None:
         run.commands.put(Stop())
+        _times_stopped += 1
     return run is not None
+
+
+def times_stopped() -> int:
+    """Part of what a sampling node's result depends on: one that was stopped early is to go on when queued again."""
+    return _times_stopped
 
 
 class Run:

@@ -9,7 +9,7 @@ from comfy_api.v0_0_2 import io
 
 from . import host
 from .hosted_vae import hosted
-from .running import Run, kept_if_broken
+from .running import Run, kept_if_broken, times_stopped
 from .values import GraphSession, SessionWire
 
 
@@ -39,6 +39,10 @@ class SFSampleChunks(io.ComfyNode):
             ],
             hidden=[io.Hidden.unique_id],
         )
+
+    @classmethod
+    def fingerprint_inputs(cls, **inputs: Any) -> int:
+        return times_stopped()
 
     @classmethod
     def execute(cls, session: GraphSession, chunks: int) -> Any:

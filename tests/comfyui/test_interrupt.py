@@ -117,6 +117,24 @@ def test_a_run_stops_after_the_chunk_at_work_and_ends_well(server: Server) -> No
     assert played(temp_videos(server)[-1]) == frames
 
 
+def test_a_run_that_was_stopped_goes_on_when_queued_again(server: Server) -> None:
+    """What was made is taken from the journal; the rest of what was asked for follows."""
+    forget_all(server)
+    graph = Graph()
+    tiny = Tiny.of(graph)
+    stream = graph("SFStreamVideo", session=tiny.session(BLUE, seed=4), vae=tiny.vae, seconds=60.0, fps=16.0)
+    number = probe(graph, stream[1])
+    with server.events("stop") as events:
+        prompt_id = server.submit(graph.prompt, client_id="stop")
+        events.wait_for(lambda event: event.kind == "text" and "chunk 3" in event.data["text"])
+        server.post("/self_forcing/stop", {"node_id": stream.number})
+        stopped = latents(server.wait(prompt_id)["outputs"], number)
+    assert stopped.shape[2] < 960
+    whole = latents(server.run(graph.prompt), number)
+    assert whole.shape[2] == 960
+    assert torch.equal(whole[:, :, : stopped.shape[2]], stopped)
+
+
 @pytest.mark.parametrize("body", [None, [], {}, {"node_id": None}, {"node_id": {"a": 1}}, {"node_id": "no such node"}])
 def test_the_stop_route_refuses_what_makes_no_sense(server: Server, body: Any) -> None:
     with pytest.raises(Exception, match=r"40[04]"):

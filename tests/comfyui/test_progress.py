@@ -34,7 +34,8 @@ def test_a_stream_says_how_far_it_is(server: Server) -> None:
     bar = [e.data["value"] for e in events.of("progress") if e.data["node"] == stream.number]
     assert bar == sorted(bar)
     assert {e.data["max"] for e in events.of("progress") if e.data["node"] == stream.number} == {8 * 4}
-    assert len(set(bar)) >= 8  # newer versions leave out what follows too soon
+    if server.checkout.version == "0.3.75":  # newer ones leave out what follows too soon
+        assert set(range(8 * 4)) <= set(bar)  # every step of every chunk
     chunks = [event.data for event in events.of("self_forcing.frames")]
     assert [chunk["first"] for chunk in chunks] == list(range(0, 24, 3))
     assert all(chunk["node_id"] == stream.number for chunk in chunks)

@@ -12,7 +12,7 @@ import webbrowser
 from pathlib import Path
 
 from .find import Unavailable, primary
-from .run import BASE
+from .run import BASE, put_inputs
 from .server import PACK, Server, ServerFailed
 
 PORT = 8188  # ComfyUI's usual one
@@ -41,6 +41,7 @@ def main() -> int:
         with Server(primary(), BASE, port=usual_port()) as server:
             for failed in server.failed_packs().values():
                 print(f"ComfyUI could not import the pack:\n{failed}", file=sys.stderr)
+            put_inputs(server)
             server.settings({"Comfy.TutorialCompleted": True})  # no introduction over the workflow
             print(f"ComfyUI {server.checkout.version} with {PACK}: {link(server, args.workflow)}")
             print(f"models, input and output: {server.base}; log: {server.log}; Ctrl-C stops", flush=True)

@@ -18,7 +18,14 @@ from .server import PromptFailed, PromptRejected, Server, ServerFailed
 from .workflow import WorkflowError, to_prompt
 
 BASE = CACHE / "base"
+INPUTS = ROOT / "workflows" / "input"
 VIDEOS = {".mp4", ".webm"}
+
+
+def put_inputs(server: Server) -> None:
+    """The pictures and clips that the workflows begin with, where their loaders look."""
+    for path in INPUTS.iterdir():
+        shutil.copyfile(path, server.base / "input" / path.name)
 
 
 def make_video(server: Server, workflow: dict[str, Any], target: Path) -> None:
@@ -62,6 +69,7 @@ def main() -> int:
             failed = server.failed_packs()
             if failed:
                 raise ServerFailed("ComfyUI could not import the pack:\n" + "\n".join(failed.values()))
+            put_inputs(server)
             make_video(server, workflow, video)
             print(f"video:  {video}")
             server.free()  # else the editor's run comes from the cache, and the nodes show nothing of what they do
