@@ -102,9 +102,11 @@ class Run:
         """A chunk of ``frames`` frames of video is out."""
         self._frames += frames
         seconds = max(1e-6, time.perf_counter() - self._started)
+        kept = self.timings[self._finished].how.startswith("kept")
         cache = host.gib(self._wan.live.caches.nbytes)
+        cost = "kept from an earlier run" if kept else f"{self._frames / seconds:.1f} fps · {cache} cache"
         self._finished += 1
-        self._bar.say(f"{self._ordinal(self._finished)} · {self._frames / seconds:.1f} fps · {cache} cache")
+        self._bar.say(f"{self._ordinal(self._finished)} · {cost}")
 
     @property
     def stopped(self) -> bool:

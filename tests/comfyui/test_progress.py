@@ -47,6 +47,19 @@ def test_a_stream_says_how_far_it_is(server: Server) -> None:
     assert outputs[stream.number]["sf_video"][0]["type"] == "temp"
 
 
+def test_chunks_of_an_earlier_run_are_said_to_be(server: Server) -> None:
+    forget_all(server)
+    for chunks in (2, 3):
+        graph = Graph()
+        tiny = Tiny.of(graph)
+        probe(graph, tiny.sampled(tiny.session(BLUE, seed=5), chunks))
+        with server.events("progress") as events:
+            server.run(graph.prompt, client_id="progress")
+    said = [event.data["text"] for event in events.of("text") if event.data["text"].startswith("chunk ")]
+    assert said[:2] == ["chunk 1/3 · kept from an earlier run", "chunk 2/3 · kept from an earlier run"]
+    assert "fps" in said[-1]
+
+
 def test_sampling_says_how_far_it_is(server: Server) -> None:
     forget_all(server)
     graph = Graph()

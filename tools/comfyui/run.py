@@ -72,7 +72,9 @@ def main() -> int:
             put_inputs(server)
             make_video(server, workflow, video)
             print(f"video:  {video}")
-            server.free()  # else the editor's run comes from the cache, and the nodes show nothing of what they do
+            # else the editor's run takes everything from the first one, and the nodes show nothing of what they do
+            server.free()
+            shutil.rmtree(server.base / "temp" / "self_forcing" / "chunks", ignore_errors=True)
             try:
                 picture_of_canvas(server, workflow, args.workflow.stem, canvas)
                 print(f"canvas: {canvas}")
