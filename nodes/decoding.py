@@ -13,7 +13,7 @@ from torch import Tensor
 from ..sf_core.describe import events_in
 from ..sf_core.session import Session
 from ..sf_core.session_file import record_of
-from ..sf_core.stream import Decoder, stream
+from ..sf_core.stream import Decoder, history_for, stream
 from ..sf_core.video import VideoWriter
 from . import host
 from .hosted_vae import AnyVAE, check_fits, decode_bytes, hosted, open_vae
@@ -83,8 +83,7 @@ def _decode_rest(session: GraphSession, ours: AnyVAE, vae: Any) -> Iterator[tupl
     decoder = _take_decoder(core, at, ours, vae)
     for block in reversed([b for b in (core.head.back() if core.head else ()) if b.place.end > at]):
         latents = block.latents.get()
-        history = None if decoder.at == at else core.latents_between(max(0, at - decoder.history), at)
-        frames = decoder(latents, at=at, history=history)
+        frames = decoder(latents, at=at, history=history_for(decoder, core, at))
         at = block.place.end
         yield at, frames
     _keep_decoder(core, at, decoder, vae)

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..sf_core.records import digest
-from ..sf_core.wan import weights_fingerprint
+from ..sf_core.wan import sampled_values, weights_fingerprint
 from . import host
 
 _PREFIX = "diffusion_model."
-_SAMPLES = 16  # values of a tensor that are looked at, as `weights_fingerprint` does
 
 
 def patched_fingerprint(patcher: Any) -> str:
@@ -54,7 +52,7 @@ def _patches(patcher: Any) -> Iterator[Any]:
 def _content(part: Any) -> Any:
     """A patch, or part of one, by what it does rather than by who it is."""
     if isinstance(part, Tensor):
-        return list(part.shape), str(part.dtype), _samples(part)
+        return list(part.shape), str(part.dtype), sampled_values(part).tolist()
     if part is None or isinstance(part, (bool, int, float, str)):
         return part
     if isinstance(part, (list, tuple)):
@@ -65,9 +63,3 @@ def _content(part: Any) -> Any:
     if weights is not None:
         return type(part).__name__, _content(weights)
     return host.token(part)
-
-
-def _samples(tensor: Tensor) -> list[float]:
-    flat = tensor.detach().reshape(-1)
-    picked = torch.linspace(0, len(flat) - 1, _SAMPLES, dtype=torch.float64).long().to(flat.device)
-    return flat[picked].float().tolist()

@@ -119,7 +119,11 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def gib(nbytes: float) -> str:
-    return f"{nbytes / GIB:.1f} GiB" if nbytes >= 0.1 * GIB else f"{nbytes / 2**20:.1f} MiB"
+    """A number of bytes as people say it."""
+    for unit, name in ((GIB, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
+        if nbytes >= 0.1 * unit:
+            return f"{nbytes / unit:.1f} {name}"
+    return f"{nbytes:.0f} bytes"
 
 
 _serials: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()

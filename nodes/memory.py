@@ -18,10 +18,10 @@ def memory_in_words(session: Session, beside: int = 0) -> str:
     parts = [f"cache {host.gib(cache)} {reach}", f"weights {host.gib(weights)}", f"a chunk {host.gib(work)}"]
     parts += [f"decoder {host.gib(beside)}"] if beside else []
     total = host.total_memory(wan.device)
+    takes, of_device = ", ".join(parts), f"the {host.gib(total)} of your {wan.device.type}"
     if cache + weights + work + beside <= total:
-        return f"{', '.join(parts)}: fits the {host.gib(total)} of your {wan.device.type}"
-    fits = what_would_fit(session, total - work - beside)
-    return f"{', '.join(parts)}: your {wan.device.type} has {host.gib(total)}. {fits}"
+        return f"Fits {of_device}: {takes}"
+    return f"Too much for {of_device}: {takes}. {what_would_fit(session, total - work - beside)}"
 
 
 def what_would_fit(session: Session, room: int) -> str:

@@ -260,13 +260,17 @@ def _sample(
     return _Sampled(longer, latents, {"cache": first_step - start, "sample": end - first_step}, commands)
 
 
+def history_for(decoder: Decoder, session: Session, at: int) -> Tensor | None:
+    """What ``decoder`` has to see of ``session`` again to go on at latent ``at``; None if it stands there."""
+    return None if decoder.at == at else session.latents_between(max(0, at - decoder.history), at)
+
+
 def _decode(made: _Sampled, decoder: Decoder, preview: Callable[[int, Tensor], None] | None) -> None:
     if made.frames is not None:
         return
     start = time.perf_counter()
     at = made.session.frames - made.latents.shape[2]
-    history = None if decoder.at == at else made.session.latents_between(max(0, at - decoder.history), at)
-    made.frames = decoder(made.latents, at=at, history=history)
+    made.frames = decoder(made.latents, at=at, history=history_for(decoder, made.session, at))
     made.timings["decode"] = time.perf_counter() - start
     if preview is not None:
         preview(made.session.chunks - 1, made.frames)

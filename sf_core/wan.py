@@ -58,13 +58,18 @@ class Head(nn.Module):
         self.modulation = nn.Parameter(torch.zeros(1, 2, arch.dim))
 
 
+def sampled_values(tensor: Tensor) -> Tensor:
+    """16 values of a tensor, evenly spread, float32 on the CPU; none of an empty one."""
+    flat = tensor.detach().reshape(-1)
+    picked = torch.linspace(0, len(flat) - 1, 16 if len(flat) else 0, dtype=torch.float64).long()
+    return flat[picked.to(flat.device)].to("cpu", torch.float32)
+
+
 def weights_fingerprint(tensors: Iterable[tuple[str, Tensor]]) -> str:
     """``<width>x<layers>-<hash>`` of names, shapes and a few values of each tensor, rounded to bfloat16."""
     lines, width, layers = [], 0, set()
     for name, tensor in sorted(tensors):
-        flat = tensor.detach().reshape(-1)
-        picked = torch.linspace(0, len(flat) - 1, 16, dtype=torch.float64).long().to(flat.device)
-        values = flat[picked].to("cpu", torch.float32).to(torch.bfloat16).float()
+        values = sampled_values(tensor).to(torch.bfloat16).float()
         lines.append(f"{name} {list(tensor.shape)} {values.tolist()}")
         width = tensor.shape[0] if name == "patch_embedding.bias" else width
         layers |= {name.split(".")[1]} if name.startswith("blocks.") else set()

@@ -21,10 +21,10 @@ from .config import RolloutConfig
 from .kv_cache import CachePool, CacheShape, KeysValues
 from .rope import apply_rope, rope_rotations
 from .schedule import wide_dtype
+from .spans import Span, attention_spans, chunk_ends
 
 # (layer, q, k, v) -> attention output: what one layer's new keys and values attend to is the caller's affair
 LayerAttention = Callable[[int, Tensor, Tensor, Tensor], Tensor]
-Span = tuple[tuple[int, int], list[tuple[int, int]]]  # query frames, key frames
 
 
 @dataclass(frozen=True)
@@ -248,7 +248,7 @@ class WanForward:
         if chunk_frames is None:
             timestep, ends = timestep[:, :1], [frames]
         else:
-            timestep, ends = timestep.expand(-1, frames), _chunk_ends(frames, chunk_frames, first_chunk_frames)
+            timestep, ends = timestep.expand(-1, frames), chunk_ends(frames, chunk_frames, first_chunk_frames)
         rotations = rope_rotations(range(frames), rows, columns, self.arch.head_dim, x.device)
         tokens = self._embed_latents(x)
         if clean is not None:
@@ -256,7 +256,7 @@ class WanForward:
             timestep = torch.cat([torch.full_like(timestep, clean_timestep), timestep], dim=1)
             rotations = torch.cat([rotations, rotations])
         embedding, modulations = self._embed_time(timestep)
-        spans = _spans(ends, frames, window_frames, clean is not None)
+        spans = attention_spans(ends, frames, window_frames, clean is not None)
         attend = self._within(spans, rows * columns)
         pairs = self.text_keys_values(text.expand(x.shape[0], -1, -1))
         tokens = self._blocks(tokens, modulations, rotations, pairs, attend)
@@ -335,25 +335,3 @@ class WanForward:
         An unbounded window grows with the video; ``frames`` says how long, 0 what it begins with.
         """
         return self.cache_shape(config, latent_size, batch).nbytes(frames)
-
-
-def _chunk_ends(frames: int, chunk: int, first: int | None) -> list[int]:
-    """Where each chunk ends, as in a rollout of ``frames``; the last chunk may be cut short."""
-    ends = [min(first or chunk, frames)]
-    while ends[-1] < frames:
-        ends.append(min(ends[-1] + chunk, frames))
-    return ends
-
-
-def _spans(ends: Sequence[int], frames: int, window: int | None, with_clean: bool) -> list[Span]:
-    """Which frames each chunk attends to. With clean frames, they come first in the sequence, then the noisy ones."""
-    spans: list[Span] = []
-    starts = [0, *ends[:-1]]
-    oldest = [0 if window is None else max(0, end - window) for end in ends]
-    for start, end, low in zip(starts, ends, oldest, strict=True):
-        spans.append(((start, end), [(low, end)]))
-    if with_clean:
-        for start, end, low in zip(starts, ends, oldest, strict=True):
-            own = (frames + start, frames + end)
-            spans.append((own, [(min(low, start), start), own]))
-    return spans

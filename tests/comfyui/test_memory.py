@@ -45,7 +45,9 @@ def test_the_session_node_says_what_it_takes(server: Server) -> None:
     with server.events("memory") as events:
         predicted = facts(server.run(graph.prompt, client_id="memory"), number)["predicted_bytes"]
     said = [event.data["text"] for event in events.of("text")]
-    assert re.match(r"cache [\d.]+ (GiB|MiB) at window 12, weights [\d.]+ MiB, a chunk .*: fits the", said[0])
+    assert re.match(
+        r"Fits the [\d.]+ GiB of your cpu: cache [\d.]+ MiB at window 12, weights [\d.]+ MiB, a chunk", said[0]
+    )
     assert f"{predicted / 2**20:.1f} MiB" in said[0]
 
 

@@ -30,7 +30,7 @@ def test_a_stream_says_how_far_it_is(server: Server) -> None:
     said = [event.data["text"] for event in events.of("text") if "fps" in event.data["text"]]
     assert len(said) == 8
     for chunk, text in enumerate(said, 1):
-        assert re.fullmatch(rf"chunk {chunk}/8 · [\d.]+ fps · [\d.]+ (GiB|MiB) cache", text)
+        assert re.fullmatch(rf"chunk {chunk}/8 · [\d.]+ fps · [\d.]+ (GiB|MiB|KiB|bytes) cache", text)
     bar = [e.data["value"] for e in events.of("progress") if e.data["node"] == stream.number]
     assert bar == sorted(bar)
     assert {e.data["max"] for e in events.of("progress") if e.data["node"] == stream.number} == {8 * 4}
