@@ -16,10 +16,11 @@ from ..sf_core.session_file import record_of
 from ..sf_core.stream import Decoder, history_for, stream
 from ..sf_core.video import VideoWriter
 from . import host
-from .hosted_vae import AnyVAE, check_fits, decode_bytes, hosted, open_vae
+from .hosted_vae import AnyVAE, check_fits, decode_bytes, hosted, open_vae, weight_bytes
 from .live import LiveView, video_on_node
+from .memory import memory_in_words
 from .running import Run, kept_if_broken, times_stopped
-from .values import ChunkTiming, GraphSession, SessionWire, Timeline, TimelineWire
+from .values import GraphSession, SessionWire, Timeline, TimelineWire
 
 _FPS = 16.0  # of Wan 2.1 and of the tiny demo
 
@@ -162,19 +163,21 @@ class SFStreamVideo(io.ComfyNode):
         core, wan = session.core, hosted(session.core)
         a_chunk = core.config.chunk_frames * ours.temporal_factor
         chunks = -(-max(1, round(seconds * fps)) // a_chunk) if seconds else 0
-        run = Run(cls, session, chunks, decode_bytes(ours, core))
+        run = Run(cls, session, chunks)
+        run.say(memory_in_words(core, weight_bytes(ours) + decode_bytes(ours, core)))
         path, view = host.new_temp_file("stream", ".mp4"), LiveView(run.node_id, fps)
-        timings: list[ChunkTiming] = []
 
         def boundary(now: Session) -> Session:
             return run.boundary(now if timeline is None else _steered(now, timeline, ours.temporal_factor, fps))
 
         try:
             with kept_if_broken(run), VideoWriter(path, fps, record=_graph_of(cls)) as writer:
+                run.beside = lambda: decode_bytes(ours, core)
                 run.boundary(core)
                 for _, frames in _decode_rest(session, ours, vae):
                     writer.write(frames[0])
                 decoder = _StopsWith(run, _take_decoder(core, core.frames, ours, vae))
+                run.beside = lambda: max(0, decode_bytes(ours, core) - decoder.inner.cache_bytes)
                 events = stream(
                     core,
                     decoder,
@@ -189,9 +192,8 @@ class SFStreamVideo(io.ComfyNode):
                 for event in events:
                     writer.write(event.frames[0])
                     core = event.session
-                    timings.append(replace(run.timings[len(timings)], decode=event.timings["decode"]))
                     view.show(event.frames[0], writer.frames - event.frames.shape[1])
-                    run.finished_chunk(event.frames.shape[1])
+                    run.finished_chunk(event.frames.shape[1], event.timings["decode"])
                 _keep_decoder(core, core.frames, decoder.inner, vae)
                 writer.record["self_forcing"] = _record(core)
         except BaseException:
@@ -199,7 +201,7 @@ class SFStreamVideo(io.ComfyNode):
                 view.end(path)
             raise
         video = InputImpl.VideoFromFile(str(path))
-        longer = session.grown(core, tuple(timings), decoded=core.frames)
+        longer = session.grown(core, tuple(run.timings), decoded=core.frames)
         return io.NodeOutput(video, longer, ui=video_on_node(path))
 
 
@@ -244,6 +246,10 @@ class _StopsWith:
     @property
     def temporal_factor(self) -> int:
         return self.inner.temporal_factor
+
+    @property
+    def cache_bytes(self) -> int:
+        return self.inner.cache_bytes
 
     @property
     def at(self) -> int | None:

@@ -106,15 +106,17 @@ def hosted(session: Session) -> HostedWan:
     return model
 
 
+def weight_bytes(vae: AnyVAE) -> int:
+    return sum(parameter.nbytes for parameter in vae.parameters())
+
+
 def decode_bytes(vae: AnyVAE, session: Session) -> int:
-    """About what decoding a stream of this session's latents takes, weights included."""
-    weights = sum(parameter.nbytes for parameter in vae.parameters())
+    """About what decoding a stream of this session's latents takes beside the weights; what it remembers included."""
     if isinstance(vae, FrameAutoencoder):
-        return weights
+        return 0
     rows, columns = (size * vae.spatial_factor for size in session.latent_size)
-    parameter = next(vae.parameters())
     values = _WAN_VALUES * _width(vae) if isinstance(vae, WanVAE) else _TAEHV_VALUES
-    return weights + rows * columns * values * parameter.element_size()
+    return rows * columns * values * next(vae.parameters()).element_size()
 
 
 def _width(vae: WanVAE) -> int:

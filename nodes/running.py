@@ -5,8 +5,10 @@ from __future__ import annotations
 import queue
 import time
 import weakref
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -16,7 +18,7 @@ from ..sf_core.stream import Command, Stop
 from . import host, journal
 from .hosted_vae import hosted
 from .memory import what_would_fit
-from .values import ChunkTiming, GraphSession
+from .values import TIMINGS_KEPT, ChunkTiming, GraphSession
 
 _runs: weakref.WeakValueDictionary[str, Run] = weakref.WeakValueDictionary()
 _times_stopped = 0
@@ -40,14 +42,16 @@ def times_stopped() -> int:
 class Run:
     """Makes chunks for one node. `make` may be called in another thread, all else in the graph's own."""
 
-    def __init__(self, node: Any, session: GraphSession, chunks: int, beside: int = 0) -> None:
-        """chunks: how many are to come, 0 if nobody knows. beside: bytes that decoding takes meanwhile."""
+    def __init__(self, node: Any, session: GraphSession, chunks: int) -> None:
+        """chunks: how many are to come, 0 if nobody knows."""
         self.newest = session.core
         self.broken: BaseException | None = None
-        self.timings: list[ChunkTiming] = []
+        self.beside: Callable[[], int] = lambda: 0  # bytes that something else is still to take meanwhile
+        self.timings: deque[ChunkTiming] = deque(maxlen=TIMINGS_KEPT)  # of chunks that were handed out
+        self._sampled: deque[ChunkTiming] = deque()  # of those that were not yet
         self.commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self._wan = hosted(session.core)
-        self._beside, self._chunks = beside, chunks
+        self._chunks = chunks
         self._made, self._finished, self._frames = 0, 0, 0  # chunks sampled, chunks handed out, frames of these
         self._steps = len(session.core.config.denoising_steps)
         self._bar = host.Progress(node, max(1, chunks) * self._steps)
@@ -60,7 +64,7 @@ class Run:
 
     def boundary(self, session: Session) -> Session:
         """Between chunks: weights with this session's patches, in place and with room for all that is needed."""
-        self._wan.make_ready(session, self._beside)
+        self._wan.make_ready(session, self.beside())
         return session
 
     def make(self, session: Session, progress: Progress | None = None) -> tuple[Session, Tensor]:
@@ -88,7 +92,7 @@ class Run:
         sampling = marks.get("step", end)
         self.newest = longer
         self._made += 1
-        self.timings.append(ChunkTiming(session.chunks, sampling - start, end - sampling, 0.0, longer.how))
+        self._sampled.append(ChunkTiming(session.chunks, sampling - start, end - sampling, 0.0, longer.how))
         return longer, latents
 
     def _position(self, step: int) -> int:
@@ -98,13 +102,14 @@ class Run:
     def _ordinal(self, chunk: int) -> str:
         return f"chunk {chunk}/{self._chunks}" if self._chunks else f"chunk {chunk}"
 
-    def finished_chunk(self, frames: int) -> None:
-        """A chunk of ``frames`` frames of video is out."""
+    def finished_chunk(self, frames: int, decode: float = 0.0) -> None:
+        """The oldest chunk not handed out yet now is: ``frames`` frames of video, decoded in ``decode`` seconds."""
+        timing = replace(self._sampled.popleft(), decode=decode)
+        self.timings.append(timing)
         self._frames += frames
         seconds = max(1e-6, time.perf_counter() - self._started)
-        kept = self.timings[self._finished].how.startswith("kept")
-        cache = host.gib(self._wan.live.caches.nbytes)
-        cost = "kept from an earlier run" if kept else f"{self._frames / seconds:.1f} fps · {cache} cache"
+        cost = f"{self._frames / seconds:.1f} fps · {host.gib(self._wan.live.caches.nbytes)} cache"
+        cost = "kept from an earlier run" if timing.how.startswith("kept") else cost
         self._finished += 1
         self._bar.say(f"{self._ordinal(self._finished)} · {cost}")
 

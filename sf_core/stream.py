@@ -34,6 +34,10 @@ class Decoder(Protocol):
         """Frames that a latent stands for, but the video's first, which stands for one."""
 
     @property
+    def cache_bytes(self) -> int:
+        """Memory held between calls."""
+
+    @property
     def at(self) -> int | None:
         """The latent frame that it would go on from; None: nowhere."""
 

@@ -26,6 +26,7 @@ class Decoder:
 
     history = 2
     temporal_factor = 1
+    cache_bytes = 0
 
     def __init__(self, delay: float = 0.0) -> None:
         self.at: int | None = 0

@@ -167,6 +167,20 @@ def test_the_journal_saves_the_work(server: Server) -> None:
     assert torch.equal(latents(outputs, number), made)
 
 
+def test_the_journal_is_bounded_and_the_oldest_goes_first(server: Server) -> None:
+    forget_all(server)
+    folder = server.base / "temp" / "self_forcing" / "chunks"
+    for kept in (100, 20_000):
+        graph = Graph()
+        graph("ProbeSmallJournal", chunks=kept)
+        server.run(graph.prompt)
+        if kept == 100:
+            made = look(server, chunks(320))
+            assert 100 <= len(list(folder.glob("*.safetensors"))) < 100 + 64
+            server.free(unload_models=False, free_memory=True)
+            assert torch.equal(look(server, chunks(320)), made)
+
+
 def test_a_stream_and_sampled_chunks_are_the_same_video(server: Server, fresh: Callable[[Build], Tensor]) -> None:
     forget_all(server)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import time
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 
 from tests.comfyui.graphs import BLUE, Graph, Tiny, forget_all, latents, probe, temp_videos
 from tests.comfyui.test_memory import offered
-from tools.comfyui.server import PromptInterrupted, Server
+from tools.comfyui.server import PromptFailed, PromptInterrupted, Server
 
 FRAMES_A_CHUNK = 3  # of the tiny model
 
@@ -133,6 +134,26 @@ def test_a_run_that_was_stopped_goes_on_when_queued_again(server: Server) -> Non
     whole = latents(server.run(graph.prompt), number)
     assert whole.shape[2] == 960
     assert torch.equal(whole[:, :, : stopped.shape[2]], stopped)
+
+
+def test_a_full_disk_ends_the_run_with_what_is_on_it(server: Server) -> None:
+    """A limit on the size of files stands for it: the video so far plays, its session is offered."""
+    forget_all(server)
+    graph = Graph()
+    tiny = Tiny.of(graph)
+    stream = graph("SFStreamVideo", session=tiny.session(BLUE, seed=6), vae=tiny.vae, seconds=0.0, fps=16.0)
+    probe(graph, stream[1])
+    before = resource.prlimit(server.pid, resource.RLIMIT_FSIZE)
+    size = max(400_000, server.log.stat().st_size + 200_000)
+    resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        with pytest.raises(PromptFailed, match="cannot write") as failure:
+            server.run(graph.prompt)
+    finally:
+        resource.prlimit(server.pid, resource.RLIMIT_FSIZE, before)
+    frames = int(str(failure.value).split("Its first ")[1].split()[0])
+    assert played(temp_videos(server)[-1]) >= frames - 1 > 0  # a fragment is closed by the next one
+    assert any(name.startswith("failed at chunk") for name in offered(server))
 
 
 @pytest.mark.parametrize("body", [None, [], {}, {"node_id": None}, {"node_id": {"a": 1}}, {"node_id": "no such node"}])

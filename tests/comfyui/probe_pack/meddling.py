@@ -155,6 +155,25 @@ class ProbeOffloaded(io.ComfyNode):
         return io.NodeOutput(ui={"offloaded": [offloaded[-1] if offloaded else -1]})
 
 
+class ProbeSmallJournal(io.ComfyNode):
+    """From here on the pack keeps only so many chunks."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ProbeSmallJournal",
+            inputs=[io.Int.Input("chunks", max=1_000_000)],
+            outputs=[],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, chunks: int) -> io.NodeOutput:
+        (journal,) = [module for name, module in sys.modules.items() if name.endswith("self-forcing.nodes.journal")]
+        journal.CHUNKS_KEPT = chunks
+        return io.NodeOutput(ui={"chunks": [chunks]})
+
+
 NODES: list[type[io.ComfyNode]] = [
     ProbeAttention,
     ProbeCalls,
@@ -162,4 +181,5 @@ NODES: list[type[io.ComfyNode]] = [
     ProbeUnload,
     ProbeNoVram,
     ProbeOffloaded,
+    ProbeSmallJournal,
 ]
