@@ -170,7 +170,7 @@ class ProbeSmallJournal(io.ComfyNode):
     @classmethod
     def execute(cls, chunks: int) -> io.NodeOutput:
         (journal,) = [module for name, module in sys.modules.items() if name.endswith("self-forcing.nodes.journal")]
-        journal.CHUNKS_KEPT = chunks
+        vars(journal)["CHUNKS_KEPT"] = chunks
         return io.NodeOutput(ui={"chunks": [chunks]})
 
 
