@@ -209,7 +209,10 @@ class Editor:
 
     def node_help(self, node_id: int | str) -> str:
         """Opens the help of a node; its text."""
-        self.fit_view()  # the button floats over the node, and may lie under the bar at the top
+        self.fit_view()
+        self.page.wait_for_timeout(500)  # it moves there
+        # the button floats over the node: room for it below the bar at the top
+        self.js("() => { const { ds } = app.canvas; ds.changeScale(ds.scale * 0.6); app.canvas.setDirty(true, true); }")
         self.select(node_id)
         self.page.locator("[data-testid='info-button']").first.click()
         panel = self.page.locator(".node-help-content").filter(has_text=re.compile(r"\S")).first
