@@ -10,6 +10,8 @@ import torch
 from comfy.patcher_extension import CallbacksMP
 from comfy_api.latest import io
 
+from .nodes.reader import read_weight
+
 calls: dict[str, int] = {}
 
 
@@ -86,8 +88,8 @@ class ProbePoison(io.ComfyNode):
         for module in model.model.diffusion_model.modules():
             if "weight" in module._parameters:
                 module.__class__ = _poisoned(module.__class__)
-        if check:  # that the poison works: this file poses as one of the pack
-            exec(compile("module.weight", "/nodes/probe.py", "exec"), {"module": model.model.diffusion_model.head.head})
+        if check:  # that the poison works
+            read_weight(model.model.diffusion_model.head.head)
         return io.NodeOutput(model)
 
 
