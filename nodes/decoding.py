@@ -13,7 +13,7 @@ from torch import Tensor
 from ..sf_core.describe import events_in
 from ..sf_core.session import Session
 from ..sf_core.session_file import record_of
-from ..sf_core.stream import Decoder, history_for, stream
+from ..sf_core.stream import Decoder, chunks_for, history_for, stream
 from ..sf_core.video import VideoWriter
 from . import host
 from .hosted_vae import AnyVAE, check_fits, decode_bytes, hosted, open_vae, weight_bytes
@@ -161,9 +161,7 @@ class SFStreamVideo(io.ComfyNode):
         ours = open_vae(vae)
         check_fits(ours, session.core)
         core, wan = session.core, hosted(session.core)
-        a_chunk = core.config.chunk_frames * ours.temporal_factor
-        chunks = -(-max(1, round(seconds * fps)) // a_chunk) if seconds else 0
-        run = Run(cls, session, chunks)
+        run = Run(cls, session, chunks_for(core, seconds, fps, ours.temporal_factor) if seconds else 0)
         run.say(memory_in_words(core, weight_bytes(ours) + decode_bytes(ours, core)))
         path, view = host.new_temp_file("stream", ".mp4"), LiveView(run.node_id, fps)
 

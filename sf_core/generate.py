@@ -23,7 +23,7 @@ from .context import fitting_frames, for_one_image
 from .describe import events_in
 from .session import Session
 from .session_file import record_of
-from .stream import Decoder, stream
+from .stream import Decoder, chunks_for, stream
 from .taehv import load_taehv
 from .text import load_text_encoder
 from .vae import load_vae
@@ -157,9 +157,7 @@ def _progress(chunks: int) -> Iterator[tqdm[Any]]:
 def _sample(session: Session, decoder: Decoder, writer: VideoWriter, seconds: float, fps: float) -> Iterator[Session]:
     """Sample, decode and write with a progress bar; gives each longer session."""
     started, first, before = time.perf_counter(), 0.0, writer.frames
-    wanted = max(1, round(seconds * fps))
-    a_chunk = decoder.temporal_factor * session.config.chunk_frames
-    with _progress(-(-wanted // a_chunk)) as bar:
+    with _progress(chunks_for(session, seconds, fps, decoder.temporal_factor)) as bar:
         try:
             for event in stream(session, decoder, seconds, fps):
                 writer.write(event.frames[0])

@@ -174,7 +174,7 @@ def stream(
     An error in sampling is raised after what was made before it has been handed out.
     """
     control = _Control(stop or (lambda: False), commands)
-    wanted = None if seconds is None else max(1, round(seconds * fps))
+    wanted = None if seconds is None else wanted_frames(seconds, fps)
     begun = session.frames
     error: BaseException | None = None
     held: deque[_Sampled] = deque()
@@ -223,6 +223,20 @@ def stream(
     yield from emit(0)
     if error is not None:
         raise error
+
+
+def wanted_frames(seconds: float, fps: float) -> int:
+    """Frames of video in ``seconds``, at least one."""
+    return max(1, round(seconds * fps))
+
+
+def chunks_for(session: Session, seconds: float, fps: float, temporal_factor: int) -> int:
+    """How many chunks `stream` makes of ``seconds``, by a decoder of ``temporal_factor``."""
+    wanted, chunks = wanted_frames(seconds, fps), 0
+    if not session.frames:  # a video's first latent is one frame
+        wanted -= 1 + temporal_factor * (session.config.frames_of_block(0) - 1)
+        chunks = 1
+    return chunks + -(-max(0, wanted) // (temporal_factor * session.config.chunk_frames))
 
 
 def _made(session: Session, begun: int, decoder: Decoder) -> int:

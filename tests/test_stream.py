@@ -6,6 +6,7 @@ import queue
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,7 +15,19 @@ from torch import Tensor
 import sf_core
 from sf_core import tiny
 from sf_core.session import Progress
-from sf_core.stream import Command, Cut, NewSeed, Pause, ReRoll, Resume, Stop, StreamEvent, SwitchPrompt, stream
+from sf_core.stream import (
+    Command,
+    Cut,
+    NewSeed,
+    Pause,
+    ReRoll,
+    Resume,
+    Stop,
+    StreamEvent,
+    SwitchPrompt,
+    chunks_for,
+    stream,
+)
 from tests.helpers import SIZE, prompt, random_model
 
 MODEL = random_model(layers=2)
@@ -244,6 +257,21 @@ def test_without_overlap_a_chunk_is_handed_out_before_the_next_is_begun() -> Non
 
     for event in stream(start(), Decoder(), seconds=0.5, fps=16, make=make, overlap=False):
         assert made == list(range(event.chunk + 1))
+
+
+@pytest.mark.parametrize("seconds", [0.01, 0.3, 0.56, 0.57, 1.0, 1.4, 2.0])
+@pytest.mark.parametrize("temporal_factor", [1, 4])
+@pytest.mark.parametrize("first", [None, 1])
+@pytest.mark.parametrize("begun", [0, 1])
+def test_the_number_of_chunks_is_known_before(
+    seconds: float, temporal_factor: int, first: int | None, begun: int
+) -> None:
+    decoder = Decoder()
+    decoder.temporal_factor = temporal_factor
+    config = replace(CONFIG, first_chunk_frames=first)
+    session = plain(sf_core.Session.start(MODEL, prompt(0), SIZE, config), begun)
+    events = list(stream(session, decoder, seconds=seconds, fps=16))
+    assert len(events) == chunks_for(session, seconds, 16, temporal_factor)
 
 
 def test_the_tiny_model_streams() -> None:
