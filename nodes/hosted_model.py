@@ -146,7 +146,7 @@ class HostedWan(WanForward):
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         if self.live.giving_up:
             raise host.Interrupted
-        host.check_interrupt()
+        host.check_interrupt()  # core's layers look by themselves, those of other packs (GGUF) do not
         heads = q.shape[2]
         options = {**self._options, "block_index": layer}
         out = optimized_attention(q.flatten(2), k.flatten(2), v.flatten(2), heads=heads, transformer_options=options)

@@ -13,14 +13,6 @@ from tests.comfyui.test_model import session, unet
 from tools.comfyui.server import PromptFailed, Server
 
 
-def live(server: Server) -> dict[str, int]:
-    """How many models' caches exist, and their bytes. Runs as a graph of its own."""
-    graph = Graph()
-    number = graph("ProbeLive").number
-    found: dict[str, int] = facts(server.run(graph.prompt), number)
-    return found
-
-
 def test_cache_and_activations_are_counted_when_models_are_loaded(server: Server) -> None:
     """Once for the empty cache, then for what is missing; the prediction is what is allocated."""
     forget_all(server)
@@ -77,13 +69,17 @@ def test_free_memory_drops_the_cache_and_changes_no_result(server: Server) -> No
 
 
 def test_the_cache_goes_with_the_sessions_last_user(server: Server) -> None:
+    """Also while its model stays: here the second graph still has it."""
     forget_all(server)
-    graph = Graph()
-    tiny = Tiny.of(graph)
-    probe(graph, tiny.sampled(tiny.session(BLUE), 2))
-    server.run(graph.prompt)
-    live(server)  # another graph: the executor lets go of the first one's outputs
-    assert live(server) == {"alive": 0, "bytes": 0}
+    for with_session in (True, False, False):
+        graph = Graph()
+        tiny = Tiny.of(graph)
+        graph("ProbeCalls", name="none", after=tiny.model)
+        number = graph("ProbeLive").number
+        if with_session:
+            probe(graph, tiny.sampled(tiny.session(BLUE), 2))
+        found = facts(server.run(graph.prompt), number)  # the executor lets go of an earlier graph's outputs at its end
+    assert found == {"alive": 0, "bytes": 0}
 
 
 def test_models_pushed_out_between_chunks_change_nothing(server: Server) -> None:
@@ -108,14 +104,17 @@ def test_running_out_of_memory_frees_the_cache_and_says_what_would_fit(server: S
     graph = Graph()
     tiny = Tiny.of(graph)
     model = graph("ProbeAttention", model=tiny.model, name="full", at=90, does="out of memory")[0]
-    made = tiny.sampled(tiny.session(BLUE, model=model), 5)
-    number = probe(graph, made)
+    empty = tiny.session(BLUE, model=model)
+    made = tiny.sampled(empty, 5)
+    number, before = probe(graph, made), probe(graph, empty, "before")
     with pytest.raises(PromptFailed) as failure:
         server.run(graph.prompt)
     assert "ran out of memory" in str(failure.value)
     assert "2 chunks made so far are kept" in str(failure.value)
     assert "A window of 11 latent frames would fit" in str(failure.value)
     assert any(name.startswith("failed at chunk 2") for name in offered(server))
+    rest = {k: v for k, v in graph.prompt.items() if k not in (made.node, number)}
+    assert facts(server.run(rest), before)["cache_bytes"] == 0
     found = facts(server.run(graph.prompt), number)
     assert found["chunks"] == 5
 

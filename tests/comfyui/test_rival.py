@@ -115,6 +115,34 @@ def test_frames_decoded_chunk_by_chunk_are_those_of_cores_whole_decode(server: S
     assert (ours - theirs).abs().max() <= 1e-5
 
 
+def test_two_sessions_decoded_in_turns_do_not_mix(server: Server) -> None:
+    """There is one live decoder: whose it is, the session's past decides."""
+    forget_all(server)
+    graph = Graph()
+    model, vae = unet(server, graph, "base.safetensors", models.wan()), golden_vae(server, graph)
+    empty = wired(graph, model, window=9)
+    other = graph("SFRewind", session=empty, chunks=0, new_seed=5)[0]
+    parts: list[list[str]] = [[], []]
+    numbers: list[str] = []
+    sessions, last = [empty, other], empty
+    for turn in range(2):
+        for which in range(2):
+            turned = graph("ProbeAfter", session=sessions[which], after=last)[0]
+            sampled = graph("SFSampleChunks", session=turned, chunks=1)[0]
+            decoded = graph("SFDecodeChunks", session=sampled, vae=vae, fps=16.0)
+            name = f"turn {turn} of {which}"
+            parts[which].append(graph("ProbeTensor", image=decoded[0], name=name).number)
+            sessions[which] = last = decoded[1]
+    for which, begun in enumerate((empty, other)):
+        whole = graph("SFSampleChunks", session=begun, chunks=2)[1]
+        image = graph("VAEDecode", samples=whole, vae=vae)[0]
+        numbers.append(graph("ProbeTensor", image=image, name=f"whole {which}").number)
+    outputs = server.run(graph.prompt)
+    for which in range(2):
+        ours = torch.cat([tensor(outputs, number) for number in parts[which]])
+        assert (ours - tensor(outputs, numbers[which])).abs().max() <= 1e-5
+
+
 def test_pictures_are_encoded_as_by_core(server: Server) -> None:
     forget_all(server)
     graph = Graph()

@@ -53,6 +53,23 @@ def test_a_clip_is_extended_from_as_much_of_its_end_as_fits(server: Server, fram
     assert facts(outputs, numbers[1])["chunks"] == 2
 
 
+def test_what_was_rolled_again_is_decoded_again(server: Server) -> None:
+    """Rewind takes decoded frames back too; of the rest nothing is decoded twice."""
+    forget_all(server)
+    graph = Graph()
+    tiny = Tiny.of(graph)
+    three = graph("SFDecodeChunks", session=tiny.sampled(tiny.session(BLUE), 3), vae=tiny.vae, fps=16.0)
+    again = tiny.sampled(graph("SFRewind", session=three[1], chunks=1, new_seed=9)[0], 2)
+    rest = graph("SFDecodeChunks", session=again, vae=tiny.vae, fps=16.0)[0]
+    whole = graph("SFDecodeChunks", session=tiny.sampled(tiny.session(BLUE), 3), vae=tiny.vae, fps=16.0)[0]
+    numbers = [graph("ProbeTensor", image=image, name=f"{i}").number for i, image in enumerate((three[0], rest, whole))]
+    outputs = server.run(graph.prompt)
+    first, second, straight = (tensor(outputs, number) for number in numbers)
+    assert (len(first), len(second)) == (9, 6)
+    assert torch.equal(first, straight)
+    assert not torch.equal(second[:3], straight[6:])
+
+
 def timed(graph: Graph, tiny: Tiny, rows: str, recache: bool = False, seconds: float = 2.0) -> Out:
     timeline = graph("SFPromptTimeline", rows=rows, clip=tiny.clip, recache=recache)[0]
     inputs = {"vae": tiny.vae, "seconds": seconds, "fps": 16.0, "timeline": timeline}

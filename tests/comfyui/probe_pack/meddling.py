@@ -117,6 +117,20 @@ class ProbeUnload(io.ComfyNode):
         return io.NodeOutput(session)
 
 
+class ProbeAfter(io.ComfyNode):
+    """Hands a session on once something else is there: the order in which nodes run."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        session = io.Custom("SF_SESSION")
+        inputs: list[Any] = [session.Input("session"), io.AnyType.Input("after")]
+        return io.Schema(node_id="ProbeAfter", inputs=inputs, outputs=[session.Output()])
+
+    @classmethod
+    def execute(cls, session: Any, after: Any) -> io.NodeOutput:
+        return io.NodeOutput(session)
+
+
 _is_device_cpu, _vram_state = mm.is_device_cpu, mm.vram_state
 offloaded: list[int] = []  # patches that were left to the modules, each time a model was loaded
 
@@ -181,6 +195,7 @@ NODES: list[type[io.ComfyNode]] = [
     ProbeCalls,
     ProbePoison,
     ProbeUnload,
+    ProbeAfter,
     ProbeNoVram,
     ProbeOffloaded,
     ProbeSmallJournal,
