@@ -32,12 +32,15 @@ class LiveView:
 
     def show(self, frames: Tensor, first: int) -> None:
         """``frames`` [T, H, W, 3] in 0..1, the first of which is number ``first`` of the run's video."""
+        server = PromptServer.instance
+        if server.client_id not in server.sockets:  # nobody is looking
+            return
         numbers = self._affordable(len(frames))
         self._sent += len(numbers)
         pictures = [_jpeg(frames[number]) for number in numbers]
         seconds = len(frames) / self._fps
         message = {"node_id": self._node_id, "first": first, "seconds": seconds, "frames": pictures}
-        PromptServer.instance.send_sync(EVENT, message, PromptServer.instance.client_id)
+        server.send_sync(EVENT, message, server.client_id)
 
     def _affordable(self, count: int) -> list[int]:
         """Which of ``count`` new frames to send: evenly spread, the last among them, the first chunk whole."""

@@ -130,7 +130,6 @@ def kept_if_broken(run: Run) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        wan.live.giving_up = True  # whoever is still at work in another thread
         name = journal.offer(run.newest, error) if run.newest.chunks > begun else None
         if name is not None:
             run.say(

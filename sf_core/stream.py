@@ -10,7 +10,7 @@ from __future__ import annotations
 import queue
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -160,7 +160,7 @@ def stream(
     boundary: Callable[[Session], Session] | None = None,
     make: Make | None = None,
     overlap: bool = True,
-) -> Iterator[StreamEvent]:
+) -> Generator[StreamEvent, None, None]:
     """Go on with ``session`` and give each chunk as an event, as soon as it is decoded and final.
 
     seconds: how much to make, in whole chunks; None: until stopped. stop: asked before every forward; true gives up
