@@ -197,7 +197,7 @@ class SFSession(io.ComfyNode):
         wan = HostedWan(model)
         size = _latent_size(wan, width, height)
         session = Session.start(wan, embeddings(positive), size, config_for(model, settings), seed=seed)
-        host.say(cls.hidden.unique_id, memory_in_words(session))
+        host.say(cls.hidden.unique_id, memory_in_words(session) + _unusual_size(wan, size))
         return io.NodeOutput(GraphSession(session))
 
 
@@ -212,6 +212,13 @@ def _latent_size(wan: HostedWan, width: int, height: int) -> tuple[int, int]:
                 f"The nearest are {below} and {below + unit}"
             )
     return height // factor, width // factor
+
+
+def _unusual_size(wan: HostedWan, size: tuple[int, int]) -> str:
+    if wan.latent_size in (None, size):
+        return ""
+    rows, columns = (length * wan.spatial_factor for length in wan.latent_size or size)
+    return f". This model was trained at {columns} x {rows} pixels"
 
 
 class SFStartFromImages(io.ComfyNode):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from comfy_api.v0_0_2 import io
 from torch import Tensor
@@ -37,6 +38,9 @@ class GraphSession:
     core: Session
     decoded: int = 0
     timings: tuple[ChunkTiming, ...] = ()
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        raise TypeError("a session on a wire is tied to its model; keep it with Save Session, which writes what it is")
 
     def grown(self, core: Session, timings: tuple[ChunkTiming, ...] = (), decoded: int | None = None) -> GraphSession:
         kept = (*self.timings, *timings)[-TIMINGS_KEPT:]

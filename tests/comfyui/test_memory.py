@@ -43,6 +43,24 @@ def test_the_session_node_says_what_it_takes(server: Server) -> None:
     assert f"{predicted / 2**20:.1f} MiB" in said[0]
 
 
+def test_a_size_that_the_model_was_not_trained_at_is_said(server: Server) -> None:
+    graph = Graph()
+    tiny = Tiny.of(graph)
+    inputs = {"model": tiny.model, "positive": tiny.text(BLUE), "width": 96, "height": 64, "seed": 0}
+    probe(graph, graph("SFSession", **inputs)[0])
+    with server.events("size") as events:
+        server.run(graph.prompt, client_id="size")
+    assert events.of("text")[0].data["text"].endswith("This model was trained at 64 x 64 pixels")
+
+
+def test_a_session_on_a_wire_is_never_pickled(server: Server) -> None:
+    """Caches of other packs, which write outputs to disk, leave it alone."""
+    graph = Graph()
+    tiny = Tiny.of(graph)
+    number = probe(graph, tiny.sampled(tiny.session(BLUE), 1))
+    assert "Save Session" in facts(server.run(graph.prompt), number)["pickles"]
+
+
 def test_free_memory_drops_the_cache_and_changes_no_result(server: Server) -> None:
     """With unload_models alone the session lives on in the executor's cache, and rebuilds what it needs."""
     forget_all(server)

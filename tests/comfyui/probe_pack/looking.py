@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import pickle
 import weakref
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,14 @@ def _write(name: str, **tensors: torch.Tensor) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, path)
     return str(path)
+
+
+def _pickles(thing: Any) -> str:
+    try:
+        pickle.dumps(thing)
+    except TypeError as error:
+        return str(error)
+    return "yes"
 
 
 class ProbeSession(io.ComfyNode):
@@ -65,6 +74,7 @@ class ProbeSession(io.ComfyNode):
             "predicted_bytes": core.model.session_bytes(core),
             "working_bytes": core.model.working_bytes(core),
             "requests": list(requests),
+            "pickles": _pickles(session),
             "pointers": [p.data_ptr() for p in core.model.patcher.model.diffusion_model.parameters()],
         }
         requests.clear()
