@@ -1,0 +1,75 @@
+"""Load Tiny Demo gives ordinary MODEL, CLIP and VAE objects: core's own nodes take them."""
+
+from __future__ import annotations
+
+import torch
+
+from sf_core import tiny
+from tests.comfyui import models
+from tests.comfyui.graphs import BLUE, Graph, Tiny, forget_all, latents, probe, tensor
+from tools.comfyui.server import Server
+
+
+def tiny_lora() -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    file = {}
+    for name, weight in tiny.load_transformer().named_parameters():
+        if name.endswith("self_attn.q.weight"):
+            layer = "diffusion_model." + name.removesuffix(".weight")
+            file[f"{layer}.lora_up.weight"] = torch.randn(weight.shape[0], 2, generator=generator) * 0.2
+            file[f"{layer}.lora_down.weight"] = torch.randn(2, weight.shape[1], generator=generator) * 0.2
+    return file
+
+
+def test_loras_and_sampling_patches_go_on_them(server: Server) -> None:
+    """The loader for MODEL and CLIP, clip skip, a shift: each is accepted, and the LoRA changes the video."""
+    forget_all(server)
+    models.put(server, "loras", "tiny.safetensors", tiny_lora())
+    results = []
+    for strength in (0.0, 1.0):
+        graph = Graph()
+        parts = Tiny.of(graph)
+        strengths = {"strength_model": strength, "strength_clip": strength}
+        loaded = graph("LoraLoader", model=parts.model, clip=parts.clip, lora_name="tiny.safetensors", **strengths)
+        clip = graph("CLIPSetLastLayer", clip=loaded[1], stop_at_clip_layer=-1)[0]
+        model = graph("ModelSamplingSD3", model=loaded[0], shift=5.0)[0]
+        text = graph("CLIPTextEncode", text=BLUE, clip=clip)[0]
+        inputs = {"model": model, "positive": text, "width": 64, "height": 64, "seed": 0}
+        number = probe(graph, parts.sampled(graph("SFSession", **inputs)[0], 2))
+        results.append(latents(server.run(graph.prompt), number))
+    assert (results[0] - results[1]).abs().max() > 1e-2
+
+
+def test_the_vae_encodes_and_decodes_whole_and_tiled(server: Server) -> None:
+    """Sizes that do not divide are cut at the edges, as by core's VAEs."""
+    graph = Graph()
+    parts = Tiny.of(graph)
+    pictures = graph("ProbeFrames", frames=4, width=72, height=64)[0]
+    overlaps = {"tile_size": 512, "overlap": 64, "temporal_size": 64, "temporal_overlap": 8}
+    encoded = graph("VAEEncode", pixels=pictures, vae=parts.vae)[0]
+    tiled = graph("VAEEncodeTiled", pixels=pictures, vae=parts.vae, **overlaps)[0]
+    whole = graph("VAEDecode", samples=encoded, vae=parts.vae)[0]
+    in_tiles = graph("VAEDecodeTiled", samples=tiled, vae=parts.vae, **overlaps)[0]
+    numbers = [graph("ProbeTensor", image=image, name=f"tiny {i}").number for i, image in enumerate((whole, in_tiles))]
+    source = graph("ProbeTensor", image=pictures, name="source").number
+    outputs = server.run(graph.prompt)
+    decoded, from_tiles = (tensor(outputs, number) for number in numbers)
+    assert decoded.shape == (4, 64, 64, 3)
+    assert torch.equal(decoded, from_tiles)
+    assert (decoded - tensor(outputs, source)[:, :, 4:68]).abs().mean() < 0.2
+
+
+def test_a_core_sampler_without_guidance_runs(server: Server) -> None:
+    """All frames at once, as core does with any Wan model; the log says what that is not."""
+    graph = Graph()
+    parts = Tiny.of(graph)
+    latent = graph("VAEEncode", pixels=graph("ProbeFrames", frames=6, width=64, height=64)[0], vae=parts.vae)[0]
+    text = parts.text(BLUE)
+    settings = {"seed": 0, "steps": 4, "cfg": 1.0, "sampler_name": "euler", "scheduler": "simple", "denoise": 1.0}
+    wires = {"model": parts.model, "positive": text, "negative": text, "latent_image": latent}
+    image = graph("VAEDecode", samples=graph("KSampler", **wires, **settings)[0], vae=parts.vae)[0]
+    number = graph("ProbeTensor", image=image, name="sampled").number
+    frames = tensor(server.run(graph.prompt), number)
+    assert frames.shape == (6, 64, 64, 3)
+    assert frames.std() > 0.01
+    assert "makes all frames at once" in server.log_text()
