@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import FunctionType, MethodType
 from typing import Any
 
 from torch import Tensor
@@ -59,6 +60,11 @@ def _content(part: Any) -> Any:
         return [_content(item) for item in part]
     if isinstance(part, dict):
         return {key: _content(value) for key, value in sorted(part.items())}
+    if isinstance(part, MethodType):  # a merge's conversion of a layer's weight
+        return type(part.__self__).__qualname__, _content(part.__func__)
+    if isinstance(part, FunctionType) and not part.__closure__ and not part.__defaults__:
+        code = part.__code__
+        return part.__module__, part.__qualname__, digest(code.co_code, repr(code.co_names).encode()).hex()
     weights = getattr(part, "weights", None)  # of ComfyUI's weight adapters
     if weights is not None:
         return type(part).__name__, _content(weights)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any, TypeAlias
 
 import torch
@@ -59,16 +60,21 @@ class _InVaeSpace(VideoVAE):
 def open_vae(vae: Any) -> AnyVAE:
     """Our network with the weights of ``vae``, a core VAE: Wan 2.1's, a TAEHV, or the tiny demo's.
 
-    Its copy of the weights lives as long as what is returned. Raises ValueError for a VAE of another model.
+    Its copy of the weights lives as long as anything that it was returned to. Raises ValueError for a VAE of another
+    model.
     """
     net = getattr(vae, "first_stage_model", None)
     if net is None:
         raise ValueError("this VAE is empty; load Wan 2.1's (wan_2.1_vae) with Load VAE")
     if isinstance(net, FrameAutoencoder):
         return net
-    with host.normal_tensors():
-        ours = _with_weights(net, vae.device, vae.vae_dtype)
-    ours.memory_type = _InterruptibleMemory
+    reference = getattr(net, "_sf_vae", None)
+    ours: VideoVAE | None = reference() if reference else None
+    if ours is None:
+        with host.normal_tensors():
+            ours = _with_weights(net, vae.device, vae.vae_dtype)
+        ours.memory_type = _InterruptibleMemory
+        net._sf_vae = weakref.ref(ours)
     return ours
 
 

@@ -7,6 +7,7 @@ in ComfyUI's temporary folder, which is emptied when the server starts.
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from collections.abc import Iterable
@@ -25,6 +26,7 @@ CHUNKS_BYTES = 4 * host.GIB  # 1.3B at 832 x 480 makes 1.2 MB a chunk: some 40 m
 CHUNKS_KEPT = 20_000
 TIDY_EVERY = 64  # chunks
 SESSIONS_KEPT = 8
+_written = itertools.count(1)
 
 
 def next_chunk(session: Session, progress: Progress) -> tuple[Session, Tensor]:
@@ -38,7 +40,7 @@ def next_chunk(session: Session, progress: Progress) -> tuple[Session, Tensor]:
         return session.with_chunk(kept), kept
     longer, latents = session.next_chunk(progress)
     _write(path, latents)
-    if longer.chunks % TIDY_EVERY == 0:
+    if next(_written) % TIDY_EVERY == 0:
         _make_room(path.parent.glob("*.safetensors"))
     return longer, latents
 

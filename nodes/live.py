@@ -46,7 +46,7 @@ class LiveView:
         """Which of ``count`` new frames to send: evenly spread, the last among them, the first chunk whole."""
         room = int(IMAGES_A_SECOND * (time.perf_counter() - self._started)) - self._sent if self._sent else count
         sent = min(count, max(1, room))
-        return [count - 1 - round(k * count / sent) for k in reversed(range(sent))]
+        return [count - 1 - k * count // sent for k in reversed(range(sent))]
 
     def end(self, path: Path) -> None:
         """The video of a node that will not get to return it."""

@@ -39,6 +39,10 @@ def times_stopped() -> int:
     return _times_stopped
 
 
+def _nothing() -> int:
+    return 0
+
+
 class Run:
     """Makes chunks for one node. `make` may be called in another thread, all else in the graph's own."""
 
@@ -46,7 +50,7 @@ class Run:
         """chunks: how many are to come, 0 if nobody knows."""
         self.newest = session.core
         self.broken: BaseException | None = None
-        self.beside: Callable[[], int] = lambda: 0  # bytes that something else is still to take meanwhile
+        self.beside: Callable[[], int] = _nothing  # bytes that something else is still to take meanwhile
         self.timings: deque[ChunkTiming] = deque(maxlen=TIMINGS_KEPT)  # of chunks that were handed out
         self._sampled: deque[ChunkTiming] = deque()  # of those that were not yet
         self.commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
@@ -121,6 +125,11 @@ class Run:
     def say(self, text: str) -> None:
         self._bar.say(text)
 
+    def end(self) -> None:
+        """It can be stopped no more, and holds on to no decoder."""
+        _runs.pop(self.node_id, None)
+        self.beside = _nothing
+
 
 @contextmanager
 def kept_if_broken(run: Run) -> Iterator[None]:
@@ -145,5 +154,6 @@ def kept_if_broken(run: Run) -> Iterator[None]:
             ) from error
         raise
     finally:
+        run.end()
         wan.live.running -= 1
         wan.live.giving_up = False

@@ -15,7 +15,6 @@ export function addLiveView(node, url) {
   Object.assign(video, { controls: true, loop: true, muted: true, autoplay: true, playsInline: true });
   for (const part of [picture, video]) {
     Object.assign(part.style, { display: "none", width: "100%", height: "100%", objectFit: "contain" });
-    part.style.imageRendering = "auto";
     box.append(part);
   }
   const widget = node.addDOMWidget("live", "sf_live", box, {

@@ -175,10 +175,10 @@ def test_the_journal_is_bounded_and_the_oldest_goes_first(server: Server) -> Non
         graph("ProbeSmallJournal", chunks=kept)
         server.run(graph.prompt)
         if kept == 100:
-            made = look(server, chunks(320))
+            made = [look(server, chunks(20, seed=seed)) for seed in range(15)]  # many short runs, as people make them
             assert 100 <= len(list(folder.glob("*.safetensors"))) < 100 + 64
             server.free(unload_models=False, free_memory=True)
-            assert torch.equal(look(server, chunks(320)), made)
+            assert torch.equal(look(server, chunks(20, seed=0)), made[0])
 
 
 def test_a_stream_and_sampled_chunks_are_the_same_video(server: Server, fresh: Callable[[Build], Tensor]) -> None:

@@ -113,6 +113,8 @@ def test_a_run_stops_after_the_chunk_at_work_and_ends_well(server: Server) -> No
         events.wait_for(lambda event: event.kind == "text" and "chunk 3" in event.data["text"])
         server.post("/self_forcing/stop", {"node_id": stream.number})
         outputs = server.wait(prompt_id)["outputs"]
+    with pytest.raises(Exception, match="404"):  # it is over: there is nothing to stop any more
+        server.post("/self_forcing/stop", {"node_id": stream.number})
     frames = latents(outputs, number).shape[2]
     assert frames >= 3 * FRAMES_A_CHUNK
     assert played(temp_videos(server)[-1]) == frames

@@ -70,6 +70,33 @@ def test_cores_lora_gives_the_latents_of_merged_weights(server: Server) -> None:
     assert (with_lora - base).abs().max() > 1e-2
 
 
+def test_a_merge_is_a_model_like_any_other(server: Server) -> None:
+    """Core's merge of two gives the latents of averaged weights, and made again is the same model: a session loads."""
+
+    def merge(graph: Graph) -> Out:
+        first = unet(server, graph, "base.safetensors", models.wan())
+        second = unet(server, graph, "other.safetensors", models.wan(7))
+        return graph("ModelMergeSimple", model1=first, model2=second, ratio=0.25)[0]
+
+    forget_all(server)
+    graph = Graph()
+    made = graph("SFSampleChunks", session=session(graph, from_model(graph, merge(graph))), chunks=CHUNKS)[0]
+    saved = graph("SFSaveSession", session=made, filename_prefix="sessions/merge").number
+    number = probe(graph, made)
+    outputs = server.run(graph.prompt)
+    # as everywhere in ComfyUI, `modulation` is not patched: what is merged of it is the first model's
+    mean = {name: 0.25 * weight + 0.75 * models.wan(7)[name] for name, weight in models.wan().items()}
+    mean |= {name: weight for name, weight in models.wan().items() if "modulation" in name}
+    graph = Graph()
+    want = sampled(server, graph, unet(server, graph, "mean.safetensors", mean))
+    assert (latents(outputs, number) - want).abs().max() <= 1e-5
+    forget_all(server)
+    graph = Graph()
+    name = outputs[saved]["text"][0].split(":")[0]
+    number = probe(graph, graph("SFLoadSession", model=merge(graph), file=name, allow_other_model=False)[0])
+    assert facts(server.run(graph.prompt), number)["chunks"] == CHUNKS
+
+
 def test_a_lora_above_our_node_counts_too(server: Server) -> None:
     """The settings ride on the MODEL through any patch."""
     forget_all(server)
@@ -117,7 +144,9 @@ def test_the_attention_override_sees_every_layer_of_every_forward(server: Server
     number = graph("ProbeCalls", name="count", after=made).number
     layers, steps, writes = models.ARCH.num_layers, 4, CHUNKS - 1
     expected = 2 * layers * steps * CHUNKS + 2 * (layers - 1) * writes
-    assert server.run(graph.prompt)[number]["calls"] == [expected]
+    outputs = server.run(graph.prompt)
+    assert outputs[number]["calls"] == [expected]
+    assert outputs[number]["functions"] == ["attention_pytorch"]  # which the server's flag chose
 
 
 def test_no_weight_is_read_by_the_pack(server: Server) -> None:

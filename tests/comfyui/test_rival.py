@@ -115,6 +115,21 @@ def test_frames_decoded_chunk_by_chunk_are_those_of_cores_whole_decode(server: S
     assert (ours - theirs).abs().max() <= 1e-5
 
 
+def test_a_vaes_weights_are_copied_once_for_decodes_in_a_row(server: Server) -> None:
+    forget_all(server)
+    graph = Graph()
+    graph("ProbeVaeLoads")
+    server.run(graph.prompt)  # counts from here on
+    graph = Graph()
+    made = wired(graph, unet(server, graph, "base.safetensors", models.wan()), window=9)
+    vae = golden_vae(server, graph)
+    for _ in range(3):
+        sampled = graph("SFSampleChunks", session=made, chunks=1)[0]
+        made = graph("SFDecodeChunks", session=sampled, vae=vae, fps=16.0)[1]
+    number = graph("ProbeVaeLoads", after=made).number
+    assert server.run(graph.prompt)[number]["loads"] == [1]
+
+
 def test_two_sessions_decoded_in_turns_do_not_mix(server: Server) -> None:
     """There is one live decoder: whose it is, the session's past decides."""
     forget_all(server)

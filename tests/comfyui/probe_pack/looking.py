@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import pickle
+import sys
 import weakref
 from pathlib import Path
 from typing import Any
@@ -125,4 +126,36 @@ class ProbeLive(io.ComfyNode):
         return io.NodeOutput(ui={"facts": [facts]})
 
 
-NODES: list[type[io.ComfyNode]] = [ProbeSession, ProbeTensor, ProbeLive]
+_vae_loads: list[int] = []
+
+
+class ProbeVaeLoads(io.ComfyNode):
+    """How often the pack has copied a VAE's weights since this node ran last. Runs each time."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        inputs: list[Any] = [io.AnyType.Input("after", optional=True)]
+        return io.Schema(node_id="ProbeVaeLoads", inputs=inputs, outputs=[], is_output_node=True)
+
+    @classmethod
+    def fingerprint_inputs(cls, **inputs: Any) -> float:
+        return float("nan")
+
+    @classmethod
+    def execute(cls, after: Any = None) -> io.NodeOutput:
+        (module,) = [m for name, m in sys.modules.items() if name.endswith("self-forcing.nodes.hosted_vae")]
+        load = vars(module)["load_vae"]
+        if not hasattr(load, "counts"):
+
+            def counting(*args: Any) -> Any:
+                _vae_loads.append(1)
+                return load(*args)
+
+            counting.counts = True  # type: ignore[attr-defined]
+            vars(module)["load_vae"] = counting
+        loads = len(_vae_loads)
+        _vae_loads.clear()
+        return io.NodeOutput(ui={"loads": [loads]})
+
+
+NODES: list[type[io.ComfyNode]] = [ProbeSession, ProbeTensor, ProbeLive, ProbeVaeLoads]

@@ -13,6 +13,7 @@ from comfy_api.latest import io
 from .nodes.reader import read_weight
 
 calls: dict[str, int] = {}
+functions: set[str] = set()  # that attention would have been computed by
 
 
 class ProbeAttention(io.ComfyNode):
@@ -39,6 +40,7 @@ class ProbeAttention(io.ComfyNode):
 
         def override(func: Any, *args: Any, **kwargs: Any) -> Any:
             calls[name] += 1
+            functions.add(func.__name__)
             assert "block_index" in kwargs["transformer_options"]
             if calls[name] == at and does == "interrupt":
                 mm.interrupt_current_processing()
@@ -69,7 +71,7 @@ class ProbeCalls(io.ComfyNode):
 
     @classmethod
     def execute(cls, name: str, after: Any = None) -> io.NodeOutput:
-        return io.NodeOutput(ui={"calls": [calls.get(name, -1)]})
+        return io.NodeOutput(ui={"calls": [calls.get(name, -1)], "functions": sorted(functions)})
 
 
 class ProbePoison(io.ComfyNode):
