@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import sf_core
 from sf_core.vae import WanVAE
-from sf_core.wan_forward import WanArchitecture
+from sf_core.wan_architecture import WanArchitecture
 
 
 def add_arguments(parser: argparse.ArgumentParser, **defaults: Any) -> None:

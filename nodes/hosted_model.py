@@ -22,7 +22,8 @@ from ..sf_core.kv_cache import CachePool, KeysValues
 from ..sf_core.records import digest
 from ..sf_core.schedule import TRAIN_STEPS
 from ..sf_core.session import Session
-from ..sf_core.wan_forward import WanArchitecture, WanForward
+from ..sf_core.wan_architecture import WanArchitecture
+from ..sf_core.wan_forward import WanForward
 from . import host
 from .fingerprint import patched_fingerprint
 

@@ -20,7 +20,7 @@ from .lora import Difference, LowRank, is_lora, lora_changes
 from .tensor_file import Value, copy_of, open_tensors
 from .torch_file import nested_tensors
 from .wan import CausalWan
-from .wan_forward import WanArchitecture
+from .wan_architecture import WanArchitecture
 
 REAL_HEAD_DIM = 128  # of every published Wan; the number of heads is not in the weights
 FP8 = (torch.float8_e4m3fn, torch.float8_e5m2)

@@ -14,7 +14,7 @@ from .family import Member, member_by_file, member_called, settings_in_words
 from .lora import is_lora, lora_parts
 from .session_file import KEY, read_record
 from .tensor_file import Value, open_tensors
-from .wan_forward import WanArchitecture
+from .wan_architecture import WanArchitecture
 
 _SIZES = {(1536, 30): "1.3B", (5120, 40): "14B"}  # by width and layers
 

@@ -48,15 +48,33 @@ class FlowSchedule:
         nearest = torch.argmin((self.timesteps - timestep).abs())
         return float(self.sigmas[nearest])
 
-    def add_noise(self, x0: Tensor, noise: Tensor, timestep: float) -> Tensor:
-        """``x0`` brought to the noise level of ``timestep``, in the dtype of ``noise``."""
-        sigma = self.sigma(timestep)
+    def sigmas_for(self, timestep: Tensor, x: Tensor) -> Tensor:
+        """Sigmas of timesteps [B] or [B, F], laid out to be multiplied with ``x`` [B, C, F, H, W] and on its device.
+
+        The lookup is done where ``timestep`` lies: on the CPU no device is waited for.
+        """
+        nearest = (self.timesteps.to(timestep.device) - timestep.unsqueeze(-1)).abs().argmin(dim=-1)
+        sigmas = self.sigmas.to(timestep.device)[nearest]
+        frames = sigmas if sigmas.ndim == 2 else sigmas.unsqueeze(1)
+        return frames[:, None, :, None, None].to(x.device)
+
+    def add_noise(self, x0: Tensor, noise: Tensor, timestep: float | Tensor) -> Tensor:
+        """``x0`` brought to the noise level of ``timestep`` (one, [B] or [B, F]), in the dtype of ``noise``."""
+        sigma = self._sigma(timestep, x0)
         return ((1 - sigma) * x0 + sigma * noise).to(noise.dtype)
 
-    def to_x0(self, x: Tensor, flow: Tensor, timestep: float) -> Tensor:
+    def to_x0(self, x: Tensor, flow: Tensor, timestep: float | Tensor) -> Tensor:
         """The clean latents that ``flow`` predicts at ``x``; computed wide, returned in the dtype of ``x``."""
         wide = wide_dtype(x.device)
-        return (x.to(wide) - self.sigma(timestep) * flow.to(wide)).to(x.dtype)
+        return (x.to(wide) - self._sigma(timestep, x) * flow.to(wide)).to(x.dtype)
+
+    def to_flow(self, x: Tensor, x0: Tensor, timestep: float | Tensor) -> Tensor:
+        """The flow that leads from ``x`` to ``x0``: the inverse of `to_x0`."""
+        wide = wide_dtype(x.device)
+        return ((x.to(wide) - x0.to(wide)) / self._sigma(timestep, x)).to(x.dtype)
+
+    def _sigma(self, timestep: float | Tensor, x: Tensor) -> float | Tensor:
+        return self.sigmas_for(timestep, x) if isinstance(timestep, Tensor) else self.sigma(timestep)
 
 
 @lru_cache(maxsize=32)

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from .attention import BACKENDS, Attention, choose_attention
 from .kv_cache import CachePool
 from .records import digest
-from .wan_forward import WanArchitecture, WanForward
+from .wan_architecture import WanArchitecture
+from .wan_forward import WanForward
 
 
 class AttentionLayers(nn.Module):

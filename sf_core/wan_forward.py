@@ -9,66 +9,24 @@ Shapes: B batch, F latent frames, T tokens a frame, L = F * T tokens ordered fra
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from einops import rearrange
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from .attention import Attention
 from .config import RolloutConfig
 from .kv_cache import CachePool, CacheShape, KeysValues
 from .rope import apply_rope, rope_rotations
-from .schedule import wide_dtype
 from .spans import Span, attention_spans, chunk_ends
+from .wan_architecture import WanArchitecture, timestep_embedding
 
 # (layer, q, k, v) -> attention output: what one layer's new keys and values attend to is the caller's affair
 LayerAttention = Callable[[int, Tensor, Tensor, Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class WanArchitecture:
-    """Sizes of a Wan 2.1 transformer. All but ``num_heads`` and ``text_len`` can be read off its weights."""
-
-    dim: int
-    ffn_dim: int
-    num_layers: int
-    num_heads: int
-    text_dim: int = 4096
-    text_len: int = 512
-    freq_dim: int = 256
-    in_dim: int = 16
-    out_dim: int = 16
-    patch_size: tuple[int, int, int] = (1, 2, 2)
-    eps: float = 1e-6
-    qk_norm: bool = True
-    cross_attn_norm: bool = True
-
-    @property
-    def head_dim(self) -> int:
-        return self.dim // self.num_heads
-
-    def token_grid(self, latent_size: tuple[int, int]) -> tuple[int, int]:
-        """Rows and columns of tokens in a latent frame of ``latent_size`` (height, width)."""
-        rows, columns = latent_size
-        _, ph, pw = self.patch_size
-        if rows < ph or columns < pw or rows % ph or columns % pw:
-            near = (max(ph, round(rows / ph) * ph), max(pw, round(columns / pw) * pw))
-            raise ValueError(
-                f"latent size {rows} x {columns} does not divide into patches of {ph} x {pw}; "
-                f"the nearest that does is {near[0]} x {near[1]}"
-            )
-        return rows // ph, columns // pw
-
-
-def timestep_embedding(timestep: Tensor, dim: int) -> Tensor:
-    """Sinusoid of ``timestep`` [...], cosines then sines -> [..., dim], in float64 where the device has it."""
-    wide = wide_dtype(timestep.device)
-    half = dim // 2
-    frequencies = 10000.0 ** -(torch.arange(half, dtype=wide, device=timestep.device) / half)
-    angles = timestep.to(wide).unsqueeze(-1) * frequencies
-    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+Look = Callable[[int, Tensor], bool]  # (layer, what it gave) -> whether to go on
 
 
 def _modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -90,6 +48,7 @@ class WanForward:
     caches: CachePool
     rollout_config: RolloutConfig | None = None  # what the checkpoint says of itself
     latent_size: tuple[int, int] | None = None
+    gradient_checkpointing = False  # where there is a gradient, compute each block again for it: less memory, more time
     blocks: Any  # a sequence of modules, as all below
     patch_embedding: Any
     text_embedding: Any
@@ -140,7 +99,7 @@ class WanForward:
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.arch.num_heads, -1))
 
-    def _embed_time(self, timestep: Tensor) -> tuple[Tensor, Tensor]:
+    def embed_time(self, timestep: Tensor) -> tuple[Tensor, Tensor]:
         """Timesteps [B, f] -> embedding [B, f, dim] and its six modulation vectors [B, f, 6, dim]."""
         sinusoid = timestep_embedding(timestep, self.arch.freq_dim).to(self.dtype)
         embedding = self.time_embedding(sinusoid)
@@ -165,25 +124,50 @@ class WanForward:
         text: Sequence[KeysValues],
         attend: LayerAttention,
         keys_only: bool = False,
+        look: Look = lambda layer, x: True,
     ) -> Tensor:
-        """All transformer blocks. With ``keys_only`` the last one stops once `attend` has its keys and values."""
+        """All transformer blocks. With ``keys_only`` the last one stops once `attend` has its keys and values.
+
+        ``look`` is shown what each block gives, and says whether to go on.
+        """
         last = len(self.blocks) - 1
         for layer, block in enumerate(self.blocks):
-            parts = (self.bare(block.modulation, modulations) + modulations).unbind(2)  # 6 x [B, f, dim]
-            attn = block.self_attn
-            h = _modulate(block.norm1(x), parts[0], parts[1])
-            k = apply_rope(self._heads(attn.norm_k(attn.k(h))), rotations)
-            v = self._heads(attn.v(h))
-            if keys_only and layer == last:
-                attend(layer, k[:, :0], k, v)  # an empty query: only the writing counts
-                return x
-            q = apply_rope(self._heads(attn.norm_q(attn.q(h))), rotations)
-            x = _add_gated(x, attn.o(attend(layer, q, k, v).flatten(2)), parts[2])
-            cross = block.cross_attn
-            q = self._heads(cross.norm_q(cross.q(block.norm3(x))))
-            x = x + cross.o(self.attend(layer, q, *text[layer]).flatten(2))
-            x = _add_gated(x, block.ffn(_modulate(block.norm2(x), parts[3], parts[4])), parts[5])
+            run = partial(self._block, block, layer, attend=attend, keys_only=keys_only and layer == last)
+            if self.gradient_checkpointing and torch.is_grad_enabled():
+                x = checkpoint(
+                    run, x, modulations, rotations, text[layer], use_reentrant=False, preserve_rng_state=False
+                )
+            else:
+                x = run(x, modulations, rotations, text[layer])
+            if not look(layer, x):
+                break
         return x
+
+    def _block(
+        self,
+        block: Any,
+        layer: int,
+        x: Tensor,
+        modulations: Tensor,
+        rotations: Tensor,
+        text: KeysValues,
+        attend: LayerAttention,
+        keys_only: bool,
+    ) -> Tensor:
+        parts = (self.bare(block.modulation, modulations) + modulations).unbind(2)  # 6 x [B, f, dim]
+        attn = block.self_attn
+        h = _modulate(block.norm1(x), parts[0], parts[1])
+        k = apply_rope(self._heads(attn.norm_k(attn.k(h))), rotations)
+        v = self._heads(attn.v(h))
+        if keys_only:
+            attend(layer, k[:, :0], k, v)  # an empty query: only the writing counts
+            return x
+        q = apply_rope(self._heads(attn.norm_q(attn.q(h))), rotations)
+        x = _add_gated(x, attn.o(attend(layer, q, k, v).flatten(2)), parts[2])
+        cross = block.cross_attn
+        q = self._heads(cross.norm_q(cross.q(block.norm3(x))))
+        x = x + cross.o(self.attend(layer, q, *text).flatten(2))
+        return _add_gated(x, block.ffn(_modulate(block.norm2(x), parts[3], parts[4])), parts[5])
 
     def _flow(self, tokens: Tensor, embedding: Tensor, x: Tensor) -> Tensor:
         shift, scale = (self.bare(self.head.modulation, embedding).unsqueeze(1) + embedding.unsqueeze(2)).unbind(2)
@@ -199,16 +183,27 @@ class WanForward:
         ``views``: a layer's keys and values [B, tokens, heads, D] each, the chunk's own places first. They are
         overwritten with the chunk's (noisy) keys and values; the places behind them are only read.
         """
-        embedding, modulations = self._embed_time(timestep)
-        tokens = self._blocks(self._embed_latents(x), modulations, rotations, text, self._over(views))
-        return self._flow(tokens, embedding, x)
+        return self.flow_with(x, timestep, rotations, text, self._over(views))
 
     def write_over_cache(
         self, x: Tensor, timestep: Tensor, rotations: Tensor, text: Sequence[KeysValues], views: Sequence[KeysValues]
     ) -> None:
         """As `flow_over_cache` for a clean chunk, only for the keys and values it leaves in ``views``."""
-        _, modulations = self._embed_time(timestep)
-        self._blocks(self._embed_latents(x), modulations, rotations, text, self._over(views), keys_only=True)
+        self.write_with(x, timestep, rotations, text, self._over(views))
+
+    def flow_with(
+        self, x: Tensor, timestep: Tensor, rotations: Tensor, text: Sequence[KeysValues], attend: LayerAttention
+    ) -> Tensor:
+        """Flow [B, C, F, H, W] of a noisy chunk whose tokens attend to whatever ``attend`` gives them."""
+        embedding, modulations = self.embed_time(timestep)
+        return self._flow(self._blocks(self._embed_latents(x), modulations, rotations, text, attend), embedding, x)
+
+    def write_with(
+        self, x: Tensor, timestep: Tensor, rotations: Tensor, text: Sequence[KeysValues], attend: LayerAttention
+    ) -> None:
+        """As `flow_with` for a clean chunk, only for the keys and values that ``attend`` is shown."""
+        _, modulations = self.embed_time(timestep)
+        self._blocks(self._embed_latents(x), modulations, rotations, text, attend, keys_only=True)
 
     def _over(self, views: Sequence[KeysValues]) -> LayerAttention:
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -230,39 +225,64 @@ class WanForward:
         first_chunk_frames: int | None = None,
         window_frames: int | None = None,
         clean: Tensor | None = None,
-        clean_timestep: float = 0.0,
+        clean_timestep: float | Tensor = 0.0,
     ) -> Tensor:
         """Flow prediction [B, C, F, H, W] for a whole video, without a cache.
 
         timestep: one, [B] or [B, F]; text: [B or 1, rows, text_dim]. chunk_frames None: bidirectional, one timestep a
         sample. Else block-causal: each frame attends to its own chunk and those before it (``first_chunk_frames`` and
         ``window_frames`` as in `RolloutConfig`). ``clean`` latents (teacher forcing): noisy chunks attend to themselves
-        and to the clean chunks before them, which are embedded at ``clean_timestep``.
+        and to the clean chunks before them, which are embedded at ``clean_timestep`` (one, or [B, F]).
         Raises ValueError for sizes that do not fit the model.
         """
-        self.use_attention()
-        self.check_text(text)
         frames = x.shape[2] // self.arch.patch_size[0]
-        rows, columns = self.arch.token_grid((x.shape[3], x.shape[4]))
         timestep = timestep if timestep.ndim == 2 else timestep.reshape(-1, 1)
         if chunk_frames is None:
             timestep, ends = timestep[:, :1], [frames]
         else:
             timestep, ends = timestep.expand(-1, frames), chunk_ends(frames, chunk_frames, first_chunk_frames)
-        rotations = rope_rotations(range(frames), rows, columns, self.arch.head_dim, x.device)
-        tokens = self._embed_latents(x)
-        if clean is not None:
-            tokens = torch.cat([self._embed_latents(clean), tokens], dim=1)
-            timestep = torch.cat([torch.full_like(timestep, clean_timestep), timestep], dim=1)
-            rotations = torch.cat([rotations, rotations])
-        embedding, modulations = self._embed_time(timestep)
         spans = attention_spans(ends, frames, window_frames, clean is not None)
-        attend = self._within(spans, rows * columns)
-        pairs = self.text_keys_values(text.expand(x.shape[0], -1, -1))
-        tokens = self._blocks(tokens, modulations, rotations, pairs, attend)
+        sequence = x if clean is None else torch.cat([clean, x], dim=2)
+        if clean is not None:
+            given = torch.as_tensor(clean_timestep, dtype=timestep.dtype, device=timestep.device)
+            timestep = torch.cat([given.expand_as(timestep), timestep], dim=1)
+        tokens, embedding = self._whole(sequence, [*range(frames)] * (1 if clean is None else 2), timestep, text, spans)
         if clean is not None:
             tokens, embedding = tokens.chunk(2, dim=1)[1], embedding.chunk(2, dim=1)[1]
         return self._flow(tokens, embedding, x)
+
+    def features(self, x: Tensor, timestep: Tensor, text: Tensor, layers: Sequence[int]) -> list[Tensor]:
+        """What the blocks ``layers`` give in a bidirectional pass, tokens [B, L, dim] each. timestep: [B]."""
+        found: list[Tensor] = []
+
+        def look(layer: int, tokens: Tensor) -> bool:
+            if layer in layers:
+                found.append(tokens)
+            return len(found) < len(layers)
+
+        frames = x.shape[2] // self.arch.patch_size[0]
+        everything = attention_spans([frames], frames, None, False)
+        self._whole(x, range(frames), timestep.reshape(-1, 1), text, everything, look)
+        return found
+
+    def _whole(
+        self,
+        x: Tensor,
+        positions: Sequence[int],
+        timestep: Tensor,
+        text: Tensor,
+        spans: Sequence[Span],
+        look: Look = lambda layer, x: True,
+    ) -> tuple[Tensor, Tensor]:
+        """All blocks over a sequence of frames, and the embedding of its timesteps [B, f]."""
+        self.use_attention()
+        self.check_text(text)
+        rows, columns = self.arch.token_grid((x.shape[3], x.shape[4]))
+        rotations = rope_rotations(positions, rows, columns, self.arch.head_dim, x.device)
+        embedding, modulations = self.embed_time(timestep)
+        attend = self._within(spans, rows * columns)
+        pairs = self.text_keys_values(text.expand(x.shape[0], -1, -1))
+        return self._blocks(self._embed_latents(x), modulations, rotations, pairs, attend, look=look), embedding
 
     def _within(self, spans: Sequence[Span], frame_tokens: int) -> LayerAttention:
         """Attention inside one sequence: each span of query frames attends to its own spans of key frames."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import sf_core
 from sf_core.wan import CausalWan
-from sf_core.wan_forward import WanArchitecture
+from sf_core.wan_architecture import WanArchitecture
 
 PARITY = Path(__file__).parent / "parity"
 CASES: dict[str, Any] = json.loads((PARITY / "cases.json").read_text())

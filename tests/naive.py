@@ -121,7 +121,7 @@ class NaiveRollout:
             return model._attention(apply_rope(q, own), torch.cat(keys, 1), torch.cat(values, 1))
 
         own = turns(list(range(start, start + x.shape[2])))
-        embedding, modulations = model._embed_time(torch.full((self.batch, 1), timestep))
+        embedding, modulations = model.embed_time(torch.full((self.batch, 1), timestep))
         plain = torch.ones_like(own)  # the blocks themselves do not rotate: `attend` does
         tokens = model._blocks(model._embed_latents(x), modulations, plain, self.pairs, attend)
         return model._flow(tokens, embedding, x), new

@@ -19,7 +19,7 @@ from torch import Tensor
 
 import sf_core
 from sf_core.checkpoint_names import original_name
-from sf_core.wan_forward import WanArchitecture
+from sf_core.wan_architecture import WanArchitecture
 from tests.helpers import random_model
 
 State = dict[str, Tensor]

@@ -10,7 +10,7 @@ from torch import Tensor
 import sf_core
 from sf_core.rope import apply_rope, rope_rotations
 from sf_core.schedule import FlowSchedule
-from sf_core.wan_forward import timestep_embedding
+from sf_core.wan_architecture import timestep_embedding
 from tests.helpers import CASES, PARITY, golden_session, relative
 
 ROLLOUTS = sorted(case for case in CASES if "pipeline" in CASES[case] and case != "causal_bf16")
@@ -129,4 +129,4 @@ def test_the_timestep_embedding_is_the_references() -> None:
 
 
 def test_the_golden_copies_stay_small() -> None:
-    assert sum(path.stat().st_size for path in PARITY.iterdir()) < 8e6
+    assert sum(path.stat().st_size for path in PARITY.iterdir()) < 13e6

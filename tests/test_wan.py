@@ -152,7 +152,7 @@ def test_zero_rows_of_a_prompt_change_nothing() -> None:
 
 
 def test_the_time_embedding_tells_neighbouring_timesteps_apart() -> None:
-    from sf_core.wan_forward import timestep_embedding
+    from sf_core.wan_architecture import timestep_embedding
 
     a, b = timestep_embedding(torch.tensor([999.0, 999.5]), 256)
     assert float((a - b).abs().max()) > 0.1

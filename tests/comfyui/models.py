@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sf_core.wan import CausalWan
-from sf_core.wan_forward import WanArchitecture
+from sf_core.wan_architecture import WanArchitecture
 from tools.comfyui.server import Server
 
 # as large as a model must be for ComfyUI to read it off its weights: heads of 128, text of 4096
