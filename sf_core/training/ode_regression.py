@@ -82,7 +82,8 @@ def ode_trajectory(
     wanted = [float(sigma) / 1000 for sigma in config.timesteps(config.frames_of_block(0))]
     linear = torch.linspace(1.0, 0.0, steps + 1)
     sigmas = [float(sigma) for sigma in shift * linear / (1 + (shift - 1) * linear)]
-    x, kept = noise, []
+    x = noise
+    kept: list[Tensor] = []
     for sigma, following in pairwise(sigmas):
         timestep = torch.full((x.shape[0],), 1000 * sigma, device=x.device)
         flow = teacher(x, timestep, prompt)
