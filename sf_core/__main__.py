@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -75,6 +76,21 @@ def build_parser() -> argparse.ArgumentParser:
     clean.add_argument("--num-heads", type=int, help="if they are not 128 wide each")
     clean.set_defaults(run=_convert)
 
+    train = commands.add_parser(
+        "train",
+        help="train by a recipe",
+        description="Trains by a recipe: a TOML file, or one that comes along (tiny-world, wan-1.3b-dmd). It may be "
+        "killed at any time; --resume goes on. Needs the extra: pip install '.[train]'.",
+    )
+    train.add_argument("--recipe", required=True, help="a TOML file, or the name of a recipe that comes along")
+    train.add_argument("--out", type=Path, metavar="FOLDER", help="where to work (default: runs/<the recipe's name>)")
+    train.add_argument("--resume", action="store_true", help="go on with the run that is in the folder")
+    train.add_argument("--smoke", action="store_true", help="a few steps of each stage: does everything run?")
+    train.add_argument(
+        "--threads", type=int, default=os.cpu_count() or 1, help="CPU threads (default: all, %(default)s)"
+    )
+    train.set_defaults(run=_train)
+
     info = commands.add_parser("info", help="say what a file is: a session or a checkpoint")
     info.add_argument("file", type=Path)
     info.set_defaults(run=lambda args: print(describe(args.file)))
@@ -100,6 +116,22 @@ def _convert(args: argparse.Namespace) -> None:
     dtype = None if args.dtype is None else DTYPES[args.dtype]
     facts = convert(args.source, args.target, dtype, args.lora, args.lora_strength, args.member, **heads)
     print(f"{args.target}: {', '.join(f'{name}={value}' for name, value in facts.items())}")
+
+
+def _train(args: argparse.Namespace) -> None:
+    try:
+        from .training.recipe import Recipe
+        from .training.trainer import Stopped, Trainer
+    except ImportError as error:
+        raise ValueError(f"training needs packages that are not there ({error}): pip install '.[train]'") from error
+    recipe = Recipe.read(args.recipe)
+    recipe = recipe.smoke() if args.smoke else recipe
+    trainer = Trainer(recipe, args.out, args.resume)
+    try:
+        print(f"trained: {trainer.run()} (more in {trainer.folder})")
+    except Stopped as stopped:
+        print(stopped)
+        raise SystemExit(130) from None
 
 
 def main(argv: Sequence[str] | None = None) -> int:

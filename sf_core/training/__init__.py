@@ -9,6 +9,7 @@ from .ode_regression import ODERegression, ode_trajectory
 from .rollout import Rollout, rollout
 from .scores import NoiseLevels
 from .sid import SiD
+from .trainer import Trainer
 
 __all__ = [
     "DMD",
@@ -22,6 +23,7 @@ __all__ = [
     "Rollout",
     "SiD",
     "TeacherForcing",
+    "Trainer",
     "ode_trajectory",
     "rollout",
 ]

@@ -89,13 +89,15 @@ def rollout(
         raise ValueError(f"kv_gradient is {kv_gradient!r}; expected one of {', '.join(KV_GRADIENTS)}")
     size = _latent_size(generator, noise, context, latent_size)
     batch = noise.shape[0] if isinstance(noise, Tensor) else max(len(prompt), 1 if context is None else len(context))
-    places = _places(config, frames, 0 if context is None else context.shape[2])
-    sampled = places if context is None else [p for p in places if p.start >= context.shape[2]]
-    draws = _Draws(noise, rng, (batch, generator.arch.in_dim, *size), 0 if context is None else context.shape[2])
-    steps = len(config.denoising_steps)
-    exits = _exit_steps(exit_step, rng, steps, len(sampled))
-
     generator.check_text(prompt)
+    shape = (batch, generator.arch.in_dim, *size)
+    given_frames = 0 if context is None else context.shape[2]
+    places = places_of(config, frames, given_frames)
+    _check_shapes(shape, frames, prompt, noise, context)
+    sampled = [place for place in places if place.start >= given_frames]
+    draws = _Draws(noise, rng, shape, given_frames)
+    exits = _exit_steps(exit_step, rng, len(config.denoising_steps), len(sampled))
+
     passes = _Passes(generator, prompt.expand(batch, -1, -1), config, size, kv_gradient == "straight-through")
     parts = []
     for place in places:
@@ -240,7 +242,30 @@ def _latent_size(
     return size
 
 
-def _places(config: RolloutConfig, frames: int, context: int) -> list[Place]:
+def _check_shapes(
+    shape: tuple[int, ...], frames: int, prompt: Tensor, noise: Tensor | NoiseSource, context: Tensor | None
+) -> None:
+    """shape: [B, C, height, width] of the video of ``frames``. Raises ValueError for what does not fit it."""
+    batch, channels, height, width = shape
+    given = 0 if context is None else context.shape[2]
+    if given >= frames:
+        raise ValueError(f"frames is {frames}, of which {given} are context: none is left to make; raise frames")
+    if len(prompt) not in (1, batch):
+        raise ValueError(f"prompt embeddings for {len(prompt)} videos, but the batch is {batch}; expected 1 or {batch}")
+    for name, tensor, count, batches in (
+        ("noise", noise, frames - given, {batch}),
+        ("context", context, given, {1, batch}),
+    ):
+        if isinstance(tensor, Tensor):
+            expected = (channels, count, height, width)
+            if tensor.shape[0] not in batches or tuple(tensor.shape[1:]) != expected:
+                raise ValueError(
+                    f"{name} has the shape {list(tensor.shape)}; expected {[batch, *expected]}: {frames} latent "
+                    f"frames, of which {given} are context"
+                )
+
+
+def places_of(config: RolloutConfig, frames: int, context: int) -> list[Place]:
     """Where the blocks of a video of ``frames`` lie, those of its context first."""
     for name, count in (("frames", frames), ("the context's frames", context)):
         fits = fitting_latents(config, count)

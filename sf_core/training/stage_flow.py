@@ -1,0 +1,117 @@
+"""The stages that learn from given latents: the teacher, and the causal start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..wan_architecture import WanArchitecture
+from .flow_matching import DiffusionForcing, FlowMatching, TeacherForcing
+from .learner import Learner
+from .loss import Loss
+from .networks import new_transformer, twin
+from .ode_regression import ODERegression, ode_trajectory
+from .parts import Parts
+from .recipe import CausalStage, TeacherStage
+from .report import Report
+from .stage import StageRun, sampler
+from .trajectories import as_states, make_trajectories
+
+SOLVER_STEPS = 24  # of the teacher's samples, and
+SHOWN_GUIDANCE = 1.0  # their guidance
+
+
+class TeacherTraining(StageRun):
+    """A new bidirectional model, or the one that an earlier stage or the recipe has."""
+
+    spec: TeacherStage
+
+    def __init__(self, spec: TeacherStage, parts: Parts, number: int, report: Report) -> None:
+        super().__init__(spec, parts, number, report)
+        if parts.has("teacher"):
+            self.model = parts.transformer("teacher")
+        else:
+            self.model = new_transformer(self._architecture(), parts.seed(number)).to(parts.device)
+        self.model.requires_grad_(True)
+        self.store = parts.latents(report.progress("encoding videos"))
+        self.loss = FlowMatching(spec.shift)
+        average = twin(self.model) if spec.optimizer.ema else None
+        self.learners = {"teacher": Learner("teacher", self.model, spec.optimizer, spec.steps, average)}
+
+    def _architecture(self) -> WanArchitecture:
+        size, parts = self.parts.recipe.model, self.parts
+        if size is None:
+            raise ValueError("a new teacher needs a [model] in the recipe; or name a teacher under [files]")
+        channels = parts.vae.channels
+        return WanArchitecture(
+            dim=size.dim,
+            ffn_dim=size.ffn_dim,
+            num_layers=size.layers,
+            num_heads=size.heads,
+            freq_dim=size.freq_dim,
+            text_dim=parts.embed(parts.recipe.negative).shape[2],
+            text_len=parts.tiny_text.text_len if parts.recipe.files.text_encoder is None else 512,
+            in_dim=channels,
+            out_dim=channels,
+        )
+
+    def step(self, index: int) -> dict[str, Tensor]:
+        return self.learners["teacher"].update(self.micro(index, 0, self._loss))
+
+    def _loss(self, number: int, rng: torch.Generator) -> Loss:
+        latents, captions = self.store.batch(number, self.spec.batch, self.parts.seed(self.number))
+        return self.loss.loss(self.model, latents.to(self.parts.device), self.parts.text(captions), rng=rng)
+
+    @torch.no_grad()
+    def show(self, step: int) -> None:
+        parts, prompts = self.parts, list(self.parts.shown_prompts)
+        shape = (len(prompts), *self.store.shape)
+        noise = torch.randn(shape, generator=parts.generator(self.number, 0, 1)).to(parts.device)
+        model = self.learners["teacher"].result
+        negative = parts.text([parts.recipe.negative])
+        states = ode_trajectory(
+            model, parts.text(prompts), negative, noise, parts.config, SOLVER_STEPS, self.spec.shift, SHOWN_GUIDANCE
+        )
+        self.report.sample(self.name, step, parts.vae.decode(states[:, -1]).cpu(), parts.recipe.fps, prompts)
+
+    def finish(self) -> Path:
+        return self.save_transformer("teacher", self.learners["teacher"].result)
+
+
+class CausalTraining(StageRun):
+    """From the teacher's weights to a causal model; a further stage goes on with it."""
+
+    spec: CausalStage
+
+    def __init__(self, spec: CausalStage, parts: Parts, number: int, report: Report) -> None:
+        super().__init__(spec, parts, number, report)
+        self.model = parts.transformer("causal", "teacher").requires_grad_(True)
+        self.regression = ODERegression(parts.config) if spec.by == "ode" else None
+        kind = TeacherForcing if spec.by == "teacher-forcing" else DiffusionForcing
+        self.forcing = kind(shift=parts.config.shift, config=parts.config)
+        if self.regression:
+            self.store = make_trajectories(spec, parts, report.progress("solving the teacher's trajectories"))
+        else:
+            self.store = parts.latents(report.progress("encoding videos"))
+        self.sampler = sampler(parts)
+        average = twin(self.model) if spec.optimizer.ema else None
+        self.learners = {"causal": Learner("causal", self.model, spec.optimizer, spec.steps, average)}
+
+    def step(self, index: int) -> dict[str, Tensor]:
+        return self.learners["causal"].update(self.micro(index, 0, self._loss))
+
+    def _loss(self, number: int, rng: torch.Generator) -> Loss:
+        parts = self.parts
+        latents, captions = self.store.batch(number, self.spec.batch, parts.seed(self.number))
+        latents, text = latents.to(parts.device), parts.text(captions)
+        if self.regression:
+            return self.regression.loss(self.model, as_states(latents, self.model), text, rng=rng)
+        return self.forcing.loss(self.model, latents, text, rng=rng)
+
+    def show(self, step: int) -> None:
+        self.show_rollouts(self.learners["causal"].result, self.sampler, step)
+
+    def finish(self) -> Path:
+        return self.save_transformer("causal", self.learners["causal"].result)

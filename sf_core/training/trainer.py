@@ -1,0 +1,167 @@
+"""The trainer: a recipe's stages one after the other, to be killed and resumed at any time."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..tensor_file import open_tensors, read_value
+from .networks import save_network
+from .parts import Parts
+from .recipe import Recipe
+from .report import Report
+from .stage import StageRun
+from .stage_flow import CausalTraining, TeacherTraining
+from .stage_self_forcing import SelfForcingTraining
+from .stage_vae import VAETraining
+
+STAGES: dict[str, type[StageRun]] = {
+    "vae": VAETraining,
+    "teacher": TeacherTraining,
+    "causal": CausalTraining,
+    "self-forcing": SelfForcingTraining,
+}
+STATE = "state.safetensors"
+SAVING_SHARE = 0.05  # of the time may go into saving: small networks are saved at nearly every step, large ones seldom
+MAY_CHANGE = ("about", "device", "samples")  # of a recipe, between a run and its going on
+
+
+class Trainer:
+    """Runs a recipe in ``folder`` (None: ``runs/<name>``).
+
+    All that a step draws is addressed by the seed, the stage and the step, and all that it changes is in the state that
+    is saved; so a run that was killed, at any moment, ends with the same weights as one that was not: bit for bit on
+    the CPU with the same number of threads.
+
+    resume: go on with what is in the folder. Raises ValueError for a folder that another run is in, or none to go on
+    with; and what the recipe's files and settings give rise to.
+    """
+
+    def __init__(self, recipe: Recipe | str | Path, folder: str | Path | None = None, resume: bool = False) -> None:
+        self.recipe = recipe if isinstance(recipe, Recipe) else Recipe.read(recipe)
+        self.folder = Path(folder) if folder else Path("runs") / self.recipe.name
+        self._state = self.folder / STATE
+        missing = self.recipe.files.missing()
+        if missing:
+            raise ValueError(f"the recipe names files that are not there: {'; '.join(missing)}")
+        if resume:
+            self._stage, self._step, self._tensors = self._load()
+        elif self._state.exists():
+            raise ValueError(f"{self.folder} holds a run already: go on with it (--resume), or name another folder")
+        else:
+            self._stage, self._step, self._tensors = 0, 0, dict[str, Tensor]()
+        self._saved_at, self._saving_took = time.monotonic(), 0.0
+        self._asked_to_stop = False
+
+    def run(self) -> Path:
+        """Train to the end -> the file of the last network made.
+
+        SIGTERM and Ctrl-C end it after the step at work, saved: then raises `Stopped`.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if not self._state.exists():
+            self._save({})
+        parts = Parts(self.recipe, self.folder)
+        done = sum(stage.steps for stage in self.recipe.stages[: self._stage]) + self._step
+        last = self.folder
+        with Report(self.folder, self.recipe.steps, done) as report, self._stopping_politely(report):
+            while self._stage < len(self.recipe.stages):
+                last = self._run_stage(parts, report)
+        return last
+
+    def _run_stage(self, parts: Parts, report: Report) -> Path:
+        spec = self.recipe.stages[self._stage]
+        stage = STAGES[spec.kind](spec, parts, self._stage, report)
+        if self._step:
+            stage.load(self._tensors)
+        self._tensors = {}
+        for step in range(self._step, spec.steps):
+            values = stage.step(step)
+            self._step = step + 1
+            report.step(stage.name, self._step, spec.steps, values)
+            self._save_if_due(stage, report)
+            if self._step % self.recipe.samples.every == 0 and self._step < spec.steps:
+                stage.show(self._step)
+        path = stage.finish()
+        stage.show(spec.steps)
+        report.flush()
+        self._stage, self._step = self._stage + 1, 0
+        self._save({})
+        parts.forget()
+        return path
+
+    # State ----------------------------------------------------------------------------------------------------------
+
+    def _save_if_due(self, stage: StageRun, report: Report) -> None:
+        waited = time.monotonic() - self._saved_at
+        if self._asked_to_stop or self._saving_took <= SAVING_SHARE * waited:
+            report.flush()
+            self._save(stage.state())
+        if self._asked_to_stop:
+            raise Stopped(f"stopped after step {self._step} of stage {stage.name}; --resume goes on from there")
+
+    def _save(self, tensors: dict[str, Tensor]) -> None:
+        began = time.monotonic()
+        facts = {
+            "sf.stage": str(self._stage),
+            "sf.step": str(self._step),
+            "sf.recipe": json.dumps(_as_json(self.recipe)),
+            "sf.threads": str(torch.get_num_threads()),
+        }
+        save_network(self._state, tensors, facts)
+        self._saved_at = time.monotonic()
+        self._saving_took = self._saved_at - began
+
+    def _load(self) -> tuple[int, int, dict[str, Tensor]]:
+        if not self._state.exists():
+            raise ValueError(f"there is no run to go on with in {self.folder}: begin one without --resume")
+        stored, facts = open_tensors(self._state)
+        before, now = json.loads(facts["sf.recipe"]), _as_json(self.recipe)
+        other = [key for key in now if key not in MAY_CHANGE and before.get(key) != now[key]]
+        if other:
+            raise ValueError(
+                f"the run in {self.folder} was begun with another recipe: {', '.join(other)} differ. Take that one, or "
+                "name another folder"
+            )
+        tensors = {name: read_value(value) for name, value in stored.items()}
+        return int(facts["sf.stage"]), int(facts["sf.step"]), tensors
+
+    # Stopping -------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _stopping_politely(self, report: Report) -> Iterator[None]:
+        """While it runs, the first SIGTERM or Ctrl-C is kept for the end of the step."""
+
+        def stop(number: int, frame: object) -> None:
+            if self._asked_to_stop:
+                raise KeyboardInterrupt
+            self._asked_to_stop = True
+            report.message("stopping after this step; once more to stop at once")
+
+        try:
+            previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+        except ValueError:  # not the main thread: whoever runs it there has his own ways
+            yield
+            return
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+
+class Stopped(Exception):
+    """The run was asked to stop, and has saved itself."""
+
+
+def _as_json(recipe: Recipe) -> dict[str, Any]:
+    return json.loads(json.dumps(asdict(recipe), default=str))
