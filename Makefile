@@ -4,9 +4,10 @@ PYTHON ?= python3
 WORKFLOW ?= workflows/tiny_text_to_video.json
 PROMPT ?= a blue circle moving horizontally quickly on a white background
 SEED ?= 5
+RECIPE ?= tiny-world
 export PYTHON
 
-.PHONY: run comfyui demo test test-thorough lint clean
+.PHONY: run comfyui demo train test test-thorough lint clean
 
 run: .venv/.comfyui
 	.venv/bin/python -m tools.comfyui.run $(WORKFLOW)
@@ -17,6 +18,10 @@ comfyui: .venv/.comfyui
 # without ComfyUI, from the command line
 demo: .venv/.run
 	.venv/bin/python -m sf_core generate --prompt "$(PROMPT)" --seed $(SEED) --seconds 5 --out video.mp4
+
+# by a recipe, in runs/<its name>; goes on with what is there
+train: .venv/.train
+	.venv/bin/python -m sf_core train --recipe $(RECIPE) $(if $(wildcard runs/$(RECIPE)/state.safetensors),--resume)
 
 test: .venv/.test lint
 	.venv/bin/python -m pytest -q -n 2 tests
@@ -39,6 +44,10 @@ lint: .venv/.test
 
 .venv/.comfyui: tools/venv.sh requirements.txt requirements-comfyui.txt constraints.txt
 	tools/venv.sh comfyui browser
+	@touch $@
+
+.venv/.train: tools/venv.sh requirements.txt constraints.txt
+	tools/venv.sh train
 	@touch $@
 
 .venv/.test: tools/venv.sh requirements.txt requirements-comfyui.txt requirements-test.txt constraints.txt

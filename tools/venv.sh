@@ -1,6 +1,7 @@
 #!/bin/sh
 # Make .venv with what the command line needs. With arguments also with more:
 #   comfyui   what a real ComfyUI needs     browser   Playwright and a Chromium for it
+#   train     what training needs
 #   test      what the tests need, both of these included
 set -eu
 cd "$(dirname "$0")/.."
@@ -62,4 +63,5 @@ case $stages in *" browser "*)
     fi
     ;;
 esac
+case $stages in *" train "*) $pip --constraint constraints.txt matplotlib pydantic tensorboard ;; esac
 case $stages in *" test "*) $pip --constraint constraints.txt --requirement requirements-test.txt ;; esac

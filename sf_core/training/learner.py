@@ -148,7 +148,8 @@ def _is_matrix(name: str, parameter: nn.Parameter) -> bool:
 def _as_matrix(tensor: Tensor, like: Tensor) -> Tensor:
     """A row for each output. Its columns are ordered as ``like`` lies in memory, so that of ``like`` it is a view; to
     Muon their order makes no difference."""
-    order = sorted(range(1, like.ndim), key=lambda dim: -like.stride(dim))
+    strides = like.stride()
+    order = sorted(range(1, like.ndim), key=lambda dim: -strides[dim])
     return tensor.permute(0, *order).reshape(len(tensor), -1)
 
 

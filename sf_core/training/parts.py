@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -48,6 +49,8 @@ class Parts:
     def autocast(self) -> torch.autocast:
         """Arithmetic in the recipe's dtype. Without a cache of cast weights: it would outlive ``no_grad``."""
         half = self.recipe.dtype == "bfloat16"
+        # torch says so of every norm whose input was made narrower than its weight; it is meant
+        warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")
         return torch.autocast(self.device.type, torch.bfloat16, enabled=half, cache_enabled=False)
 
     # Networks -------------------------------------------------------------------------------------------------------

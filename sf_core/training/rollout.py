@@ -235,7 +235,7 @@ def _latent_size(
 ) -> tuple[int, int]:
     for shown in (noise, context):
         if isinstance(shown, Tensor):
-            return shown.shape[3], shown.shape[4]
+            return shown.shape[-2], shown.shape[-1]
     size = given or generator.latent_size
     if size is None:
         raise ValueError("latent_size is missing: neither noise nor context shows it, and this model names none")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,6 +25,7 @@ class StageRun:
     spec: its table in the recipe. number: its place among the stages. report: for what takes long before it starts.
     """
 
+    makes: str  # the network that `finish` leaves
     spec: Any  # each kind of stage narrows it
     learners: dict[str, Learner]
 
@@ -44,8 +44,8 @@ class StageRun:
         """Samples of what it can do after ``step`` steps."""
         raise NotImplementedError
 
-    def finish(self) -> Path:
-        """Write what it made -> the file. Doing it twice is doing it once."""
+    def finish(self) -> None:
+        """Write what it made Doing it twice is doing it once."""
         raise NotImplementedError
 
     # What steps are made of -----------------------------------------------------------------------------------------
@@ -73,12 +73,11 @@ class StageRun:
         made = f"recipe {recipe.name}, seed {recipe.seed}, stage {self.name}, {self.spec.steps} steps"
         return {"sf.trained": made, "sf.fps": f"{recipe.fps:g}"}
 
-    def save_transformer(self, name: str, model: Module) -> Path:
-        """Leave ``model`` as the network ``name`` -> its file."""
+    def save_transformer(self, name: str, model: Module) -> None:
+        """Leave ``model`` as the network ``name``."""
         assert isinstance(model, CausalWan)
-        path = self.parts.made(name)
-        save_transformer(path, model, self.parts.config, self.parts.latent_size, self.facts())
-        return path
+        path, parts = self.parts.made(name), self.parts
+        save_transformer(path, model, parts.config, parts.latent_size, self.facts())
 
     def show_rollouts(self, model: Module, sampler: Sampler, step: int) -> None:
         """Videos of the training length, a longer one, and how that one drifts."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 from torch import Tensor
 
@@ -26,6 +24,7 @@ SHOWN_GUIDANCE = 1.0  # their guidance
 class TeacherTraining(StageRun):
     """A new bidirectional model, or the one that an earlier stage or the recipe has."""
 
+    makes = "teacher"
     spec: TeacherStage
 
     def __init__(self, spec: TeacherStage, parts: Parts, number: int, report: Report) -> None:
@@ -76,13 +75,14 @@ class TeacherTraining(StageRun):
         )
         self.report.sample(self.name, step, parts.vae.decode(states[:, -1]).cpu(), parts.recipe.fps, prompts)
 
-    def finish(self) -> Path:
-        return self.save_transformer("teacher", self.learners["teacher"].result)
+    def finish(self) -> None:
+        self.save_transformer("teacher", self.learners["teacher"].result)
 
 
 class CausalTraining(StageRun):
     """From the teacher's weights to a causal model; a further stage goes on with it."""
 
+    makes = "causal"
     spec: CausalStage
 
     def __init__(self, spec: CausalStage, parts: Parts, number: int, report: Report) -> None:
@@ -113,5 +113,5 @@ class CausalTraining(StageRun):
     def show(self, step: int) -> None:
         self.show_rollouts(self.learners["causal"].result, self.sampler, step)
 
-    def finish(self) -> Path:
-        return self.save_transformer("causal", self.learners["causal"].result)
+    def finish(self) -> None:
+        self.save_transformer("causal", self.learners["causal"].result)

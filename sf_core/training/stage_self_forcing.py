@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 from torch import Tensor
 
@@ -33,6 +31,7 @@ class SelfForcingTraining(StageRun):
     as an earlier one, the recipe's, or the teacher.
     """
 
+    makes = "model"
     spec: SelfForcingStage
 
     def __init__(self, spec: SelfForcingStage, parts: Parts, number: int, report: Report) -> None:
@@ -138,6 +137,6 @@ class SelfForcingTraining(StageRun):
     def show(self, step: int) -> None:
         self.show_rollouts(self.learners["generator"].result, self.sampler, step)
 
-    def finish(self) -> Path:
+    def finish(self) -> None:
         self.save_transformer("critic", self.critic)
-        return self.save_transformer("model", self.learners["generator"].result)
+        self.save_transformer("model", self.learners["generator"].result)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 from torch import Tensor
 
@@ -23,6 +21,7 @@ SHOWN_CLIPS = 4
 
 
 class VAETraining(StageRun):
+    makes = "vae"
     spec: VAEStage
 
     def __init__(self, spec: VAEStage, parts: Parts, number: int, report: Report) -> None:
@@ -54,10 +53,8 @@ class VAETraining(StageRun):
         captions = [caption for _, caption in shown]
         self.report.sample(self.name, step, torch.cat([frames, again]), self.parts.recipe.fps, [*captions, *captions])
 
-    def finish(self) -> Path:
+    def finish(self) -> None:
         world = self.parts.world(1 + (self.parts.recipe.frames - 1) * self.vae.temporal_factor)
         clips = (world[i][0][None].to(self.parts.device) for i in range(min(MEASURED_CLIPS, len(world))))
         measure_latents(self.vae, clips)
-        path = self.parts.made("vae")
-        save_network(path, self.vae.state_dict(), self.facts())
-        return path
+        save_network(self.parts.made("vae"), self.vae.state_dict(), self.facts())

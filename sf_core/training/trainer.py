@@ -72,13 +72,12 @@ class Trainer:
             self._save({})
         parts = Parts(self.recipe, self.folder)
         done = sum(stage.steps for stage in self.recipe.stages[: self._stage]) + self._step
-        last = self.folder
         with Report(self.folder, self.recipe.steps, done) as report, self._stopping_politely(report):
             while self._stage < len(self.recipe.stages):
-                last = self._run_stage(parts, report)
-        return last
+                self._run_stage(parts, report)
+        return parts.made(STAGES[self.recipe.stages[-1].kind].makes)
 
-    def _run_stage(self, parts: Parts, report: Report) -> Path:
+    def _run_stage(self, parts: Parts, report: Report) -> None:
         spec = self.recipe.stages[self._stage]
         stage = STAGES[spec.kind](spec, parts, self._stage, report)
         if self._step:
@@ -91,13 +90,12 @@ class Trainer:
             self._save_if_due(stage, report)
             if self._step % self.recipe.samples.every == 0 and self._step < spec.steps:
                 stage.show(self._step)
-        path = stage.finish()
+        stage.finish()
         stage.show(spec.steps)
         report.flush()
         self._stage, self._step = self._stage + 1, 0
         self._save({})
         parts.forget()
-        return path
 
     # State ----------------------------------------------------------------------------------------------------------
 
