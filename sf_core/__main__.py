@@ -54,7 +54,11 @@ def build_parser() -> argparse.ArgumentParser:
     make.add_argument("--lora", type=Path, help="a LoRA to merge into the model")
     make.add_argument("--lora-strength", type=float, default=1.0, help="default: %(default)s")
     make.add_argument("--vae", type=Path, help="its decoder: a Wan VAE or a TAEHV file")
-    make.add_argument("--text-encoder", type=Path, help="umT5 as safetensors, or a file with the prompt's embeddings")
+    make.add_argument(
+        "--text-encoder",
+        type=Path,
+        help="umT5 as safetensors, a trained world's text folder, or a file with the prompt's embeddings",
+    )
     make.add_argument("--device", default="cpu", help="where to compute (default: %(default)s)")
     make.add_argument(
         "--dtype", choices=list(DTYPES), default="float32", help="of model and text encoder (default: %(default)s)"
@@ -85,7 +89,7 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument("--recipe", required=True, help="a TOML file, or the name of a recipe that comes along")
     train.add_argument("--out", type=Path, metavar="FOLDER", help="where to work (default: runs/<the recipe's name>)")
     train.add_argument("--resume", action="store_true", help="go on with the run that is in the folder")
-    train.add_argument("--smoke", action="store_true", help="a few steps of each stage: does everything run?")
+    train.add_argument("--smoke", action="store_true", help="a few steps of each stage, anew each time: does it run?")
     train.add_argument(
         "--threads", type=int, default=os.cpu_count() or 1, help="CPU threads (default: all, %(default)s)"
     )
@@ -126,9 +130,10 @@ def _train(args: argparse.Namespace) -> None:
         raise ValueError(f"training needs packages that are not there ({error}): pip install '.[train]'") from error
     recipe = Recipe.read(args.recipe)
     recipe = recipe.smoke() if args.smoke else recipe
-    trainer = Trainer(recipe, args.out, args.resume)
+    trainer = Trainer(recipe, args.out, args.resume, over=args.smoke and not args.resume)
+    print(f"training {recipe.name} in {trainer.folder}; it may be stopped at any time, --resume goes on")
     try:
-        print(f"trained: {trainer.run()} (more in {trainer.folder})")
+        print(f"trained: {trainer.run()}")
     except Stopped as stopped:
         print(stopped)
         raise SystemExit(130) from None

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .checkpoint import read_safetensors
+from .tiny.text import TinyText
 
 TextEncoder = Callable[[str], Tensor]  # prompt -> [1, rows, width]
 MAX_ROWS = 512  # that Wan reads
@@ -24,11 +25,14 @@ def load_text_encoder(
 ) -> TextEncoder:
     """What turns a prompt into embeddings [1, rows, width], by what ``path`` holds.
 
+    A folder with ``text.json`` and ``text.safetensors``: a table of words, as the tiny world's training makes one.
     umT5's encoder as safetensors in Hugging Face's names; its tokenizer is the tensor ``spiece_model`` in that file, or
     ``spiece.model`` beside it. Or a file with one tensor [rows, width] or [1, rows, width]: the embeddings of the one
     prompt that there will be. Raises ValueError for anything else.
     """
     path = Path(path)
+    if path.is_dir() and (path / "text.json").exists():
+        return TinyText(path / "text.json", path / "text.safetensors").encode
     state, _ = read_safetensors(path)
     if "shared.weight" in state:
         return _umt5(path, state, device, dtype)

@@ -23,6 +23,7 @@ from sf_core.training import DMD, TeacherForcing, Trainer, rollout
 from sf_core.training.latent_store import LatentStore
 from sf_core.training.recipe import RECIPES, Recipe
 from sf_core.training.trainer import Stopped
+from sf_core.video import read_record
 
 ROOT = Path(__file__).parent.parent
 
@@ -140,6 +141,15 @@ def test_what_was_trained_loads_and_makes_video(run: Path) -> None:
     assert session.latent_size == (4, 4)
     session, latents = session.next_chunk()
     assert vae.decode(latents).shape == (1, 9, 32, 32, 3)
+
+
+def test_the_command_line_makes_a_video_with_what_was_trained(run: Path, tmp_path: Path) -> None:
+    from sf_core.__main__ import main
+
+    parts = ["--model", run / "model.safetensors", "--vae", run / "vae.safetensors", "--text-encoder", run / "text"]
+    words = ["--prompt", "a red circle moving left", "--seconds", "1", "--out", tmp_path / "video.mp4"]
+    assert main(["generate", *map(str, parts), *map(str, words)]) == 0
+    assert read_record(tmp_path / "video.mp4")["prompt"] == "a red circle moving left"
 
 
 def test_latents_are_normalised_by_the_vae_that_was_trained(run: Path) -> None:
@@ -327,6 +337,16 @@ def test_the_recipes_that_come_along_are_read(name: str) -> None:
     recipe = Recipe.read(name)
     assert recipe.name == name
     assert recipe.smoke().steps <= 6 * len(recipe.stages)
+
+
+def test_a_smoke_run_begins_anew_over_another_but_never_over_a_training(run: Path, tmp_path: Path) -> None:
+    recipe = Recipe.read(write(tmp_path, WORLD + VAE)).smoke()
+    assert Trainer(recipe, tmp_path / "run").run().exists()
+    assert Trainer(recipe, tmp_path / "run", over=True)._step == 0
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(ValueError, match="holds a run already"):
+        Trainer(recipe, run, over=True)
+    assert (run / "model.safetensors").exists()
 
 
 def test_missing_files_are_named_before_anything_is_done(tmp_path: Path) -> None:

@@ -258,7 +258,8 @@ class Recipe(_Settings):
             for stage in self.stages
         )
         world = self.world and replace(self.world, clips=min(self.world.clips, 8))
-        return replace(self, stages=stages, world=world, samples=replace(self.samples, every=6, long=2))
+        samples = replace(self.samples, every=6, long=2)
+        return replace(self, name=f"{self.name}-smoke", stages=stages, world=world, samples=samples)
 
 
 _FEW: dict[str, dict[str, Any]] = {"causal": {"trajectories": 2, "solver_steps": 8}}

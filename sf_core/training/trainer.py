@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -42,17 +43,22 @@ class Trainer:
     is saved; so a run that was killed, at any moment, ends with the same weights as one that was not: bit for bit on
     the CPU with the same number of threads.
 
-    resume: go on with what is in the folder. Raises ValueError for a folder that another run is in, or none to go on
-    with; and what the recipe's files and settings give rise to.
+    resume: go on with what is in the folder. over: begin anew where a run of the same name is already.
+    Raises ValueError for a folder that another run is in, or none to go on with; and what the recipe's files and
+    settings give rise to.
     """
 
-    def __init__(self, recipe: Recipe | str | Path, folder: str | Path | None = None, resume: bool = False) -> None:
+    def __init__(
+        self, recipe: Recipe | str | Path, folder: str | Path | None = None, resume: bool = False, over: bool = False
+    ) -> None:
         self.recipe = recipe if isinstance(recipe, Recipe) else Recipe.read(recipe)
         self.folder = Path(folder) if folder else Path("runs") / self.recipe.name
         self._state = self.folder / STATE
         missing = self.recipe.files.missing()
         if missing:
             raise ValueError(f"the recipe names files that are not there: {'; '.join(missing)}")
+        if over and self._state.exists() and _recipe_of(self._state)["name"] == self.recipe.name:
+            shutil.rmtree(self.folder)
         if resume:
             self._stage, self._step, self._tensors = self._load()
         elif self._state.exists():
@@ -123,7 +129,7 @@ class Trainer:
         if not self._state.exists():
             raise ValueError(f"there is no run to go on with in {self.folder}: begin one without --resume")
         stored, facts = open_tensors(self._state)
-        before, now = json.loads(facts["sf.recipe"]), _as_json(self.recipe)
+        before, now = _recipe_of(self._state), _as_json(self.recipe)
         other = [key for key in now if key not in MAY_CHANGE and before.get(key) != now[key]]
         if other:
             raise ValueError(
@@ -163,3 +169,10 @@ class Stopped(Exception):
 
 def _as_json(recipe: Recipe) -> dict[str, Any]:
     return json.loads(json.dumps(asdict(recipe), default=str))
+
+
+def _recipe_of(state: Path) -> dict[str, Any]:
+    facts = open_tensors(state)[1]
+    if "sf.recipe" not in facts:
+        raise ValueError(f"{state} is not the state of a training")
+    return json.loads(facts["sf.recipe"])
