@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from collections.abc import Mapping
@@ -24,6 +25,8 @@ def describe(path: Path) -> str:
     tensors, metadata = open_tensors(path)
     if KEY in metadata:
         return _describe_session(read_record(path))
+    if "sf.recipe" in metadata:
+        return _describe_training(path, metadata)
     if is_lora(tensors):
         return _describe_lora(path, tensors)
     weights = find_weights(tensors)
@@ -140,6 +143,23 @@ def _describe_session(record: dict[str, Any]) -> str:
         "seeds": ", ".join(seeds),
         "events": events_in(record["blocks"]),
         **{name: value for name, value in record["config"].items() if value is not None},
+    }
+    return _table(lines)
+
+
+def _describe_training(path: Path, facts: Mapping[str, str]) -> str:
+    try:
+        recipe = json.loads(facts["sf.recipe"])
+        kinds = [stage["kind"] for stage in recipe["stages"]]
+        name, number, step = recipe["name"], int(facts["sf.stage"]), facts["sf.step"]
+        of = recipe["stages"][number]["steps"] if number < len(kinds) else None
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"{path} says that it is the state of a training, but not which ({error!r})") from error
+    lines = {
+        "kind": "a training at rest; `train --resume` goes on with it",
+        "recipe": name,
+        "stage": "all done" if of is None else f"{number + 1}-{kinds[number]}, step {step} of {of}",
+        "stages": ", ".join(kinds),
     }
     return _table(lines)
 

@@ -152,6 +152,15 @@ def test_the_command_line_makes_a_video_with_what_was_trained(run: Path, tmp_pat
     assert read_record(tmp_path / "video.mp4")["prompt"] == "a red circle moving left"
 
 
+def test_info_says_where_a_training_stands(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from sf_core.__main__ import main
+
+    assert main(["info", str(run / "state.safetensors")]) == 0
+    said = capsys.readouterr().out
+    assert "all done" in said
+    assert "vae, teacher, causal, self-forcing" in said
+
+
 def test_latents_are_normalised_by_the_vae_that_was_trained(run: Path) -> None:
     latents, _ = LatentStore.open(run / "latents").batch(0, 24, 0)
     assert float(latents.mean().abs()) < 0.05

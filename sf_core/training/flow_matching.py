@@ -21,6 +21,18 @@ from .scores import drawn
 
 
 @dataclass(frozen=True)
+class _Given:
+    """What a prediction is made from, and what that came from."""
+
+    noisy: Tensor
+    timestep: Tensor
+    prompt: Tensor
+    latents: Tensor
+    noise: Tensor
+    rng: torch.Generator | None
+
+
+@dataclass(frozen=True)
 class FlowMatching:
     """A bidirectional model learns the flow at one noise level a video.
 
@@ -52,7 +64,8 @@ class FlowMatching:
         timestep = self._timestep(latents, timestep, rng)
         noise = drawn(noise, latents, rng)
         noisy = self.schedule.add_noise(latents, noise, timestep)
-        flow = self._predict(model, noisy, timestep.to(latents.device), prompt, latents, noise, rng)
+        given = _Given(noisy, timestep.to(latents.device), prompt, latents, noise, rng)
+        flow = self._predict(model, given)
         error = (flow.float() - (noise - latents)).square().mean(dim=(1, 3, 4))  # [B, F]
         if self.weighted:
             weights = training_weights(self.schedule, timestep)
@@ -68,17 +81,8 @@ class FlowMatching:
     def _draw(self, latents: Tensor, count: int, rng: torch.Generator | None) -> Tensor:
         return torch.randint(count, (latents.shape[0],), generator=rng)
 
-    def _predict(
-        self,
-        model: WanForward,
-        noisy: Tensor,
-        timestep: Tensor,
-        prompt: Tensor,
-        latents: Tensor,
-        noise: Tensor,
-        rng: torch.Generator | None,
-    ) -> Tensor:
-        return model.predict(noisy, timestep, prompt)
+    def _predict(self, model: WanForward, given: _Given) -> Tensor:
+        return model.predict(given.noisy, given.timestep, given.prompt)
 
 
 @dataclass(frozen=True)
@@ -93,20 +97,12 @@ class DiffusionForcing(FlowMatching):
     def _draw(self, latents: Tensor, count: int, rng: torch.Generator | None) -> Tensor:
         return draw_per_chunk(self.config, latents.shape[0], latents.shape[2], count, rng)
 
-    def _predict(
-        self,
-        model: WanForward,
-        noisy: Tensor,
-        timestep: Tensor,
-        prompt: Tensor,
-        latents: Tensor,
-        noise: Tensor,
-        rng: torch.Generator | None,
-    ) -> Tensor:
-        config = self.config
-        return model.predict(
-            noisy, timestep, prompt, config.chunk_frames, config.first_chunk_frames, config.window_frames
-        )
+    def _predict(self, model: WanForward, given: _Given) -> Tensor:
+        return model.predict(given.noisy, given.timestep, given.prompt, *self._chunks)
+
+    @property
+    def _chunks(self) -> tuple[int, int | None, int | None]:
+        return self.config.chunk_frames, self.config.first_chunk_frames, self.config.window_frames
 
 
 @dataclass(frozen=True)
@@ -119,30 +115,14 @@ class TeacherForcing(DiffusionForcing):
 
     context_noise: int = 0
 
-    def _predict(
-        self,
-        model: WanForward,
-        noisy: Tensor,
-        timestep: Tensor,
-        prompt: Tensor,
-        latents: Tensor,
-        noise: Tensor,
-        rng: torch.Generator | None,
-    ) -> Tensor:
-        config, clean, clean_timestep = self.config, latents, torch.zeros(1)
+    def _predict(self, model: WanForward, given: _Given) -> Tensor:
+        clean, timestep = given.latents, torch.zeros(1)
         if self.context_noise:
-            clean_timestep = self.schedule.timesteps[TRAIN_STEPS - 1 - self._draw(latents, self.context_noise, rng)]
-            clean = self.schedule.add_noise(latents, noise, clean_timestep)
-        return model.predict(
-            noisy,
-            timestep,
-            prompt,
-            config.chunk_frames,
-            config.first_chunk_frames,
-            config.window_frames,
-            clean,
-            clean_timestep.to(noisy.device),
-        )
+            index = self._draw(given.latents, self.context_noise, given.rng)
+            timestep = self.schedule.timesteps[TRAIN_STEPS - 1 - index]
+            clean = self.schedule.add_noise(clean, given.noise, timestep)
+        timestep = timestep.to(clean.device)
+        return model.predict(given.noisy, given.timestep, given.prompt, *self._chunks, clean, timestep)
 
 
 def draw_per_chunk(config: RolloutConfig, batch: int, frames: int, count: int, rng: torch.Generator | None) -> Tensor:

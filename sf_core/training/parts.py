@@ -26,7 +26,7 @@ from .recipe import Recipe
 from .videos import VideoFolder
 
 WORLD_PROMPTS = 4096  # captions of a world that a rollout is asked for
-KEPT_EMBEDDINGS = 4096  # of prompts, in memory
+KEPT_EMBEDDINGS = 512  # of prompts, in memory: some MB each with umT5
 
 
 class Parts:

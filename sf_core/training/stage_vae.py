@@ -17,7 +17,7 @@ from .report import Report
 from .stage import StageRun
 
 MEASURED_CLIPS = 256  # of the training length, for the mean and spread of the latents
-SHOWN_CLIPS = 4
+SHOWN_CLIPS = 8
 
 
 class VAETraining(StageRun):
@@ -44,14 +44,15 @@ class VAETraining(StageRun):
 
     @torch.no_grad()
     def show(self, step: int) -> None:
-        """Clips, and what becomes of them, beside each other."""
+        """Clips, each with what becomes of it to its right."""
         factor = self.vae.temporal_factor
         world = self.parts.world(1 + (self.parts.recipe.frames - 1) * factor)
         shown = [world[i] for i in range(min(SHOWN_CLIPS, len(world)))]
         frames = torch.stack([clip for clip, _ in shown])
         again = self.vae.decode(self.vae.encode(frames.to(self.parts.device))).cpu()
-        captions = [caption for _, caption in shown]
-        self.report.sample(self.name, step, torch.cat([frames, again]), self.parts.recipe.fps, [*captions, *captions])
+        pairs = torch.stack([frames, again], dim=1).flatten(0, 1)
+        captions = [caption for _, caption in shown for _ in range(2)]
+        self.report.sample(self.name, step, pairs, self.parts.recipe.fps, captions)
 
     def finish(self) -> None:
         world = self.parts.world(1 + (self.parts.recipe.frames - 1) * self.vae.temporal_factor)
