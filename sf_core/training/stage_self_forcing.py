@@ -11,6 +11,7 @@ from .dmd import DMD
 from .gan import GAN
 from .learner import Learner
 from .loss import Loss
+from .memory import RolloutMemory, rollout_bytes
 from .networks import twin
 from .parts import Parts
 from .prompts import Shuffled
@@ -54,6 +55,7 @@ class SelfForcingTraining(StageRun):
         self.vae = parts.vae if parts.has("vae") else None
         self._check_lengths()
         self.sampler = sampler(parts)
+        report.message(f"a rollout and its backward pass: {self._memory().describe()}")
 
     def _loss(self) -> tuple[DMD | SiD | GAN, torch.nn.Module]:
         """The loss, and the network that learns as its critic."""
@@ -76,6 +78,21 @@ class SelfForcingTraining(StageRun):
             raise ValueError(f"max_frames is {longest}, more than {frames}: that needs a vae, to encode a frame anew")
         if longest and (longest < frames or (longest - frames) % self.parts.config.chunk_frames):
             raise ValueError(f"max_frames is {longest}; expected {frames} and whole chunks more")
+
+    def _memory(self) -> RolloutMemory:
+        spec, recipe = self.spec, self.parts.recipe
+        dtype = torch.bfloat16 if recipe.dtype == "bfloat16" else torch.float32
+        frames = spec.max_frames or recipe.frames
+        return rollout_bytes(
+            self.generator.arch,
+            self.parts.config,
+            self.parts.latent_size,
+            spec.batch,
+            frames,
+            dtype,
+            spec.checkpointing,
+            recipe.frames,
+        )
 
     def step(self, index: int) -> dict[str, Tensor]:
         values: dict[str, Tensor] = {}
