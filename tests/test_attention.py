@@ -40,9 +40,10 @@ def reference(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return torch.einsum("bhqk,bkhd->bqhd", weights, v)
 
 
-def test_sdpa_is_attention() -> None:
+@pytest.mark.parametrize("name", ["sdpa", "matmul"])
+def test_what_pytorch_does_itself_is_attention(name: str) -> None:
     q, k, v = qkv()
-    torch.testing.assert_close(attention.sdpa(q, k, v), reference(q, k, v))
+    torch.testing.assert_close(attention.BACKENDS[name](q, k, v), reference(q, k, v))
 
 
 @pytest.mark.parametrize("with_lse", [False, True])

@@ -48,7 +48,7 @@ every = 1000
 long = 2
 prompts = ["a red circle moving left slowly on a black background"]
 """
-MUON = 'optimizer = { name = "muon", lr = 2e-3, matrix_lr = 4e-3, betas = [0.9, 0.99], clip = 1.0, ema = EMA }'
+MUON = 'optimizer = { name = "muon", lr = 3e-3, betas = [0.9, 0.99], clip = 1.0, ema = EMA }'
 VAE = f'[[stages]]\nkind = "vae"\ndim = 4\nframes = 1\nbatch = 8\nsteps = 50\n{MUON.replace("EMA", "0.0")}\n'
 TEACHER = f'[[stages]]\nkind = "teacher"\nbatch = 8\nsteps = 150\n{MUON.replace("EMA", "0.9")}\n'
 CAUSAL = f'[[stages]]\nkind = "causal"\nbatch = 8\nsteps = 80\n{MUON.replace("EMA", "0.9")}\n'

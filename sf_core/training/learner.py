@@ -168,7 +168,9 @@ def _optimizers(
         handles[name] = handle
     optimizers: list[torch.optim.Optimizer] = []
     if matrices:
-        optimizers.append(torch.optim.Muon(matrices, lr=settings.matrix_lr, weight_decay=settings.weight_decay))
+        scaled = "match_rms_adamw"  # so that one learning rate is right for both
+        muon = torch.optim.Muon(matrices, lr=settings.lr, weight_decay=settings.weight_decay, adjust_lr_fn=scaled)
+        optimizers.append(muon)
     if rest:
         adamw = torch.optim.AdamW(rest, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay)
         optimizers.append(adamw)

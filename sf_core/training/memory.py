@@ -60,8 +60,9 @@ def rollout_bytes(
 
     Gradients of weights are not in it: autograd sums them up over the chunks and hands them over when all are done. So
     where ``.grad`` holds something already, a second set of them is alive until then; and while a weight's sum is
-    formed, one or two more tensors of its size. Norms and attention are counted as on the CPU; fused ones may keep
-    less. What autocast makes besides is not counted. Raises ValueError for frames that do not cut into chunks.
+    formed, one or two more tensors of its size. Norms are counted as on the CPU (fused ones may keep less), attention
+    as one that keeps no weights (``matmul`` does). What autocast makes besides is not counted. Raises ValueError for
+    frames that do not cut into chunks.
     """
     places = places_of(config, frames, 0)
     trained = [place for place in places if place.start >= frames - clip_frames]

@@ -89,7 +89,7 @@ def ode_trajectory(
         flow = teacher(x, timestep, prompt)
         if guidance:
             flow = guided(flow, teacher(x, timestep, negative), guidance)
-        while len(kept) < len(wanted) and wanted[len(kept)] > following:
+        while len(kept) < len(wanted) and wanted[len(kept)] >= following:
             kept.append(x + (wanted[len(kept)] - sigma) * flow)
         x = x + (following - sigma) * flow
     return torch.stack([*kept, x], dim=1)

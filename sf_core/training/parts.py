@@ -53,6 +53,10 @@ class Parts:
         warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")
         return torch.autocast(self.device.type, torch.bfloat16, enabled=half, cache_enabled=False)
 
+    @property
+    def attention(self) -> str:
+        return "matmul" if self.device.type == "cpu" else "auto"
+
     # Networks -------------------------------------------------------------------------------------------------------
 
     def made(self, name: str) -> Path:
@@ -78,6 +82,7 @@ class Parts:
         """The first of these that there is."""
         path = self.find(*names)
         model = load_model(path, self.device, dtype)
+        model.attention = self.attention
         embedding = self.embed(self.recipe.negative)
         if embedding.shape[2] != model.arch.text_dim:
             raise ValueError(

@@ -34,7 +34,8 @@ class _Settings:
 class Optimizer(_Settings):
     """How one network learns.
 
-    name: ``adamw``; ``muon``: AdamW too, but Muon for the matrices inside the blocks, at ``matrix_lr``.
+    name: ``adamw``; ``muon``: AdamW too, but Muon for the matrices inside the blocks and for kernels of convolutions,
+    scaled to steps as large as AdamW's.
     warmup: steps until the full learning rate. decay_to: what part of it is left at the last step (linearly).
     clip: the largest norm of a gradient. ema: decay of the weights' running average, which is what is kept in the end;
     0: none. ema_start: the step at which the average begins.
@@ -42,7 +43,6 @@ class Optimizer(_Settings):
 
     name: Literal["adamw", "muon"] = "adamw"
     lr: Positive = 2e-6
-    matrix_lr: Positive = 3e-3
     betas: tuple[float, float] = (0.0, 0.999)
     weight_decay: NotNegative = 0.01
     warmup: Natural = 0

@@ -33,6 +33,7 @@ class TeacherTraining(StageRun):
             self.model = parts.transformer("teacher")
         else:
             self.model = new_transformer(self._architecture(), parts.seed(number)).to(parts.device)
+            self.model.attention = parts.attention
         self.model.requires_grad_(True)
         self.store = parts.latents(report.progress("encoding videos"))
         self.loss = FlowMatching(spec.shift)
