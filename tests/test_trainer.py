@@ -223,6 +223,32 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_weights(run: Pa
     ]
 
 
+def test_killed_while_it_writes_what_it_began_with_a_stage_is_not_trained_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second VAE stage writes over the first one's file. Without a save before that it would start from it again."""
+    from sf_core.training import trainer
+    from sf_core.training.stage_vae import VAETraining
+
+    twice = Recipe.read(write(tmp_path, WORLD + VAE.replace("steps = 50", "steps = 3") * 2))
+    undisturbed = Trainer(twice, tmp_path / "undisturbed").run().read_bytes()
+    monkeypatch.setattr(trainer, "SAVING_SHARE", 0.0)  # as with a large network: hardly ever
+
+    show = VAETraining.show
+
+    def killed(self: VAETraining, step: int) -> None:
+        if self.number == 1:
+            raise KeyboardInterrupt
+        show(self, step)
+
+    monkeypatch.setattr(VAETraining, "show", killed)
+    with pytest.raises(KeyboardInterrupt):
+        Trainer(twice, tmp_path / "run").run()
+    monkeypatch.setattr(VAETraining, "show", show)
+    Trainer(twice, tmp_path / "run", resume=True).run()
+    assert (tmp_path / "run" / "vae.safetensors").read_bytes() == undisturbed
+
+
 def test_asked_to_stop_it_saves_after_the_step_and_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

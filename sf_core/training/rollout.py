@@ -73,7 +73,8 @@ def rollout(
         count from 0, step k > 0 is what is added before denoising step k, and the step after the exit step is what the
         clean chunk is noised with before its keys and values are written (by the smallest sigma of the schedule, where
         ``context_noise`` is 0: training differs from inference there, as in the reference).
-    exit_step: an index into the denoising steps, a list (one a chunk), or None: drawn from ``rng``, once for all.
+    exit_step: an index into the denoising steps, a list (one a chunk), or None: drawn once for all, from ``rng`` if it
+        is a generator, else from torch's global one.
     context: latents [B or 1, C, f, H, W] that the video begins with (image-to-video: one frame).
     rng: where what is not given comes from: a CPU generator, or a NoiseSource for the noise; None: torch's global one.
     vae: for frames > clip_frames. The clip's first latent then is the video's frame at that place, encoded as an image,
@@ -194,6 +195,7 @@ class _Pass:
         self.newest = own
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            k = k.to(v.dtype)  # autocast leaves a norm wider than what attention then takes
             if keep and layer == len(own):  # not when checkpointing computes the layer again
                 own.append((k, v))
             keys, values = past[layer]

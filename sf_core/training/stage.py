@@ -45,7 +45,7 @@ class StageRun:
         raise NotImplementedError
 
     def finish(self) -> None:
-        """Write what it made Doing it twice is doing it once."""
+        """Write what it made. Doing it twice is doing it once."""
         raise NotImplementedError
 
     # What steps are made of -----------------------------------------------------------------------------------------

@@ -65,6 +65,7 @@ class Trainer:
             raise ValueError(f"{self.folder} holds a run already: go on with it (--resume), or name another folder")
         else:
             self._stage, self._step, self._tensors = 0, 0, dict[str, Tensor]()
+        self._threads = int(open_tensors(self._state)[1]["sf.threads"]) if resume else None
         self._saved_at, self._saving_took = time.monotonic(), 0.0
         self._asked_to_stop = False
 
@@ -79,6 +80,10 @@ class Trainer:
         parts = Parts(self.recipe, self.folder)
         done = sum(stage.steps for stage in self.recipe.stages[: self._stage]) + self._step
         with Report(self.folder, self.recipe.steps, done) as report, self._stopping_politely(report):
+            if self._threads not in (None, torch.get_num_threads()):
+                report.message(
+                    f"begun with {self._threads} threads: with another number, results may differ in last bits"
+                )
             while self._stage < len(self.recipe.stages):
                 self._run_stage(parts, report)
         return parts.made(STAGES[self.recipe.stages[-1].kind].makes)
@@ -96,9 +101,11 @@ class Trainer:
             self._save_if_due(stage, report)
             if self._step % self.recipe.samples.every == 0 and self._step < spec.steps:
                 stage.show(self._step)
+        # what `finish` writes may be what this stage began with: from here on, only the state leads back into it
+        report.flush()
+        self._save(stage.state())
         stage.finish()
         stage.show(spec.steps)
-        report.flush()
         self._stage, self._step = self._stage + 1, 0
         self._save({})
         parts.forget()
