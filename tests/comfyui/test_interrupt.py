@@ -46,6 +46,7 @@ def test_what_was_made_before_an_interrupt_is_kept(server: Server, at: int) -> N
     with server.events("interrupt") as events:
         with pytest.raises(PromptInterrupted):
             server.run(graph.prompt, client_id="interrupt")
+        events.wait_for_end()
         shown = [event.data for event in events.of("executed") if event.data["node"] == stream]
     name = next(name for name in reversed(sorted(offered(server))) if name.startswith("interrupted at chunk"))
     chunks = int(name.split()[3])

@@ -36,6 +36,7 @@ def test_the_session_node_says_what_it_takes(server: Server) -> None:
     number = probe(graph, tiny.sampled(tiny.session(BLUE, seed=123), 1))
     with server.events("memory") as events:
         predicted = facts(server.run(graph.prompt, client_id="memory"), number)["predicted_bytes"]
+        events.wait_for_end()
     said = [event.data["text"] for event in events.of("text")]
     assert re.match(
         r"Fits the [\d.]+ GiB of your cpu: cache [\d.]+ MiB at window 12, weights [\d.]+ MiB, a chunk", said[0]
@@ -50,6 +51,7 @@ def test_a_size_that_the_model_was_not_trained_at_is_said(server: Server) -> Non
     probe(graph, graph("SFSession", **inputs)[0])
     with server.events("size") as events:
         server.run(graph.prompt, client_id="size")
+        events.wait_for_end()
     assert events.of("text")[0].data["text"].endswith("This model was trained at 64 x 64 pixels")
 
 

@@ -27,6 +27,7 @@ def test_a_stream_says_how_far_it_is(server: Server) -> None:
     probe(graph, stream[1])
     with server.events("progress") as events:
         outputs = server.run(graph.prompt, client_id="progress")
+        events.wait_for_end()
     said = [event.data["text"] for event in events.of("text") if "fps" in event.data["text"]]
     assert len(said) == 8
     for chunk, text in enumerate(said, 1):
@@ -55,6 +56,7 @@ def test_chunks_of_an_earlier_run_are_said_to_be(server: Server) -> None:
         probe(graph, tiny.sampled(tiny.session(BLUE, seed=5), chunks))
         with server.events("progress") as events:
             server.run(graph.prompt, client_id="progress")
+            events.wait_for_end()
     said = [event.data["text"] for event in events.of("text") if event.data["text"].startswith("chunk ")]
     assert said[:2] == ["chunk 1/3 · kept from an earlier run", "chunk 2/3 · kept from an earlier run"]
     assert "fps" in said[-1]
@@ -67,6 +69,7 @@ def test_sampling_says_how_far_it_is(server: Server) -> None:
     probe(graph, tiny.sampled(tiny.session(BLUE, seed=4), 3))
     with server.events("progress") as events:
         server.run(graph.prompt, client_id="progress")
+        events.wait_for_end()
     said = [event.data["text"] for event in events.of("text") if "fps" in event.data["text"]]
     assert [text.split(" · ")[0] for text in said] == ["chunk 1/3", "chunk 2/3", "chunk 3/3"]
 

@@ -17,6 +17,7 @@ import aiohttp
 
 # the binary messages that the editor knows (protocol.py of ComfyUI)
 PREVIEW, TEXT, PREVIEW_WITH_METADATA = 1, 3, 4
+RUN_ENDS = ("execution_success", "execution_error", "execution_interrupted")
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,10 @@ class Events:
                 if not self._changed.wait(deadline - time.monotonic()) and time.monotonic() >= deadline:
                     kinds = [event.kind for event in self._events[-20:]]
                     raise TimeoutError(f"no such event in {timeout:.0f} s; the last of {seen}: {kinds}")
+
+    def wait_for_end(self, timeout: float = 60) -> Event:
+        """The end of the run that was submitted; the history has it at once, messages on the way may still come."""
+        return self.wait_for(lambda event: event.kind in RUN_ENDS, timeout)
 
     def __enter__(self) -> Events:
         self._thread.start()
