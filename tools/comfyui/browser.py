@@ -104,6 +104,8 @@ class Editor:
     def open(self) -> None:
         self.page.goto(self.server.url, wait_until="domcontentloaded")
         self.ready()
+        # the workflow that a new editor opens with comes after it is ready, and would come over what is built
+        self.page.wait_for_function("() => app.graph.nodes.length > 0", timeout=30_000)
         self.page.evaluate("() => app.graph.clear()")
 
     def reload(self) -> None:
