@@ -105,7 +105,7 @@ class Scene:
         """The first ``frames`` frames, [T, H, W, 3] in 0..1, float32, edges smoothed over about a pixel."""
         pixels = torch.arange(self.size, dtype=torch.float64) + 0.5
         right, down = (pixels - self.centres(frames)[..., None]).float().unbind(dim=1)  # [T, W], [T, H]
-        inside = _coverage(self.shape, right[:, None, :], down[:, :, None], self.radius)[..., None]
+        inside = coverage(self.shape, right[:, None, :], down[:, :, None], self.radius)[..., None]
         return torch.lerp(torch.tensor(BACKGROUNDS[self.background]), torch.tensor(COLOURS[self.colour]), inside)
 
 
@@ -124,7 +124,7 @@ def _walls(shape: str, radius: float, size: int) -> tuple[tuple[float, float], t
     return (side, size - side), (up, size - down)
 
 
-def _coverage(shape: str, right: Tensor, down: Tensor, radius: float) -> Tensor:
+def coverage(shape: str, right: Tensor, down: Tensor, radius: float) -> Tensor:
     """How much of each pixel lies inside the shape, 0..1, given how far it lies right of and below the centre."""
     if shape == "circle":
         return (radius + 0.5 - torch.hypot(right, down)).clamp(0, 1)

@@ -1,0 +1,316 @@
+"""Does a clip show what its caption says? Measured from the pixels alone, without a learned model.
+
+What is seen in each frame, `observe` tells; the caption plays no part in it.
+
+Judged by the caption (`Score`). What a caption does not say is not judged and None; that there is exactly one object is
+the law of the world and always judged. Of motion:
+
+- At a wall: the object, by its best fitting shape, is within 4 px of an edge that it moves to or from. A run lies
+  between two such moments, at least 3 frames; velocities are fitted by least squares, so that jitter is no motion.
+- direction: in a clip's first second (the world keeps it free of bounces where it can), from its first run. A window
+  that starts later has bounces behind it, which only turn signs: all its runs count, and left is as good as right, up
+  as good as down.
+- speed: the mean length of the velocity over pieces of at most 8 frames of all runs, whatever the clip's length. A turn
+  in the open spoils a piece, no more. Windows of a second or less may lie between bounces too close to tell.
+
+Pixels are of a frame 64 wide; other sizes are scaled. Chance, for captions dealt out at random, is in `CHANCE`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .observe import AREAS, Observation, observe
+from .words import ALIASES, PAD, VOCABULARY
+from .world import BACKGROUNDS, CLEAR_FRAMES, COLOURS, DIRECTIONS, SHAPES, SPEEDS
+
+CHANCE = {  # what a perfect clip scores under the caption of another; its other figures do not change
+    "colour": 1 / len(COLOURS),
+    "shape": 1 / len(SHAPES),
+    "background": 1 / len(BACKGROUNDS),
+    "direction": 1 / len(DIRECTIONS),
+    "speed": 1 / len(SPEEDS),
+    "frames_correct": 1 / (len(COLOURS) * len(SHAPES) * len(BACKGROUNDS)),
+    "all_correct": 1 / (len(COLOURS) * len(SHAPES) * len(BACKGROUNDS) * len(DIRECTIONS) * len(SPEEDS)),
+}
+_EDGE = 64  # pixels; lengths are given for a frame of this size
+_MOST = 0.9  # the share of frames that has to be right
+_COLOUR_REACH = 0.3  # a colour further than this from all of the world's is none of them
+_BACKGROUND_REACH = 0.1  # mean over channels; the world's backgrounds are 0.5 apart
+_LEAST_IOU = 0.7  # a thing that fits its best shape less well has none; a circle is a square to 0.83
+_LEAST_RUN = 3  # frames
+_RUN = 8  # frames of a run that are measured at once
+_WALL = SPEEDS["quickly"]  # edges; half would do, but for what an autoencoder does to positions
+_GOING = (4, 3 / 64)  # to or from a wall: more than this part of the edge along that axis within so many frames
+_STILL = SPEEDS["slowly"] / 4  # edges a frame; what is slower has no direction
+_HALF_SECTOR = math.cos(math.pi / 8)
+_RATIO = math.sqrt(SPEEDS["quickly"] / SPEEDS["slowly"])  # to where the one speed is as near as the other
+_DIRECTION_OF = {frozenset(phrase.split()) - {"and"}: phrase for phrase in DIRECTIONS}
+
+
+@dataclass(frozen=True)
+class Caption:
+    """What a caption says; None for what it does not say."""
+
+    colour: str | None = None
+    shape: str | None = None
+    direction: str | None = None
+    speed: str | None = None
+    background: str | None = None
+
+    @staticmethod
+    def read(text: str) -> Caption:
+        """Raises ValueError for a word that the world does not have (it lists them) and for two where one can be."""
+        words = [ALIASES.get(word, word) for word in re.findall(r"[\w<>]+", text.lower())]
+        known = [word for word in VOCABULARY if word != PAD]
+        if unknown := [word for word in words if word not in known]:
+            raise ValueError(
+                f"the caption {text!r} has {', '.join(map(repr, unknown))}, which the world does not know. "
+                f"Its words: {', '.join(known)}; also {', '.join(sorted(ALIASES))}"
+            )
+        ways = frozenset(words) & frozenset().union(*_DIRECTION_OF)
+        if ways and ways not in _DIRECTION_OF:
+            raise ValueError(
+                f"the caption {text!r} says {', '.join(sorted(ways))}; expected one of {', '.join(DIRECTIONS)}"
+            )
+        return Caption(
+            colour=_only("colour", COLOURS, words, text),
+            shape=_only("shape", SHAPES, words, text),
+            direction=_DIRECTION_OF.get(ways),
+            speed=_only("speed", SPEEDS, words, text),
+            background=_only("background", BACKGROUNDS, words, text),
+        )
+
+
+def _only(what: str, known: Iterable[str], words: Sequence[str], text: str) -> str | None:
+    said = [word for word in known if word in words]
+    if len(said) > 1:
+        raise ValueError(f"the caption {text!r} says {' and '.join(said)}; expected one {what}")
+    return said[0] if said else None
+
+
+@dataclass(frozen=True)
+class Score:
+    """How a clip, or a window of one, fares by its caption.
+
+    Shares of its frames in which that is right (0..1):
+      one_object: exactly one thing, and that an object.
+      colour: of the world's colours the right one is nearest, and within 0.3.
+      shape: the right shape fits best, and to an IoU of 0.7 or more.
+      background: within 0.1 (mean of the channels) of the right one.
+      frames_correct: all of these that are judged, in the same frame.
+    direction: right to 22.5 degrees, and faster than a quarter of "slowly". speed: pace within 1 / sqrt 2 .. sqrt 2,
+      where the right one of the two speeds is nearer.
+    all_correct: one_object, colour, shape and background in at least 90 % of frames each, direction and speed right;
+      of all these, those that are judged.
+    iou: mean, with the right shape; 0 where there is no object. background_error: mean absolute distance from the
+      right background of all that is not object, 0..1. background_drift: the same between the background's mean
+      colours in the first and in the last quarter.
+    net_speed: the velocity by which direction is judged, along the right direction, over the right speed; below 0 it
+      goes the wrong way. pace: the mean length of the velocity over all runs, over the right speed. Both are 0 where
+      nothing is found to move.
+    jerk: mean length of the second difference of the object's track, away from the walls, in pixels; None where there
+      are no three frames in a row to tell it from.
+    frames: how many there are. motion_frames: how many direction and net_speed were judged on; those two, speed and
+      pace are not judged in less than 3 frames.
+    """
+
+    frames: int
+    motion_frames: int
+    one_object: float
+    colour: float | None
+    shape: float | None
+    background: float | None
+    frames_correct: float
+    direction: bool | None
+    speed: bool | None
+    all_correct: bool
+    iou: float | None
+    background_error: float | None
+    background_drift: float
+    net_speed: float | None
+    pace: float | None
+    jerk: float | None
+
+
+def score(frames: Tensor, caption: str, start: int = 0, end: int | None = None) -> Score:
+    """Judge frames start .. end - 1 (None: the last) of ``frames`` [T, H, W, 3] in 0..1 by ``caption``.
+
+    To judge several windows of a long video, or several captions, `observe` once and `judge`.
+    Raises ValueError for other frames, for words that the world does not have, and for a window outside the clip.
+    """
+    return judge(observe(frames), caption, start, end)
+
+
+# What was said --------------------------------------------------------------------------------------------------------
+
+
+def judge(seen: Observation, caption: str, start: int = 0, end: int | None = None) -> Score:
+    """The score of frames start .. end - 1 (None: the last) of what was seen. Raises ValueError as `score` does."""
+    end = len(seen) if end is None else end
+    if not 0 <= start < end <= len(seen):
+        raise ValueError(f"frames {start} .. {end} of a clip of {len(seen)}; expected 0 <= start < end <= {len(seen)}")
+    said, seen = Caption.read(caption), seen.window(start, end)
+    right = {
+        "one_object": (seen.things == 1) & seen.found,
+        "colour": _colour_right(seen, said.colour),
+        "shape": _shape_right(seen, said.shape),
+        "background": None,
+    }
+    background_error = None
+    if said.background is not None:
+        errors = seen.backgrounds[:, list(BACKGROUNDS).index(said.background)]
+        right["background"] = errors <= _BACKGROUND_REACH
+        background_error = float(errors.mean())
+    judged = {what: verdict for what, verdict in right.items() if verdict is not None}
+    shares = {what: float(verdict.float().mean()) for what, verdict in judged.items()}
+    motion = _motion(seen, said, opening=start == 0)
+    quarter = max(1, len(seen) // 4)
+    drift = seen.ground[-quarter:].mean(dim=0) - seen.ground[:quarter].mean(dim=0)
+    return Score(
+        frames=len(seen),
+        motion_frames=motion.frames,
+        one_object=shares["one_object"],
+        colour=shares.get("colour"),
+        shape=shares.get("shape"),
+        background=shares.get("background"),
+        frames_correct=float(torch.stack(list(judged.values())).all(dim=0).float().mean()),
+        direction=motion.direction,
+        speed=motion.speed,
+        all_correct=min(shares.values()) >= _MOST and motion.direction is not False and motion.speed is not False,
+        iou=None if said.shape is None else float(seen.fits[:, list(SHAPES).index(said.shape)].mean()),
+        background_error=background_error,
+        background_drift=float(drift.abs().mean()),
+        net_speed=motion.net_speed,
+        pace=motion.pace,
+        jerk=motion.jerk,
+    )
+
+
+def _colour_right(seen: Observation, said: str | None) -> Tensor | None:
+    if said is None:
+        return None
+    nearest = torch.cdist(seen.colour, torch.tensor(list(COLOURS.values()))).min(dim=1)
+    return seen.found & (nearest.indices == list(COLOURS).index(said)) & (nearest.values <= _COLOUR_REACH)
+
+
+def _shape_right(seen: Observation, said: str | None) -> Tensor | None:
+    if said is None:
+        return None
+    best = seen.fits.max(dim=1)
+    return seen.found & (best.indices == list(SHAPES).index(said)) & (best.values >= _LEAST_IOU)
+
+
+@dataclass(frozen=True)
+class _Motion:
+    """The part of a `Score` that is about motion."""
+
+    frames: int = 0
+    direction: bool | None = None
+    speed: bool | None = None
+    net_speed: float | None = None
+    pace: float | None = None
+    jerk: float | None = None
+
+
+def _motion(seen: Observation, said: Caption, opening: bool) -> _Motion:
+    """opening: ``seen`` begins where the video does, so that no bounce has turned a sign yet."""
+    if len(seen) < _LEAST_RUN:
+        return _Motion()
+    times = seen.found.nonzero()[:, 0]
+    track = seen.centre[times] / seen.size
+    at_wall = _at_wall(seen, times, track)
+    runs = _runs(at_wall)
+    pieces = [piece for run in runs for piece in run.split(_RUN) if len(piece) >= _LEAST_RUN]
+    velocities = torch.tensor([_velocity(times[piece], track[piece]) for piece in pieces]).view(-1, 2)
+    lengths = [len(piece) for piece in pieces]
+    weights = torch.tensor(lengths) / max(1, sum(lengths))
+    judged, heading = sum(lengths), (weights @ velocities.abs()).tolist()
+    if opening:
+        first = next((early for run in runs if len(early := run[times[run] < CLEAR_FRAMES]) >= _LEAST_RUN), None)
+        judged = 0 if first is None else len(first)
+        heading = [0.0, 0.0] if first is None else _velocity(times[first], track[first])
+    direction = net = pace = None
+    if said.direction is not None:
+        way = DIRECTIONS[said.direction] if opening else tuple(map(abs, DIRECTIONS[said.direction]))
+        along = heading[0] * way[0] + heading[1] * way[1]
+        direction = along >= _HALF_SECTOR * math.hypot(*heading) and math.hypot(*heading) > _STILL
+        net = along / SPEEDS[said.speed] if said.speed is not None else None
+    if said.speed is not None:
+        pace = float(weights @ velocities.norm(dim=1)) / SPEEDS[said.speed]
+    right_speed = None if pace is None else 1 / _RATIO <= pace <= _RATIO
+    return _Motion(judged, direction, right_speed, net, pace, _jerk(times, track, at_wall))
+
+
+def _at_wall(seen: Observation, times: Tensor, track: Tensor) -> Tensor:
+    """Whether the object is where it may be about to bounce or have just done so: [frames in which it is found]."""
+    if not len(times):
+        return torch.zeros(0, dtype=torch.bool)
+    best = seen.fits[times].argmax(dim=1)
+    radius = (seen.area[times] / torch.tensor(list(AREAS.values()))[best]).sqrt() / seen.size
+    side, up, down = (torch.tensor(list(SHAPES.values()))[best] * radius[:, None]).unbind(dim=1)
+    before, after = track - torch.stack([side, up], dim=1), 1 - track - torch.stack([side, down], dim=1)
+    near = torch.minimum(before, after) < _WALL
+    frames, least = _GOING
+    span = 2 * frames + 1, 1, frames
+    going = F.max_pool1d(track.T, *span) + F.max_pool1d(-track.T, *span) > least
+    return (near & going.T).any(dim=1)
+
+
+def _runs(at_wall: Tensor) -> list[Tensor]:
+    """The places between two walls, in order; too short ones are left out."""
+    bounces = at_wall.nonzero()[:, 0].tolist()
+    bounds = zip([-1, *bounces], [*bounces, len(at_wall)], strict=True)
+    return [torch.arange(before + 1, after) for before, after in bounds if after - before > _LEAST_RUN]
+
+
+def _velocity(times: Tensor, track: Tensor) -> list[float]:
+    """The slope of the line nearest to the track, in edges a frame to the right and down."""
+    since = (times - times.float().mean())[:, None]
+    slope: list[float] = ((since * track).sum(dim=0) / since.square().sum()).tolist()
+    return slope
+
+
+def _jerk(times: Tensor, track: Tensor, at_wall: Tensor) -> float | None:
+    if len(times) < 3:
+        return None
+    in_a_row = times[2:] - times[:-2] == 2
+    free = in_a_row & ~(at_wall[2:] | at_wall[1:-1] | at_wall[:-2])
+    bends = track.diff(n=2, dim=0).norm(dim=1)[free]
+    return float(bends.mean()) * _EDGE if len(bends) else None
+
+
+def summarize(scores: Sequence[Score]) -> dict[str, float]:
+    """Means over clips, each over those in which it was judged; what none was judged in is left out.
+
+    Beside each, where two or more were judged, ``<name>_se``: its standard error; for what is right or wrong
+    also ``<name>_low``: the lower end of Wilson's 95 % interval. ``clips``: how many. Raises ValueError for none.
+    """
+    if not scores:
+        raise ValueError("there are no scores to summarize; score one clip or more")
+    summary = {"clips": float(len(scores))}
+    for field in fields(Score):
+        found = [value for one in scores if (value := getattr(one, field.name)) is not None]
+        if not found:
+            continue
+        mean = sum(found) / len(found)
+        summary[field.name] = mean
+        if len(found) > 1:
+            variance = sum((value - mean) ** 2 for value in found) / (len(found) - 1)
+            summary[f"{field.name}_se"] = math.sqrt(variance / len(found))
+        if isinstance(found[0], bool):
+            summary[f"{field.name}_low"] = _wilson_low(mean, len(found))
+    return summary
+
+
+def _wilson_low(share: float, count: int, z: float = 1.96) -> float:
+    middle = share + z**2 / (2 * count)
+    half = z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
+    return max(0.0, (middle - half) / (1 + z**2 / count))
