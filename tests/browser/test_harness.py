@@ -55,12 +55,19 @@ def test_our_prompt_is_the_editors(page: Editor) -> None:
     assert page.prompt() == to_prompt(VIDEO, page.server.object_info())
 
 
+LISTEN = """() => {
+  harness.begun = new Promise((begin) => app.api.addEventListener("executing", ({ detail }) => detail && begin()));
+}"""
+
+
 def test_a_failure_and_a_stop_reach_the_caller(page: Editor, mode: Mode) -> None:
     page.load_workflow(workflow(node(1, "ProbeWait", [0.0, True])))
     with pytest.raises(PromptFailed, match="as told"):
         page.run()
     page.load_workflow(workflow(node(1, "ProbeWait", [60.0, False])))
+    page.js(LISTEN)
     waiting = page.queue()
+    page.js("async () => { await harness.begun; }")  # an interrupt before the run begins is forgotten
     page.server.interrupt()
     with pytest.raises(PromptInterrupted):
         page.wait(waiting, timeout=10)
