@@ -397,6 +397,7 @@ def test_missing_files_are_named_before_anything_is_done(tmp_path: Path) -> None
     [
         (CAUSAL, "there is no causal and no teacher to begin with: name its file under \\[files\\]"),
         (TEACHER, "there is no vae to begin with"),
+        (VAE.replace("ema = 0.0", "ema = 0.9"), "ema is set for the vae, which keeps no average"),
     ],
 )
 def test_a_stage_without_what_it_needs_says_so(tmp_path: Path, stage: str, message: str) -> None:

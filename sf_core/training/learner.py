@@ -23,6 +23,8 @@ class Learner:
         self, name: str, network: nn.Module, settings: Optimizer, steps: int, average: nn.Module | None = None
     ) -> None:
         self.name, self.network, self.settings, self.steps = name, network, settings, steps
+        if settings.ema and average is None:
+            raise ValueError(f"ema is set for the {name}, which keeps no average: leave it out there")
         self.average = average if settings.ema else None
         self.updates = 0
         self._parameters = {name: p for name, p in network.named_parameters() if p.requires_grad}
