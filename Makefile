@@ -2,12 +2,12 @@
 # that is checked. Each installs what it needs.
 PYTHON ?= python3
 WORKFLOW ?= workflows/tiny_text_to_video.json
-PROMPT ?= a blue circle moving horizontally quickly on a white background
+PROMPT ?= a blue circle moving left quickly on a white background
 SEED ?= 5
 RECIPE ?= tiny-world
 export PYTHON
 
-.PHONY: run comfyui demo train test test-thorough lint clean
+.PHONY: run comfyui demo train study test test-thorough lint clean
 
 run: .venv/.comfyui
 	.venv/bin/python -m tools.comfyui.run $(WORKFLOW)
@@ -22,6 +22,10 @@ demo: .venv/.run
 # by a recipe, in runs/<its name>; goes on with what is there
 train: .venv/.train
 	.venv/bin/python -m sf_core train --recipe $(RECIPE) $(if $(wildcard runs/$(RECIPE)/state.safetensors),--resume)
+
+# docs/exposure-bias.md: the paper's claim, out of what `make train` made; goes on with what is there
+study: .venv/.train
+	.venv/bin/python benchmarks/exposure_bias.py
 
 test: .venv/.test lint
 	.venv/bin/python -m pytest -q -n 2 tests

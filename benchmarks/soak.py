@@ -30,12 +30,15 @@ def main() -> int:
     args = parser.parse_args()
     report = Report("soak", args)
     model = tiny.load_transformer()
-    session = sf_core.Session.start(model, tiny.load_text().encode(tiny.PROMPT))
+    session, decoder = (
+        sf_core.Session.start(model, tiny.load_text().encode(tiny.PROMPT)),
+        tiny.load_vae().stream_decoder(),
+    )
     config, moments, memory = session.config, [], []
     begun = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder, VideoWriter(Path(folder) / "soak.mp4", tiny.FPS) as writer:
-        seconds = args.chunks * config.chunk_frames / tiny.FPS
-        for event in sf_core.stream(session, tiny.load_vae().stream_decoder(), seconds, tiny.FPS):
+        seconds = (1 + decoder.temporal_factor * (args.chunks * config.chunk_frames - 1)) / tiny.FPS
+        for event in sf_core.stream(session, decoder, seconds, tiny.FPS):
             writer.write(event.frames[0])
             session = event.session
             if event.chunk % 10 == 0:

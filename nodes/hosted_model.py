@@ -22,6 +22,7 @@ from ..sf_core.kv_cache import CachePool, KeysValues
 from ..sf_core.records import digest
 from ..sf_core.schedule import TRAIN_STEPS
 from ..sf_core.session import Session
+from ..sf_core.vae import WAN_MEAN
 from ..sf_core.wan_architecture import WanArchitecture
 from ..sf_core.wan_forward import WanForward
 from . import host
@@ -106,6 +107,7 @@ class HostedWan(WanForward):
         latent_format = self.patcher.model.latent_format
         self.spatial_factor = int(getattr(latent_format, "spacial_downscale_ratio", WAN_SPATIAL_FACTOR))
         self.temporal_factor = int(getattr(latent_format, "temporal_downscale_ratio", WAN_TEMPORAL_FACTOR))
+        self.latents_mean = torch.as_tensor(getattr(latent_format, "latents_mean", WAN_MEAN)).flatten()
         for name in ("blocks", "patch_embedding", "text_embedding", "time_embedding", "time_projection", "head"):
             setattr(self, name, getattr(net, name))
         self._options: dict[str, Any] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from ..sf_core.context import fitting_frames, for_one_image
 from ..sf_core.session import Session
 from ..sf_core.taehv import load_taehv
-from ..sf_core.tiny import FrameAutoencoder
 from ..sf_core.vae import WAN_MEAN, WAN_STD, VideoVAE, WanVAE, load_vae
 from ..sf_core.vae_layers import Memory
 from . import host
@@ -22,8 +21,6 @@ from .hosted_model import HostedWan
 # (1.9 GB in bfloat16 at 832 x 480); 835 to 993 for a TAEHV of the published widths, of which it keeps 84.
 _WAN_VALUES = 110
 _TAEHV_VALUES = 1000
-
-AnyVAE: TypeAlias = VideoVAE | FrameAutoencoder
 
 
 class _InterruptibleMemory(Memory):
@@ -57,7 +54,7 @@ class _InVaeSpace(VideoVAE):
         return (z - self.mean.to(z)) / self.std.to(z)
 
 
-def open_vae(vae: Any) -> AnyVAE:
+def open_vae(vae: Any) -> VideoVAE:
     """Our network with the weights of ``vae``, a core VAE: Wan 2.1's, a TAEHV, or the tiny demo's.
 
     Its copy of the weights lives as long as anything that it was returned to. Raises ValueError for a VAE of another
@@ -66,8 +63,6 @@ def open_vae(vae: Any) -> AnyVAE:
     net = getattr(vae, "first_stage_model", None)
     if net is None:
         raise ValueError("this VAE is empty; load Wan 2.1's (wan_2.1_vae) with Load VAE")
-    if isinstance(net, FrameAutoencoder):
-        return net
     reference = getattr(net, "_sf_vae", None)
     ours: VideoVAE | None = reference() if reference else None
     if ours is None:
@@ -90,7 +85,7 @@ def _with_weights(net: nn.Module, device: torch.device, dtype: torch.dtype) -> V
     return small if getattr(net, "latent_format", None) is not None else _InVaeSpace(small).to(device)
 
 
-def check_fits(vae: AnyVAE, session: Session) -> None:
+def check_fits(vae: VideoVAE, session: Session) -> None:
     """Raises ValueError unless ``vae`` decodes what the session's model makes."""
     channels = session.model.arch.in_dim
     if vae.channels != channels:
@@ -98,12 +93,17 @@ def check_fits(vae: AnyVAE, session: Session) -> None:
             f"this VAE decodes latents of {vae.channels} channels and the model makes {channels}: it belongs to "
             "another model. Wire in the VAE that belongs to this one"
         )
-    factor = hosted(session).spatial_factor
-    if vae.spatial_factor != factor:
+    if not torch.allclose(_mean(vae), hosted(session).latents_mean, rtol=0, atol=0.02):
         raise ValueError(
-            f"this VAE makes {vae.spatial_factor} pixels along an edge of a latent, the model's has {factor}: it "
-            "belongs to another model. The three of Load Tiny Demo go together, as do those of Wan 2.1"
+            "this VAE normalises latents as the model does not: it belongs to another model. The three of Load Tiny "
+            "Demo go together, as do those of Wan 2.1"
         )
+
+
+def _mean(vae: VideoVAE) -> Tensor:
+    """Of the latents that it is for, by channel; a TAEHV has none itself, and is for Wan's."""
+    mean = getattr(vae, "mean", None)
+    return torch.tensor(WAN_MEAN) if mean is None else mean.flatten().float().cpu()
 
 
 def hosted(session: Session) -> HostedWan:
@@ -112,14 +112,12 @@ def hosted(session: Session) -> HostedWan:
     return model
 
 
-def weight_bytes(vae: AnyVAE) -> int:
+def weight_bytes(vae: VideoVAE) -> int:
     return sum(parameter.nbytes for parameter in vae.parameters())
 
 
-def decode_bytes(vae: AnyVAE, session: Session) -> int:
+def decode_bytes(vae: VideoVAE, session: Session) -> int:
     """About what decoding a stream of this session's latents takes beside the weights; what it remembers included."""
-    if isinstance(vae, FrameAutoencoder):
-        return 0
     rows, columns = (size * vae.spatial_factor for size in session.latent_size)
     values = _WAN_VALUES * _width(vae) if isinstance(vae, WanVAE) else _TAEHV_VALUES
     return rows * columns * values * next(vae.parameters()).element_size()
@@ -129,7 +127,7 @@ def _width(vae: WanVAE) -> int:
     return next(len(gamma) for name, gamma in vae.named_parameters() if name == "decoder.head.0.gamma")
 
 
-def frames_to_begin_with(session: Session, images: Tensor, vae: AnyVAE) -> tuple[Session, Tensor]:
+def frames_to_begin_with(session: Session, images: Tensor, vae: VideoVAE) -> tuple[Session, Tensor]:
     """The session and the frames [1, T, H, W, 3] that begin it: one image, or as much of a clip's end as fits."""
     if images.shape[0] == 1:
         return for_one_image(session), images[None]

@@ -9,12 +9,13 @@ from torch import Tensor
 
 from ..sf_core.session import Session
 from ..sf_core.stream import Decoder, history_for
+from ..sf_core.vae import VideoVAE
 from . import host
-from .hosted_vae import AnyVAE, hosted
+from .hosted_vae import hosted
 from .values import GraphSession
 
 
-def decode_rest(session: GraphSession, ours: AnyVAE, vae: Any) -> Iterator[tuple[int, Tensor]]:
+def decode_rest(session: GraphSession, ours: VideoVAE, vae: Any) -> Iterator[tuple[int, Tensor]]:
     """What was not decoded yet, block by block: (latent frames up to here, frames [B, T, H, W, 3])."""
     core, at = session.core, session.decoded
     decoder = take_decoder(core, at, ours, vae)
@@ -26,7 +27,7 @@ def decode_rest(session: GraphSession, ours: AnyVAE, vae: Any) -> Iterator[tuple
     keep_decoder(core, at, decoder, vae)
 
 
-def take_decoder(session: Session, at: int, ours: AnyVAE, vae: Any) -> Decoder:
+def take_decoder(session: Session, at: int, ours: VideoVAE, vae: Any) -> Decoder:
     """The live decoder if it has decoded just this session's first ``at`` latent frames; else one at a beginning."""
     live = hosted(session).live
     found, live.decoder = live.decoder, None

@@ -12,7 +12,7 @@ from . import host
 from .build_model import build_model
 from .hosted_model import check_wan, settings_of, with_settings
 from .presets import FROM_MODEL, MODEL_PRESETS, preset_config
-from .tiny_parts import TinyVAE, tiny_clip, tiny_model
+from .tiny_parts import tiny_clip, tiny_model, tiny_vae
 
 _DTYPES: dict[str, torch.dtype | None] = {
     "default": None,
@@ -95,14 +95,14 @@ class SFLoadTiny(io.ComfyNode):
                 io.Model.Output(
                     tooltip="A tiny causal Wan 2.1 model for videos of 64 x 64 pixels at 16 frames a second."
                 ),
-                io.Clip.Output(tooltip="Its words: 'a red circle moving horizontally quickly on a black background'."),
-                io.Vae.Output(tooltip="Its decoder and encoder, 16 pixels a latent."),
+                io.Clip.Output(tooltip="Its words: 'a red circle moving left quickly on a black background'."),
+                io.Vae.Output(tooltip="Its decoder and encoder, a small Wan 2.1 VAE: 8 pixels and 4 frames a latent."),
             ],
         )
 
     @classmethod
     def execute(cls) -> Any:
-        return io.NodeOutput(tiny_model(), tiny_clip(), TinyVAE())
+        return io.NodeOutput(tiny_model(), tiny_clip(), tiny_vae())
 
 
 def _with_preset(patcher: Any, preset: str) -> Any:

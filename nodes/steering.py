@@ -12,8 +12,8 @@ from . import host
 from .session import embeddings
 from .values import PromptAt, Timeline, TimelineWire
 
-_EXAMPLE = """0: a red circle moving horizontally quickly on a black background
-2.5: a blue square moving vertically slowly on a white background"""
+_EXAMPLE = """0: a red circle moving left quickly on a black background
+2.5: a blue square moving up slowly on a white background"""
 
 
 def parse_rows(text: str) -> list[tuple[float, str]]:

@@ -14,10 +14,11 @@ from ..sf_core.describe import events_in
 from ..sf_core.session import Session
 from ..sf_core.session_file import record_of
 from ..sf_core.stream import Decoder, chunks_for, stream
+from ..sf_core.vae import VideoVAE
 from ..sf_core.video import VideoWriter
 from . import host
 from .decoding import fps_input
-from .hosted_vae import AnyVAE, check_fits, decode_bytes, hosted, open_vae, weight_bytes
+from .hosted_vae import check_fits, decode_bytes, hosted, open_vae, weight_bytes
 from .live import LiveView, video_on_node
 from .live_decoder import decode_rest, keep_decoder, lineage_at, take_decoder
 from .memory import memory_in_words
@@ -94,7 +95,7 @@ class SFStreamVideo(io.ComfyNode):
 
 
 def _chunks(
-    run: Run, session: GraphSession, vae: Any, ours: AnyVAE, seconds: float, fps: float, timeline: Timeline | None
+    run: Run, session: GraphSession, vae: Any, ours: VideoVAE, seconds: float, fps: float, timeline: Timeline | None
 ) -> Generator[tuple[Session, Tensor], None, None]:
     """What was not decoded yet, block by block, then new chunks: (the session up to there, frames [T, H, W, 3])."""
     core = session.core

@@ -8,21 +8,26 @@ import comfy.latent_formats
 import comfy.model_management as mm
 import comfy.model_patcher
 import comfy.sd
+import comfy.utils
 import torch
+from comfy.ldm.wan.vae import WanVAE
 from torch import Tensor, nn
 
 from ..sf_core import tiny
-from ..sf_core.tiny import FrameAutoencoder, TinyText
+from ..sf_core.tiny import TinyText
 from .build_model import build_model
 
 
-class TinyLatents(comfy.latent_formats.LatentFormat):
-    """The tiny VAE's latents as they are: what travels on a LATENT wire is what the transformer sees."""
+class TinyLatents(comfy.latent_formats.Wan21):
+    """Latents as Wan 2.1's, normalised by the tiny VAE's mean and deviation. Core's previews of Wan are not of them."""
 
-    latent_channels = FrameAutoencoder.channels
-    latent_dimensions = 3
-    spacial_downscale_ratio = FrameAutoencoder.spatial_factor
-    temporal_downscale_ratio = FrameAutoencoder.temporal_factor
+    latent_rgb_factors = latent_rgb_factors_bias = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        vae = tiny.load_vae()
+        self.latents_mean, self.latents_std = (x.view(1, -1, 1, 1, 1) for x in (vae.mean, vae.std))
+        self.taesd_decoder_name = None
 
 
 def tiny_model() -> Any:
@@ -67,51 +72,19 @@ def tiny_clip() -> Any:
     return clip
 
 
-class TinyVAE(comfy.sd.VAE):
-    """The interim decoder of the tiny model, each frame by itself."""
+def tiny_vae() -> Any:
+    """Core's VAE of Wan 2.1, with core's network in a depth that core does not read off weights.
 
-    def __init__(self) -> None:
-        factor = FrameAutoencoder.spatial_factor
-        self.device, self.output_device = mm.vae_device(), mm.intermediate_device()
-        self.vae_dtype = torch.float32
-        self.first_stage_model = tiny.load_vae(self.device)
-        self.patcher = comfy.model_patcher.ModelPatcher(self.first_stage_model, self.device, mm.vae_offload_device())
-        self.latent_channels, self.latent_dim, self.output_channels = FrameAutoencoder.channels, 3, 3
-        self.upscale_ratio = self.downscale_ratio = factor
-        self.upscale_index_formula = self.downscale_index_formula = None
-        self.size = None
-
-    def decode(self, samples_in: Tensor, vae_options: dict[str, Any] | None = None) -> Tensor:
-        """Latents [B, C, F, h, w] to frames [B, F, H, W, 3] in 0..1."""
-        mm.load_models_gpu([self.patcher])
-        return self.first_stage_model.decode(samples_in.to(self.device)).to(self.output_device)
-
-    def decode_tiled(self, samples: Tensor, **tiles: Any) -> Tensor:
-        return self.decode(samples)
-
-    def encode(self, pixel_samples: Tensor) -> Tensor:
-        """Frames [T, H, W, 3], or [B, T, H, W, 3], to latents; what is over a multiple of 16 is cut off."""
-        mm.load_models_gpu([self.patcher])
-        frames = pixel_samples if pixel_samples.ndim == 5 else pixel_samples[None]
-        factor = FrameAutoencoder.spatial_factor
-        height, width = (size // factor * factor for size in frames.shape[2:4])
-        top, left = (frames.shape[2] - height) // 2, (frames.shape[3] - width) // 2
-        frames = frames[:, :, top : top + height, left : left + width, :3]
-        return self.first_stage_model.encode(frames.to(self.device)).to(self.output_device)
-
-    def encode_tiled(self, pixel_samples: Tensor, **tiles: Any) -> Tensor:
-        return self.encode(pixel_samples)
-
-    def get_sd(self) -> dict[str, Tensor]:
-        return self.first_stage_model.state_dict()
-
-    def throw_exception_if_invalid(self) -> None:
-        """It is built from the pack's own file."""
-
-    def spacial_compression_decode(self) -> int:
-        return FrameAutoencoder.spatial_factor
-
-    spacial_compression_encode = spacial_compression_decode
-
-    def temporal_compression_decode(self) -> int:
-        return FrameAutoencoder.temporal_factor
+    The network also carries its normalisation, for `open_vae`.
+    """
+    state = comfy.utils.load_torch_file(str(tiny.FOLDER / "vae.safetensors"), safe_load=True)
+    normalisation = {name: state.pop(name) for name in ("mean", "std")}
+    sizes = {"dim": 8, "z_dim": 16, "dim_mult": [1, 2, 4, 4], "temperal_downsample": [False, True, True]}
+    vae = comfy.sd.VAE(sd=WanVAE(**sizes).state_dict(), dtype=torch.float32)
+    net = WanVAE(**sizes, num_res_blocks=1).eval()
+    net.load_state_dict(state)
+    for name, values in normalisation.items():
+        net.register_buffer(name, values)
+    vae.first_stage_model, vae.size = net, None
+    vae.patcher = comfy.model_patcher.ModelPatcher(net, vae.device, mm.vae_offload_device())
+    return vae

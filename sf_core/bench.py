@@ -25,7 +25,8 @@ def run_bench(chunks: int, out: Path | None) -> None:
         raise ValueError(f"--chunks is {chunks}; expected 2 or more")
     model, decoder = tiny.load_transformer(), tiny.load_vae().stream_decoder()
     session = Session.start(model, tiny.load_text().encode(tiny.PROMPT))
-    seconds = (WARM_UP + chunks) * session.config.chunk_frames / tiny.FPS
+    latents = (WARM_UP + chunks) * session.config.chunk_frames
+    seconds = (1 + decoder.temporal_factor * (latents - 1)) / tiny.FPS
     arrivals, stages = [time.perf_counter()], []
     frames = 0
     for event in stream(session, decoder, seconds, tiny.FPS):

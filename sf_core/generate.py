@@ -76,8 +76,8 @@ def generate(args: argparse.Namespace) -> None:
     decoder: Decoder = parts.vae.stream_decoder()
     seconds = args.seconds
     if seconds is None:
-        rewound = args.rewind * session.config.chunk_frames * decoder.temporal_factor / args.fps
-        seconds = rewound or DEFAULT_SECONDS
+        latents = args.rewind * session.config.chunk_frames  # the first of a video is one frame
+        seconds = (1 + decoder.temporal_factor * (latents - 1)) / args.fps if latents else DEFAULT_SECONDS
     before = session.chunks
     try:
         with VideoWriter(out, args.fps) as writer:

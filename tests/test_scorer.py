@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -19,7 +18,7 @@ from sf_core.tiny.scorer import CHANCE, Caption, Score, judge, score, summarize
 from sf_core.tiny.world import BACKGROUNDS, COLOURS, DIRECTIONS, SHAPES, SPEEDS, Scene, World
 
 SCENE = Scene("red", "square", "right", "slowly", "white", start=(16.2, 30.4), radius=12.0)
-FRAMES = 20  # the scene then has not come to the wall yet
+FRAMES = 20
 VERDICTS = ("one_object", "colour", "shape", "background", "frames_correct", "direction", "speed", "all_correct")
 
 
@@ -30,6 +29,11 @@ def generator(*address: int) -> torch.Generator:
 def still(scene: Scene, centre: Sequence[float], radius: float | None = None) -> Tensor:
     """One frame [H, W, 3] with the scene's shape there."""
     return replace(scene, start=(centre[0], centre[1]), radius=radius or scene.radius).render(1)[0]
+
+
+def along(way: Tensor, scene: Scene = SCENE) -> Tensor:
+    """The scene's shape at each of these centres [T, 2]: [T, H, W, 3]."""
+    return torch.stack([still(scene, centre) for centre in way.tolist()])
 
 
 def judged(frames: Tensor) -> Score:
@@ -66,7 +70,7 @@ def test_real_clips_are_right_in_every_respect(rendered: list[tuple[Observation,
     assert found["net_speed"] == pytest.approx(1, abs=0.01)
     assert found["pace"] == pytest.approx(1, abs=0.01)
     assert found["jerk"] < 0.05
-    assert min(judge(seen, caption).motion_frames for seen, caption in rendered) >= 5
+    assert found["motion_frames"] == 33
 
 
 def test_captions_dealt_out_at_random_score_chance(rendered: list[tuple[Observation, str]]) -> None:
@@ -75,7 +79,7 @@ def test_captions_dealt_out_at_random_score_chance(rendered: list[tuple[Observat
         order = torch.randperm(len(rendered), generator=generator(deal)).tolist()
         found += [judge(rendered[other][0], caption) for other, (_, caption) in zip(order, rendered, strict=True)]
     means = summarize(found)
-    assert CHANCE["all_correct"] == pytest.approx(1 / 864)
+    assert CHANCE["all_correct"] == pytest.approx(1 / 432)
     for verdict, chance in CHANCE.items():
         assert abs(means[verdict] - chance) < 4 * math.sqrt(chance * (1 - chance) / len(found)), verdict
     assert means["one_object"] == 1
@@ -111,16 +115,39 @@ def test_other_sizes_are_judged_alike(size: int) -> None:
     assert found["jerk"] < 0.1  # in pixels of a frame 64 wide
 
 
-def test_long_clips_are_judged_whole_and_by_window_whatever_bounces() -> None:
-    world = World(clips=8, seed=4)
-    for scene in map(world.scene, range(8)):
-        seen = observe(scene.render(8 * 33))
-        for start, end in ((0, None), (0, 33), (33, 66), (99, 132), (231, 264)):
-            found = judge(seen, scene.caption, start, end)
-            assert found.all_correct, (scene, start)
-            assert found.frames_correct == 1
-            assert found.pace == pytest.approx(1, abs=0.02)
-            assert found.net_speed == pytest.approx(1, abs=0.02)
+def test_long_clips_are_judged_whole_and_by_window_early_and_late() -> None:
+    scenes = [World(seed=4).scene(index) for index in range(24)]
+    long = [(observe(scene.render(264)), scene.caption) for scene in scenes]
+    for window in ((0, 33), (33, 66), (99, 132), (231, 264), (0, 132), (132, 264), (0, 264)):
+        found = summarize([judge(seen, caption, *window) for seen, caption in long])
+        for verdict in VERDICTS:
+            assert found[verdict] >= 0.99, (verdict, window)
+        assert found["pace"] == pytest.approx(1, abs=0.01)
+        assert found["net_speed"] == pytest.approx(1, abs=0.01)
+
+
+@pytest.mark.parametrize("window", [(0, 33), (33, 66), (66, 99), (231, 264), (0, 264)])
+def test_every_window_is_judged_by_the_sign_of_its_motion(window: tuple[int, int]) -> None:
+    seen = observe(SCENE.render(264))
+    for direction, net in (("right", 1), ("left", -1), ("up", 0), ("down", 0)):
+        found = judge(seen, replace(SCENE, direction=direction).caption, *window)
+        assert found.direction is (net == 1)
+        assert found.net_speed == pytest.approx(net, abs=0.01)
+
+
+@pytest.mark.parametrize(("jitter", "spread"), [(0.5, 0.15), (1.0, 0.3)])
+def test_jitter_leaves_direction_and_speed_as_they_are(jitter: float, spread: float) -> None:
+    seen = []
+    for index in range(24):
+        scene = World(seed=5).scene(index)
+        moved = jitter * torch.randn(66, 2, generator=generator(5, index))
+        seen.append((observe(along(scene.centres(66) + moved, scene)), scene.caption))
+    for window in ((0, 33), (33, 66)):
+        found = [judge(clip, caption, *window) for clip, caption in seen]
+        means = summarize(found)
+        assert (means["direction"], means["speed"]) == (1, 1)
+        assert means["pace"] == pytest.approx(1, abs=0.05)
+        assert max(abs(one.pace - 1) for one in found if one.pace is not None) < spread
 
 
 # Faults ---------------------------------------------------------------------------------------------------------------
@@ -130,7 +157,7 @@ def test_the_scene_of_the_faults_has_none_itself() -> None:
     found = judged(SCENE.render(FRAMES))
     assert_right_but_for(found)
     assert found.all_correct
-    assert (found.frames, found.motion_frames) == (FRAMES, 16)
+    assert (found.frames, found.motion_frames) == (FRAMES, FRAMES)
     assert found.net_speed == pytest.approx(1, abs=0.001)
     assert found.jerk is not None
     assert found.jerk < 0.05
@@ -156,19 +183,27 @@ def test_whatever_is_other_than_said_is_noticed_and_nothing_else(what: str, word
 
 
 def test_a_speed_is_right_as_long_as_the_other_is_further() -> None:
-    for pixels, right in ((0.9, False), (1.5, True), (2.7, True), (3.0, False)):
-        frames = torch.stack([still(SCENE, (16 + pixels * t, 30)) for t in range(10)])
-        found = judged(frames)
+    for pixels, right in ((0.65, False), (0.75, True), (1.35, True), (1.5, False)):
+        found = judged(along(torch.tensor([(16 + pixels * t, 30) for t in range(14)])))
         assert found.speed is right
         assert found.direction
-        assert found.pace == pytest.approx(pixels / 2, abs=0.01)
+        assert found.pace == pytest.approx(pixels, abs=0.01)
 
 
-def test_a_direction_is_right_to_22_degrees() -> None:
-    for degrees, right in ((20, True), (-20, True), (25, False), (-25, False)):
+def test_a_speed_is_right_or_wrong_wherever_the_edge_is() -> None:
+    for pixels, right in ((0.65, False), (0.72, True), (1.4, True), (1.5, False)):
+        seen = observe(along(torch.stack([torch.arange(99) * pixels, torch.full((99,), 30.0)], dim=1)))
+        for start in range(0, 67, 3):
+            found = judge(seen, SCENE.caption, start, start + 33)
+            assert found.speed is right, (pixels, start)
+            assert found.pace == pytest.approx(pixels, abs=0.02)
+            assert found.net_speed == pytest.approx(pixels, abs=0.02)
+
+
+def test_a_direction_is_right_to_45_degrees() -> None:
+    for degrees, right in ((43, True), (-43, True), (47, False), (-47, False)):
         turn = math.radians(degrees)
-        way = [(16 + 2 * t * math.cos(turn), 30 + 2 * t * math.sin(turn)) for t in range(14)]
-        found = judged(torch.stack([still(SCENE, centre) for centre in way]))
+        found = judged(along(torch.tensor([(16 + t * math.cos(turn), 30 + t * math.sin(turn)) for t in range(14)])))
         assert found.direction is right
         assert found.net_speed == pytest.approx(math.cos(turn), abs=0.01)
 
@@ -177,37 +212,26 @@ def test_a_frozen_object_is_noticed() -> None:
     found = judged(still(SCENE, SCENE.start).expand(FRAMES, -1, -1, -1))
     assert_right_but_for(found, "direction", "speed")
     assert (found.net_speed, found.pace, found.jerk) == pytest.approx((0, 0, 0), abs=1e-6)
-    late = judge(observe(torch.cat([SCENE.render(16), SCENE.render(16)[-1:].expand(33, -1, -1, -1)])), SCENE.caption)
-    assert late.direction
-    assert late.speed is False
 
 
-@pytest.mark.parametrize("strength", [1.0, 0.3])
-def test_a_second_object_is_noticed_even_a_faint_one(strength: float) -> None:
+def test_a_standstill_lowers_the_speed_wherever_in_the_window_it_is() -> None:
+    steps = torch.arange(33)
+    for start in (0, 12, 25):
+        moved = steps - (steps - start).clamp(0, 7)
+        found = judged(along(torch.stack([50.0 + moved, torch.full((33,), 30.0)], dim=1)))
+        assert_right_but_for(found)
+        assert found.net_speed == pytest.approx(25 / 32, abs=0.01)
+        assert found.pace == pytest.approx(25 / 32, abs=0.06)
+    long = judge(observe(torch.cat([SCENE.render(16), SCENE.render(16)[-1:].expand(33, -1, -1, -1)])), SCENE.caption)
+    assert_right_but_for(long, "speed")
+    assert long.net_speed == pytest.approx(15 / 48, abs=0.01)
+
+
+def test_a_second_object_is_noticed() -> None:
     other = replace(SCENE, start=(48.0, 15.0), radius=5.0, colour="blue", shape="circle", direction="left")
-    first, second = SCENE.render(8), torch.lerp(torch.ones(()), still(other, other.start), strength)
-    found = judged(torch.minimum(first, second))
+    found = judged(torch.minimum(SCENE.render(8), other.render(8)))
     assert found.one_object == 0
     assert_right_but_for(found, "one_object")
-
-
-def test_a_speck_is_no_object() -> None:
-    frames = SCENE.render(8)
-    frames[:, 55:59, 55:59] = 0
-    assert judged(frames).one_object == 1
-
-
-def test_what_hangs_together_by_sides_is_one_thing_however_it_winds() -> None:
-    black, white = torch.zeros(64, 64, 3), 1.0
-    spiral = [(8, 8, 56, 11), (53, 8, 56, 56), (8, 53, 56, 56), (8, 20, 11, 56), (8, 20, 44, 23), (41, 20, 44, 44)]
-    corners = [(8, 8, 24, 24), (24, 24, 40, 40)]
-    apart = [(8, 8, 24, 24), (8, 25, 24, 40)]
-    for boxes, things in ((spiral, 1), (corners, 2), (apart, 2), ([], 0)):
-        picture = black.clone()
-        for left, top, right, bottom in boxes:
-            picture[top:bottom, left:right] = white
-        turned = [picture.rot90(quarter) for quarter in range(4)]
-        assert observe(torch.stack([*turned, picture.flip(0), black])).things.tolist() == [things] * 5 + [0]
 
 
 def test_no_object_is_noticed() -> None:
@@ -219,8 +243,7 @@ def test_no_object_is_noticed() -> None:
 
 def test_jitter_is_noticed_and_does_not_hide_the_motion() -> None:
     jitter = 1.5 * torch.randn(FRAMES, 2, generator=generator(5))
-    frames = torch.stack([still(SCENE, centre.tolist()) for centre in SCENE.centres(FRAMES) + jitter])
-    found = judged(frames)
+    found = judged(along(SCENE.centres(FRAMES) + jitter))
     assert_right_but_for(found)
     assert found.jerk is not None
     assert found.jerk > 2
@@ -228,10 +251,21 @@ def test_jitter_is_noticed_and_does_not_hide_the_motion() -> None:
 
 def test_jitter_on_the_spot_is_no_motion() -> None:
     jitter = torch.randn(33, 2, generator=generator(6))
-    found = judged(torch.stack([still(SCENE, (30 + float(x), 30 + float(y))) for x, y in jitter]))
+    found = judged(along(30 + jitter))
     assert_right_but_for(found, "direction", "speed")
     assert found.pace is not None
     assert found.pace < 0.3
+
+
+def test_jitter_across_the_edge_is_no_more_than_elsewhere() -> None:
+    for number in range(8):
+        jitter = torch.randn(FRAMES, 2, generator=generator(7, number))
+        middle, edge = (
+            judged(along(SCENE.centres(FRAMES) + shift + jitter)) for shift in (0, torch.tensor([40, 33.6]))
+        )
+        assert (edge.direction, edge.speed, edge.one_object) == (True, True, 1)
+        assert edge.jerk == pytest.approx(middle.jerk, rel=0.01)
+        assert edge.net_speed == pytest.approx(middle.net_speed, abs=0.01)
 
 
 def test_a_background_that_drifts_is_noticed() -> None:
@@ -249,7 +283,7 @@ def test_a_black_frame_is_noticed_and_the_motion_goes_on_behind_it() -> None:
     frames[7] = 0
     found = judged(frames)
     assert found.one_object == found.background == found.frames_correct == pytest.approx(19 / 20)
-    assert (found.direction, found.speed, found.motion_frames) == (True, True, 15)
+    assert (found.direction, found.speed, found.motion_frames) == (True, True, 19)
     assert found.net_speed == pytest.approx(1, abs=0.01)
 
 
@@ -276,11 +310,31 @@ def test_an_object_that_dwindles_or_swells_is_noticed() -> None:
         assert 0.2 < found.one_object < 0.9
 
 
-def test_an_object_that_turns_round_in_the_open_is_noticed() -> None:
-    there = SCENE.render(8)
-    found = judged(torch.cat([there, there.flip(0)]))
-    assert found.direction is False
-    assert found.net_speed == pytest.approx(0, abs=0.1)
+def test_an_object_that_turns_round_is_noticed() -> None:
+    there = SCENE.render(20)
+    for back, net, right in ((20, 0, False), (13, 7 / 32, False), (5, 15 / 24, True)):
+        found = judged(torch.cat([there, there.flip(0)[:back]]))
+        assert found.direction is right
+        assert found.net_speed == pytest.approx(net, abs=0.01)
+        assert found.pace == pytest.approx(3 / 4, abs=0.1)  # a piece is spoilt
+
+
+def test_a_jump_counts_by_the_shortest_way() -> None:
+    for jump, net in ((20, 51 / 32), (40, 7 / 32)):  # 24 back is shorter than 40 on
+        found = judged(torch.cat([SCENE.render(16), replace(SCENE, start=(31.2 + jump, 30.4)).render(17)]))
+        assert found.net_speed == pytest.approx(net, abs=0.01)
+
+
+def test_the_track_goes_on_behind_a_gap_also_across_the_edge() -> None:
+    quick = replace(SCENE, speed="quickly", start=(46.2, 30.4))
+    frames = quick.render(33)
+    frames[3:14] = quick.render(1)[0, 0, 0]
+    found = score(frames, quick.caption)
+    assert found.one_object == pytest.approx(22 / 33)
+    assert found.motion_frames == 22
+    assert (found.direction, found.speed) == (True, True)
+    assert (found.net_speed, found.pace) == pytest.approx((1, 1), abs=0.01)
+    assert found.jerk == pytest.approx(0, abs=0.05)
 
 
 def test_two_faults_in_turn_are_right_in_no_more_frames_than_both_leave() -> None:
@@ -307,8 +361,8 @@ def test_what_a_caption_does_not_say_is_not_judged() -> None:
 
 
 def test_captions_are_read_as_the_model_reads_them() -> None:
-    said = Caption.read("The violet ball going leftwards and upwards fast, on a grey background.")
-    assert said == Caption("purple", "circle", "up and left", "quickly", "gray")
+    said = Caption.read("The violet ball going to the left fast, on a grey background.")
+    assert said == Caption("purple", "circle", "left", "quickly", "gray")
     for direction in DIRECTIONS:
         for speed in SPEEDS:
             assert Caption.read(replace(SCENE, direction=direction, speed=speed).caption).direction == direction
@@ -320,26 +374,19 @@ def test_captions_that_the_world_does_not_know_are_refused() -> None:
         ValueError, match=r"'pink', 'star', which the world does not know. Its words: a, .*purple.*disc"
     ):
         score(frames, "a pink star")
-    with pytest.raises(ValueError, match="says left, right; expected one of left, right, up"):
-        score(frames, "a circle moving left and right")
+    with pytest.raises(ValueError, match="says left and right; expected one direction"):
+        score(frames, "a circle moving left, right")
     with pytest.raises(ValueError, match="says red and blue; expected one colour"):
         score(frames, "a blue circle on a red square")
 
 
-def test_frames_that_cannot_be_judged_are_refused() -> None:
+def test_windows_outside_the_clip_are_refused() -> None:
     frames = SCENE.render(3)
-    for wrong in (frames[0], frames[:0], frames[..., :1], frames[:, :40], frames[:, :20, :20], frames.movedim(-1, 1)):
-        with pytest.raises(ValueError, match=r"expected \[T, H, W, 3\]"):
-            score(wrong, "")
-    with pytest.raises(ValueError, match="uint8; expected floating point"):
-        score((frames * 255).to(torch.uint8), "")
-    with pytest.raises(ValueError, match=r"from 0.12 to 255; expected 0..1"):
-        score(frames.where(frames < 1, 255.0), "")
-    with pytest.raises(ValueError, match=r"nan; expected 0..1"):
-        score(frames / 0 * 0, "")
     for start, end in ((0, 4), (2, 2), (-1, 2)):
         with pytest.raises(ValueError, match="of a clip of 3; expected 0 <= start < end <= 3"):
             score(frames, "", start, end)
+    with pytest.raises(ValueError, match="uint8; expected floating point"):
+        score((frames * 255).to(torch.uint8), "")
 
 
 def test_two_frames_are_judged_but_for_their_motion() -> None:
@@ -366,12 +413,3 @@ def test_a_summary_has_means_their_errors_and_a_lower_bound() -> None:
     assert "direction_se" not in summarize([right])
     with pytest.raises(ValueError, match="no scores to summarize"):
         summarize([])
-
-
-def test_a_clip_is_judged_in_well_under_a_tenth_of_a_second() -> None:
-    scene = World().scene(0)
-    frames = scene.render(33)
-    started = time.process_time()
-    for _ in range(10):
-        score(frames, scene.caption)
-    assert time.process_time() - started < 1

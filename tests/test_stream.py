@@ -277,5 +277,5 @@ def test_the_number_of_chunks_is_known_before(
 def test_the_tiny_model_streams() -> None:
     session = sf_core.Session.start(tiny.load_transformer(), tiny.load_text().encode(tiny.PROMPT))
     events = list(sf_core.stream(session, tiny.load_vae().stream_decoder(), seconds=1, fps=16))
-    assert sum(event.frames.shape[1] for event in events) == 18
+    assert sum(event.frames.shape[1] for event in events) == 21
     assert all(event.frames.shape[2:] == (64, 64, 3) for event in events)

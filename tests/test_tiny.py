@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from sf_core import tiny
+from sf_core.vae import WanVAE
 
 
 def test_words_aliases_and_case_are_understood() -> None:
@@ -21,15 +22,21 @@ def test_an_unknown_word_lists_the_vocabulary() -> None:
 
 def test_too_long_a_prompt_is_refused() -> None:
     with pytest.raises(ValueError, match="the prompt has 13 words; the tiny model reads at most 12"):
-        tiny.load_text().encode("a red circle on a black background and a red circle on a")
+        tiny.load_text().encode("a red circle on a black background a red circle on a white")
+
+
+def test_the_vae_is_one_of_wan_2_1() -> None:
+    vae = tiny.load_vae()
+    assert isinstance(vae, WanVAE)
+    assert (vae.channels, vae.spatial_factor, vae.temporal_factor) == (16, 8, 4)
 
 
 def test_frames_come_back_from_latents() -> None:
     vae = tiny.load_vae()
-    frames = torch.zeros(1, 2, 64, 64, 3)
+    frames = torch.zeros(1, 5, 64, 64, 3)
     frames[:, :, 20:44, 20:44] = torch.tensor([1.0, 0.0, 0.0])
     latents = vae.encode(frames)
-    assert latents.shape == (1, 16, 2, 4, 4)
+    assert latents.shape == (1, 16, 2, 8, 8)
     decoded = vae.decode(latents)
     assert decoded.shape == frames.shape
     assert float((decoded - frames).abs().mean()) < 0.08
@@ -38,6 +45,6 @@ def test_frames_come_back_from_latents() -> None:
 
 def test_the_transformer_loads_as_any_checkpoint_does() -> None:
     model = tiny.load_transformer()
-    assert (model.arch.num_heads, model.arch.text_len, model.latent_size) == (2, 12, (4, 4))
+    assert (model.arch.num_heads, model.arch.text_len, model.latent_size) == (2, 12, (8, 8))
     assert model.rollout_config is not None
     assert model.rollout_config.window_frames == 12

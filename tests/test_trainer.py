@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import av
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -283,6 +284,33 @@ def test_a_run_is_not_begun_over_another_nor_gone_on_with_by_another_recipe(run:
     assert Trainer(recipe, run, resume=True).run() == run / "model.safetensors"
 
 
+def test_stages_that_have_not_begun_may_still_be_changed(run: Path, tmp_path: Path) -> None:
+    """So a run is gone on with by more stages than it had; what was trained stays, and what it was trained by."""
+    short = write(tmp_path, WORLD + VAE.replace("steps = 50", "steps = 3"))
+    Trainer(short, tmp_path / "run").run()
+    before = load_file(tmp_path / "run" / "vae.safetensors")
+    longer = WORLD + VAE.replace("steps = 50", "steps = 3") + TEACHER.replace("steps = 150", "steps = 2")
+    assert Trainer(write(tmp_path, longer), tmp_path / "run", resume=True).run().name == "teacher.safetensors"
+    after = load_file(tmp_path / "run" / "vae.safetensors")
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    other = longer.replace("steps = 2", "steps = 4")
+    with pytest.raises(ValueError, match="begun with another recipe: stages differ"):
+        Trainer(write(tmp_path, other), tmp_path / "run", resume=True)
+    with pytest.raises(ValueError, match="begun with another recipe: stages differ"):
+        Trainer(write(tmp_path, WORLD + VAE.replace("steps = 50", "steps = 3")), tmp_path / "run", resume=True)
+
+
+def test_a_teacher_learns_from_the_beginnings_of_clips_first(begun: Path) -> None:
+    stages = '[[stages]]\nkind = "teacher"\nframes = FRAMES\nweighted = false\nbatch = 2\nsteps = 2\n'
+    recipe = write(begun, (begun / "head.toml").read_text() + stages.replace("FRAMES", "3"))
+    assert Trainer(recipe, begun / "short").run().exists()
+    with av.open(str(next((begun / "short" / "samples").glob("*.mp4")))) as video:
+        assert sum(1 for _ in video.decode(video=0)) == 1 + 4 * 2
+    too_long = write(begun, (begun / "head.toml").read_text() + stages.replace("FRAMES", "7"))
+    with pytest.raises(ValueError, match="frames = 7; the clips have 6 latent frames"):
+        Trainer(too_long, begun / "long").run()
+
+
 # Every loss, and every start ----------------------------------------------------------------------------------------
 
 
@@ -305,6 +333,8 @@ def begun(run: Path, tmp_path: Path) -> Path:
         'loss = "gan"\nrelativistic = false',
         "max_frames = 12\ncheckpointing = true",
         'kv_gradient = "straight-through"\nscore_shift = 8.0',
+        'videos = "teacher-forcing"',
+        'loss = "gan"\nvideos = "diffusion-forcing"\nts_schedule = true',
     ],
 )
 def test_every_loss_trains_from_files(begun: Path, settings: str) -> None:

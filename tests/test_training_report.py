@@ -25,7 +25,7 @@ from sf_core.video import read_record, sidecar_of
 from tests.helpers import SIZE, prompt, random_latents, random_model
 
 CONFIG = sf_core.RolloutConfig(chunk_frames=3, window_frames=6, denoising_steps=(1000, 500))
-PROMPTS = ["a red circle moving horizontally quickly on a black background", tiny.PROMPT]
+PROMPTS = ["a red circle moving left quickly on a black background", tiny.PROMPT]
 
 
 def lines_of(folder: Path) -> list[dict[str, Any]]:
@@ -333,10 +333,10 @@ def test_samples_are_what_inference_gives() -> None:
     model, text, vae = tiny.load_transformer(), tiny.load_text(), tiny.load_vae()
     config = model.rollout_config
     assert config is not None
-    sampler = Sampler(PROMPTS, text.encode, vae, (4, 4), config, trained_frames=6, seed=7)
+    sampler = Sampler(PROMPTS, text.encode, vae, (8, 8), config, trained_frames=6, seed=7)
     videos = sampler.videos(model)
     assert videos is not None
-    assert videos.shape == (2, 6, 64, 64, 3)
+    assert videos.shape == (2, 21, 64, 64, 3)
     session = sf_core.Session.start(model, text.encode(PROMPTS[1]), seed=8)
     for _ in range(2):
         session, _ = session.next_chunk()
@@ -347,10 +347,10 @@ def test_a_long_rollout_is_longer_than_the_training() -> None:
     model = tiny.load_transformer()
     config = model.rollout_config
     assert config is not None
-    sampler = Sampler(PROMPTS, tiny.load_text().encode, tiny.load_vae(), (4, 4), config, trained_frames=6, long=3)
+    sampler = Sampler(PROMPTS, tiny.load_text().encode, tiny.load_vae(), (8, 8), config, trained_frames=6, long=3)
     frames, curves = sampler.long_rollout(model)
     assert frames is not None
-    assert frames.shape == (1, 18, 64, 64, 3)
+    assert frames.shape == (1, 69, 64, 64, 3)
     assert sampler.trained_chunks == 2
     assert {name: curve.shape for name, curve in curves.items()} == dict.fromkeys(
         ("spread", "level", "change", "shift"), (6,)

@@ -22,6 +22,7 @@ from sf_core.kv_cache import RollingKVCache
 from sf_core.rollout import write_block
 from sf_core.schedule import flow_schedule
 from sf_core.training import DMD, Rollout, SiD, rollout
+from sf_core.training.forced import forced_rollout
 from sf_core.vae import VideoVAE
 from tests.helpers import PARITY, SIZE, prompt, random_latents, random_model, relative
 
@@ -546,3 +547,66 @@ def test_what_does_not_fit_is_refused_with_what_would(wrong: dict[str, Any], mes
     usual: dict[str, Any] = {"prompt": prompt(0), "noise": NOISE, "frames": 6, "exit_step": 0, "latent_size": SIZE}
     with pytest.raises(ValueError, match=message):
         rollout(MODEL, config=TWO_STEPS, **usual | wrong)
+
+
+# Forced rollouts ------------------------------------------------------------------------------------------------------
+
+FORCED = sf_core.RolloutConfig(chunk_frames=2, window_frames=4, denoising_steps=(1000, 750, 500))
+
+
+def test_teacher_forcing_predicts_each_chunk_as_inference_would_behind_given_ones() -> None:
+    """One pass over a given video is, chunk by chunk, the first denoising step behind the chunks before it."""
+    config = replace(FORCED, denoising_steps=(1000,))
+    latents, noise = random_latents(6, seed=1), random_latents(6, seed=2)
+    made = forced_rollout(MODEL, prompt(0), latents, config, "teacher-forcing", noise).latents
+    for start in (2, 4):
+        options: dict[str, Any] = {
+            "context": latents[:, :, :start],
+            "noise": noise[:, :, start : start + 2],
+            "frames": start + 2,
+        }
+        behind = roll(MODEL, config, **options, rng=torch.Generator()).latents[:, :, start:]
+        assert relative(made[:, :, start : start + 2], behind) < 1e-5
+
+
+@pytest.mark.parametrize("by", ["teacher-forcing", "diffusion-forcing"])
+def test_a_forced_rollout_never_shows_a_chunk_to_the_next(by: Any) -> None:
+    """What a chunk becomes does not depend on what those before it became, only on the given video and its noise."""
+    latents = random_latents(6, seed=1)
+
+    def made(noise: Tensor) -> Tensor:
+        return forced_rollout(MODEL, prompt(0), latents, FORCED, by, noise, torch.Generator().manual_seed(5)).latents
+
+    noise = random_latents(6, seed=2)
+    other = noise.clone()
+    other[:, :, :2] += 1
+    same = torch.equal(made(noise)[:, :, 2:], made(other)[:, :, 2:])
+    assert same == (by == "teacher-forcing")  # diffusion forcing shows the noisy chunk itself
+    assert not torch.equal(made(noise)[:, :, :2], made(other)[:, :, :2])
+
+
+def test_a_forced_rollout_has_one_step_a_chunk_gradient_everywhere_and_repeats() -> None:
+    model = trainable()
+    latents = random_latents(6, seed=1)
+    asked: list[Tensor] = []
+    predict = model.predict
+
+    def seen(x: Tensor, timestep: Tensor, *rest: Any) -> Tensor:
+        asked.append(timestep)
+        return predict(x, timestep, *rest)
+
+    with patch.object(model, "predict", seen):
+        runs = [
+            forced_rollout(
+                model, prompt(0), latents, FORCED, "diffusion-forcing", rng=torch.Generator().manual_seed(seed)
+            )
+            for seed in (*range(12), 0)
+        ]
+    assert torch.equal(runs[0].latents, runs[-1].latents)
+    steps = torch.stack(asked)[:, 0]  # [runs, F]
+    assert torch.equal(steps[:, ::2], steps[:, 1::2])
+    assert set(steps.flatten().tolist()) == set(FORCED.timesteps(0))
+    (found,) = torch.autograd.grad(runs[0].latents.square().sum(), [model.head.head.weight])
+    assert found.abs().sum() > 0
+    assert runs[0].gradient_mask is None
+    assert runs[0].timestep_from is runs[0].timestep_to is None

@@ -1,7 +1,7 @@
 """The embedded model: a small trained world, so that everything can be tried without a GPU or a download.
 
-One coloured shape moves on a plain background, 64 x 64, by prompts such as "a red circle moving horizontally quickly
-on a black background". The transformer loads as any checkpoint does.
+One coloured shape moves on a plain background, 64 x 64, by prompts such as "a red circle moving left quickly on a
+black background". Transformer and VAE load as any of Wan 2.1 do.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from pathlib import Path
 
 import torch
 
+from .. import vae
 from ..checkpoint import load_model
 from ..wan import CausalWan
-from .frame_decoder import FrameAutoencoder
 from .text import TinyText
 
-__all__ = ["FrameAutoencoder", "TinyText", "load_text", "load_transformer", "load_vae"]
+__all__ = ["TinyText", "load_text", "load_transformer", "load_vae"]
 
 FOLDER = Path(__file__).parent
-PROMPT = "a red circle moving horizontally quickly on a black background"
+PROMPT = "a red circle moving left quickly on a black background"
 FPS = 16
 
 
@@ -32,6 +32,6 @@ def load_text() -> TinyText:
     return TinyText(FOLDER / "text.json", FOLDER / "text.safetensors")
 
 
-def load_vae(device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> FrameAutoencoder:
-    """Its decoder and encoder."""
-    return FrameAutoencoder.load(FOLDER / "decoder.safetensors", device, dtype)
+def load_vae(device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> vae.WanVAE:
+    """Its VAE: Wan 2.1's, narrow."""
+    return vae.load_vae(FOLDER / "vae.safetensors", device, dtype)

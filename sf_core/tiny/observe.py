@@ -1,17 +1,18 @@
 """What is to be seen in a clip of the world, from the pixels alone: background, things, colour, place, shape.
 
-- background: the median colour of a ring along the frame's edge.
+As the world has no walls, pixels at opposite edges of a frame are neighbours, in all that follows.
+
+- background: the median colour of the frame, from a quarter of its pixels; no shape of the world covers a fifth of it.
 - things: connected areas that differ from the background by more than 0.15 in some channel and are at least an eighth
   of the world's smallest shape; specks do not count. The object is the largest, and no object if it is less than half
   the smallest shape or more than twice the largest.
-- the object's colour (median), centre and area (each pixel counts by how far it is from background to that colour,
+- the object's colour (median), area and centre (each pixel counts by how far it is from background to that colour,
   0..1), and how well it fits each of the three shapes, drawn at that centre with that area: the intersection over the
   union (IoU).
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import dataclass, fields
 
@@ -21,16 +22,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .world import BACKGROUNDS, RADII, SHAPES, coverage
+from .world import BACKGROUNDS, RADII, SHAPES, coverage, wrapped
 
 _LEAST_SIZE = 32  # pixels; at 16 a square of 6 x 6 is a circle as well
 _VISIBLE = 0.15  # the difference to the background, in one channel, from which a pixel belongs to a thing
-AREAS = {  # of a shape of radius 1
+_AREAS = {  # of a shape of radius 1
     "circle": math.pi,
     "square": 2 * SHAPES["square"][0] * sum(SHAPES["square"][1:]),
     "triangle": SHAPES["triangle"][0] * sum(SHAPES["triangle"][1:]),
 }
-_AREA = (RADII[0] ** 2 * min(AREAS.values()), RADII[1] ** 2 * max(AREAS.values()))  # the world's, in frames
+_AREA = (RADII[0] ** 2 * min(_AREAS.values()), RADII[1] ** 2 * max(_AREAS.values()))  # the world's, in frames
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def observe(frames: Tensor) -> Observation:
     """See the module's text. ``frames``: [T, H, W, 3] in 0..1, square. Raises ValueError for anything else."""
     frames = _checked(frames)
     size = frames.shape[1]
-    ground = _ring(frames).median(dim=1).values
+    ground = frames[:, ::2, ::2].flatten(1, 2).median(dim=1).values
     difference = frames - ground[:, None, None]
     things, mask = _things(difference.abs().amax(dim=-1) > _VISIBLE)
     found = mask.any(dim=2).any(dim=1)
@@ -74,9 +75,7 @@ def observe(frames: Tensor) -> Observation:
     colour = torch.stack([pixels.median(dim=0).values if len(pixels) else torch.zeros(3) for pixels in inside])
     share = _share(difference, colour - ground, mask)
     area = share.sum(dim=(1, 2))
-    pixels = torch.arange(size) + 0.5
-    moments = torch.stack([share.sum(dim=1) @ pixels, share.sum(dim=2) @ pixels], dim=1)
-    centre = moments / area.clamp(min=1)[:, None]
+    centre = _centre(share)
     return Observation(
         size=size,
         ground=ground,
@@ -106,20 +105,12 @@ def _checked(frames: Tensor) -> Tensor:
     return frames
 
 
-def _ring(frames: Tensor) -> Tensor:
-    """The pixels within two of the edge: [T, pixels, 3]. No shape of the world covers half of them."""
-    inner = frames[:, 2:-2]
-    parts = frames[:, :2], frames[:, -2:], inner[:, :, :2], inner[:, :, -2:]
-    return torch.cat([part.flatten(1, 2) for part in parts], dim=1)
-
-
 def _things(visible: Tensor) -> tuple[Tensor, Tensor]:
     """How many things there are [T], and where the object is [T, H, W], of the pixels that are ``visible``."""
     labels = _components(visible.numpy())
-    frames, pixels = len(labels), labels[0].size
-    offsets = (pixels + 1) * np.arange(frames)[:, None]
-    sizes = np.bincount((labels.reshape(frames, -1) + offsets).ravel(), minlength=frames * (pixels + 1))
-    sizes = sizes.reshape(frames, -1)
+    frames, pixels, numbers = len(labels), labels[0].size, int(labels.max()) + 1
+    offsets = numbers * np.arange(frames)[:, None, None]
+    sizes = np.bincount((labels + offsets).ravel(), minlength=frames * numbers).reshape(frames, numbers)
     sizes[:, 0] = 0
     smallest, largest = (area * pixels for area in _AREA)
     is_object = (sizes.max(axis=1) >= smallest / 2) & (sizes.max(axis=1) <= 2 * largest)
@@ -127,43 +118,53 @@ def _things(visible: Tensor) -> tuple[Tensor, Tensor]:
     return torch.from_numpy((sizes >= smallest / 8).sum(axis=1)), torch.from_numpy(mask)
 
 
-def _components(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
+def _components(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
     """Connected areas, by pixels that share a side: in each frame a number from 1 on for each, and 0 outside.
 
-    Every pixel starts with a number of its own; the largest in an unbroken row goes to all of it, then in a column, and
-    so on until nothing changes: a few rounds, as the areas of this world are hardly ever winding.
+    Every unbroken run of pixels in a row starts with a number of its own; runs that touch, in the next row or across
+    the frame's edge, take the least of theirs until nothing changes.
     """
-    pixels = mask[0].size
-    labels = np.where(mask, np.arange(1, pixels + 1, dtype=np.int32).reshape(mask.shape[1:]), np.int32(0))
-    steps = np.where(mask, np.int32(0), np.int32(pixels + 1))
-    levels = {axis: (_rising(steps, axis), np.flip(_rising(np.flip(steps, axis), axis), axis)) for axis in (1, 2)}
-    labels = _spread(labels, 2, *levels[2])
-    for axis in itertools.cycle((1, 2)):
-        before, labels = labels, _spread(labels, axis, *levels[axis])
-        if np.array_equal(labels, before):
-            break
-    return labels
+    starts = _starts(mask)
+    runs = np.cumsum(starts, dtype=np.intp).reshape(mask.shape)
+    below = _starts(mask & np.roll(mask, 1, axis=1))  # where two runs touch, once for both
+    across = mask[:, :, 0] & mask[:, :, -1]
+    one = np.concatenate([runs[below], runs[:, :, 0][across]])
+    other = np.concatenate([np.roll(runs, 1, axis=1)[below], runs[:, :, -1][across]])
+    least = np.arange(runs.max() + 1)
+    while not np.array_equal(least[one], least[other]):
+        low, high = np.sort([least[one], least[other]], axis=0)
+        np.minimum.at(least, high, low)
+        while not np.array_equal(least, further := least[least]):
+            least = further
+    counts = starts.sum(axis=(1, 2))
+    before = np.cumsum(counts) - counts
+    return np.where(mask, least[runs] - before[:, None, None], 0)
 
 
-def _rising(steps: npt.NDArray[np.int32], axis: int) -> npt.NDArray[np.int32]:
-    """A level that rises by more than any label at every pixel outside: no maximum gets past one."""
-    return np.cumsum(steps, axis=axis, dtype=np.int32)
-
-
-def _spread(
-    labels: npt.NDArray[np.int32], axis: int, ahead: npt.NDArray[np.int32], back: npt.NDArray[np.int32]
-) -> npt.NDArray[np.int32]:
-    """The largest label of each unbroken run along ``axis``, in all of it; ahead, back: levels that rise that way."""
-    labels = np.maximum.accumulate(labels + ahead, axis=axis) - ahead
-    return np.flip(np.maximum.accumulate(np.flip(labels + back, axis), axis=axis), axis) - back
+def _starts(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """The first pixel of each unbroken run in a row."""
+    starts = mask.copy()
+    starts[:, :, 1:] &= ~mask[:, :, :-1]
+    return starts
 
 
 def _share(difference: Tensor, paint: Tensor, mask: Tensor) -> Tensor:
     """How far each pixel in and next to ``mask`` is on the way from background to object, 0..1: [T, H, W]."""
-    near = F.max_pool2d(mask.float(), 3, stride=1, padding=1)
+    near = F.max_pool2d(F.pad(mask[:, None].float(), (1,) * 4, "circular"), 3, stride=1)[:, 0]
     length = paint.square().sum(dim=1).clamp(min=_VISIBLE**2)
     along = (difference.flatten(1, 2) @ paint[:, :, None]).view_as(near) / length[:, None, None]
     return along.clamp(0, 1) * near
+
+
+def _centre(share: Tensor) -> Tensor:
+    """The centre of gravity, (x, y) in pixels: [T, 2]. It is measured from the circular mean, which is close to it."""
+    size = share.shape[1]
+    pixels = torch.arange(size) + 0.5
+    weights = torch.stack([share.sum(dim=1), share.sum(dim=2)], dim=1)  # [T, 2, size]
+    angles = pixels * (2 * math.pi / size)
+    near = torch.atan2(weights @ angles.sin(), weights @ angles.cos()) * (size / (2 * math.pi))
+    ways = (weights * wrapped(pixels - near[..., None], size)).sum(dim=2) / share.sum(dim=(1, 2)).clamp(min=1)[:, None]
+    return (near + ways) % size
 
 
 def _distances(frames: Tensor, outside: Tensor) -> Tensor:
@@ -176,9 +177,10 @@ def _distances(frames: Tensor, outside: Tensor) -> Tensor:
 
 def _fits(share: Tensor, centre: Tensor, area: Tensor) -> Tensor:
     """IoU of ``share`` with each of the world's shapes at that centre and area: [T, 3]."""
-    right, down = (torch.arange(share.shape[1]) + 0.5 - centre[..., None]).unbind(dim=1)
+    size = share.shape[1]
+    right, down = wrapped(torch.arange(size) + 0.5 - centre[..., None], size).unbind(dim=1)
     fits = []
-    for shape, unit in AREAS.items():
+    for shape, unit in _AREAS.items():
         radii = (area / unit).sqrt().tolist()
         templates = torch.stack(
             [coverage(shape, right[t][None], down[t][:, None], radius) for t, radius in enumerate(radii)]

@@ -5,13 +5,12 @@ What is seen in each frame, `observe` tells; the caption plays no part in it.
 Judged by the caption (`Score`). What a caption does not say is not judged and None; that there is exactly one object is
 the law of the world and always judged. Of motion:
 
-- At a wall: the object, by its best fitting shape, is within 4 px of an edge that it moves to or from. A run lies
-  between two such moments, at least 3 frames; velocities are fitted by least squares, so that jitter is no motion.
-- direction: in a clip's first second (the world keeps it free of bounces where it can), from its first run. A window
-  that starts later has bounces behind it, which only turn signs: all its runs count, and left is as good as right, up
-  as good as down.
-- speed: the mean length of the velocity over pieces of at most 8 frames of all runs, whatever the clip's length. A turn
-  in the open spoils a piece, no more. Windows of a second or less may lie between bounces too close to tell.
+- The track: the object's centre in the frames in which it is found. From one to the next it goes the shortest way,
+  also across the frame's edge. At this world's 2 px a frame or less, no other can be meant unless it is lost for 15
+  frames or more.
+- direction: of the way from the track's first place to its last, with its sign, in any window, however late.
+- speed: the mean length of the velocity over pieces of at most 8 frames. Velocities are fitted by least squares, so
+  that jitter is hardly motion; a standstill lowers the speed, a turn only spoils its piece.
 
 Pixels are of a frame 64 wide; other sizes are scaled. Chance, for captions dealt out at random, is in `CHANCE`.
 """
@@ -24,12 +23,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from .observe import AREAS, Observation, observe
+from .observe import Observation, observe
 from .words import ALIASES, PAD, VOCABULARY
-from .world import BACKGROUNDS, CLEAR_FRAMES, COLOURS, DIRECTIONS, SHAPES, SPEEDS
+from .world import BACKGROUNDS, COLOURS, DIRECTIONS, SHAPES, SPEEDS, wrapped
 
 CHANCE = {  # what a perfect clip scores under the caption of another; its other figures do not change
     "colour": 1 / len(COLOURS),
@@ -46,13 +44,10 @@ _COLOUR_REACH = 0.3  # a colour further than this from all of the world's is non
 _BACKGROUND_REACH = 0.1  # mean over channels; the world's backgrounds are 0.5 apart
 _LEAST_IOU = 0.7  # a thing that fits its best shape less well has none; a circle is a square to 0.83
 _LEAST_RUN = 3  # frames
-_RUN = 8  # frames of a run that are measured at once
-_WALL = SPEEDS["quickly"]  # edges; half would do, but for what an autoencoder does to positions
-_GOING = (4, 3 / 64)  # to or from a wall: more than this part of the edge along that axis within so many frames
+_RUN = 8  # frames of a track that are measured at once: enough against jitter, and few to lose by a turn
 _STILL = SPEEDS["slowly"] / 4  # edges a frame; what is slower has no direction
-_HALF_SECTOR = math.cos(math.pi / 8)
+_HALF_SECTOR = math.cos(math.pi / len(DIRECTIONS))
 _RATIO = math.sqrt(SPEEDS["quickly"] / SPEEDS["slowly"])  # to where the one speed is as near as the other
-_DIRECTION_OF = {frozenset(phrase.split()) - {"and"}: phrase for phrase in DIRECTIONS}
 
 
 @dataclass(frozen=True)
@@ -75,15 +70,10 @@ class Caption:
                 f"the caption {text!r} has {', '.join(map(repr, unknown))}, which the world does not know. "
                 f"Its words: {', '.join(known)}; also {', '.join(sorted(ALIASES))}"
             )
-        ways = frozenset(words) & frozenset().union(*_DIRECTION_OF)
-        if ways and ways not in _DIRECTION_OF:
-            raise ValueError(
-                f"the caption {text!r} says {', '.join(sorted(ways))}; expected one of {', '.join(DIRECTIONS)}"
-            )
         return Caption(
             colour=_only("colour", COLOURS, words, text),
             shape=_only("shape", SHAPES, words, text),
-            direction=_DIRECTION_OF.get(ways),
+            direction=_only("direction", DIRECTIONS, words, text),
             speed=_only("speed", SPEEDS, words, text),
             background=_only("background", BACKGROUNDS, words, text),
         )
@@ -106,20 +96,20 @@ class Score:
       shape: the right shape fits best, and to an IoU of 0.7 or more.
       background: within 0.1 (mean of the channels) of the right one.
       frames_correct: all of these that are judged, in the same frame.
-    direction: right to 22.5 degrees, and faster than a quarter of "slowly". speed: pace within 1 / sqrt 2 .. sqrt 2,
+    direction: right to 45 degrees, and faster than a quarter of "slowly". speed: pace within 1 / sqrt 2 .. sqrt 2,
       where the right one of the two speeds is nearer.
     all_correct: one_object, colour, shape and background in at least 90 % of frames each, direction and speed right;
       of all these, those that are judged.
     iou: mean, with the right shape; 0 where there is no object. background_error: mean absolute distance from the
       right background of all that is not object, 0..1. background_drift: the same between the background's mean
       colours in the first and in the last quarter.
-    net_speed: the velocity by which direction is judged, along the right direction, over the right speed; below 0 it
-      goes the wrong way. pace: the mean length of the velocity over all runs, over the right speed. Both are 0 where
-      nothing is found to move.
-    jerk: mean length of the second difference of the object's track, away from the walls, in pixels; None where there
-      are no three frames in a row to tell it from.
-    frames: how many there are. motion_frames: how many direction and net_speed were judged on; those two, speed and
-      pace are not judged in less than 3 frames.
+    net_speed: the way from the track's first place to its last, along the right direction and a frame, over the right
+      speed; below 0 it goes the wrong way. pace: the mean length of the velocity over pieces of the track, over the
+      right speed. Both are 0 where the object is found in less than 3 frames.
+    jerk: mean length of the track's second difference, in pixels; None where there are no three frames in a row to
+      tell it from.
+    frames: how many there are; in less than 3 motion is not judged. motion_frames: in how many the object is found,
+      and 0 where motion is not judged.
     """
 
     frames: int
@@ -171,7 +161,7 @@ def judge(seen: Observation, caption: str, start: int = 0, end: int | None = Non
         background_error = float(errors.mean())
     judged = {what: verdict for what, verdict in right.items() if verdict is not None}
     shares = {what: float(verdict.float().mean()) for what, verdict in judged.items()}
-    motion = _motion(seen, said, opening=start == 0)
+    motion = _motion(seen, said)
     quarter = max(1, len(seen) // 4)
     drift = seen.ground[-quarter:].mean(dim=0) - seen.ground[:quarter].mean(dim=0)
     return Score(
@@ -220,70 +210,50 @@ class _Motion:
     jerk: float | None = None
 
 
-def _motion(seen: Observation, said: Caption, opening: bool) -> _Motion:
-    """opening: ``seen`` begins where the video does, so that no bounce has turned a sign yet."""
+def _motion(seen: Observation, said: Caption) -> _Motion:
     if len(seen) < _LEAST_RUN:
         return _Motion()
     times = seen.found.nonzero()[:, 0]
-    track = seen.centre[times] / seen.size
-    at_wall = _at_wall(seen, times, track)
-    runs = _runs(at_wall)
-    pieces = [piece for run in runs for piece in run.split(_RUN) if len(piece) >= _LEAST_RUN]
-    velocities = torch.tensor([_velocity(times[piece], track[piece]) for piece in pieces]).view(-1, 2)
-    lengths = [len(piece) for piece in pieces]
-    weights = torch.tensor(lengths) / max(1, sum(lengths))
-    judged, heading = sum(lengths), (weights @ velocities.abs()).tolist()
-    if opening:
-        first = next((early for run in runs if len(early := run[times[run] < CLEAR_FRAMES]) >= _LEAST_RUN), None)
-        judged = 0 if first is None else len(first)
-        heading = [0.0, 0.0] if first is None else _velocity(times[first], track[first])
-    direction = net = pace = None
+    track = _unwrapped(seen.centre[times] / seen.size)
+    heading, length = [0.0, 0.0], 0.0  # in edges a frame
+    if len(times) >= _LEAST_RUN:
+        heading = ((track[-1] - track[0]) / (times[-1] - times[0])).tolist()
+        length = _mean_speed(times, track)
+    direction = speed = net = pace = None
     if said.direction is not None:
-        way = DIRECTIONS[said.direction] if opening else tuple(map(abs, DIRECTIONS[said.direction]))
+        way = DIRECTIONS[said.direction]
         along = heading[0] * way[0] + heading[1] * way[1]
         direction = along >= _HALF_SECTOR * math.hypot(*heading) and math.hypot(*heading) > _STILL
         net = along / SPEEDS[said.speed] if said.speed is not None else None
     if said.speed is not None:
-        pace = float(weights @ velocities.norm(dim=1)) / SPEEDS[said.speed]
-    right_speed = None if pace is None else 1 / _RATIO <= pace <= _RATIO
-    return _Motion(judged, direction, right_speed, net, pace, _jerk(times, track, at_wall))
+        pace = length / SPEEDS[said.speed]
+        speed = 1 / _RATIO <= pace <= _RATIO
+    return _Motion(len(times), direction, speed, net, pace, _jerk(times, track))
 
 
-def _at_wall(seen: Observation, times: Tensor, track: Tensor) -> Tensor:
-    """Whether the object is where it may be about to bounce or have just done so: [frames in which it is found]."""
-    if not len(times):
-        return torch.zeros(0, dtype=torch.bool)
-    best = seen.fits[times].argmax(dim=1)
-    radius = (seen.area[times] / torch.tensor(list(AREAS.values()))[best]).sqrt() / seen.size
-    side, up, down = (torch.tensor(list(SHAPES.values()))[best] * radius[:, None]).unbind(dim=1)
-    before, after = track - torch.stack([side, up], dim=1), 1 - track - torch.stack([side, down], dim=1)
-    near = torch.minimum(before, after) < _WALL
-    frames, least = _GOING
-    span = 2 * frames + 1, 1, frames
-    going = F.max_pool1d(track.T, *span) + F.max_pool1d(-track.T, *span) > least
-    return (near & going.T).any(dim=1)
+def _unwrapped(places: Tensor) -> Tensor:
+    """The track through these places by the shortest ways, in edges: [N, 2]."""
+    return torch.cat([places[:1], places[:1] + wrapped(places.diff(dim=0), 1).cumsum(dim=0)])
 
 
-def _runs(at_wall: Tensor) -> list[Tensor]:
-    """The places between two walls, in order; too short ones are left out."""
-    bounces = at_wall.nonzero()[:, 0].tolist()
-    bounds = zip([-1, *bounces], [*bounces, len(at_wall)], strict=True)
-    return [torch.arange(before + 1, after) for before, after in bounds if after - before > _LEAST_RUN]
+def _mean_speed(times: Tensor, track: Tensor) -> float:
+    """The mean length of the velocity over pieces of the track, each weighted by its length, in edges a frame."""
+    pieces = [piece for piece in torch.arange(len(times)).split(_RUN) if len(piece) >= _LEAST_RUN]
+    lengths = [len(piece) * _velocity(times[piece], track[piece]) for piece in pieces]
+    return sum(lengths) / sum(map(len, pieces))
 
 
-def _velocity(times: Tensor, track: Tensor) -> list[float]:
-    """The slope of the line nearest to the track, in edges a frame to the right and down."""
+def _velocity(times: Tensor, track: Tensor) -> float:
+    """The length of the slope of the line nearest to the track, in edges a frame."""
     since = (times - times.float().mean())[:, None]
-    slope: list[float] = ((since * track).sum(dim=0) / since.square().sum()).tolist()
-    return slope
+    return float(((since * track).sum(dim=0) / since.square().sum()).norm())
 
 
-def _jerk(times: Tensor, track: Tensor, at_wall: Tensor) -> float | None:
-    if len(times) < 3:
+def _jerk(times: Tensor, track: Tensor) -> float | None:
+    if len(times) < _LEAST_RUN:
         return None
     in_a_row = times[2:] - times[:-2] == 2
-    free = in_a_row & ~(at_wall[2:] | at_wall[1:-1] | at_wall[:-2])
-    bends = track.diff(n=2, dim=0).norm(dim=1)[free]
+    bends = track.diff(n=2, dim=0).norm(dim=1)[in_a_row]
     return float(bends.mean()) * _EDGE if len(bends) else None
 
 

@@ -16,11 +16,11 @@ from .world import BACKGROUNDS, COLOURS, DIRECTIONS, SHAPES, SPEEDS
 
 PAD = "<pad>"
 _GRAMMAR = ("a", "moving", "on", "background")
-_DIRECTION_WORDS = tuple(dict.fromkeys(word for phrase in DIRECTIONS for word in phrase.split()))
-VOCABULARY = (PAD, *_GRAMMAR, *COLOURS, *SHAPES, *_DIRECTION_WORDS, *SPEEDS, *BACKGROUNDS)
+VOCABULARY = (PAD, *_GRAMMAR, *COLOURS, *SHAPES, *DIRECTIONS, *SPEEDS, *BACKGROUNDS)
 ALIASES = {
     "an": "a",
     "the": "a",
+    "to": "a",
     "moves": "moving",
     "move": "moving",
     "going": "moving",
@@ -42,7 +42,7 @@ ALIASES = {
     "rapidly": "quickly",
     "grey": "gray",
 }
-TEXT_LEN = 12  # words of the longest caption: "a red circle moving up and left slowly on a black background"
+TEXT_LEN = 12  # words; a whole caption has 10: "a red circle moving left slowly on a black background"
 
 
 def word_table(words: Sequence[str], width: int = 64, seed: int = 0) -> Tensor:

@@ -1,6 +1,8 @@
-"""The world that the tiny model learns: one coloured shape that moves on a plain background and bounces at its walls.
+"""The world that the tiny model learns: one coloured shape that moves over a plain background, as its caption says.
 
-It is measured in units of its edge, so that it looks and moves the same at any size; figures in pixels are for 64.
+The world has no walls: what leaves a frame at one edge comes in at the opposite one, so a caption holds as long as a
+video lasts. It is measured in units of its edge, so that it looks and moves the same at any size; figures in pixels
+are for 64.
 """
 
 from __future__ import annotations
@@ -26,20 +28,14 @@ BACKGROUNDS = {"black": (0.0, 0.0, 0.0), "white": (1.0, 1.0, 1.0), "gray": (0.5,
 # How far a shape reaches from its centre, in radii: to either side, up, down. Square and triangle (which points up)
 # are sized to look as large as the circle.
 SHAPES = {"circle": (1.0, 1.0, 1.0), "square": (0.9, 0.9, 0.9), "triangle": (1.3 * math.sqrt(0.75), 1.3, 0.65)}
-_DIAGONAL = math.sqrt(0.5)
 DIRECTIONS = {  # right and down, in units of the speed
     "left": (-1.0, 0.0),
     "right": (1.0, 0.0),
     "up": (0.0, -1.0),
     "down": (0.0, 1.0),
-    "up and left": (-_DIAGONAL, -_DIAGONAL),
-    "up and right": (_DIAGONAL, -_DIAGONAL),
-    "down and left": (-_DIAGONAL, _DIAGONAL),
-    "down and right": (_DIAGONAL, _DIAGONAL),
 }
-SPEEDS = {"slowly": 2 / 64, "quickly": 4 / 64}  # edges a frame
+SPEEDS = {"slowly": 1 / 64, "quickly": 2 / 64}  # edges a frame
 RADII = (11 / 64, 14 / 64)  # the smallest and the largest, in edges
-CLEAR_FRAMES = 16  # the first second: what the caption says of the motion is to be seen in it
 DROPPED = 0.1  # the probability that a clause of a clip's caption is left out, and that all of it is
 
 # What is drawn for an address (seed, index)
@@ -84,27 +80,22 @@ class Scene:
 
     @property
     def velocity(self) -> tuple[float, float]:
-        """Pixels a frame to the right and down, before the first bounce."""
+        """Pixels a frame to the right and down."""
         right, down = DIRECTIONS[self.direction]
         speed = SPEEDS[self.speed] * self.size
         return right * speed, down * speed
 
     def centres(self, frames: int) -> Tensor:
-        """Where the shape's centre is in each frame, (x, y) in pixels: [T, 2], float64."""
-        time = torch.arange(frames, dtype=torch.float64)
-        axes = []
-        for start, speed, (low, high) in zip(
-            self.start, self.velocity, _walls(self.shape, self.radius, self.size), strict=True
-        ):
-            room = high - low
-            unfolded = (start - low + speed * time) % (2 * room)  # there and back again is one round
-            axes.append(low + room - (room - unfolded).abs())
-        return torch.stack(axes, dim=1)
+        """Where the shape's centre is in each frame, (x, y) in pixels, 0 <= x, y < size: [T, 2], float64."""
+        time = torch.arange(frames, dtype=torch.float64)[:, None]
+        start, velocity = (torch.tensor(pair, dtype=torch.float64) for pair in (self.start, self.velocity))
+        return (start + velocity * time) % self.size
 
     def render(self, frames: int) -> Tensor:
         """The first ``frames`` frames, [T, H, W, 3] in 0..1, float32, edges smoothed over about a pixel."""
         pixels = torch.arange(self.size, dtype=torch.float64) + 0.5
-        right, down = (pixels - self.centres(frames)[..., None]).float().unbind(dim=1)  # [T, W], [T, H]
+        offsets = wrapped(pixels - self.centres(frames)[..., None], self.size)
+        right, down = offsets.float().unbind(dim=1)  # [T, W], [T, H]
         inside = coverage(self.shape, right[:, None, :], down[:, :, None], self.radius)[..., None]
         return torch.lerp(torch.tensor(BACKGROUNDS[self.background]), torch.tensor(COLOURS[self.colour]), inside)
 
@@ -118,10 +109,9 @@ _CHOICES: dict[str, list[str]] = {  # the fields of a scene that are words
 }
 
 
-def _walls(shape: str, radius: float, size: int) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Between what values the centre stays, across and down: there the shape touches the edge of the frame."""
-    side, up, down = (reach * radius for reach in SHAPES[shape])
-    return (side, size - side), (up, size - down)
+def wrapped(offset: Tensor, size: float) -> Tensor:
+    """The shortest way that leads as far in a world of this size, which has no walls: -size / 2 <= way < size / 2."""
+    return (offset + size / 2) % size - size / 2
 
 
 def coverage(shape: str, right: Tensor, down: Tensor, radius: float) -> Tensor:
@@ -173,27 +163,10 @@ class World:
             what: known[int(draw * len(known))] for (what, known), draw in zip(_CHOICES.items(), choices, strict=True)
         }
         radius = self.size * (RADII[0] + radius * (RADII[1] - RADII[0]))
-        return Scene(**words, start=_start(words, radius, self.size, (x, y)), radius=radius, size=self.size)
-
-
-def _start(words: dict[str, str], radius: float, size: int, draws: tuple[float, float]) -> tuple[float, float]:
-    """Where a shape starts so that it does not bounce in the first second.
-
-    A quick one cannot but bounce: it starts in the quarter of its way that lies behind, and so moves as it should for
-    most of the width.
-    """
-    (low_x, high_x), (low_y, high_y) = _walls(words["shape"], radius, size)
-    x, y = DIRECTIONS[words["direction"]]
-    way = (CLEAR_FRAMES - 1) * SPEEDS[words["speed"]] * size
-    return _start_along(low_x, high_x, x * way, draws[0]), _start_along(low_y, high_y, y * way, draws[1])
-
-
-def _start_along(low: float, high: float, way: float, draw: float) -> float:
-    """A place in low..high, by ``draw`` in 0..1, with ``way`` (its sign is the direction) free before it."""
-    room = high - low
-    free = abs(way) if abs(way) <= room else 0.75 * room
-    behind = draw * (room - free)
-    return high - behind if way < 0 else low + behind
+        side, up, down = (reach * radius for reach in SHAPES[words["shape"]])
+        # whole in the first frame; and as it moves along one axis, it never crosses the edges along the other
+        start = side + x * (self.size - 2 * side), up + y * (self.size - up - down)
+        return Scene(**words, start=start, radius=radius, size=self.size)
 
 
 def _draws(seed: int, index: int, what: int, count: int) -> list[float]:

@@ -237,23 +237,26 @@ def _like(mean: Tensor, noise: Tensor) -> Tensor:
 def measure_latents(vae: WanVAE, clips: Iterable[Tensor]) -> None:
     """Set ``vae.mean`` and ``vae.std`` to those of the latents of ``clips``, per channel, so that `encode` normalises.
 
-    clips: frames [B, T, H, W, 3] in 0..1 each. Raises ValueError if there are none, or if a channel is constant or
-    not finite; the VAE is then as it was.
+    The spread is that of the latents as the decoder was trained on them, noise included: a channel that says little,
+    all noise to the decoder, stays small instead of being blown up to as much as the others.
+    clips: frames [B, T, H, W, 3] in 0..1 each. Raises ValueError if there are none, or if a channel is not finite; the
+    VAE is then as it was.
     """
     count, total, squares = 0, torch.zeros_like(vae.mean).double(), torch.zeros_like(vae.mean).double()
     for frames in clips:
-        means = encode_moments(vae, frames)[0].movedim(1, -1).flatten(0, -2).double()
+        moments = (part.movedim(1, -1).flatten(0, -2).double() for part in encode_moments(vae, frames))
+        means, log_variances = moments
         count += len(means)
         total += means.sum(dim=0)
-        squares += means.square().sum(dim=0)
+        squares += (means.square() + log_variances.exp()).sum(dim=0)
     if not count:
         raise ValueError("there are no clips to measure latents with; give at least one")
     mean = total / count
     variance = squares / count - mean.square()
-    if not bool((variance > 0).all()) or not bool(variance.isfinite().all()):
+    if not bool(variance.isfinite().all()):
         raise ValueError(
             f"the latents of {count} places have variances {[f'{v:.3g}' for v in variance.tolist()]}; each must be "
-            "positive and finite. Give more clips, or train the VAE further"
+            "finite. Are the clips, and the VAE's weights?"
         )
     vae.mean.copy_(mean)
     vae.std.copy_(variance.sqrt())

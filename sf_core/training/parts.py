@@ -124,7 +124,7 @@ class Parts:
         """The world's table of words."""
         folder = self.folder / "text"
         folder.mkdir(exist_ok=True)
-        write_text(folder, self.recipe.seed)
+        write_text(folder, self.recipe.world.seed if self.recipe.world else 0)
         return TinyText(folder / "text.json", folder / "text.safetensors")
 
     def _embed(self, prompt: str) -> Tensor:
@@ -156,7 +156,7 @@ class Parts:
         """Clips of ``frames`` (not latent ones). Raises ValueError if the recipe has no world."""
         if self.recipe.world is None:
             raise ValueError("this stage needs a [world] in the recipe")
-        return World(self.recipe.world.size, frames, self.recipe.world.clips, self.recipe.seed)
+        return World(self.recipe.world.size, frames, self.recipe.world.clips, self.recipe.world.seed)
 
     def clips(self) -> tuple[ClipSource, str]:
         """The videos to encode, of the training length, and what they are, in words."""
@@ -170,7 +170,7 @@ class Parts:
             return videos, videos.fingerprint()
         if recipe.world is None:
             raise ValueError("the recipe has neither videos under [files] nor a [world]; this stage learns from videos")
-        return self.world(frames), json.dumps([recipe.world.size, frames, recipe.world.clips, recipe.seed])
+        return self.world(frames), json.dumps([recipe.world.size, frames, recipe.world.clips, recipe.world.seed])
 
     def latents(self, progress: Progress) -> LatentStore:
         """The videos as latents: encoded now, if that is not done yet."""

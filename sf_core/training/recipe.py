@@ -21,6 +21,7 @@ Count = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
+Videos = Literal["rollouts", "teacher-forcing", "diffusion-forcing"]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -79,10 +80,16 @@ class VAEStage(_Stage):
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherStage(_Stage):
-    """A bidirectional model by flow matching on latents; a further stage goes on with it. shift: of the schedule."""
+    """A bidirectional model by flow matching on latents; a further stage goes on with it.
+
+    shift: of the schedule. weighted: see `FlowMatching`. frames: of the beginning of each clip that are learnt from,
+    None: all; short clips first teach far more in the same time.
+    """
 
     kind: Literal["teacher"]
     shift: Positive = 5.0
+    weighted: bool = True
+    frames: Count | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,12 +97,14 @@ class CausalStage(_Stage):
     """The causal start: from the teacher's weights, by teacher forcing, diffusion forcing, or regression to the ends of
     the teacher's trajectories.
 
+    weighted: see `FlowMatching`.
     trajectories, solver_steps, solver_shift, guidance: of ``ode`` alone: how many are made, and how (see
     `ode_trajectory`).
     """
 
     kind: Literal["causal"]
     by: Literal["teacher-forcing", "diffusion-forcing", "ode"] = "teacher-forcing"
+    weighted: bool = True
     trajectories: Count = 1024
     solver_steps: Count = 48
     solver_shift: Positive = 8.0
@@ -107,6 +116,8 @@ class SelfForcingStage(_Stage):
     """The generator on its own rollouts, under a loss on the whole video.
 
     critic: its optimizer. ratio: critic updates a generator update; the generator's is before the first of them.
+    videos: what the generator is judged on: its own rollouts, or, for comparison, its predictions of given videos (see
+    `forced_rollout`).
     guidance: of the teacher; 3.0 is what others call a scale of 4.0. score_shift: as in `ScoreDistillation`.
     alpha: of SiD. relativistic, generator_weight, discriminator_weight, r1_weight, r2_weight, sigma: of the GAN.
     ts_schedule, ts_schedule_max: see `NoiseLevels`. max_frames: rollouts are drawn between ``frames`` of the recipe and
@@ -116,6 +127,7 @@ class SelfForcingStage(_Stage):
 
     kind: Literal["self-forcing"]
     loss: Literal["dmd", "sid", "gan"] = "dmd"
+    videos: Videos = "rollouts"
     critic: Optimizer = field(default_factory=lambda: Optimizer(lr=4e-7))
     ratio: Count = 5
     guidance: NotNegative = 3.0
@@ -134,6 +146,12 @@ class SelfForcingStage(_Stage):
     checkpointing: bool = False
     kv_gradient: Literal["detached", "straight-through"] = "detached"
 
+    def __post_init__(self) -> None:
+        if self.videos != "rollouts" and (self.max_frames or self.context_frames):
+            raise ValueError(
+                f'max_frames and context_frames are for rollouts; leave them out with videos = "{self.videos}"'
+            )
+
 
 Stage = Annotated[VAEStage | TeacherStage | CausalStage | SelfForcingStage, Field(discriminator="kind")]
 
@@ -151,10 +169,15 @@ class NewModel(_Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class WorldData(_Settings):
-    """Videos that are drawn as they are needed: `sf_core.tiny.world`. size: pixels; clips: how many are encoded."""
+    """Videos that are drawn as they are needed: `sf_core.tiny.world`.
+
+    size: pixels. clips: how many are encoded. seed: of the clips and of the table of words, whatever the recipe's, so
+    that trainings which differ in that alone share their data.
+    """
 
     size: Annotated[int, Field(ge=16)] = 64
     clips: Count = 1280
+    seed: Natural = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,7 +36,8 @@ class TeacherTraining(StageRun):
             self.model.attention = parts.attention
         self.model.requires_grad_(True)
         self.store = parts.latents(report.progress("encoding videos"))
-        self.loss = FlowMatching(spec.shift)
+        self.frames = self._clip_frames()
+        self.loss = FlowMatching(spec.shift, spec.weighted)
         average = twin(self.model) if spec.optimizer.ema else None
         self.learners = {"teacher": Learner("teacher", self.model, spec.optimizer, spec.steps, average)}
 
@@ -57,17 +58,28 @@ class TeacherTraining(StageRun):
             out_dim=channels,
         )
 
+    def _clip_frames(self) -> int:
+        """How much of each clip is learnt from. A VAE that is causal gives the same latents for the beginning alone."""
+        wanted, there = self.spec.frames, self.store.shape[1]
+        if wanted is not None and wanted > there:
+            raise ValueError(
+                f"a teacher stage has frames = {wanted}; the clips have {there} latent frames (see frames)"
+            )
+        return wanted or there
+
     def step(self, index: int) -> dict[str, Tensor]:
         return self.learners["teacher"].update(self.micro(index, 0, self._loss))
 
     def _loss(self, number: int, rng: torch.Generator) -> Loss:
         latents, captions = self.store.batch(number, self.spec.batch, self.parts.seed(self.number))
-        return self.loss.loss(self.model, latents.to(self.parts.device), self.parts.text(captions), rng=rng)
+        clips = latents[:, :, : self.frames].to(self.parts.device)
+        return self.loss.loss(self.model, clips, self.parts.text(captions), rng=rng)
 
     @torch.no_grad()
     def show(self, step: int) -> None:
         parts, prompts = self.parts, list(self.parts.shown_prompts)
-        shape = (len(prompts), *self.store.shape)
+        channels, _, *size = self.store.shape
+        shape = (len(prompts), channels, self.frames, *size)
         noise = torch.randn(shape, generator=parts.generator(self.number, 0, 1)).to(parts.device)
         model = self.learners["teacher"].result
         negative = parts.text([parts.recipe.negative])
@@ -91,7 +103,7 @@ class CausalTraining(StageRun):
         self.model = parts.transformer("causal", "teacher").requires_grad_(True)
         self.regression = ODERegression(parts.config) if spec.by == "ode" else None
         kind = TeacherForcing if spec.by == "teacher-forcing" else DiffusionForcing
-        self.forcing = kind(shift=parts.config.shift, config=parts.config)
+        self.forcing = kind(parts.config.shift, spec.weighted, parts.config)
         if self.regression:
             self.store = make_trajectories(spec, parts, report.progress("solving the teacher's trajectories"))
         else:

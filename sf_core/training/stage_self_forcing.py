@@ -1,4 +1,4 @@
-"""The stage that trains a generator on its own rollouts, and the critic that goes along with it."""
+"""The stage that trains a generator on its own rollouts (or as a baseline), and the critic that goes along."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from torch import Tensor
 from ..noise import SeededNoise
 from .discriminator import Discriminator
 from .dmd import DMD
+from .forced import forced_rollout
 from .gan import GAN
 from .learner import Learner
 from .loss import Loss
@@ -48,14 +49,15 @@ class SelfForcingTraining(StageRun):
             "generator": Learner("generator", self.generator, spec.optimizer, updates, average),
             "critic": Learner("critic", judge, spec.critic, spec.steps),
         }
-        needs_videos = spec.loss == "gan" or spec.context_frames
+        needs_videos = spec.loss == "gan" or spec.context_frames or spec.videos != "rollouts"
         self.store = parts.latents(report.progress("encoding videos")) if needs_videos else None
         self.order = Shuffled(len(parts.prompts), parts.seed(number)) if self.store is None else None
         self.negative = parts.text([parts.recipe.negative])
         self.vae = parts.vae if parts.has("vae") else None
         self._check_lengths()
         self.sampler = sampler(parts)
-        report.message(f"a rollout and its backward pass: {self._memory().describe()}")
+        if spec.videos == "rollouts":
+            report.message(f"a rollout and its backward pass: {self._memory().describe()}")
 
     def _loss(self) -> tuple[DMD | SiD | GAN, torch.nn.Module]:
         """The loss, and the network that learns as its critic."""
@@ -130,6 +132,9 @@ class SelfForcingTraining(StageRun):
             first = (2 * number + role) * spec.batch
             prompts = [parts.prompts.prompts[i] for i in self.order.indices(first, spec.batch)]
         text = parts.text(prompts)
+        if spec.videos != "rollouts":
+            assert real is not None
+            return forced_rollout(self.generator, text, real, parts.config, spec.videos, rng=rng), text, real
         made = rollout(
             self.generator,
             text,

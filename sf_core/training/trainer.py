@@ -33,7 +33,7 @@ STAGES: dict[str, type[StageRun]] = {
 }
 STATE = "state.safetensors"
 SAVING_SHARE = 0.05  # of the time may go into saving: small networks are saved at nearly every step, large ones seldom
-MAY_CHANGE = ("about", "device", "samples")  # of a recipe, between a run and its going on
+MAY_CHANGE = ("about", "device", "samples")  # of a recipe, between a run and its going on; and stages not yet begun
 
 
 class Trainer:
@@ -137,6 +137,9 @@ class Trainer:
             raise ValueError(f"there is no run to go on with in {self.folder}: begin one without --resume")
         stored, facts = open_tensors(self._state)
         before, now = _recipe_of(self._state), _as_json(self.recipe)
+        stage, step = int(facts["sf.stage"]), int(facts["sf.step"])
+        for recipe in (before, now):
+            recipe["stages"] = recipe["stages"][: stage + (step > 0)]
         other = [key for key in now if key not in MAY_CHANGE and before.get(key) != now[key]]
         if other:
             raise ValueError(
@@ -144,7 +147,7 @@ class Trainer:
                 "name another folder"
             )
         tensors = {name: read_value(value) for name, value in stored.items()}
-        return int(facts["sf.stage"]), int(facts["sf.step"]), tensors
+        return stage, step, tensors
 
     # Stopping -------------------------------------------------------------------------------------------------------
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from tools.comfyui.server import Server
 
-RED = "a red circle moving horizontally quickly on a black background"
-BLUE = "a blue square moving vertically slowly on a white background"
+RED = "a red circle moving left quickly on a black background"
+BLUE = "a blue square moving up slowly on a white background"
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from tests.comfyui import models
 from tests.comfyui.graphs import BLUE, Graph, Out, Tiny, facts, forget_all, probe
 from tests.comfyui.test_memory import offered
 from tests.comfyui.test_model import CUSTOM, SIZE, session, unet
+from tests.test_taehv import random_state as random_taehv
 from tests.test_vae import random_state as random_vae
 from tools.comfyui.server import PromptFailed, PromptRejected, Server
 
@@ -48,8 +49,8 @@ def custom(graph: Graph, **changes: Any) -> Out:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"width": 80}, ("width is 80 pixels", "multiples of 32", "64 and 96")),
-        ({"height": 16}, ("height is 16 pixels", "32 and 64")),
+        ({"width": 72}, ("width is 72 pixels", "multiples of 16", "64 and 80")),
+        ({"height": 20}, ("height is 20 pixels", "16 and 32")),
     ],
 )
 def test_a_size_that_does_not_divide(server: Server, changes: dict[str, Any], words: tuple[str, ...]) -> None:
@@ -125,15 +126,29 @@ def test_a_vae_of_wan_2_2(server: Server) -> None:
     says(server, build, "the VAE of Wan 2.2", "wan_2.1_vae")
 
 
-def test_a_vae_of_another_model(server: Server) -> None:
-    """Wan's real VAE on the tiny model, whose latents have as many channels and another size."""
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_vae_of_another_model(server: Server, swapped: bool) -> None:
+    """Wan's real VAE on the tiny model, whose latents have as many channels and the same size; and the reverse."""
     models.put(server, "vae", "other.safetensors", _wan_vae())
 
     def build(graph: Graph, tiny: Tiny) -> Out:
-        vae = graph("VAELoader", vae_name="other.safetensors")[0]
+        if swapped:
+            vae, made = tiny.vae, session(graph, unet(server, graph, "base.safetensors", models.wan()))
+        else:
+            vae, made = graph("VAELoader", vae_name="other.safetensors")[0], start(graph, tiny)
+        return graph("SFDecodeChunks", session=tiny.sampled(made, 1), vae=vae, fps=16.0)[1]
+
+    says(server, build, "normalises latents as the model does not", "belongs to another model", "Load Tiny Demo")
+
+
+def test_a_taehv_on_the_tiny_model(server: Server) -> None:
+    models.put(server, "vae", "taehv_other.safetensors", random_taehv(widths=(256, 128, 64, 64)))
+
+    def build(graph: Graph, tiny: Tiny) -> Out:
+        vae = graph("VAELoader", vae_name="taehv_other.safetensors")[0]
         return graph("SFDecodeChunks", session=tiny.sampled(start(graph, tiny), 1), vae=vae, fps=16.0)[1]
 
-    says(server, build, "8 pixels", "16", "belongs to another model")
+    says(server, build, "belongs to another model")
 
 
 def _wan_vae() -> dict[str, torch.Tensor]:
@@ -212,10 +227,10 @@ def test_pictures_after_the_beginning(server: Server) -> None:
 
 def test_too_few_frames_to_extend(server: Server) -> None:
     def build(graph: Graph, tiny: Tiny) -> Out:
-        images = graph("ProbeFrames", frames=2, width=64, height=64)[0]
+        images = graph("ProbeFrames", frames=8, width=64, height=64)[0]
         return graph("SFStartFromImages", session=start(graph, tiny), image=images, vae=tiny.vae)[0]
 
-    says(server, build, "2 frames are too few", "at least 3")
+    says(server, build, "8 frames are too few", "at least 9")
 
 
 def test_nothing_left_to_decode(server: Server) -> None:

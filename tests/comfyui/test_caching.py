@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tests.comfyui import servers
-from tests.comfyui.graphs import BLUE, Graph, Out, Tiny, facts, forget_all, forget_chunks, latents, probe
+from tests.comfyui.graphs import BLUE, RED, Graph, Out, Tiny, facts, forget_all, forget_chunks, latents, probe
 from tools.comfyui.find import ROOT
 from tools.comfyui.server import PACK, PromptInterrupted, Server
 
@@ -143,7 +143,7 @@ def test_a_prompt_switched_and_recached_after_a_run(
         def switched(graph: Graph) -> Out:
             tiny = Tiny.of(graph)
             past = tiny.sampled(tiny.session(BLUE), 4)
-            words = tiny.text("a red circle moving horizontally quickly on a black background")
+            words = tiny.text(RED)
             return tiny.sampled(graph("SFSwitchPrompt", session=past, positive=words, recache=recache)[0], 3)
 
         return switched
@@ -186,7 +186,7 @@ def test_a_stream_and_sampled_chunks_are_the_same_video(server: Server, fresh: C
 
     def streamed(graph: Graph) -> Out:
         tiny = Tiny.of(graph)
-        return graph("SFStreamVideo", session=tiny.session(BLUE), vae=tiny.vae, seconds=1.1, fps=16.0)[1]
+        return graph("SFStreamVideo", session=tiny.session(BLUE), vae=tiny.vae, seconds=4.2, fps=16.0)[1]
 
     want = fresh(chunks(6))
     assert torch.equal(look(server, streamed), want)

@@ -14,10 +14,10 @@ from tests.comfyui.graphs import BLUE, Graph, Tiny, facts, forget_all, latents, 
 from tests.comfyui.test_memory import offered
 from tools.comfyui.server import PromptFailed, PromptInterrupted, Server
 
-FRAMES_A_CHUNK = 3  # of the tiny model
+SECONDS = 6.0  # of the tiny model's: 9 chunks
 
 
-def streaming(at: int, seconds: float = 3.0, does: str = "interrupt") -> tuple[Graph, str, str]:
+def streaming(at: int, seconds: float = SECONDS, does: str = "interrupt") -> tuple[Graph, str, str]:
     """(a graph that interrupts itself at an attention, number of its stream, of the probe behind it)."""
     graph = Graph()
     tiny = Tiny.of(graph)
@@ -32,6 +32,10 @@ def streaming(at: int, seconds: float = 3.0, does: str = "interrupt") -> tuple[G
         **{"format.codec": "auto"},
     )
     return graph, stream.number, probe(graph, stream[1])
+
+
+def frames_of(latents: int) -> int:
+    return max(0, 4 * latents - 3)
 
 
 def played(path: Any) -> int:
@@ -53,7 +57,7 @@ def test_what_was_made_before_an_interrupt_is_kept(server: Server, at: int) -> N
     assert chunks >= 1
     video = temp_videos(server)[-1]
     assert shown[0]["output"]["sf_video"][0]["filename"] == video.name
-    assert (chunks - 1) * FRAMES_A_CHUNK <= played(video) <= chunks * FRAMES_A_CHUNK
+    assert frames_of(3 * (chunks - 1)) <= played(video) <= frames_of(3 * chunks)
 
     straight = streaming(0, does="nothing")
     whole = latents(server.run(straight[0].prompt), straight[2])
@@ -116,9 +120,9 @@ def test_a_run_stops_after_the_chunk_at_work_and_ends_well(server: Server) -> No
         outputs = server.wait(prompt_id)["outputs"]
     with pytest.raises(Exception, match="404"):  # it is over: there is nothing to stop any more
         server.post("/self_forcing/stop", {"node_id": stream.number})
-    frames = latents(outputs, number).shape[2]
-    assert frames >= 3 * FRAMES_A_CHUNK
-    assert played(temp_videos(server)[-1]) == frames
+    made = latents(outputs, number).shape[2]
+    assert made >= 3 * 3
+    assert played(temp_videos(server)[-1]) == frames_of(made)
 
 
 def test_a_run_that_was_stopped_goes_on_when_queued_again(server: Server) -> None:
@@ -133,9 +137,9 @@ def test_a_run_that_was_stopped_goes_on_when_queued_again(server: Server) -> Non
         events.wait_for(lambda event: event.kind == "text" and "chunk 3" in event.data["text"])
         server.post("/self_forcing/stop", {"node_id": stream.number})
         stopped = latents(server.wait(prompt_id)["outputs"], number)
-    assert stopped.shape[2] < 960
+    assert stopped.shape[2] < 243
     whole = latents(server.run(graph.prompt), number)
-    assert whole.shape[2] == 960
+    assert whole.shape[2] == 243
     assert torch.equal(whole[:, :, : stopped.shape[2]], stopped)
 
 

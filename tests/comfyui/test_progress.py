@@ -23,7 +23,7 @@ def test_a_stream_says_how_far_it_is(server: Server) -> None:
     forget_all(server)
     graph = Graph()
     tiny = Tiny.of(graph)
-    stream = graph("SFStreamVideo", session=tiny.session(BLUE, seed=3), vae=tiny.vae, seconds=1.5, fps=16.0)
+    stream = graph("SFStreamVideo", session=tiny.session(BLUE, seed=3), vae=tiny.vae, seconds=5.8, fps=16.0)
     probe(graph, stream[1])
     with server.events("progress") as events:
         outputs = server.run(graph.prompt, client_id="progress")
@@ -38,13 +38,13 @@ def test_a_stream_says_how_far_it_is(server: Server) -> None:
     if server.checkout.version == "0.3.75":  # newer ones leave out what follows too soon
         assert set(range(8 * 4)) <= set(bar)  # every step of every chunk
     chunks = [event.data for event in events.of("self_forcing.frames")]
-    assert [chunk["first"] for chunk in chunks] == list(range(0, 24, 3))
+    assert [chunk["first"] for chunk in chunks] == [0, *range(9, 93, 12)]
     assert all(chunk["node_id"] == stream.number for chunk in chunks)
-    assert all(chunk["seconds"] == 3 / 16 for chunk in chunks)
+    assert [chunk["seconds"] for chunk in chunks] == [9 / 16] + [12 / 16] * 7
     for jpeg in (frame for chunk in chunks for frame in chunk["frames"]):
         assert Image.open(io.BytesIO(base64.b64decode(jpeg))).size == (64, 64)
-    assert len(chunks[0]["frames"]) == 3  # the first chunk is shown whole, then no more than can be looked at
-    assert all(1 <= len(chunk["frames"]) <= 3 for chunk in chunks)
+    assert len(chunks[0]["frames"]) == 9  # the first chunk is shown whole, then no more than can be looked at
+    assert all(1 <= len(chunk["frames"]) <= 12 for chunk in chunks)
     assert outputs[stream.number]["sf_video"][0]["type"] == "temp"
 
 
@@ -82,7 +82,7 @@ def test_a_video_has_all_frames_at_its_rate(server: Server, fps: float) -> None:
     tiny = Tiny.of(graph)
     stream = graph("SFStreamVideo", session=tiny.session(BLUE), vae=tiny.vae, seconds=1.0, fps=fps)
     saved = graph("SaveVideo", video=stream[0], filename_prefix="video/rate", **SAVE).number
-    sampled = tiny.sampled(tiny.session(BLUE), 9)
+    sampled = tiny.sampled(tiny.session(BLUE), 3)
     frames = graph("ProbeTensor", image=graph("SFDecodeChunks", session=sampled, vae=tiny.vae, fps=fps)[0]).number
     outputs = server.run(graph.prompt)
     (path,) = [file for file in server.files({saved: outputs[saved]}) if file.suffix == ".mp4"]
@@ -90,8 +90,8 @@ def test_a_video_has_all_frames_at_its_rate(server: Server, fps: float) -> None:
         assert float(container.streams.video[0].average_rate or 0) == fps
         assert "prompt" in container.metadata
         pictures = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-    chunks = -(-round(fps) // 3)
-    assert len(pictures) == 3 * chunks
+    chunks = -(-(round(fps) + 3) // 12)  # the first has 3 frames less
+    assert len(pictures) == 12 * chunks - 3
     shown = torch.from_numpy(np.stack(pictures)).float() / 255
     decoded = tensor(outputs, frames)
     count = min(len(shown), len(decoded))
@@ -109,7 +109,7 @@ def test_sound_is_put_to_a_stream_by_core_nodes(server: Server) -> None:
     (path,) = server.files({saved: server.run(graph.prompt)[saved]})
     with av.open(str(path)) as container:
         assert container.streams.audio
-        assert container.streams.video[0].frames == 18
+        assert container.streams.video[0].frames == 21
 
 
 def test_a_continued_stream_holds_only_what_is_new(server: Server) -> None:
@@ -123,13 +123,13 @@ def test_a_continued_stream_holds_only_what_is_new(server: Server) -> None:
     tiny = Tiny.of(graph)
     first = stream(graph, tiny, tiny.session(BLUE), 0.9)
     second = stream(graph, tiny, first[1], 0.9)
-    whole = stream(graph, tiny, tiny.session(BLUE), 1.85)
+    whole = stream(graph, tiny, tiny.session(BLUE), 2.8)
     numbers: list[str] = []
     for node in (first, second, whole):
         images = graph("GetVideoComponents", video=node[0])[0]
         numbers.append(graph("ProbeTensor", image=images, name=f"video {len(numbers)}").number)
     outputs = server.run(graph.prompt)
     one, two, both = (tensor(outputs, number) for number in numbers)
-    assert (len(one), len(two), len(both)) == (15, 15, 30)
+    assert (len(one), len(two), len(both)) == (21, 24, 45)
     assert (torch.cat([one, two]) - both).abs().mean() < 0.02
     assert len(temp_videos(server)) >= 3

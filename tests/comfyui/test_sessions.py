@@ -9,6 +9,7 @@ import av
 import pytest
 import torch
 
+from sf_core.tiny import load_vae
 from tests.comfyui import models
 from tests.comfyui.graphs import BLUE, RED, Graph, Out, Tiny, facts, forget_all, latents, probe, tensor
 from tests.comfyui.test_model import sampled, unet
@@ -30,13 +31,13 @@ def test_a_video_begins_with_its_picture(server: Server) -> None:
     first = graph("ProbeTensor", image=alone, name="first").number
     outputs = server.run(graph.prompt)
     found = facts(outputs, number)
-    assert (found["chunks"], found["decoded"]) == (6, 19)
+    assert (found["chunks"], found["decoded"]) == (2, 7)
     frames = tensor(outputs, shown)
-    assert frames.shape == (19, 64, 64, 3)
+    assert frames.shape == (25, 64, 64, 3)
     assert (frames[0] - tensor(outputs, first)[0]).abs().mean() < 0.02
 
 
-@pytest.mark.parametrize(("frames", "used"), [(3, 3), (8, 6), (21, 21)])
+@pytest.mark.parametrize(("frames", "used"), [(9, 3), (30, 6), (81, 21)])
 def test_a_clip_is_extended_from_as_much_of_its_end_as_fits(server: Server, frames: int, used: int) -> None:
     forget_all(server)
     graph = Graph()
@@ -44,11 +45,14 @@ def test_a_clip_is_extended_from_as_much_of_its_end_as_fits(server: Server, fram
     clip = graph("ProbeFrames", frames=frames, width=64, height=64)[0]
     begun = graph("SFStartFromImages", session=tiny.session(), image=clip, vae=tiny.vae)[0]
     numbers = probe(graph, begun, "begun"), probe(graph, tiny.sampled(begun, 2), "longer")
-    end = graph("VAEEncode", pixels=clip, vae=tiny.vae)[0]
-    encoded = graph("ProbeTensor", latent=end).number
+    count = 4 * used - 3
+    end = graph("ImageFromBatch", image=clip, batch_index=frames - count, length=count)[0]
+    encoded = graph("ProbeTensor", latent=graph("VAEEncode", pixels=end, vae=tiny.vae)[0]).number
     outputs = server.run(graph.prompt)
-    context = latents(outputs, numbers[0])
-    assert torch.equal(context, tensor(outputs, encoded)[:, :, -used:])
+    context, vae = latents(outputs, numbers[0]), load_vae()
+    want = (tensor(outputs, encoded) - vae.mean.view(-1, 1, 1, 1)) / vae.std.view(-1, 1, 1, 1)
+    assert context.shape == want.shape == (1, 16, used, 8, 8)
+    assert (context - want).abs().max() <= 1e-4 * want.abs().max()
     assert torch.equal(latents(outputs, numbers[1])[:, :, :used], context)
     assert facts(outputs, numbers[1])["chunks"] == 2
 
@@ -65,12 +69,12 @@ def test_what_was_rolled_again_is_decoded_again(server: Server) -> None:
     numbers = [graph("ProbeTensor", image=image, name=f"{i}").number for i, image in enumerate((three[0], rest, whole))]
     outputs = server.run(graph.prompt)
     first, second, straight = (tensor(outputs, number) for number in numbers)
-    assert (len(first), len(second)) == (9, 6)
+    assert (len(first), len(second)) == (33, 24)
     assert torch.equal(first, straight)
-    assert not torch.equal(second[:3], straight[6:])
+    assert not torch.equal(second[:12], straight[21:])
 
 
-def timed(graph: Graph, tiny: Tiny, rows: str, recache: bool = False, seconds: float = 2.0) -> Out:
+def timed(graph: Graph, tiny: Tiny, rows: str, recache: bool = False, seconds: float = 8.0) -> Out:
     timeline = graph("SFPromptTimeline", rows=rows, clip=tiny.clip, recache=recache)[0]
     inputs = {"vae": tiny.vae, "seconds": seconds, "fps": 16.0, "timeline": timeline}
     return graph("SFStreamVideo", session=tiny.session(RED), **inputs)[1]
@@ -78,11 +82,11 @@ def timed(graph: Graph, tiny: Tiny, rows: str, recache: bool = False, seconds: f
 
 @pytest.mark.parametrize("recache", [False, True])
 def test_a_timeline_is_switching_prompts_by_hand(server: Server, recache: bool) -> None:
-    """A prompt holds from the first chunk that begins at its second or after it: here the sixth (frame 15 of 16)."""
+    """A prompt holds from the first chunk that begins at its second or after it: here the sixth (frame 57)."""
     forget_all(server)
     graph = Graph()
     tiny = Tiny.of(graph)
-    number = probe(graph, timed(graph, tiny, f"# a comment\n\n0: {RED}\n0.9: {BLUE}\n", recache), "timeline")
+    number = probe(graph, timed(graph, tiny, f"# a comment\n\n0: {RED}\n3.4: {BLUE}\n", recache), "timeline")
     first = tiny.sampled(tiny.session(RED), 5)
     switched = graph("SFSwitchPrompt", session=first, positive=tiny.text(BLUE), recache=recache)[0]
     by_hand = probe(graph, tiny.sampled(switched, 6), "by hand")
@@ -95,7 +99,7 @@ def test_a_timeline_without_a_first_row_begins_with_the_sessions_prompt(server: 
     tiny = Tiny.of(graph)
     numbers = [
         probe(graph, timed(graph, tiny, rows), name)
-        for name, rows in (("implied", f"0.9: {BLUE}"), ("said", f"0: {RED}\n0.9: {BLUE}"))
+        for name, rows in (("implied", f"3.4: {BLUE}"), ("said", f"0: {RED}\n3.4: {BLUE}"))
     ]
     outputs = server.run(graph.prompt)
     assert torch.equal(*(latents(outputs, number) for number in numbers))
@@ -138,7 +142,7 @@ def test_a_video_says_how_it_was_made(server: Server) -> None:
         }
         assert sent == graph.prompt
         assert metadata["self_forcing"]["seeds"] == [77]
-        assert metadata["self_forcing"]["chunks"] == 6
+        assert metadata["self_forcing"]["chunks"] == 2
 
 
 def test_weights_that_stay_out_of_the_device_give_the_same_video(server: Server) -> None:

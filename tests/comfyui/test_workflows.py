@@ -30,15 +30,15 @@ FOLDERS |= {"VAELoader": "vae", "LoraLoaderModelOnly": "loras"}  # every node th
 DOWNLOADABLE = (".safetensors", ".sft", ".ckpt", ".pth", ".pt")  # what the editor offers to download
 TITLE_HEIGHT = 30
 FPS = 16
-# frames of each video that is saved, by its name. The model makes 3 at a time.
+# frames of each video that is saved, by its name. The first chunk has 9, the others 12.
 FRAMES = {
     "tiny_text_to_video": [81],
-    "tiny_image_to_video": [1 + 66],
-    "tiny_extend_video": [24 + 66],
-    "tiny_prompt_timeline": [144],
-    "tiny_long_video": [960],
-    "tiny_fork_and_reroll": [84, 84],
-    "tiny_step_by_step": [72],
+    "tiny_image_to_video": [1 + 72],
+    "tiny_extend_video": [33 + 72],
+    "tiny_prompt_timeline": [153],
+    "tiny_long_video": [969],
+    "tiny_fork_and_reroll": [81, 81],
+    "tiny_step_by_step": [69],
 }
 
 

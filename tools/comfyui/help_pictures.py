@@ -22,8 +22,8 @@ TARGET = ROOT / "js" / "docs" / "pictures"
 MOST_BYTES = 60_000
 MARGIN = 24
 PLAIN = {"Comfy.Canvas.SelectionToolbox": False, "Comfy.NodeBadge.NodeSourceBadgeMode": "None"}
-RED = "a red circle moving horizontally quickly on a black background"
-BLUE = "a blue square moving vertically slowly on a white background"
+RED = "a red circle moving left quickly on a black background"
+BLUE = "a blue square moving up slowly on a white background"
 
 Output = tuple[str, int]  # a node by its key, and the number of the output
 
@@ -155,7 +155,7 @@ GRAPHS = {
         "rewind",
         [["first"], ["rewind"], ["second"]],
         first=stream(("session", 0), 3.0),
-        rewind=Part("SFRewind", {"session": ("first", 1)}, {"chunks": 4, "new_seed": 8}),
+        rewind=Part("SFRewind", {"session": ("first", 1)}, {"chunks": 2, "new_seed": 8}),
         second=stream(("rewind", 0)),
         save=save("second"),
     ),
