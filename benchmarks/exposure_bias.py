@@ -178,13 +178,14 @@ def main() -> None:
     parser.add_argument("--base", type=Path, default=Path("runs/tiny-world"), help="a finished training (%(default)s)")
     parser.add_argument("--out", type=Path, default=Path("runs/exposure-bias"), help="what is made (%(default)s)")
     parser.add_argument("--docs", type=Path, default=Path("docs"), help="where the report goes (%(default)s)")
+    parser.add_argument("--recipe", default="tiny-world", help="what it was trained by (%(default)s)")
     parser.add_argument("--seeds", type=int, default=3, help="of each method (%(default)s)")
     parser.add_argument("--prompts", type=int, default=100, help="videos of each model (%(default)s)")
     parser.add_argument("--steps", type=int, default=600, help="updates of the critic (%(default)s)")
     parser.add_argument("--jobs", type=int, default=2, help="models at a time, a thread each (%(default)s)")
     parser.add_argument("--only", nargs=2, metavar=("WHAT", "SEED"), help="one model, and no report")
     args = parser.parse_args()
-    recipe = Recipe.read("tiny-world")
+    recipe = Recipe.read(args.recipe)
     for name in ("vae", "teacher", "causal"):
         if not (args.base / f"{name}.safetensors").exists():
             parser.error(f"{args.base} has no {name}.safetensors: run `make train` first, or name another --base")

@@ -45,6 +45,6 @@ def test_frames_come_back_from_latents() -> None:
 
 def test_the_transformer_loads_as_any_checkpoint_does() -> None:
     model = tiny.load_transformer()
-    assert (model.arch.num_heads, model.arch.text_len, model.latent_size) == (2, 12, (8, 8))
+    assert (model.arch.num_heads, model.arch.text_len, model.latent_size) == (4, 12, (8, 8))
     assert model.rollout_config is not None
-    assert model.rollout_config.window_frames == 12
+    assert model.rollout_config.window_frames == 6
