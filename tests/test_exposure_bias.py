@@ -31,8 +31,8 @@ def training(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def study(training: Path, *more: str) -> subprocess.CompletedProcess[str]:
     folder = training.parent
-    options = {"base": training, "out": folder / "out", "docs": folder / "docs", "recipe": folder / "recipe.toml"}
-    options |= {"seeds": 1, "prompts": 2, "steps": 2}
+    paths = {"base": training, "out": folder / "out", "docs": folder / "docs", "recipe": folder / "recipe.toml"}
+    options = {**paths, "seeds": 1, "prompts": 2, "steps": 2}
     arguments = [f"--{name}={value}" for name, value in options.items()]
     command = [sys.executable, str(ROOT / "benchmarks" / "exposure_bias.py"), *arguments, *more]
     return subprocess.run(command, capture_output=True, text=True, cwd=folder)
