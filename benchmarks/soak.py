@@ -18,6 +18,7 @@ from models import start_session  # noqa: F401 - makes sf_core importable
 
 import sf_core
 from sf_core import tiny
+from sf_core.context import video_frames
 from sf_core.history import replay_reach
 from sf_core.records import RECORD_BYTES
 from sf_core.video import VideoWriter
@@ -37,7 +38,7 @@ def main() -> int:
     config, moments, memory = session.config, [], []
     begun = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder, VideoWriter(Path(folder) / "soak.mp4", tiny.FPS) as writer:
-        seconds = (1 + decoder.temporal_factor * (args.chunks * config.chunk_frames - 1)) / tiny.FPS
+        seconds = video_frames(args.chunks * config.chunk_frames, decoder.temporal_factor) / tiny.FPS
         for event in sf_core.stream(session, decoder, seconds, tiny.FPS):
             writer.write(event.frames[0])
             session = event.session

@@ -11,17 +11,17 @@ from comfy_api.v0_0_2 import io
 from ..sf_core.video import VideoWriter
 from . import host
 from .hosted_vae import check_fits, decode_bytes, open_vae
-from .live import LiveView, video_on_node
+from .live import LiveView
 from .live_decoder import decode_rest
 from .values import GraphSession, SessionWire
 
-_FPS = 16.0  # of Wan 2.1 and of the tiny demo
+FPS = 16.0  # of Wan 2.1 and of the tiny demo
 
 
 def fps_input() -> Any:
     return io.Float.Input(
         "fps",
-        default=_FPS,
+        default=FPS,
         min=1.0,
         max=240.0,
         step=0.5,
@@ -61,14 +61,14 @@ class SFDecodeChunks(io.ComfyNode):
         progress = host.Progress(cls, core.frames - session.decoded)
         view = LiveView(progress.node_id, fps)
         path, parts = host.new_temp_file("chunks", ".mp4"), []
-        with VideoWriter(path, fps) as writer:
-            for end, frames in decode_rest(session, ours, vae):
+        with view.until_end(path), VideoWriter(path, fps) as writer:
+            for block, (end, frames) in enumerate(decode_rest(session, ours, vae)):
                 parts.append(host.intermediate(frames[0]))
                 writer.write(frames[0])
-                view.show(frames[0], writer.frames - frames.shape[1])
+                view.show(frames[0], block, block + 1)
                 progress.at(end - session.decoded)
         decoded = replace(session, decoded=core.frames)
-        return io.NodeOutput(torch.cat(parts), decoded, ui=video_on_node(path))
+        return io.NodeOutput(torch.cat(parts), decoded, ui=view.on_node())
 
 
 NODES = [SFDecodeChunks]

@@ -50,6 +50,11 @@ def check_interrupt() -> None:
     mm.throw_exception_if_processing_interrupted()
 
 
+def interrupted() -> bool:
+    """Whether the user asked for it; the request stands until somebody raises it."""
+    return bool(mm.processing_interrupted())
+
+
 Interrupted = mm.InterruptProcessingException  # a BaseException in newer versions, an Exception in older ones
 
 
@@ -77,6 +82,33 @@ def say(node_id: str | None, text: str) -> None:
     """Show ``text`` on a node, for the client whose graph runs."""
     if node_id is not None:
         PromptServer.instance.send_progress_text(text, str(node_id), PromptServer.instance.client_id)
+
+
+# Text encoders ----------------------------------------------------------------------------------------------------
+
+
+def encode(clip: Any, text: str) -> Any:
+    """The CONDITIONING of ``text``; weights are moved as ComfyUI sees fit. Only in the thread that runs the graph."""
+    return clip.encode_from_tokens_scheduled(clip.tokenize(text))
+
+
+def can_encode_beside(clip: Any) -> bool:
+    """Whether `encode_beside` works: whether the weights lie ready where they move nobody's."""
+    patcher = clip.patcher
+    plain = clip.apply_hooks_to_conds is None and not clip.use_clip_schedule and patcher.forced_hooks is None
+    loaded = [entry.model for entry in list(mm.current_loaded_models)]
+    ready = any(model is not None and model.is_clone(patcher) for model in loaded)
+    return bool(plain and ready and patcher.load_device.type == "cpu")
+
+
+def encode_beside(clip: Any, text: str) -> Any:
+    """As `encode`, in any thread, and moving no weights."""
+    model = clip.cond_stage_model
+    model.reset_clip_options()
+    if clip.layer_idx is not None:
+        model.set_clip_options({"layer": clip.layer_idx})
+    model.set_clip_options({"execution_device": clip.patcher.load_device})
+    return [[model.encode_token_weights(clip.tokenize(text))[0], {}]]
 
 
 def temp_file_facts(path: Path) -> dict[str, str]:

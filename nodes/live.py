@@ -1,4 +1,4 @@
-"""What the pack's own view on a node is told: frames while they are made, the video once it is there.
+"""What those who watch a run are told: its state, its frames as they come, and its video. See docs/live.md.
 
 ComfyUI's previews cannot be used for it: its editor shows a node's live pictures and its finished video in one place,
 and once there was a video it takes every live picture for one.
@@ -8,39 +8,190 @@ from __future__ import annotations
 
 import base64
 import io as bytes_io
+import queue
+import secrets
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+from PIL import Image
 from server import PromptServer
 from torch import Tensor
 
-from . import host
+from . import host, viewers
+from .frame_store import FrameStore
 
-EVENT = "self_forcing.frames"
 IMAGES_A_SECOND = 30  # of wall time, at most; a model that is faster than that leaves some out
 LONGEST_EDGE = 512  # pixels
 JPEG_QUALITY = 80
+WAITING = 2  # chunks to be made pictures of; while more wait, new ones are left out
+REMEMBERED = 16  # runs, ended ones included
+OLDER = -1  # in place of the number of a chunk, for frames of what the session had before the run
+_views: dict[str, LiveView] = {}  # by node; the newest last
+
+
+def states_for(user: str) -> list[dict[str, Any]]:
+    """Of all runs of ``user`` that are remembered."""
+    return [view.state() for view in list(_views.values()) if view.user == user]
+
+
+def picture_of(user: str, run: str, number: int) -> tuple[int, bytes] | None:
+    """A frame's JPEG, or the nearest earlier one's, and which it is; None if there is none."""
+    view = next((view for view in list(_views.values()) if view.run == run and view.user == user), None)
+    return view.store.at(number) if view else None
 
 
 class LiveView:
-    """Sends a run's frames to the client that queued it."""
+    """Tells those who watch a node's run. All methods are for the thread that runs the graph, but `tell`."""
 
-    def __init__(self, node_id: str, fps: float) -> None:
-        self._node_id, self._fps = node_id, fps
-        self._sent, self._started = 0, time.perf_counter()
+    def __init__(self, node_id: str, fps: float, chunks: int = 0, steerable: bool = False) -> None:
+        """chunks: how many are to come, 0 if nobody knows."""
+        self.run, self.node_id = secrets.token_hex(8), node_id
+        self.client = viewers.queued_by()
+        self.user = viewers.user_of(self.client)
+        self.store = FrameStore(self.run)
+        self._facts: dict[str, Any] = {
+            **{"state": "running", "fps": fps, "chunk": 0, "chunks": chunks, "frames": 0, "made_fps": 0.0},
+            **{"first_seconds": None, "cache_bytes": 0, "steerable": steerable, "prompt": "", "note": ""},
+            **{"actions": [], "rows": "", "seconds": 0.0, "video": None},
+        }
+        self._firsts: dict[int, int] = {}  # of the newest chunks: the number of their first frame
+        self._older = 0  # frames that were there before this run
+        self._begun = time.perf_counter()
+        self._encoder = _Encoder(self)
+        former = _views.pop(node_id, None)
+        if former is not None:
+            former.store.close()
+        _views[node_id] = self
+        while len(_views) > REMEMBERED:
+            _views.pop(next(iter(_views))).store.close()
+        self.tell()
 
-    def show(self, frames: Tensor, first: int) -> None:
-        """``frames`` [T, H, W, 3] in 0..1, the first of which is number ``first`` of the run's video."""
-        server = PromptServer.instance
-        if server.client_id not in server.sockets:  # nobody is looking
+    def state(self) -> dict[str, Any]:
+        return {"node_id": self.node_id, "run": self.run, "first_frame": self.store.first, **self._facts}
+
+    @property
+    def watchers(self) -> list[str]:
+        return viewers.watching(self.user, self.client)
+
+    def tell(self, **changes: Any) -> None:
+        """Change the state, and say so; from any thread."""
+        self._facts.update(changes)
+        if watchers := self.watchers:
+            viewers.send("self_forcing.run", self.state(), watchers)
+
+    def say(self, note: str) -> None:
+        self.tell(note=note)
+
+    def show(self, frames: Tensor, chunk: int, made: int, cache_bytes: int = 0) -> None:
+        """The next frames [T, H, W, 3] in 0..1, which are those of ``chunk``, counted from 0.
+
+        made: chunks that this run has made so far; 0: these frames are older than the run.
+        """
+        first = self._facts["frames"]
+        self._firsts = {**dict(list(self._firsts.items())[-8:]), chunk: first}
+        self._encoder.show(chunk, first, frames)
+        seconds = max(1e-6, time.perf_counter() - self._begun)
+        frames_made = first + len(frames)
+        self._older = self._older if made else frames_made
+        began = self._facts["first_seconds"]
+        self.tell(
+            frames=frames_made,
+            chunk=made,
+            made_fps=frames_made / seconds,
+            seconds=(frames_made - self._older) / self._facts["fps"],
+            first_seconds=seconds if began is None else began,
+            cache_bytes=cache_bytes,
+        )
+
+    def withdraw(self, chunk: int, made: int) -> None:
+        """``chunk`` and all after it were taken back; this run has now made ``made`` chunks."""
+        gone = [(number, first) for number, first in self._firsts.items() if number >= chunk]
+        if not gone:
             return
+        for number, _ in gone:
+            del self._firsts[number]
+        first = gone[0][1]
+        self._encoder.withdraw(chunk, first)
+        self.tell(frames=first, chunk=made, seconds=(first - self._older) / self._facts["fps"])
+
+    @contextmanager
+    def until_end(self, video: Path | None = None) -> Iterator[None]:
+        """Around all that the run does: how it ended is told, and where its video lies, if there is one."""
+        try:
+            yield
+        except BaseException as error:
+            self._end("interrupted" if host.is_interrupt(error) else "failed", video)
+            if self._facts["video"]:
+                self._show_video()
+            raise
+        self._end("ended", video)
+
+    def _end(self, state: str, video: Path | None) -> None:
+        self._encoder.end()
+        self.tell(state=state, video=host.temp_file_facts(video) if video and video.exists() else None)
+
+    def _show_video(self) -> None:
+        """As ComfyUI does for a node that returns its ``ui``; for one that will not get to."""
+        server = PromptServer.instance
+        message = {"node": self.node_id, "display_node": self.node_id, "output": self.on_node()}
+        server.send_sync("executed", {**message, "prompt_id": server.last_prompt_id}, server.client_id)
+
+    def on_node(self) -> dict[str, Any]:
+        """A node's ``ui``: what is known of the run, the video among it. ComfyUI sends it again for a cached result."""
+        return {"sf_run": [self.state()], **({"sf_video": [video]} if (video := self._facts["video"]) else {})}
+
+
+class _Encoder:
+    """A thread that makes pictures of frames and sends them, in order, and leaves out what comes too fast."""
+
+    def __init__(self, view: LiveView) -> None:
+        self._view, self._sent, self._started = view, 0, time.perf_counter()
+        self._todo: queue.Queue[tuple[int, int, Tensor | None] | None] = queue.Queue(WAITING)
+        self._thread = threading.Thread(target=self._work, name="self-forcing-pictures", daemon=True)
+        self._thread.start()
+
+    def show(self, chunk: int, first: int, frames: Tensor) -> None:
+        if not self._view.watchers:
+            return
+        try:
+            self._todo.put_nowait((chunk, first, frames))
+        except queue.Full:
+            self._send(chunk, first, len(frames), {})
+
+    def withdraw(self, chunk: int, first: int) -> None:
+        self._todo.put((chunk, first, None))
+
+    def end(self) -> None:
+        """When all is sent."""
+        self._todo.put(None)
+        self._thread.join()
+
+    def _work(self) -> None:
+        while (todo := self._todo.get()) is not None:
+            chunk, first, frames = todo
+            if frames is None:
+                self._view.store.forget_from(first)
+                said = {"node_id": self._view.node_id, "run": self._view.run, "chunk": chunk, "first": first}
+                viewers.send("self_forcing.withdrawn", said, self._view.watchers)
+                continue
+            try:
+                self._send(chunk, first, len(frames), self._pictures(first, frames))
+            except Exception as error:  # the video is more important than the view on it
+                host.log.warning("cannot show a chunk: %s", error)
+
+    def _pictures(self, first: int, frames: Tensor) -> dict[int, bytes]:
         numbers = self._affordable(len(frames))
         self._sent += len(numbers)
-        pictures = [_jpeg(frames[number]) for number in numbers]
-        seconds = len(frames) / self._fps
-        message = {"node_id": self._node_id, "first": first, "seconds": seconds, "frames": pictures}
-        server.send_sync(EVENT, message, server.client_id)
+        pixels = (frames[numbers].detach() * 255).round().clamp(0, 255).to("cpu", torch.uint8).numpy()
+        pictures = {first + number: _jpeg(Image.fromarray(one)) for number, one in zip(numbers, pixels, strict=True)}
+        for number, picture in pictures.items():
+            self._view.store.add(number, picture)
+        return {} if viewers.lag() else pictures
 
     def _affordable(self, count: int) -> list[int]:
         """Which of ``count`` new frames to send: evenly spread, the last among them, the first chunk whole."""
@@ -48,21 +199,17 @@ class LiveView:
         sent = min(count, max(1, room))
         return [count - 1 - k * count // sent for k in reversed(range(sent))]
 
-    def end(self, path: Path) -> None:
-        """The video of a node that will not get to return it."""
-        server = PromptServer.instance
-        message = {"node": self._node_id, "display_node": self._node_id, "output": video_on_node(path)}
-        server.send_sync("executed", {**message, "prompt_id": server.last_prompt_id}, server.client_id)
+    def _send(self, chunk: int, first: int, count: int, pictures: dict[int, bytes]) -> None:
+        message = {
+            **{"node_id": self._view.node_id, "run": self._view.run, "chunk": chunk, "first": first, "count": count},
+            "numbers": list(pictures),
+            "frames": [base64.b64encode(picture).decode() for picture in pictures.values()],
+        }
+        viewers.send("self_forcing.frames", message, self._view.watchers)
 
 
-def _jpeg(frame: Tensor) -> str:
-    picture = host.picture(frame)
+def _jpeg(picture: Image.Image) -> bytes:
     picture.thumbnail((LONGEST_EDGE, LONGEST_EDGE))
     buffer = bytes_io.BytesIO()
     picture.save(buffer, "JPEG", quality=JPEG_QUALITY)
-    return base64.b64encode(buffer.getvalue()).decode()
-
-
-def video_on_node(path: Path) -> dict[str, Any]:
-    """A node's ``ui``: the pack's view on it shows the video, which lies in the temporary folder."""
-    return {"sf_video": [host.temp_file_facts(path)]}
+    return buffer.getvalue()

@@ -14,29 +14,31 @@ from typing import Any
 from torch import Tensor
 
 from ..sf_core.session import Progress, Session
-from ..sf_core.stream import Command, Stop
+from ..sf_core.stream import Command, Pause, Resume, Stop, StreamEvent
 from . import host, journal
 from .hosted_vae import hosted
+from .live import LiveView
+from .live_steering import Steering
 from .memory import what_would_fit
 from .values import TIMINGS_KEPT, ChunkTiming, GraphSession
 
 _runs: weakref.WeakValueDictionary[str, Run] = weakref.WeakValueDictionary()
-_times_stopped = 0
+_times_steered = 0
 
 
-def stop(node_id: str) -> bool:
-    """Ask the run of a node to end after the chunk at work; whether there is one."""
-    global _times_stopped
+def run_of(node_id: str, user: str) -> Run | None:
+    """The run that is at work on a node, if it is ``user``'s."""
     run = _runs.get(node_id)
-    if run is not None:
-        run.commands.put(Stop())
-        _times_stopped += 1
-    return run is not None
+    return run if run is not None and run.user == user else None
 
 
-def times_stopped() -> int:
-    """Part of what a sampling node's result depends on: one that was stopped early is to go on when queued again."""
-    return _times_stopped
+def live_runs(user: str) -> list[Run]:
+    return [run for run in list(_runs.values()) if run.user == user]
+
+
+def times_steered() -> int:
+    """Part of what a sampling node's result depends on: one that a hand was laid on is to run when queued again."""
+    return _times_steered
 
 
 def _nothing() -> int:
@@ -46,25 +48,52 @@ def _nothing() -> int:
 class Run:
     """Makes chunks for one node. `make` may be called in another thread, all else in the graph's own."""
 
-    def __init__(self, node: Any, session: GraphSession, chunks: int) -> None:
-        """chunks: how many are to come, 0 if nobody knows."""
+    def __init__(self, node: Any, session: GraphSession, chunks: int, fps: float, steerable: bool = False) -> None:
+        """chunks: how many are to come, 0 if nobody knows. steerable: whether it takes prompts."""
         self.newest = session.core
         self.broken: BaseException | None = None
         self.beside: Callable[[], int] = _nothing  # bytes that something else is still to take meanwhile
         self.timings: deque[ChunkTiming] = deque(maxlen=TIMINGS_KEPT)  # of chunks that were handed out
         self._sampled: deque[ChunkTiming] = deque()  # of those that were not yet
+        self.steering: Steering | None = None
+        self.stopping = False  # after the chunk at work
         self.commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self._wan = hosted(session.core)
         self._chunks = chunks
-        self._made, self._finished, self._frames = 0, 0, 0  # chunks sampled, chunks handed out, frames of these
+        self._made, self._finished, self._frames = 0, 0, 0  # chunks sampled, chunks decoded, frames of these
         self._steps = len(session.core.config.denoising_steps)
         self._bar = host.Progress(node, max(1, chunks) * self._steps)
         self._started = time.perf_counter()
+        self.view = LiveView(self.node_id, fps, chunks, steerable)
         _runs[self.node_id] = self
 
     @property
     def node_id(self) -> str:
         return self._bar.node_id
+
+    @property
+    def user(self) -> str:
+        """ComfyUI's, whose run it is."""
+        return self.view.user
+
+    @property
+    def finished(self) -> int:
+        """Chunks made so far, by this run."""
+        return self._finished
+
+    def steer(self, command: Command) -> None:
+        """From any thread: to take effect between two chunks."""
+        self.note_steered()
+        self.commands.put(command)
+        self.stopping = self.stopping or isinstance(command, Stop)
+        state = {Pause: "paused", Resume: "running", Stop: "stopping"}.get(type(command))
+        if state is not None:
+            self.view.tell(state="stopping" if self.stopping else state)
+
+    @staticmethod
+    def note_steered() -> None:
+        global _times_steered
+        _times_steered += 1
 
     def boundary(self, session: Session) -> Session:
         """Between chunks: weights with this session's patches, in place and with room for all that is needed."""
@@ -106,29 +135,47 @@ class Run:
     def _ordinal(self, chunk: int) -> str:
         return f"chunk {chunk}/{self._chunks}" if self._chunks else f"chunk {chunk}"
 
+    @property
+    def cache_bytes(self) -> int:
+        return self._wan.live.caches.nbytes
+
+    def show(self, event: StreamEvent) -> None:
+        """A chunk was decoded; it may still be taken back."""
+        self.finished_chunk(event.frames.shape[1], event.timings["decode"])
+        self.view.show(event.frames[0], event.chunk, self._finished, self.cache_bytes)
+
+    def withdrawn(self, session: Session) -> None:
+        """The chunks after ``session`` were taken back."""
+        shown = [timing for timing in self.timings if timing.chunk < session.chunks]
+        self._finished -= len(self.timings) - len(shown)
+        self._made -= self.newest.chunks - session.chunks
+        self.timings = deque(shown, maxlen=TIMINGS_KEPT)
+        self._sampled.clear()
+        self.newest = session
+        self.view.withdraw(session.chunks, self._finished)
+        if self.steering is not None:
+            self.steering.re_rolled(session)
+
     def finished_chunk(self, frames: int, decode: float = 0.0) -> None:
-        """The oldest chunk not handed out yet now is: ``frames`` frames of video, decoded in ``decode`` seconds."""
+        """The oldest chunk that was not yet is now done: ``frames`` frames of video, decoded in ``decode`` seconds."""
         timing = replace(self._sampled.popleft(), decode=decode)
         self.timings.append(timing)
         self._frames += frames
         seconds = max(1e-6, time.perf_counter() - self._started)
-        cost = f"{self._frames / seconds:.1f} fps · {host.gib(self._wan.live.caches.nbytes)} cache"
+        cost = f"{self._frames / seconds:.1f} fps · {host.gib(self.cache_bytes)} cache"
         cost = "kept from an earlier run" if timing.how.startswith("kept") else cost
         self._finished += 1
         self._bar.say(f"{self._ordinal(self._finished)} · {cost}")
 
-    @property
-    def stopped(self) -> bool:
-        """Whether the user asked for no more chunks."""
-        return not self.commands.empty()
-
     def say(self, text: str) -> None:
         self._bar.say(text)
 
-    def end(self) -> None:
-        """It can be stopped no more, and holds on to no decoder."""
+    def close(self) -> None:
+        """It can be steered no more, and holds on to no decoder."""
         _runs.pop(self.node_id, None)
         self.beside = _nothing
+        if self.steering is not None:
+            self.steering.close()
 
 
 @contextmanager
@@ -154,6 +201,6 @@ def kept_if_broken(run: Run) -> Iterator[None]:
             ) from error
         raise
     finally:
-        run.end()
+        run.close()
         wan.live.running -= 1
         wan.live.giving_up = False

@@ -7,9 +7,12 @@ from typing import Any
 import torch
 from comfy_api.v0_0_2 import io
 
+from ..sf_core.session import Session
+from ..sf_core.stream import history_for
 from . import host
-from .hosted_vae import hosted
-from .running import Run, kept_if_broken, times_stopped
+from .decoding import FPS, fps_input
+from .hosted_vae import check_fits, decode_bytes, hosted, open_vae
+from .running import Run, kept_if_broken, times_steered
 from .values import GraphSession, SessionWire
 
 
@@ -32,6 +35,12 @@ class SFSampleChunks(io.ComfyNode):
                     max=100_000,
                     tooltip="How many chunks to make; 7 of 3 latent frames each are 81 frames or 5 s of Wan video.",
                 ),
+                io.Vae.Input(
+                    "preview_vae",
+                    optional=True,
+                    tooltip="Shows the chunks as they come; a TAEHV costs little. Nothing is shown without one.",
+                ),
+                fps_input(),
             ],
             outputs=[
                 SessionWire.Output(display_name="session", tooltip="The longer session."),
@@ -42,20 +51,43 @@ class SFSampleChunks(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, **inputs: Any) -> int:
-        return times_stopped()
+        return times_steered()
 
     @classmethod
-    def execute(cls, session: GraphSession, chunks: int) -> Any:
+    def execute(cls, session: GraphSession, chunks: int, preview_vae: Any = None, fps: float = FPS) -> Any:
         core, wan = session.core, hosted(session.core)
-        run = Run(cls, session, chunks)
+        run = Run(cls, session, chunks, fps)
+        preview = _Preview(run, core, preview_vae)
         made: list[torch.Tensor] = []
-        with kept_if_broken(run):
-            while len(made) < chunks and not (made and run.stopped):
+        with run.view.until_end(), kept_if_broken(run):
+            while len(made) < chunks and not (made and run.stopping):
                 core, latents = run.make(run.boundary(core))
                 made.append(host.intermediate(latents))
                 run.finished_chunk(latents.shape[2] * wan.temporal_factor)
+                preview.show(core, latents)
         samples = wan.patcher.model.process_latent_out(torch.cat(made, dim=2))
-        return io.NodeOutput(session.grown(core, tuple(run.timings)), {"samples": samples})
+        return io.NodeOutput(session.grown(core, tuple(run.timings)), {"samples": samples}, ui=run.view.on_node())
+
+
+class _Preview:
+    """Shows chunks as they are sampled, by a decoder that starts at the session's end."""
+
+    def __init__(self, run: Run, session: Session, vae: Any) -> None:
+        self._run, self._decoder = run, None
+        if vae is not None:
+            ours = open_vae(vae)
+            check_fits(ours, session)
+            self._decoder = ours.stream_decoder()
+            run.beside = lambda: decode_bytes(ours, session)
+
+    def show(self, session: Session, latents: torch.Tensor) -> None:
+        chunk, made = session.chunks - 1, self._run.finished
+        if self._decoder is None:
+            self._run.view.tell(chunk=made, cache_bytes=self._run.cache_bytes)
+            return
+        at = session.frames - latents.shape[2]
+        frames = self._decoder(latents, at=at, history=history_for(self._decoder, session, at))
+        self._run.view.show(frames[0], chunk, made, self._run.cache_bytes)
 
 
 NODES = [SFSampleChunks]

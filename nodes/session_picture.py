@@ -31,7 +31,7 @@ def session_in_words(session: GraphSession) -> str:
         "model": ", ".join([record["model"], *record["other_models"]]),
         "prompts": str(len(prompts)),
         "seeds": ", ".join(map(str, record["seeds"])),
-        "events": events_in(record["blocks"]),
+        "events": events_in(record),
         "settings": settings_in_words(core.config),
         "newest chunk's cache": core.how,
         "memory": memory_in_words(core),

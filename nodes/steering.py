@@ -2,49 +2,18 @@
 
 from __future__ import annotations
 
-import math
+from dataclasses import replace
 from typing import Any
 
 from comfy_api.v0_0_2 import io
-from torch import Tensor
 
+from ..sf_core.timeline import Timeline, parse_rows
 from . import host
 from .session import embeddings
-from .values import PromptAt, Timeline, TimelineWire
+from .values import TimelineWire
 
 _EXAMPLE = """0: a red circle moving left quickly on a black background
 2.5: a blue square moving up slowly on a white background"""
-
-
-def parse_rows(text: str) -> list[tuple[float, str]]:
-    """(second, prompt) of each row ``second: prompt``, earliest first, without empty rows and those that begin with #.
-
-    Raises ValueError naming a row that is none.
-    """
-    rows: dict[float, str] = {}
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
-        time, colon, prompt = line.partition(":")
-        second = _second(time)
-        if not colon or second is None or not prompt.strip():
-            raise ValueError(
-                f"row {number} of the timeline is {line.strip()!r}; expected 'second: prompt', as in '2.5: a cat'"
-            )
-        if second in rows:
-            raise ValueError(f"the timeline has two prompts at second {second:g}; row {number} is the second one")
-        rows[second] = prompt.strip()
-    if not rows:
-        raise ValueError("the timeline is empty; write rows such as '0: a cat' and '2.5: a dog'")
-    return sorted(rows.items())
-
-
-def _second(words: str) -> float | None:
-    try:
-        second = float(words)
-    except ValueError:
-        return None
-    return second if second >= 0 and math.isfinite(second) else None
 
 
 class SFPromptTimeline(io.ComfyNode):
@@ -74,13 +43,10 @@ class SFPromptTimeline(io.ComfyNode):
 
     @classmethod
     def execute(cls, rows: str, clip: Any, recache: bool) -> Any:
-        encoded: dict[str, Tensor] = {}
-        prompts = []
-        for second, text in parse_rows(rows):
-            if text not in encoded:
-                encoded[text] = embeddings(clip.encode_from_tokens_scheduled(clip.tokenize(text)))
-            prompts.append(PromptAt(second, text, encoded[text]))
-        return io.NodeOutput(Timeline(tuple(prompts), recache))
+        parsed = parse_rows(rows)
+        prompts = dict.fromkeys(row.prompt for row in parsed if row.prompt)
+        encoded = {prompt: embeddings(host.encode(clip, prompt)) for prompt in prompts}
+        return io.NodeOutput(Timeline(tuple(replace(row, recache=row.recache or recache) for row in parsed), encoded))
 
 
 NODES = [SFPromptTimeline]

@@ -14,16 +14,20 @@ from ..sf_core.describe import events_in
 from ..sf_core.session import Session
 from ..sf_core.session_file import record_of
 from ..sf_core.stream import Decoder, chunks_for, stream
+from ..sf_core.timeline import Timeline
 from ..sf_core.vae import VideoVAE
 from ..sf_core.video import VideoWriter
 from . import host
 from .decoding import fps_input
 from .hosted_vae import check_fits, decode_bytes, hosted, open_vae, weight_bytes
-from .live import LiveView, video_on_node
+from .live import OLDER
 from .live_decoder import decode_rest, keep_decoder, lineage_at, take_decoder
+from .live_steering import Steering
 from .memory import memory_in_words
-from .running import Run, kept_if_broken, times_stopped
-from .values import GraphSession, SessionWire, Timeline, TimelineWire
+from .running import Run, kept_if_broken, times_steered
+from .values import GraphSession, SessionWire, TimelineWire
+
+LEAD = 1.0  # seconds that a video without an end may be ahead of the one who watches, so that steering it shows soon
 
 
 class SFStreamVideo(io.ComfyNode):
@@ -45,13 +49,17 @@ class SFStreamVideo(io.ComfyNode):
                     min=0.0,
                     max=86400.0,
                     step=0.5,
-                    tooltip="Seconds of video to make, rounded up to whole chunks; 0 goes on until you stop it.",
+                    round=0.001,
+                    tooltip="Seconds to make, in whole chunks; 0 goes on in real time until you stop it.",
                 ),
                 fps_input(),
                 TimelineWire.Input(
                     "timeline",
                     optional=True,
                     tooltip="Prompts by time, from Prompt Timeline, in place of the session's own.",
+                ),
+                io.Clip.Input(
+                    "clip", optional=True, tooltip="The text encoder: with it you can type new prompts while it runs."
                 ),
             ],
             outputs=[
@@ -64,48 +72,50 @@ class SFStreamVideo(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, **inputs: Any) -> int:
-        return times_stopped()
+        return times_steered()
 
     @classmethod
     def execute(
-        cls, session: GraphSession, vae: Any, seconds: float, fps: float, timeline: Timeline | None = None
+        cls,
+        session: GraphSession,
+        vae: Any,
+        seconds: float,
+        fps: float,
+        timeline: Timeline | None = None,
+        clip: Any = None,
     ) -> Any:
         ours, core = open_vae(vae), session.core
         check_fits(ours, core)
-        run = Run(cls, session, chunks_for(core, seconds, fps, ours.temporal_factor) if seconds else 0)
+        chunks = chunks_for(core, seconds, fps, ours.temporal_factor) if seconds else 0
+        run = Run(cls, session, chunks, fps, steerable=clip is not None)
+        run.steering = Steering(clip, timeline or Timeline(), ours.temporal_factor, fps, run.view)
         run.say(memory_in_words(core, weight_bytes(ours) + decode_bytes(ours, core)))
-        path, view = host.new_temp_file("stream", ".mp4"), LiveView(run.node_id, fps)
-        try:
-            with (
-                kept_if_broken(run),
-                VideoWriter(path, fps, record=_graph_of(cls)) as writer,
-                closing(_chunks(run, session, vae, ours, seconds, fps, timeline)) as chunks,
-            ):
-                for longer, frames in chunks:
-                    core = longer
-                    view.show(frames, writer.frames)
-                    writer.write(frames)
-                writer.record["self_forcing"] = _record(core)
-        except BaseException:
-            if path.exists():
-                view.end(path)
-            raise
+        path = host.new_temp_file("stream", ".mp4")
+        with (
+            run.view.until_end(path),
+            kept_if_broken(run),
+            VideoWriter(path, fps, record=_graph_of(cls)) as writer,
+            closing(_chunks(run, session, vae, ours, seconds, fps)) as parts,
+        ):
+            for longer, frames in parts:
+                core = longer
+                writer.write(frames)
+            _keep_record(cls, run, core, writer)
+            host.check_interrupt()
         grown = session.grown(core, tuple(run.timings), decoded=core.frames)
-        return io.NodeOutput(InputImpl.VideoFromFile(str(path)), grown, ui=video_on_node(path))
+        return io.NodeOutput(InputImpl.VideoFromFile(str(path)), grown, ui=run.view.on_node())
 
 
 def _chunks(
-    run: Run, session: GraphSession, vae: Any, ours: VideoVAE, seconds: float, fps: float, timeline: Timeline | None
+    run: Run, session: GraphSession, vae: Any, ours: VideoVAE, seconds: float, fps: float
 ) -> Generator[tuple[Session, Tensor], None, None]:
     """What was not decoded yet, block by block, then new chunks: (the session up to there, frames [T, H, W, 3])."""
-    core = session.core
-
-    def boundary(now: Session) -> Session:
-        return run.boundary(now if timeline is None else _steered(now, timeline, ours.temporal_factor, fps))
-
+    core, steering = session.core, run.steering
+    assert steering is not None
     run.beside = lambda: decode_bytes(ours, core)
     run.boundary(core)
     for _, frames in decode_rest(session, ours, vae):
+        run.view.show(frames[0], OLDER, 0)
         yield core, frames[0]
     decoder = _StopsWith(run, take_decoder(core, core.frames, ours, vae))
     run.beside = lambda: max(0, decode_bytes(ours, core) - decoder.cache_bytes)
@@ -114,8 +124,13 @@ def _chunks(
         decoder,
         seconds or None,
         fps,
+        stop=host.interrupted,
         commands=run.commands,
-        boundary=boundary,
+        hold_back=1,  # so that what is seen last can be made again
+        preview=run.show,
+        withdrawn=run.withdrawn,
+        ahead=LEAD if not seconds and run.view.watchers else None,
+        boundary=lambda now: run.boundary(steering.boundary(now)),
         make=run.make,
         # on a GPU sampling and decoding would queue on one stream, and a thread of ours may not move weights there
         overlap=hosted(core).device.type == "cpu",
@@ -124,7 +139,6 @@ def _chunks(
         for event in events:
             core = event.session
             yield core, event.frames[0]
-            run.finished_chunk(event.frames.shape[1], event.timings["decode"])
     except BaseException:  # ours, or its caller's, who then asks for no more
         hosted(core).live.giving_up = True  # so that the sampling thread stops within an operation, and is joined
         raise
@@ -138,26 +152,26 @@ def _graph_of(node: Any) -> dict[str, Any]:
     return {**(node.hidden.extra_pnginfo or {}), **({"prompt": node.hidden.prompt} if node.hidden.prompt else {})}
 
 
-def _record(session: Session) -> dict[str, Any]:
-    """How the whole video was made; walks through all of it."""
+def _keep_record(node: Any, run: Run, session: Session, writer: VideoWriter) -> None:
+    """How the whole video was made, for its file; walks through all of it."""
     record, _ = record_of(session)
-    return {
+    facts, steering = run.view.state(), run.steering
+    assert steering is not None
+    by_hand = {"actions": steering.actions, "rows": steering.rows, "seconds": facts["seconds"]}
+    writer.record["self_forcing"] = {
         "chunks": session.chunks,
         "seeds": record["seeds"],
-        "timeline": events_in(record["blocks"]),
+        "timeline": events_in(record),
         "model": record["model"],
         "session": lineage_at(session, session.frames).hex(),
+        **(by_hand if steering.actions else {}),
     }
-
-
-def _steered(session: Session, timeline: Timeline, temporal_factor: int, fps: float) -> Session:
-    """The session with the prompt that the timeline has for the first frame of its next chunk."""
-    frame = 1 + temporal_factor * (session.frames - 1) if session.frames else 0
-    prompt = timeline.at(frame / fps)
-    if prompt is None:
-        return session
-    switched = session.with_prompt(prompt.embeddings, recache=timeline.recache)
-    return session if switched.prompt.digest == session.prompt.digest else switched
+    graph = (node.hidden.extra_pnginfo or {}).get("workflow")
+    if steering.actions and isinstance(graph, dict):
+        # in the very object that the nodes after this one write into their files: when such a file is dropped on the
+        # editor, js/lib/replay.js makes a Prompt Timeline of it
+        marks = graph.setdefault("extra", {}).setdefault("self_forcing", {})
+        marks[run.node_id] = {"rows": steering.rows, "seconds": facts["seconds"]}
 
 
 @dataclass

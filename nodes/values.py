@@ -6,13 +6,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from comfy_api.v0_0_2 import io
-from torch import Tensor
 
 from ..sf_core.session import Session
 
 ConfigWire = io.Custom("SF_CONFIG")  # carries a RolloutConfig
 SessionWire = io.Custom("SF_SESSION")  # carries a GraphSession
-TimelineWire = io.Custom("SF_TIMELINE")  # carries a Timeline
+TimelineWire = io.Custom("SF_TIMELINE")  # carries a Timeline of sf_core
 
 TIMINGS_KEPT = 60
 
@@ -49,24 +48,3 @@ class GraphSession:
     def edited(self, core: Session) -> GraphSession:
         """After a change that may have taken frames away."""
         return replace(self, core=core, decoded=min(self.decoded, core.frames))
-
-
-@dataclass(frozen=True)
-class PromptAt:
-    """A prompt of a timeline: from the chunk on that shows second ``second`` of the video, or comes next after it."""
-
-    second: float
-    text: str
-    embeddings: Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class Timeline:
-    """Prompts by time, earliest first."""
-
-    prompts: tuple[PromptAt, ...]
-    recache: bool = False
-
-    def at(self, second: float) -> PromptAt | None:
-        """The prompt that holds at ``second``."""
-        return next((prompt for prompt in reversed(self.prompts) if prompt.second <= second + 1e-6), None)

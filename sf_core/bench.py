@@ -13,6 +13,7 @@ from statistics import mean, median, quantiles
 import torch
 
 from . import tiny
+from .context import video_frames
 from .session import Session
 from .stream import stream
 
@@ -26,7 +27,7 @@ def run_bench(chunks: int, out: Path | None) -> None:
     model, decoder = tiny.load_transformer(), tiny.load_vae().stream_decoder()
     session = Session.start(model, tiny.load_text().encode(tiny.PROMPT))
     latents = (WARM_UP + chunks) * session.config.chunk_frames
-    seconds = (1 + decoder.temporal_factor * (latents - 1)) / tiny.FPS
+    seconds = video_frames(latents, decoder.temporal_factor) / tiny.FPS
     arrivals, stages = [time.perf_counter()], []
     frames = 0
     for event in stream(session, decoder, seconds, tiny.FPS):

@@ -21,6 +21,11 @@ def for_one_image(session: Session) -> Session:
     return replace(session, config=replace(session.config, first_chunk_frames=1))
 
 
+def video_frames(latents: int, temporal_factor: int) -> int:
+    """Frames of video that ``latents`` latent frames stand for: the first stands for one."""
+    return 1 + temporal_factor * (latents - 1) if latents else 0
+
+
 def fitting_latents(config: RolloutConfig, latents: int) -> int:
     """The most of ``latents`` frames that cut into a first block and whole chunks; 0 if not even the first fits."""
     first, chunk = config.frames_of_block(0), config.chunk_frames
@@ -31,9 +36,9 @@ def fitting_frames(config: RolloutConfig, frames: int, temporal_factor: int) -> 
     """The most of ``frames`` of video whose latents cut into whole blocks. Raises ValueError if there are too few."""
     fits = fitting_latents(config, (frames - 1) // temporal_factor + 1)
     if not fits:
-        least = 1 + temporal_factor * (config.frames_of_block(0) - 1)
+        least = video_frames(config.frames_of_block(0), temporal_factor)
         raise ValueError(f"{frames} frames are too few to begin with: at least {least} are needed")
-    return 1 + temporal_factor * (fits - 1)
+    return video_frames(fits, temporal_factor)
 
 
 def check_context(session: Session, latents: Tensor) -> None:

@@ -141,7 +141,7 @@ def _describe_session(record: dict[str, Any]) -> str:
         "chunks": f"{len(chunks)} sampled, {context} latent frames of context",
         "latents": f"{sum(b[1] for b in record['blocks'])} frames of {rows} x {columns}, batch {record['batch']}",
         "seeds": ", ".join(seeds),
-        "events": events_in(record["blocks"]),
+        "events": events_in(record),
         **{name: value for name, value in record["config"].items() if value is not None},
     }
     return _table(lines)
@@ -164,12 +164,14 @@ def _describe_training(path: Path, facts: Mapping[str, str]) -> str:
     return _table(lines)
 
 
-def events_in(blocks: list[list[Any]]) -> str:
-    """Where prompts and seeds changed and the cache was cut or rewritten, by sampled chunk."""
+def events_in(record: Mapping[str, Any]) -> str:
+    """Where prompts and seeds changed and the cache was cut or rewritten, by sampled chunk; of a session's record."""
     found, chunk, before = [], 0, None
-    for kind, _, _, prompt, seed, code in blocks:
+    words = record.get("words", [])
+    for kind, _, _, prompt, seed, code in record["blocks"]:
         if before is not None and kind == "chunk":
-            changes = ["prompt"] * (prompt != before[0]) + ["seed"] * (seed != before[1])
+            said = f"prompt {words[prompt]!r}" if prompt < len(words) and words[prompt] else "prompt"
+            changes = [said] * (prompt != before[0]) + ["seed"] * (seed != before[1])
             changes += ["cut"] * bool(code & 1) + ["recache"] * bool(code & 2)
             found += [f"{', '.join(changes)} at chunk {chunk}"] if changes else []
         before = (prompt, seed)

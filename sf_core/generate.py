@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from . import tiny
 from .checkpoint import load_model
-from .context import fitting_frames, for_one_image
+from .context import fitting_frames, for_one_image, video_frames
 from .describe import events_in
 from .session import Session
 from .session_file import record_of
@@ -77,7 +77,7 @@ def generate(args: argparse.Namespace) -> None:
     seconds = args.seconds
     if seconds is None:
         latents = args.rewind * session.config.chunk_frames  # the first of a video is one frame
-        seconds = (1 + decoder.temporal_factor * (latents - 1)) / args.fps if latents else DEFAULT_SECONDS
+        seconds = video_frames(latents, decoder.temporal_factor) / args.fps if latents else DEFAULT_SECONDS
     before = session.chunks
     try:
         with VideoWriter(out, args.fps) as writer:
@@ -187,7 +187,7 @@ def _record(args: argparse.Namespace, session: Session) -> dict[str, Any]:
 def _past(session: Session) -> dict[str, Any]:
     """Seeds and events of the whole video; walks through all of it."""
     record, _ = record_of(session)
-    return {"seeds": record["seeds"], "timeline": events_in(record["blocks"])}
+    return {"seeds": record["seeds"], "timeline": events_in(record)}
 
 
 def _read_image(path: Path, size: tuple[int, int]) -> Tensor:

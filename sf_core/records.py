@@ -31,9 +31,13 @@ def tensor_digest(tensor: Tensor) -> bytes:
 
 
 class Prompt:
-    """Text embeddings [B or 1, rows, text_dim], float32 on the CPU, without the zero rows that fill them up."""
+    """Text embeddings [B or 1, rows, text_dim], float32 on the CPU, without the zero rows that fill them up.
 
-    def __init__(self, text: Tensor) -> None:
+    words: what was encoded, as far as anybody said; it is for people, and counts for nothing.
+    """
+
+    def __init__(self, text: Tensor, words: str = "") -> None:
+        self.words = words
         text = text.detach().to("cpu", torch.float32)
         used = text.ne(0).any(dim=2).any(dim=0).nonzero()
         self.text = text[:, : int(used[-1]) + 1 if len(used) else 0].clone()

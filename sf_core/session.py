@@ -135,14 +135,16 @@ class Session:
             session = session.restore_block(part, 0.0, NOTHING, sampled=False)
         return replace(session, event=self.event)
 
-    def with_prompt(self, prompt: Tensor, recache: bool = False, recache_sink: bool = False) -> Session:
+    def with_prompt(
+        self, prompt: Tensor, recache: bool = False, recache_sink: bool = False, words: str = ""
+    ) -> Session:
         """Another prompt from the next chunk on. The last word before a chunk is the one that counts.
 
         recache: what is in the window is passed again under the new prompt, so that the video turns faster; the sink
-        stays as it is, or with ``recache_sink`` is passed again first.
+        stays as it is, or with ``recache_sink`` is passed again first. words: the prompt as text, to be told again.
         """
         event = replace(self.event, recache=recache or recache_sink, recache_sink=recache_sink)
-        return replace(self, prompt=_checked_prompt(self.model, prompt, self.batch), event=event)
+        return replace(self, prompt=_checked_prompt(self.model, prompt, self.batch, words), event=event)
 
     def with_seed(self, seed: int) -> Session:
         """Noise of the chunks from the next one on is `SeededNoise(seed)`. ``rewind(1).with_seed(s)`` is a re-roll."""
@@ -332,7 +334,7 @@ _REASONS = {
 }
 
 
-def _checked_prompt(model: WanForward, prompt: Tensor, batch: int) -> Prompt:
+def _checked_prompt(model: WanForward, prompt: Tensor, batch: int, words: str = "") -> Prompt:
     model.check_text(prompt)
     if prompt.shape[0] not in (1, batch):
         raise ValueError(
@@ -340,4 +342,4 @@ def _checked_prompt(model: WanForward, prompt: Tensor, batch: int) -> Prompt:
         )
     if not torch.isfinite(prompt).all():
         raise ValueError("the prompt embeddings hold NaN or Inf; check the text encoder")
-    return Prompt(prompt)
+    return Prompt(prompt, words)

@@ -90,7 +90,9 @@ def record_of(session: Session) -> tuple[dict[str, Any], list[Prompt]]:
         "next": [number(session.prompt), source(session.noise), session.event.code],
         "seeds": list(seeds),
     }
-    return record, [prompt for _, prompt in prompts.values()]
+    used = [prompt for _, prompt in prompts.values()]
+    record["words"] = [prompt.words for prompt in used]
+    return record, used
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -151,6 +153,9 @@ def _faults(record: Any, layout: Mapping[str, tuple[str, list[int]]]) -> Iterato
         bounds = (prompts, len(record["seeds"]), 8)
         return len(by) == 3 and all(_is_whole(number, 0, n - 1) for number, n in zip(by, bounds, strict=True))
 
+    words = record.get("words", [""] * prompts)
+    if type(words) is not list or len(words) != prompts or not all(type(text) is str for text in words):
+        yield f"words is {reprlib.repr(words)}; expected the text of each of {prompts} prompts"
     if not is_made(record["next"]):
         yield f"next is {reprlib.repr(record['next'])}; expected numbers of a prompt, a seed and an event"
     config = RolloutConfig.from_dict(record["config"])
@@ -186,7 +191,8 @@ def load_session(path: Path, model: WanForward, noise: NoiseSource | None, allow
     sources = [noise or MissingNoise() if seed is None else SeededNoise(seed) for seed in record["seeds"]]
     with safe_open(path, framework="pt") as file:
         count = sum(name.startswith("prompt.") for name in file.keys())
-        prompts = [Prompt(_finite(path, file.get_tensor(f"prompt.{i}"), f"prompt {i}")) for i in range(count)]
+        words = record.get("words", [""] * count)  # not in the files of the first versions
+        prompts = [Prompt(_finite(path, file.get_tensor(f"prompt.{i}"), f"prompt {i}"), words[i]) for i in range(count)]
         for prompt in prompts:
             model.check_text(prompt.text)
         session = Session.start(

@@ -17,9 +17,10 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from .context import video_frames
 from .session import Progress, Session
 
-POLL_SECONDS = 0.05  # how often a paused stream looks whether it is to stop
+POLL_SECONDS = 0.05  # how often a stream that waits looks whether it is to go on or stop
 
 
 class Decoder(Protocol):
@@ -118,11 +119,27 @@ class _Sampled:
     latents: Tensor
     timings: dict[str, float]
     commands: tuple[Command, ...]
-    frames: Tensor | None = None
+    event: StreamEvent | None = None  # once it is decoded
 
 
 class _Stopped(Exception):
     """Raised between two forwards to give up the chunk at work."""
+
+
+@dataclass
+class _Playback:
+    """When one who watches from the first frame on will have seen all that was made."""
+
+    fps: float
+    ahead: float | None
+    ends: float = 0.0
+
+    def add(self, frames: int) -> None:
+        self.ends = max(self.ends, time.perf_counter()) + frames / self.fps
+
+    def early(self) -> bool:
+        """Whether the next chunk would come too far ahead."""
+        return self.ahead is not None and self.ends - time.perf_counter() > self.ahead
 
 
 @dataclass
@@ -131,6 +148,8 @@ class _Control:
 
     stop: Callable[[], bool]
     commands: CommandQueue | None
+    withdrawn: Callable[[Session], None] | None
+    playback: _Playback
     paused: bool = False
     stopping: bool = False
     applied: list[Command] = field(default_factory=list)
@@ -138,6 +157,9 @@ class _Control:
     def check(self, *_: object) -> None:
         if self.stop():
             raise _Stopped
+
+    def waits(self) -> bool:
+        return (self.paused or self.playback.early()) and not self.stopping
 
     def take(self, wait: bool) -> Command | None:
         if self.commands is None:
@@ -156,7 +178,9 @@ def stream(
     stop: Callable[[], bool] | None = None,
     commands: CommandQueue | None = None,
     hold_back: int = 0,
-    preview: Callable[[int, Tensor], None] | None = None,
+    preview: Callable[[StreamEvent], None] | None = None,
+    withdrawn: Callable[[Session], None] | None = None,
+    ahead: float | None = None,
     boundary: Callable[[Session], Session] | None = None,
     make: Make | None = None,
     overlap: bool = True,
@@ -165,15 +189,18 @@ def stream(
 
     seconds: how much to make, in whole chunks; None: until stopped. stop: asked before every forward; true gives up
     the chunk at work and ends the stream. commands: applied between chunks, in order.
-    hold_back: chunks that are kept from being handed out, so that `ReRoll` can still replace them; ``preview(chunk,
-    frames)`` is called with every chunk as it comes, held back or not.
+    hold_back: chunks that are kept from being handed out, so that `ReRoll` can still replace them; ``preview`` is
+    called with every chunk as soon as it is decoded, held back or not, and ``withdrawn`` with the session that a
+    re-roll went back to.
+    ahead: seconds of video that may be made ahead of one who watches it from its first frame at ``fps``; None: as fast
+    as it goes. While it waits, what is made is decoded and a re-roll still replaces it.
     boundary: called with the session in the caller's thread between chunks, while nothing is at work on the model; what
     it returns is gone on with.
     make: what makes a chunk in place of `Session.next_chunk`, which it may call.
     overlap: false samples in the caller's thread too, each chunk after the one before it was handed out.
     An error in sampling is raised after what was made before it has been handed out.
     """
-    control = _Control(stop or (lambda: False), commands)
+    control = _Control(stop or (lambda: False), commands, withdrawn, _Playback(fps, ahead))
     wanted = None if seconds is None else wanted_frames(seconds, fps)
     begun = session.frames
     error: BaseException | None = None
@@ -185,18 +212,22 @@ def stream(
 
     def emit(keep: int) -> Iterator[StreamEvent]:
         for made in held:
-            _decode(made, decoder, preview)
+            if made.event is None:
+                made.event = _decode(made, decoder)
+                control.playback.add(made.event.frames.shape[1])
+                if preview is not None:
+                    preview(made.event)
         while len(held) > keep:
-            made = held.popleft()
-            assert made.frames is not None
-            yield StreamEvent(made.session.chunks - 1, made.frames, made.session, made.timings, made.commands)
+            event = held.popleft().event
+            assert event is not None
+            yield event
 
     try:
         while not control.stopping:
             session = _apply_commands(session, control, held, wait=False)
-            if control.paused and not control.stopping:
+            if control.waits():
                 yield from emit(hold_back)
-                session = _wait_out_pause(session, control, held)
+                session = _wait(session, control, held)
             if control.stopping or _made(session, begun, decoder) >= (wanted or float("inf")):
                 break
             if not overlap:
@@ -234,7 +265,7 @@ def chunks_for(session: Session, seconds: float, fps: float, temporal_factor: in
     """How many chunks `stream` makes of ``seconds``, by a decoder of ``temporal_factor``."""
     wanted, chunks = wanted_frames(seconds, fps), 0
     if not session.frames:  # a video's first latent is one frame
-        wanted -= 1 + temporal_factor * (session.config.frames_of_block(0) - 1)
+        wanted -= video_frames(session.config.frames_of_block(0), temporal_factor)
         chunks = 1
     return chunks + -(-max(0, wanted) // (temporal_factor * session.config.chunk_frames))
 
@@ -242,8 +273,7 @@ def chunks_for(session: Session, seconds: float, fps: float, temporal_factor: in
 def _made(session: Session, begun: int, decoder: Decoder) -> int:
     """Frames of video since latent frame ``begun``."""
     factor = decoder.temporal_factor
-    before = 1 + factor * (begun - 1) if begun else 0
-    return 1 + factor * (session.frames - 1) - before if session.frames else 0
+    return video_frames(session.frames, factor) - video_frames(begun, factor)
 
 
 class _InPlace(Executor):
@@ -283,15 +313,12 @@ def history_for(decoder: Decoder, session: Session, at: int) -> Tensor | None:
     return None if decoder.at == at else session.latents_between(max(0, at - decoder.history), at)
 
 
-def _decode(made: _Sampled, decoder: Decoder, preview: Callable[[int, Tensor], None] | None) -> None:
-    if made.frames is not None:
-        return
+def _decode(made: _Sampled, decoder: Decoder) -> StreamEvent:
     start = time.perf_counter()
     at = made.session.frames - made.latents.shape[2]
-    made.frames = decoder(made.latents, at=at, history=history_for(decoder, made.session, at))
-    made.timings["decode"] = time.perf_counter() - start
-    if preview is not None:
-        preview(made.session.chunks - 1, made.frames)
+    frames = decoder(made.latents, at=at, history=history_for(decoder, made.session, at))
+    timings = {**made.timings, "decode": time.perf_counter() - start}
+    return StreamEvent(made.session.chunks - 1, frames, made.session, timings, made.commands)
 
 
 def _apply_commands(session: Session, control: _Control, held: deque[_Sampled], wait: bool) -> Session:
@@ -320,14 +347,21 @@ def _apply(command: Command, session: Session, control: _Control, held: deque[_S
         case Cut():
             session = session.with_cut()
         case ReRoll(seed):
-            session = session.rewind(len(held)).with_seed(seed) if held else session.with_seed(seed)
-            held.clear()
+            session = session.rewind(len(held)).with_seed(seed)
+            while held:
+                event = held.pop().event
+                control.playback.add(0 if event is None else -event.frames.shape[1])
+            if control.withdrawn is not None:
+                control.withdrawn(session)
     control.applied.append(command)
     return session
 
 
-def _wait_out_pause(session: Session, control: _Control, held: deque[_Sampled]) -> Session:
-    while control.paused and not control.stopping:
-        control.stopping = control.stopping or control.stop()
+def _wait(session: Session, control: _Control, held: deque[_Sampled]) -> Session:
+    """Until a pause is over, or playback has come near enough."""
+    while control.waits():
+        control.stopping = control.stop()
         session = _apply_commands(session, control, held, wait=True)
+        if control.commands is None:
+            time.sleep(POLL_SECONDS)
     return session

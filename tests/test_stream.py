@@ -175,18 +175,47 @@ def test_a_pause_hands_out_what_is_made_and_samples_nothing_until_resume() -> No
 def test_a_re_roll_replaces_what_has_not_been_handed_out() -> None:
     line = put()
     shown: list[int] = []
+    taken_back: list[int] = []
     final: list[sf_core.Session] = []
     for event in stream(
-        start(), Decoder(), seconds=1, fps=16, commands=line, hold_back=1, preview=lambda chunk, _: shown.append(chunk)
+        start(),
+        Decoder(),
+        seconds=1,
+        fps=16,
+        commands=line,
+        hold_back=1,
+        preview=lambda event: shown.append(event.chunk),
+        withdrawn=lambda session: taken_back.append(session.chunks),
     ):
         final.append(event.session)
         if event.chunk == 2 and not any(type(c) is ReRoll for c in event.commands):
             line.put(ReRoll(77))
     assert [session.chunks for session in final] == list(range(1, 9))  # each chunk handed out once, in order
-    assert len(shown) > 8  # but shown again after the re-roll
+    (back,) = taken_back
+    assert shown == [*range(shown.index(back) + 1), *range(back, 8)]  # but shown again after the re-roll
     first_new = next(i for i, session in enumerate(final) if session.noise == sf_core.SeededNoise(77))
     expected = plain(plain(start(), first_new).with_seed(77), 8 - first_new)
     assert torch.equal(final[-1].latents, expected.latents)
+
+
+def test_a_watched_stream_makes_no_more_than_plays() -> None:
+    """8 frames a second, chunks of 2: never more than the time that passed, what may be ahead, and a chunk."""
+    begun = None
+    for made, event in enumerate(stream(start(), Decoder(), seconds=1.5, fps=8, commands=put(), ahead=0.5), 1):
+        begun = begun or time.perf_counter()
+        assert made * 2 / 8 <= time.perf_counter() - begun + 0.5 + 3 * 2 / 8, event.chunk
+    assert begun is not None
+    assert 0.2 <= time.perf_counter() - begun <= 1.5
+
+
+def test_a_stream_that_waits_for_its_watcher_obeys_at_once() -> None:
+    line = put()
+    ended = threading.Timer(0.3, lambda: line.put(Stop()))
+    ended.start()
+    begun = time.perf_counter()
+    events = list(stream(start(), Decoder(), fps=0.1, commands=line, ahead=1.0))
+    assert time.perf_counter() - begun < 5
+    assert len(events) <= 2
 
 
 def test_a_decoder_that_jumps_is_given_the_history_it_needs() -> None:

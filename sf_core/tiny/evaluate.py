@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from ..config import RolloutConfig
-from ..context import for_one_image
+from ..context import for_one_image, video_frames
 from ..session import Session
 from ..vae import VideoVAE
 from ..wan import CausalWan
@@ -23,7 +23,7 @@ Encode = Callable[[str], Tensor]  # a caption -> its embeddings [1, rows, width]
 
 def frames_of(latent_frames: int, temporal_factor: int = 4) -> int:
     """Of a video from its beginning."""
-    return 1 + temporal_factor * (latent_frames - 1)
+    return video_frames(latent_frames, temporal_factor)
 
 
 @torch.no_grad()

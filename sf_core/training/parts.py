@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..checkpoint import load_model
 from ..config import RolloutConfig
+from ..context import video_frames
 from ..noise import noise_key
 from ..text import TextEncoder, load_text_encoder
 from ..tiny.text import TinyText
@@ -161,7 +162,7 @@ class Parts:
     def clips(self) -> tuple[ClipSource, str]:
         """The videos to encode, of the training length, and what they are, in words."""
         recipe, vae = self.recipe, self.vae
-        frames = 1 + (recipe.frames - 1) * vae.temporal_factor
+        frames = video_frames(recipe.frames, vae.temporal_factor)
         if recipe.files.videos is not None:
             rows, columns = self.latent_size
             size = (rows * vae.spatial_factor, columns * vae.spatial_factor)

@@ -43,7 +43,7 @@ def test_frames_play_while_the_run_goes_on_and_the_video_stays(page: Editor) -> 
         page.page.locator(PICTURE).first.wait_for()
         page.page.wait_for_function("() => window.pictures.size >= 10")
         assert not page.page.locator(VIDEO).first.is_visible()
-        page.server.post("/self_forcing/stop", {"node_id": stream})
+        page.server.post("/self_forcing/steer", {"node_id": stream, "action": "stop"})
         page.wait(run)
         page.page.locator(VIDEO).first.wait_for()
         page.page.wait_for_function("(which) => document.querySelector(which).readyState >= 2", arg=VIDEO)
@@ -66,7 +66,7 @@ def test_a_removed_node_takes_its_view_with_it(page: Editor) -> None:
     page.page.locator(PICTURE).first.wait_for()
     page.js("(id) => app.graph.remove(app.graph.getNodeById(id))", stream)
     page.page.locator(PICTURE).first.wait_for(state="detached")
-    page.server.post("/self_forcing/stop", {"node_id": stream})
+    page.server.post("/self_forcing/steer", {"node_id": stream, "action": "stop"})
     page.wait(run)
     assert page.page.locator(VIDEO).count() == 0
     assert page.errors == []

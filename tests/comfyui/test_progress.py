@@ -40,11 +40,17 @@ def test_a_stream_says_how_far_it_is(server: Server) -> None:
     chunks = [event.data for event in events.of("self_forcing.frames")]
     assert [chunk["first"] for chunk in chunks] == [0, *range(9, 93, 12)]
     assert all(chunk["node_id"] == stream.number for chunk in chunks)
-    assert [chunk["seconds"] for chunk in chunks] == [9 / 16] + [12 / 16] * 7
+    assert [chunk["count"] for chunk in chunks] == [9] + [12] * 7
+    assert all(set(chunk["numbers"]) <= set(range(chunk["first"], chunk["first"] + chunk["count"])) for chunk in chunks)
     for jpeg in (frame for chunk in chunks for frame in chunk["frames"]):
         assert Image.open(io.BytesIO(base64.b64decode(jpeg))).size == (64, 64)
     assert len(chunks[0]["frames"]) == 9  # the first chunk is shown whole, then no more than can be looked at
-    assert all(1 <= len(chunk["frames"]) <= 12 for chunk in chunks)
+    assert all(len(chunk["frames"]) == len(chunk["numbers"]) <= 12 for chunk in chunks)
+    states = [event.data for event in events.of("self_forcing.run")]
+    assert [s["chunk"] for s in states] == [0, *range(1, 9), 8]
+    assert [s["state"] for s in states] == ["running"] * 9 + ["ended"]
+    assert states[-1]["frames"] == 93
+    assert states[-1]["first_seconds"] > 0
     assert outputs[stream.number]["sf_video"][0]["type"] == "temp"
 
 

@@ -1,0 +1,108 @@
+"""What a route may be sent: a small JSON object with known fields. All else is refused in a sentence."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from aiohttp import ClientPayloadError, web
+from aiohttp.http_exceptions import BadHttpMessage
+
+MAX_BYTES = 4096  # of a body
+Kinds = type | tuple[type, ...]
+NODE_ID: Kinds = (str, int)  # an execution id: "7", or "3:7" in a subgraph
+_IN_WORDS = {
+    str: "text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    dict: "an object",
+    list: "a list",
+}
+
+
+class Refused(Exception):
+    """A request that is answered with an error."""
+
+    def __init__(self, status: int, sentence: str) -> None:
+        """status: 400 (wrong request), 404 (no such thing), 409 (not now) or 413 (too long)."""
+        super().__init__(sentence)
+        self.status, self.sentence = status, sentence
+
+
+Route = Callable[[web.Request], Awaitable[Any]]
+
+
+def answers(route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    """A handler that returns what is to be sent as JSON (or a response of its own), or raises `Refused`."""
+
+    @functools.wraps(route)
+    async def handler(request: web.Request) -> web.StreamResponse:
+        try:
+            answer = await route(request)
+        except Refused as refused:
+            return web.json_response({"error": refused.sentence}, status=refused.status)
+        return answer if isinstance(answer, web.StreamResponse) else web.json_response(answer)
+
+    return handler
+
+
+async def body_of(
+    request: web.Request, fields: Mapping[str, Kinds], optional: Mapping[str, Kinds] | None = None
+) -> dict[str, Any]:
+    """The body, with each of ``fields``, and those of ``optional`` that were sent. Raises `Refused`.
+
+    A field is of the type that is given for it, or of one of several. What else the body holds is left out.
+    """
+    body = _parsed(await _read(request))
+    optional = optional or {}
+    for name, kinds in {**fields, **optional}.items():
+        if name in body:
+            _check(name, body[name], kinds)
+        elif name in fields:
+            raise Refused(400, f"{name} is missing; expected {_in_words(kinds)}")
+    return {name: value for name, value in body.items() if name in fields or name in optional}
+
+
+async def _read(request: web.Request) -> bytes:
+    """All of it, but never more than is allowed, whatever its header says."""
+    read = bytearray()
+    try:
+        while (request.content_length or 0) <= MAX_BYTES and len(read) <= MAX_BYTES:
+            part = await request.content.read(MAX_BYTES + 1)
+            if not part:
+                return bytes(read)
+            read += part
+    except (web.RequestPayloadError, ClientPayloadError, BadHttpMessage) as error:
+        raise Refused(400, "the body cannot be read") from error
+    raise Refused(413, f"the body is too long; expected at most {MAX_BYTES} bytes")
+
+
+def _parsed(read: bytes) -> dict[str, Any]:
+    try:
+        body = json.loads(read, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        raise Refused(400, "the body is not JSON") from error
+    if not isinstance(body, dict):
+        raise Refused(400, "the body is not a JSON object")
+    return body
+
+
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _check(name: str, value: Any, kinds: Kinds) -> None:
+    allowed = kinds if isinstance(kinds, tuple) else (kinds,)
+    # true is an int to Python, and 1 is as good as 1.0
+    if type(value) not in allowed and not (type(value) is int and float in allowed):
+        raise Refused(400, f"{name} is of the wrong type; expected {_in_words(kinds)}")
+    if isinstance(value, str) and not value.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in value):
+        raise Refused(400, f"{name} holds half a character")
+
+
+def _in_words(kinds: Kinds) -> str:
+    allowed = kinds if isinstance(kinds, tuple) else (kinds,)
+    return " or ".join(_IN_WORDS.get(kind, kind.__name__) for kind in allowed)

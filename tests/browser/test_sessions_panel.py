@@ -1,0 +1,175 @@
+"""The sessions panel: what there is, brought back into the graph, forked, deleted; nothing of it stays when closed."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Locator, expect
+
+from tests.comfyui.test_session_routes import endless, entry, folder, saved
+from tools.comfyui.browser import Editor
+
+WORKFLOW: dict[str, Any] = json.loads((Path(__file__).parents[2] / "workflows/tiny_text_to_video.json").read_text())
+OPEN = "() => app.extensionManager.sidebarTab.toggleSidebarTab('self-forcing-sessions')"
+BY_TYPE = """() => Object.fromEntries(app.graph.nodes.map((node) => [node.type, {
+  file: node.widgets?.find((one) => one.name === "file")?.value,
+  values: node.widgets?.find((one) => one.name === "file")?.options.values,
+  wired: Object.fromEntries((node.inputs ?? []).filter((one) => one.link != null).map((one) =>
+    [one.name, app.graph.getNodeById(app.graph.links.get?.(one.link).origin_id).type])),
+}]))"""
+# counts what the page asks the server for
+COUNT = """() => {
+  window.asked = 0;
+  const before = app.api.fetchApi;
+  app.api.fetchApi = function (path, ...more) {
+    if (path === "/self_forcing/sessions") window.asked++;
+    return before.call(this, path, ...more);
+  };
+}"""
+
+
+def panel(page: Editor) -> Locator:
+    page.js(OPEN)
+    found = page.page.locator(".sf-sessions")
+    found.wait_for()
+    return found
+
+
+def card(page: Editor, name: str) -> Locator:
+    return page.page.locator(".sf-sessions li").filter(has_text=name.removesuffix(".session"))
+
+
+def button(page: Editor, name: str, label: str) -> Locator:
+    return card(page, name).get_by_role("button", name=label)
+
+
+def picture_beside(page: Editor, name: str) -> None:
+    from PIL import Image
+
+    Image.new("RGB", (64, 64), "crimson").save((folder(page.server) / name).with_suffix(".jpg"))
+
+
+def test_a_saved_session_is_shown_and_goes_on_in_the_graph(page: Editor) -> None:
+    """Its file came after the page was loaded: the new node's list has it all the same, and the run takes it."""
+    page.load_workflow(WORKFLOW)
+    name = saved(page.server, "panel/goes on")
+    picture_beside(page, name)
+    panel(page)
+    shown = card(page, name)
+    expect(shown).to_contain_text("64 \u00d7 64")
+    expect(shown).to_contain_text(entry(page.server, name)["model"])
+    page.page.wait_for_function(
+        "() => document.querySelector('.sf-sessions li img:not([hidden])')?.naturalWidth === 64"
+    )
+    page.js("() => { for (const node of app.graph.nodes) if (node.type === 'SFStreamVideo') app.graph.remove(node); }")
+    button(page, name, "Continue").click()
+    page.page.wait_for_function("() => app.graph.nodes.some((node) => node.type === 'SFStreamVideo')")
+    nodes = page.js(BY_TYPE)
+    assert nodes["SFLoadSession"]["file"] == name
+    assert name in nodes["SFLoadSession"]["values"]
+    assert nodes["SFLoadSession"]["wired"]["model"] == "SFLoadTiny"
+    assert nodes["SFStreamVideo"]["wired"]["session"] == "SFLoadSession"
+    boxes = page.js("() => app.graph.nodes.map((node) => [node.type, ...node.pos, ...node.size])")
+    new = [box for box in boxes if box[0] in ("SFLoadSession", "SFStreamVideo")]
+    for kind, x, y, width, height in new:
+        for other, x2, y2, width2, height2 in boxes:
+            assert kind == other or x >= x2 + width2 or x2 >= x + width or y >= y2 + height2 or y2 >= y + height
+    for number, node in page.prompt().items():
+        if node["class_type"] == "SFStreamVideo":
+            page.set_widget(number, "seconds", 0.5)
+            if "vae" not in node["inputs"]:
+                page.js(
+                    """(id) => app.graph.nodes.find((node) => node.type === "SFLoadTiny").connect(
+                         2, app.graph.getNodeById(id), 1)""",
+                    number,
+                )
+    page.run()
+    assert page.errors == []
+
+
+def test_only_the_loader_is_added_and_nothing_is_wired_where_there_is_a_choice(page: Editor) -> None:
+    name = saved(page.server, "panel/alone")
+    panel(page)
+    button(page, name, "Load into the graph").click()
+    page.page.wait_for_function("() => app.graph.nodes.length === 1")
+    found = page.js(BY_TYPE)["SFLoadSession"]
+    assert (found["file"], found["wired"]) == (name, {})
+    assert page.errors == []
+
+
+def test_a_live_run_appears_grows_and_is_forked(page: Editor) -> None:
+    panel(page)
+    with endless(page.server) as node:
+        page.page.get_by_role("button", name="Refresh", exact=True).last.click()
+        live = page.page.locator(".sf-sessions li").filter(has_text=f"Node {node}")
+        live.wait_for()
+        before = live.inner_text()
+        page.page.wait_for_function(
+            "(before) => document.querySelector('.sf-sessions li').innerText !== before", arg=before, timeout=15_000
+        )
+        live.get_by_role("button", name="Fork here").click()
+        page.page.wait_for_function("() => app.graph.nodes.length === 1")
+        name = page.js(BY_TYPE)["SFLoadSession"]["file"]
+        assert name.startswith(f"node {node} at chunk ")
+        assert (folder(page.server) / name).is_file()
+        card(page, name).wait_for()
+    live.wait_for(state="detached", timeout=15_000)
+    expect(page.page.locator(".sf-sessions li").filter(has_text="interrupted at chunk").first).to_be_visible()
+    assert page.errors == []
+
+
+def test_deleting_asks_first(page: Editor) -> None:
+    name = saved(page.server, "panel/doomed")
+    panel(page)
+    button(page, name, "Delete").click()
+    dialog = page.page.get_by_role("dialog").last
+    dialog.get_by_role("button", name="Cancel").click()
+    dialog.wait_for(state="detached")
+    assert (folder(page.server) / name).is_file()
+    button(page, name, "Delete").click()
+    page.page.get_by_role("dialog").last.get_by_role("button", name="Confirm").click()
+    card(page, name).wait_for(state="detached")
+    assert not (folder(page.server) / name).exists()
+    assert page.errors == []
+
+
+def test_keyboard_alone_will_do(page: Editor) -> None:
+    name = saved(page.server, "panel/keys")
+    panel(page)
+    card(page, name).wait_for()
+    page.page.get_by_role("button", name="Refresh", exact=True).last.focus()
+    while page.js("() => document.activeElement.ariaLabel") != f"Load into the graph: {name.removesuffix('.session')}":
+        page.page.keyboard.press("Tab")
+        assert page.js("() => !!document.activeElement.closest('.sf-sessions')")
+    page.page.keyboard.press("Enter")
+    page.page.wait_for_function("() => app.graph.nodes.length === 1")
+
+
+def test_nothing_stays_when_the_tab_is_closed(page: Editor) -> None:
+    page.js(COUNT)
+    panel(page)
+    with endless(page.server):
+        page.page.get_by_role("button", name="Refresh", exact=True).last.click()
+        page.page.wait_for_function("() => window.asked >= 4", timeout=15_000)
+        page.js(OPEN)
+        page.page.locator(".sf-sessions").wait_for(state="detached")
+        asked = page.js("() => window.asked")
+        time.sleep(4.5)
+        assert page.js("() => window.asked") == asked
+    page.page.wait_for_timeout(500)  # the end of the run is news only where somebody looks
+    assert page.js("() => window.asked") == asked
+    panel(page)
+    assert page.js("() => document.querySelectorAll('.sf-sessions').length") == 1
+    assert page.errors == []
+
+
+def test_an_empty_panel_says_how_to_get_a_session(page: Editor) -> None:
+    page.page.route("**/self_forcing/sessions", lambda route: route.fulfill(json={"sessions": []}))
+    expect(panel(page).get_by_role("status")).to_contain_text("Save Session")
+    page.page.unroute("**/self_forcing/sessions")
+    page.page.route("**/self_forcing/sessions", lambda route: route.fulfill(status=409, json={"error": "no disk"}))
+    page.page.get_by_role("button", name="Refresh", exact=True).last.click()
+    expect(page.page.locator(".sf-sessions").get_by_role("status")).to_contain_text("no disk")

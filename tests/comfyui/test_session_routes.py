@@ -1,0 +1,287 @@
+"""The routes of the sessions panel: they say what there is, keep and delete it, and touch nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from sf_core.session_file import read_record
+from tests.comfyui.graphs import BLUE, Graph, Tiny
+from tools.comfyui.server import Server
+
+LIST, KEEP, DELETE = (f"/self_forcing/sessions{tail}" for tail in ("", "/keep", "/delete"))
+REFUSALS = (400, 404, 409, 413)
+_http = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+def ask(server: Server, path: str, body: bytes | None = None, **headers: str) -> tuple[int, dict[str, Any]]:
+    """Status and answer."""
+    request = urllib.request.Request(server.url + path, body, {"Content-Type": "application/json", **headers})
+    try:
+        with _http.open(request, timeout=30) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        return error.code, json.loads(error.read())
+
+
+def post(server: Server, path: str, **body: Any) -> tuple[int, dict[str, Any]]:
+    return ask(server, path, json.dumps(body).encode())
+
+
+def entries(server: Server) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = server.get(LIST)["sessions"]
+    return found
+
+
+def entry(server: Server, name: str) -> dict[str, Any]:
+    return next(one for one in entries(server) if one["name"] == name)
+
+
+def folder(server: Server) -> Path:
+    return server.base / "output" / "sessions"
+
+
+def saved(server: Server, name: str, chunks: int = 2) -> str:
+    """Makes and saves a session; the name under which Load Session lists it."""
+    graph = Graph()
+    tiny = Tiny.of(graph)
+    session = tiny.sampled(tiny.session(BLUE), chunks)
+    number = graph("SFSaveSession", session=session, filename_prefix=f"sessions/{name}").number
+    path = Path(name).parent / server.run(graph.prompt)[number]["text"][0].split(":")[0]
+    return str(path)
+
+
+@contextmanager
+def endless(server: Server) -> Iterator[str]:
+    """A run that goes on; its node."""
+    graph = Graph()
+    tiny = Tiny.of(graph)
+    seed = time.monotonic_ns() % 2**40  # a run that nothing is known of
+    node = graph("SFStreamVideo", session=tiny.session(BLUE, seed=seed), vae=tiny.vae, seconds=0.0, fps=16.0).number
+    run = server.submit(graph.prompt)
+    try:
+        deadline = time.monotonic() + 60
+        while not any(one["kind"] == "live" and one["frames"] for one in entries(server)):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        yield node
+    finally:
+        server.interrupt()
+        while server.get("/queue")["queue_running"]:
+            time.sleep(0.05)
+        assert server.get(f"/history/{run}")
+
+
+def tree(server: Server) -> dict[str, tuple[int, int]]:
+    """Every file below the server's folder that a request could have touched, with size and time."""
+    found = {}
+    for top in ("output", "temp", "input", "models", "user"):
+        for path in (server.base / top).rglob("*"):
+            if path.is_file() and "comfy.settings" not in path.name:
+                found[str(path)] = (path.stat().st_size, path.stat().st_mtime_ns)
+    return found
+
+
+def test_a_saved_session_is_listed_with_what_it_holds(server: Server) -> None:
+    name = saved(server, "shelf/holds")
+    found, path = entry(server, name), folder(server) / name
+    assert found == {
+        "name": name,
+        "kind": "saved",
+        "node_id": None,
+        "chunks": 2,
+        "frames": 6,
+        "width": 64,
+        "height": 64,
+        "model": read_record(path)["model"],
+        "bytes": path.stat().st_size,
+        "modified": path.stat().st_mtime,
+        "picture": found["picture"],
+    }
+
+
+def test_the_picture_beside_a_session_is_shown_by_the_address_in_its_entry(server: Server) -> None:
+    name = saved(server, "shelf/with é & picture")
+    (folder(server) / name).with_suffix(".jpg").write_bytes(b"a picture")
+    with _http.open(server.url + entry(server, name)["picture"]) as answer:
+        assert answer.read() == b"a picture"
+
+
+def test_damaged_files_are_listed_with_a_sentence_and_hide_no_other(server: Server) -> None:
+    name = saved(server, "shelf/sound")
+    sound = (folder(server) / name).read_bytes()
+    bad = {"shelf/empty.session": b"", "shelf/short.session": sound[:-9], "shelf/noise.session": bytes(range(256)) * 9}
+    for one, data in bad.items():
+        (folder(server) / one).write_bytes(data)
+    os.mkfifo(folder(server) / "shelf/pipe.session")  # whoever reads it waits for ever
+    try:
+        for one in bad:
+            found = entry(server, one)
+            assert found["error"]
+            assert str(server.base) not in found["error"]
+            assert found["chunks"] is None
+        assert entry(server, name)["chunks"] == 2
+    finally:
+        for one in [*bad, "shelf/pipe.session"]:
+            (folder(server) / one).unlink()
+
+
+def test_a_file_that_changes_is_read_again(server: Server) -> None:
+    name, longer = saved(server, "shelf/first"), saved(server, "shelf/second", chunks=3)
+    assert entry(server, name)["chunks"] == 2
+    (folder(server) / name).write_bytes((folder(server) / longer).read_bytes())
+    assert entry(server, name)["chunks"] == 3
+
+
+def test_a_live_session_is_kept_while_its_run_goes_on(server: Server) -> None:
+    with endless(server) as node:
+        live = next(one for one in entries(server) if one["kind"] == "live")
+        assert (live["node_id"], live["width"], live["height"], live["bytes"]) == (node, 64, 64, None)
+        names = [post(server, KEEP, node_id=node, name="kept 1.2_a-b é 视频") for _ in range(2)]
+        assert [status for status, _ in names] == [200, 200]
+        assert len({answer["name"] for _, answer in names}) == 2
+        assert server.get("/queue")["queue_running"]
+        for _, answer in names:
+            kept = entry(server, answer["name"])
+            assert kept["chunks"] >= live["chunks"]
+            assert kept["model"] == live["model"]
+            assert read_record(folder(server) / answer["name"])["seeds"]
+    assert not any(one["kind"] == "live" for one in entries(server))
+    interrupted = next(one for one in entries(server) if one["kind"] == "interrupted")
+    assert interrupted["chunks"] >= live["chunks"]
+    assert post(server, KEEP, node_id=node, name="late")[0] == 404
+
+
+BAD_NAMES = (
+    "",
+    " ",
+    ".",
+    "..",
+    ".hidden",
+    "../up",
+    "a/b",
+    "a\\b",
+    "/tmp/x",
+    "a\0b",
+    "a\nb",
+    "x" * 101,
+    "视" * 90,
+    "a%date%",
+)
+
+
+def test_a_name_that_is_none_is_refused_and_nothing_is_written(server: Server) -> None:
+    with endless(server) as node:
+        before = {path for path in tree(server) if path.endswith(".session")}
+        for name in BAD_NAMES:
+            status, answer = post(server, KEEP, node_id=node, name=name)
+            assert (status, list(answer)) == (400, ["error"]), name
+        assert {path for path in tree(server) if path.endswith(".session")} == before
+
+
+def test_deleting_takes_the_session_and_its_picture_and_no_other_file(server: Server) -> None:
+    name = saved(server, "shelf/doomed")
+    path = folder(server) / name
+    path.with_suffix(".jpg").write_bytes(b"its own")
+    other = path.with_name("doomed.jpg")
+    other.write_bytes(b"another's")
+    before = tree(server)
+    assert post(server, DELETE, name=name) == (200, {"deleted": name})
+    assert set(before) - set(tree(server)) == {str(path), str(path.with_suffix(".jpg"))}
+    assert name not in [one["name"] for one in entries(server)]
+    assert post(server, DELETE, name=name)[0] == 404
+
+
+def test_nothing_outside_the_folders_is_deleted(server: Server, tmp_path: Path) -> None:
+    victims = [tmp_path / "victim.session", tmp_path / "victim.jpg", server.base / "output" / "victim.session"]
+    for victim in victims:
+        victim.write_bytes(b"not yours")
+    links = [folder(server) / "link.session", folder(server) / "linked"]
+    links[0].symlink_to(victims[0])
+    links[1].symlink_to(tmp_path, target_is_directory=True)
+    names = [
+        *("../victim.session", "shelf/../../victim.session", str(victims[0]), str(victims[2]), "..\\victim.session"),
+        *("link.session", "linked/victim.session", "linked", "victim.jpg", "link.session\0", "~/victim.session"),
+        *("", ".", "..", "/", "\0", "x" * 3000, "视频" * 300, "con", "file:///etc/passwd"),
+    ]
+    try:
+        for name in names:
+            status, answer = post(server, DELETE, name=name)
+            assert status in REFUSALS, (name, answer)
+            assert answer["error"]
+        assert all(victim.read_bytes() == b"not yours" for victim in victims)
+        assert all(link.is_symlink() for link in links)
+    finally:
+        for path in (*links, victims[2]):
+            path.unlink()
+
+
+@pytest.mark.parametrize("path", [KEEP, DELETE])
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"", 400),
+        (b"{", 400),
+        (b"[]", 400),
+        (b"null", 400),
+        (b"[" * 4000, 400),
+        (b'{"name": 1e999, "node_id": NaN}', 400),
+        (b'{"name": "\\ud800", "node_id": "7"}', 400),
+        (b'{"name": ["a"], "node_id": {}}', 400),
+        (b'{"name": true, "node_id": true}', 400),
+        (b'{"name": "\xff", "node_id": "7"}', 400),
+        (b'{"name": "' + b"x" * 4096 + b'", "node_id": "7"}', 413),
+        (b'{"name": "nobody.session", "node_id": "999"}', 404),
+        (b'{"name": "nobody.session", "node_id": ' + b"9" * 4000 + b"}", 404),
+    ],
+)
+def test_a_wrong_body_is_refused_in_a_sentence(server: Server, path: str, body: bytes, status: int) -> None:
+    got, answer = ask(server, path, body)
+    assert (got, list(answer)) == (status, ["error"]) or (status == 404 and got == 400)
+
+
+def test_wrong_headers_are_refused_too(server: Server) -> None:
+    body = b'{"name": "nobody.session", "node_id": "999"}'
+    for headers in ({"Content-Encoding": "gzip"}, {"Content-Encoding": "deflate"}, {"Content-Encoding": "odd"}):
+        assert ask(server, DELETE, body, **headers)[0] in REFUSALS
+    assert ask(server, DELETE, body, **{"Content-Type": "text/plain; charset=nonsense"})[0] in REFUSALS
+    assert ask(server, DELETE, body, **{"comfy-user": "nobody"})[0] in REFUSALS
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=8,
+)
+PATHS = st.lists(st.sampled_from(["..", ".", "/", "\\", "\0", "shelf", "x.session", "~", "%2e", "é", "C:"])).map(
+    "".join
+)
+FIELDS = st.fixed_dictionaries({}, optional={"name": PATHS | st.text() | JSON, "node_id": st.integers() | PATHS | JSON})
+BODIES = st.binary(max_size=200) | JSON.map(json.dumps).map(str.encode) | FIELDS.map(json.dumps).map(str.encode)
+
+
+def test_garbage_gets_no_500_and_changes_no_file(server: Server) -> None:
+    saved(server, "shelf/stays")
+    before = tree(server)
+
+    @settings(max_examples=200, deadline=None)
+    @example(KEEP, b"\x00")
+    @given(path=st.sampled_from([KEEP, DELETE]), body=BODIES)
+    def holds(path: str, body: bytes) -> None:
+        status, answer = ask(server, path, body)
+        assert status in REFUSALS, (path, body, answer)
+        assert isinstance(answer["error"], str)
+
+    holds()
+    assert tree(server) == before

@@ -1,0 +1,178 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { Asked, Runs, actionInWords, badge, isSteered, sizeInWords } from "../../js/lib/run_state.js";
+import { words } from "../../js/lib/words.js";
+
+const SAID = words("en");
+const RUNNING = {
+  ...{ node_id: "5", run: "a", state: "running", fps: 16, chunk: 7, chunks: 20, frames: 84, first_frame: 0 },
+  ...{ made_fps: 24.13, first_seconds: 0.42, cache_bytes: 3.1 * 2 ** 30, steerable: true, prompt: "", note: "" },
+  ...{ actions: [], rows: "", seconds: 0, video: null },
+};
+const SEEN = { empty: false, late: false, paused: false, interruptions: 0, shownFps: 16 };
+
+test("the badge says how fast the video is made and shown, and how much is there", () => {
+  const { facts, status } = badge(RUNNING, SEEN, SAID);
+  assert.equal(facts, "chunk 7/20 · 24.1 fps made · 16.0 shown · first frame 0.4 s · cache 3.1 GiB");
+  assert.equal(status, "");
+});
+
+test("the badge leaves out what is not known yet", () => {
+  const begun = { ...RUNNING, chunk: 0, chunks: 0, made_fps: 0, first_seconds: null, cache_bytes: 0 };
+  const { facts, status } = badge(begun, { ...SEEN, empty: true, shownFps: null }, SAID);
+  assert.equal(facts, "chunk 0");
+  assert.equal(status, SAID.waitingFirst);
+});
+
+test("the badge says what is the matter", () => {
+  const said = (state, seen) => badge({ ...RUNNING, ...state }, { ...SEEN, ...seen }, SAID).status;
+  assert.equal(said({}, { late: true }), SAID.late);
+  assert.equal(said({ made_fps: 9 }, { interruptions: 3 }), "Slower than real time: waited 3 times");
+  assert.equal(said({ made_fps: 20 }, { interruptions: 3 }), "");
+  assert.equal(said({}, { paused: true, late: true }), SAID.paused);
+  assert.equal(said({ state: "paused" }, { late: true }), SAID.runPaused);
+  assert.equal(said({ state: "stopping" }, {}), SAID.stopping);
+  assert.equal(said({ state: "failed" }, {}), SAID.failed);
+  assert.equal(said({ state: "ended" }, {}), SAID.stopped);
+  assert.equal(said({ state: "ended", chunk: 20 }, {}), "");
+});
+
+test("every word there is in English there is in Chinese too", () => {
+  assert.deepEqual(Object.keys(words("zh")).sort(), Object.keys(words("en")).sort());
+});
+
+test("sizes in words", () => {
+  assert.deepEqual([0, 900, 2048, 325058560, 2 ** 31].map(sizeInWords), ["0 B", "900 B", "2.0 KiB", "310 MiB", "2.0 GiB"]);
+});
+
+test("actions in words", () => {
+  const said = (action) => actionInWords(action, SAID);
+  assert.equal(said({ action: "prompt", prompt: "a cat", blend: 1 }), "a cat");
+  assert.equal(said({ action: "prompt", prompt: "a cat", blend: 3 }), "a cat (over 3 chunks)");
+  assert.equal(said({ action: "reroll", seed: "7" }), "re-rolled");
+});
+
+test("a run that nobody steered needs no replay", () => {
+  assert.equal(isSteered({ ...RUNNING, rows: "0: a" }), false);
+  assert.equal(isSteered({ ...RUNNING, rows: "0: a", actions: [{}] }), true);
+  assert.equal(isSteered(null), false);
+});
+
+const PROMPT = { chunk: 3, action: "prompt", prompt: "a cat", blend: 1 };
+
+test("a prompt is waited for until an action with it is in the state", () => {
+  const asked = new Asked();
+  const before = { ...RUNNING, actions: [PROMPT] }; // the same prompt, earlier
+  asked.add({ action: "prompt", prompt: " a  cat", blend: 1 }, before);
+  assert.deepEqual(asked.settle(before), []);
+  assert.equal(asked.waiting.length, 1);
+  const taken = asked.settle({ ...RUNNING, actions: [PROMPT, { ...PROMPT, chunk: 9 }] });
+  assert.deepEqual(taken.map((one) => one.chunk), [9]);
+  assert.equal(asked.waiting.length, 0);
+});
+
+test("two of the same are two", () => {
+  const asked = new Asked();
+  asked.add({ action: "reroll" }, RUNNING);
+  asked.add({ action: "reroll" }, RUNNING);
+  const first = { ...RUNNING, actions: [{ action: "reroll", chunk: 4 }] };
+  assert.equal(asked.settle(first).length, 1);
+  assert.equal(asked.waiting.length, 1);
+});
+
+test("pause, resume and stop are done when the run's state says so", () => {
+  const asked = new Asked();
+  for (const action of ["pause", "stop", "resume"]) asked.add({ action }, { ...RUNNING, state: "starting" });
+  asked.settle({ ...RUNNING, state: "paused" });
+  assert.deepEqual(asked.waiting.map((one) => one.action), ["stop", "resume"]);
+  asked.settle(RUNNING);
+  assert.deepEqual(asked.waiting.map((one) => one.action), ["stop"]);
+});
+
+test("nothing is waited for from a run that has ended", () => {
+  const asked = new Asked();
+  asked.add({ action: "cut" }, RUNNING);
+  asked.settle({ ...RUNNING, state: "ended" });
+  assert.deepEqual(asked.waiting, []);
+});
+
+class Listener {
+  heard = [];
+  run = null;
+  showState(state, joined) {
+    this.run = state.run;
+    this.heard.push([state.run, joined]);
+  }
+  addFrames(message) {
+    this.heard.push(message.chunk);
+  }
+  withdraw(message) {
+    this.heard.push(-message.chunk);
+  }
+}
+
+/** Nodes are {ids, place}. */
+function setUp() {
+  const runs = new Runs({ idsOf: (node) => node.ids, placeOf: (node) => node.place });
+  const add = (ids, place = "w") => {
+    const [node, player] = [{ ids, place }, new Listener()];
+    runs.add(node, player);
+    return { node, player };
+  };
+  return { runs, add };
+}
+
+test("what a run says reaches the node with its execution id, in whichever copy of a subgraph", () => {
+  const { runs, add } = setUp();
+  const [five, inner] = [add(["5"]), add(["3:7", "4:7"])];
+  runs.state(RUNNING);
+  runs.frames({ node_id: "4:7", run: "b", chunk: 1 });
+  runs.frames({ node_id: "3:7", run: "c", chunk: 2 });
+  runs.withdrawn({ node_id: 5, run: "a", chunk: 6 });
+  assert.deepEqual(five.player.heard, [["a", false], -6]);
+  assert.deepEqual(inner.player.heard, [1, 2]);
+});
+
+test("what nobody shows is no error, and its state is kept for a node that comes later", () => {
+  const { runs, add } = setUp();
+  runs.frames({ node_id: "5", run: "a", chunk: 1 });
+  runs.withdrawn({ node_id: "5", run: "a", chunk: 1 });
+  runs.state(RUNNING, true);
+  const { node, player } = add(["5"]);
+  assert.deepEqual(player.heard, []);
+  runs.offer(node);
+  assert.deepEqual(player.heard, [["a", true]]);
+});
+
+test("a node of the same id in another workflow hears nothing", () => {
+  const { runs, add } = setUp();
+  const { node } = add(["5"], "one");
+  runs.state(RUNNING);
+  runs.remove(node);
+  const other = add(["5"], "other");
+  runs.offer(other.node);
+  runs.state({ ...RUNNING, chunk: 8 });
+  assert.deepEqual(other.player.heard, []);
+  const again = add(["5"], "one"); // its tab is opened again
+  runs.offer(again.node);
+  assert.deepEqual(again.player.heard, [["a", true]]);
+});
+
+test("a player that shows a run keeps it when its workflow is saved under another name", () => {
+  const { runs, add } = setUp();
+  const { node, player } = add(["5"], "one");
+  runs.state(RUNNING);
+  node.place = "saved as";
+  runs.frames({ node_id: "5", run: "a", chunk: 4 });
+  assert.deepEqual(player.heard, [["a", false], 4]);
+});
+
+test("of a node's runs, an ended one that is remembered does not take the place of the one that goes on", () => {
+  const { runs, add } = setUp();
+  runs.state({ ...RUNNING, run: "new" }, true);
+  runs.state({ ...RUNNING, run: "old", state: "ended" }, true);
+  const { node, player } = add(["5"]);
+  runs.offer(node);
+  assert.deepEqual(player.heard, [["new", true]]);
+});
