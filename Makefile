@@ -5,13 +5,15 @@ WORKFLOW ?= workflows/tiny_text_to_video.json
 PROMPT ?= a blue circle moving left quickly on a white background
 SEED ?= 5
 RECIPE ?= tiny-world
+MINUTES ?= 10
 export PYTHON
 
-.PHONY: run comfyui demo train study test test-thorough lint clean
+.PHONY: run comfyui demo train study soak test test-thorough lint clean
 
 run: .venv/.comfyui
 	.venv/bin/python -m tools.comfyui.run $(WORKFLOW)
 
+comfyui: WORKFLOW = workflows/tiny_live.json
 comfyui: .venv/.comfyui
 	.venv/bin/python -m tools.comfyui.open $(WORKFLOW)
 
@@ -26,6 +28,10 @@ train: .venv/.train
 # docs/exposure-bias.md: the paper's claim, out of what `make train` made; goes on with what is there
 study: .venv/.train
 	.venv/bin/python benchmarks/exposure_bias.py
+
+# a live run in a real editor, for MINUTES: does memory stay flat, is the file complete
+soak: .venv/.comfyui
+	.venv/bin/python benchmarks/soak_live.py --minutes $(MINUTES)
 
 test: .venv/.test lint
 	.venv/bin/python -m pytest -q -n 2 tests

@@ -9,6 +9,7 @@ from typing import Any
 
 from aiohttp import ClientPayloadError, web
 from aiohttp.http_exceptions import BadHttpMessage
+from server import PromptServer
 
 MAX_BYTES = 4096  # of a body
 Kinds = type | tuple[type, ...]
@@ -106,3 +107,11 @@ def _check(name: str, value: Any, kinds: Kinds) -> None:
 def _in_words(kinds: Kinds) -> str:
     allowed = kinds if isinstance(kinds, tuple) else (kinds,)
     return " or ".join(_IN_WORDS.get(kind, kind.__name__) for kind in allowed)
+
+
+def user_of(request: web.Request) -> str:
+    """ComfyUI's user. Raises `Refused` for one that it does not know."""
+    try:
+        return str(PromptServer.instance.user_manager.get_request_user_id(request))
+    except KeyError as error:
+        raise Refused(400, "this ComfyUI does not know the user that the request names") from error

@@ -9,11 +9,10 @@ import asyncio
 from typing import Any
 
 from aiohttp import web
-from server import PromptServer
 
 from . import host, running, session_shelf
 from .hosted_vae import hosted
-from .requests import NODE_ID, Refused, answers, body_of
+from .requests import NODE_ID, Refused, answers, body_of, user_of
 
 
 def register(routes: web.RouteTableDef) -> None:
@@ -26,7 +25,7 @@ def register(routes: web.RouteTableDef) -> None:
 @answers
 async def listed(request: web.Request) -> dict[str, Any]:
     """``{"sessions": [...]}``: the live ones of this user, then files, newest first."""
-    runs = running.live_runs(_user(request))
+    runs = running.live_runs(user_of(request))
     try:
         return {"sessions": await asyncio.to_thread(_all, runs)}
     except OSError as error:
@@ -65,7 +64,7 @@ async def keep(request: web.Request) -> dict[str, Any]:
     except ValueError as error:
         raise Refused(400, str(error)) from error
     node_id = str(body["node_id"])
-    session = next((run.newest for run in running.live_runs(_user(request)) if run.node_id == node_id), None)
+    session = next((run.newest for run in running.live_runs(user_of(request)) if run.node_id == node_id), None)
     if session is None:
         raise Refused(404, f"node {node_id[:40]} makes no video now")
     if not session.frames:
@@ -81,7 +80,7 @@ async def keep(request: web.Request) -> dict[str, Any]:
 async def delete(request: web.Request) -> dict[str, Any]:
     """Delete a file of those that Load Session lists. Body: ``{"name"}``."""
     name = (await body_of(request, {"name": str}))["name"]
-    _user(request)
+    user_of(request)
     try:
         await asyncio.to_thread(session_shelf.delete, name)
     except FileNotFoundError as error:
@@ -91,11 +90,3 @@ async def delete(request: web.Request) -> dict[str, Any]:
             409, f"{name[:100]!r} cannot be deleted: {error.strerror or 'it is not a file of ours'}"
         ) from error
     return {"deleted": name}
-
-
-def _user(request: web.Request) -> str:
-    """ComfyUI's user. Raises `Refused` for one that it does not know."""
-    try:
-        return str(PromptServer.instance.user_manager.get_request_user_id(request))
-    except KeyError as error:
-        raise Refused(400, "ComfyUI does not know this user") from error

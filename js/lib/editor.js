@@ -198,3 +198,27 @@ export const wheelCanvas = (event) => app.canvas.processMouseWheel(event);
 
 /** The whole workflow's graph, whichever subgraph the user is in. */
 export const rootGraph = () => app.rootGraph ?? app.graph.rootGraph ?? app.graph;
+
+const places = new Map(); // of elements whose nodes were removed a moment ago
+
+/**
+ * Takes an element of addElement away with its node. Undo makes all nodes anew under their old ids; Nodes 2.0 then keeps
+ * the place of each element and leaves it as it was, so the new element is put where the old one had been.
+ */
+export function keepPlace(node, name, element) {
+  const key = () => `${node.id} ${name}`;
+  after(node, "onRemoved", () => {
+    const [id, place] = [key(), element.parentElement];
+    element.remove();
+    places.set(id, place);
+    setTimeout(() => places.get(id) === place && places.delete(id), 1000);
+  });
+  after(node, "onConfigure", () => {
+    const place = places.get(key());
+    const put = () => element.isConnected || !place.isConnected || place.firstChild || place.append(element);
+    if (place) requestAnimationFrame(() => requestAnimationFrame(put)); // when the editor has drawn what it draws itself
+  });
+}
+
+/** Makes a new node at least so wide and high; a loaded one gets its own size afterwards. */
+export const growTo = (node, size) => node.setSize(size.map((least, at) => Math.max(least, node.size[at])));

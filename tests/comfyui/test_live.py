@@ -226,7 +226,7 @@ def test_steering_refuses_what_makes_no_sense(server: Server, body: Any) -> None
 def test_a_live_run_survives_garbage(server: Server) -> None:
     """Every refusal is a sentence, and the run goes on."""
     random.seed(1)
-    values = [None, True, -1, 0, 3, 1.5, "", "x" * 3000, "\ud800", "cut\0", [], {}, "9" * 30, 2**70, RED]
+    values: list[Any] = [None, True, -1, 0, 3, 1.5, "", "x" * 3000, "\ud800", "cut\0", [], {}, "9" * 30, 2**70, RED]
     with server.events("live") as events:
         live = Live(server, events)
         live.chunks(1)

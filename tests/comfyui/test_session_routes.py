@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import time
@@ -22,6 +23,7 @@ from tools.comfyui.server import Server
 
 LIST, KEEP, DELETE = (f"/self_forcing/sessions{tail}" for tail in ("", "/keep", "/delete"))
 REFUSALS = (400, 404, 409, 413)
+_numbers = itertools.count(1)
 _http = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
@@ -57,7 +59,8 @@ def saved(server: Server, name: str, chunks: int = 2) -> str:
     graph = Graph()
     tiny = Tiny.of(graph)
     session = tiny.sampled(tiny.session(BLUE), chunks)
-    number = graph("SFSaveSession", session=session, filename_prefix=f"sessions/{name}").number
+    prefix = f"sessions/{name} {next(_numbers)}"  # the same graph again would save nothing
+    number = graph("SFSaveSession", session=session, filename_prefix=prefix).number
     path = Path(name).parent / server.run(graph.prompt)[number]["text"][0].split(":")[0]
     return str(path)
 

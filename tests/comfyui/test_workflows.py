@@ -20,7 +20,7 @@ from PIL import Image
 
 from tools.comfyui.find import ROOT
 from tools.comfyui.server import PACK, Prompt, PromptRejected, Server
-from tools.comfyui.workflow import ONLY_IN_THE_EDITOR, WIDGET_TYPES, to_prompt
+from tools.comfyui.workflow import ONLY_IN_THE_EDITOR, WIDGET_TYPES, to_prompt, with_an_end
 
 FOLDER = ROOT / "workflows"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
@@ -33,6 +33,7 @@ FPS = 16
 # frames of each video that is saved, by its name. The first chunk has 9, the others 12.
 FRAMES = {
     "tiny_text_to_video": [81],
+    "tiny_live": [81],
     "tiny_image_to_video": [1 + 72],
     "tiny_extend_video": [33 + 72],
     "tiny_prompt_timeline": [153],
@@ -63,9 +64,11 @@ every = pytest.mark.parametrize("name", NAMES)
 
 
 def test_the_first_minutes_have_their_workflow() -> None:
-    assert len(NAMES) == 9
-    steps = [node["type"] for node in nodes("tiny_text_to_video") if node["type"] != "MarkdownNote"]
-    assert steps == ["SFLoadTiny", "CLIPTextEncode", "SFSession", "SFStreamVideo", "SaveVideo"]
+    assert len(NAMES) == 10
+    for name, seconds in (("tiny_live", 0.0), ("tiny_text_to_video", 5.0)):
+        steps = {node["type"]: node["widgets_values"] for node in nodes(name) if node["type"] != "MarkdownNote"}
+        assert list(steps) == ["SFLoadTiny", "CLIPTextEncode", "SFSession", "SFStreamVideo", "SaveVideo"]
+        assert steps["SFStreamVideo"][0] == seconds
     assert sorted(RUNNING) == sorted(FRAMES)
 
 
@@ -234,7 +237,7 @@ def _check_values(prompt: Prompt, info: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("name", RUNNING)
 def test_what_needs_no_download_runs(name: str, server: Server, info: dict[str, Any]) -> None:
-    outputs = server.run(to_prompt(workflow(name), info), timeout=600)
+    outputs = server.run(with_an_end(to_prompt(workflow(name), info)), timeout=600)
     saved = [str(node["id"]) for node in nodes(name) if node["type"] == "SaveVideo"]
     videos = [path for node in saved for path in server.files({node: outputs[node]})]
     assert [len(video) for video in map(decoded, videos)] == FRAMES[name]

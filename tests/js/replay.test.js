@@ -99,7 +99,8 @@ test("a new timeline lies on no other node", () => {
   const timeline = replay(stream, STATE);
   for (const other of graph.nodes.filter((node) => node !== timeline)) {
     const apart = [0, 1].some(
-      (at) => timeline.pos[at] >= other.pos[at] + other.size[at] || other.pos[at] >= timeline.pos[at] + timeline.size[at],
+      (at) =>
+        timeline.pos[at] >= other.pos[at] + other.size[at] || other.pos[at] >= timeline.pos[at] + timeline.size[at],
     );
     assert.ok(apart, other.type);
   }
@@ -110,7 +111,10 @@ test("a loaded file's marks are used once, each for the node that it names, also
   const inner = fake();
   const box = outer.add("a subgraph", [], {});
   box.subgraph = inner.graph;
-  const extra = { ds: {}, self_forcing: { 1: STATE, [`${box.id}:1`]: { rows: "0: b", seconds: 2 }, 2: STATE, "9:9": STATE } };
+  const extra = {
+    ds: {},
+    self_forcing: { 1: STATE, [`${box.id}:1`]: { rows: "0: b", seconds: 2 }, 2: STATE, "9:9": STATE },
+  };
   outer.replayFromFile(outer.graph, extra);
   assert.deepEqual(extra, { ds: {} });
   assert.equal(outer.valueOf(outer.stream.wires.timeline.node, "rows"), STATE.rows);

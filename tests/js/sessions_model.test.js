@@ -47,7 +47,7 @@ test("a card says what the session holds, how large and old it is, and whose", (
   for (const locale of ["en", "zh"]) {
     const [held, file, model] = factsOf(SAVED, words(locale), locale);
     for (const fact of ["12", "36", "832 × 480"]) assert.ok(held.includes(fact), held);
-    assert.match(file, /2\.4 MiB · .*2025/);
+    assert.match(file, /2\.4 MiB · .*25/);
     assert.match(model, /1536x30-aabbccddeeff/);
   }
 });
@@ -75,7 +75,7 @@ test("a card stays while its entry grows, and not when another takes its name", 
 });
 
 test("the name under which a live session is kept is one that the server takes", () => {
-  assert.equal(nameToKeep(LIVE), "node 3-7 at chunk 12");
+  assert.equal(nameToKeep(LIVE), "fork of node 3-7");
   assert.match(nameToKeep({ ...LIVE, node_id: "../7" }), /^[\w .-]+$/);
 });
 

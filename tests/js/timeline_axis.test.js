@@ -74,7 +74,10 @@ test("the same prompt has the same colour, other prompts mostly another", () => 
 
 test("white letters can be read on every colour", () => {
   for (let at = 0; at < 500; at++) {
-    const [hue, saturation, lightness] = axis.colourOf(at ? `prompt ${at}` : "").match(/\d+/g).map(Number);
+    const [hue, saturation, lightness] = axis
+      .colourOf(at ? `prompt ${at}` : "")
+      .match(/\d+/g)
+      .map(Number);
     assert.ok(contrastWithWhite(hue, saturation / 100, lightness / 100) >= 4.5, `hue ${hue}`);
   }
 });

@@ -99,7 +99,10 @@ test("what is written is read again as the same", () => {
   const of = dice(1);
   for (let round = 0; round < 500; round++) {
     const rows = randomRows(of);
-    assert.deepEqual(parse(timeline.formatRows(rows)), { rows: rows.map((each, at) => ({ ...each, line: at + 1 })), errors: [] });
+    assert.deepEqual(parse(timeline.formatRows(rows)), {
+      rows: rows.map((each, at) => ({ ...each, line: at + 1 })),
+      errors: [],
+    });
   }
 });
 

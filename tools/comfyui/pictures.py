@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw
 from .browser import Editor, chromium, editor
 from .find import ROOT, primary
 from .server import Server
-from .workflow import to_prompt
+from .workflow import to_prompt, with_an_end
 
 FOLDER = ROOT / "workflows"
 SIZE, GAP = 512, 6
@@ -86,7 +86,7 @@ def of_canvas(tab: Editor, name: str) -> Image.Image:
 
 
 def videos_of(server: Server, workflow: dict[str, Any]) -> list[Path]:
-    outputs = server.run(to_prompt(workflow, server.object_info()), timeout=900)
+    outputs = server.run(with_an_end(to_prompt(workflow, server.object_info())), timeout=900)
     saved = [str(node["id"]) for node in workflow["nodes"] if node["type"] == "SaveVideo"]
     return [path for node in saved for path in server.files({node: outputs[node]})]
 

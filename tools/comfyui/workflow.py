@@ -52,6 +52,14 @@ def to_prompt(workflow: dict[str, Any], object_info: dict[str, Any]) -> dict[str
     return prompt
 
 
+def with_an_end(prompt: dict[str, Any], seconds: float = 5.0) -> dict[str, Any]:
+    """``prompt`` with an end for each video that has none, for who cannot stop it."""
+    for node in prompt.values():
+        if node["class_type"] == "SFStreamVideo" and not node["inputs"]["seconds"]:
+            node["inputs"]["seconds"] = seconds
+    return prompt
+
+
 def resolve(source: Source, nodes: dict[str, Node], links: dict[int, Source]) -> Source | None:
     """The output that a link really comes from: through reroutes and bypassed nodes; None where nothing comes."""
     for _ in range(len(nodes) + 1):

@@ -1,0 +1,132 @@
+"""Does a live run last? Stream Video in a real ComfyUI, watched in a real browser, on and on.
+
+Resident memory of the server and of the browser is read every other second; the slope is a straight line fitted to the
+last two thirds. The run ends after --minutes or --frames, whatever comes first, as a user ends it. With --real-time it
+makes no more than plays; otherwise it goes as fast as it can.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import psutil
+from measure import FOLDER, Report
+
+from sf_core import tiny
+from sf_core.history import replay_reach
+from sf_core.records import RECORD_BYTES
+
+ROOT = FOLDER.parent
+sys.path.insert(0, str(ROOT))
+from tools.comfyui.browser import Editor, chromium, editor  # noqa: E402
+from tools.comfyui.find import primary  # noqa: E402
+from tools.comfyui.server import Server  # noqa: E402
+
+WATCH = """() => {
+  window.soak = { lost: 0, state: null, frames: 0, interruptions: 0 };
+  app.api.addEventListener("reconnecting", () => (soak.lost += 1));
+  app.api.addEventListener("self_forcing.run", ({ detail }) => (soak.state = detail));
+  app.api.addEventListener("self_forcing.frames", ({ detail }) => (soak.frames += detail.frames.length));
+}"""
+
+
+def resident_mib(processes: list[psutil.Process]) -> float:
+    total = 0
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            total += process.memory_info().rss
+    return total / 2**20
+
+
+def of_browser() -> list[psutil.Process]:
+    """The browser's processes, which are children of this one."""
+    return [child for child in psutil.Process().children(recursive=True) if "chrom" in child.name()]
+
+
+def archived_bytes(server: Server) -> int:
+    """Of the older latents, which lie in a file without a name."""
+    sizes = []
+    for link in Path(f"/proc/{server.pid}/fd").iterdir():
+        with suppress(OSError):
+            if "self-forcing-" in str(link.readlink()):
+                sizes.append(link.stat().st_size)
+    return sum(sizes)
+
+
+def predicted_bytes(chunks: int) -> int:
+    model = tiny.load_transformer()
+    config, size = model.rollout_config, model.latent_size
+    assert config is not None
+    assert size is not None
+    reach = replay_reach(model.arch.num_layers, config.ring_frames, config.chunk_frames) or 0
+    chunk_bytes = 4 * model.arch.in_dim * config.chunk_frames * size[0] * size[1]
+    # in memory are what a replay needs, the newest, and the next to go
+    return (RECORD_BYTES + chunk_bytes) * (chunks - reach - 2)
+
+
+def watch(tab: Editor, args: argparse.Namespace, report: Report) -> None:
+    server, node = tab.server, "5"
+    tab.load_workflow(ROOT / "workflows" / "tiny_live.json")
+    tab.set_widget(node, "seconds", 0.0 if args.real_time else 86400.0)
+    tab.js(WATCH)
+    run, begun = tab.press_run(), time.monotonic()
+    samples: list[tuple[float, float, float]] = []
+    state: dict[str, Any] = {}
+    while (minutes := (time.monotonic() - begun) / 60) < args.minutes and state.get("frames", 0) < args.frames:
+        samples.append((minutes, resident_mib([psutil.Process(server.pid)]), resident_mib(of_browser())))
+        time.sleep(2)
+        state = tab.js("() => soak.state") or {}
+    on_disk = archived_bytes(server)  # of what is made by now, which is at least what was told
+    server.post("/self_forcing/steer", {"node_id": node, "action": "stop"})
+    tab.wait(run, timeout=600)
+    seen: dict[str, Any] = tab.js("() => soak")
+    state = seen["state"]
+    report.row("minutes", [samples[-1][0]], "min")
+    report.row("frames", [state["frames"]], "")
+    report.row("pictures sent", [seen["frames"]], "")
+    moments, *both = np.array(samples[len(samples) // 3 :]).T
+    for what, memory in zip(("server", "browser"), both, strict=True):
+        report.row(f"{what}'s memory after the first third", [memory[0]], "MiB")
+        report.row(f"{what}'s memory at the end", [memory[-1]], "MiB")
+        report.row(
+            f"{what}'s slope after the first third", [float(np.polyfit(moments, memory, 1)[0])], "MiB/min", most=1.0
+        )
+    report.row("connections lost", [seen["lost"]], "", most=0)
+    report.row("latents on disk / predicted", [on_disk / predicted_bytes(state["chunk"])], "x", least=0.99, most=1.01)
+    video = state["video"]
+    path = server.base / video["type"] / video["subfolder"] / video["filename"]
+    with av.open(str(path)) as container:
+        whole = sum(1 for _ in container.demux(video=0) if _.size)
+    report.row("frames in the file / made", [whole / state["frames"]], "x", least=1.0, most=1.0)
+    assert tab.errors == [], tab.errors
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=10.0, help="default: %(default)s")
+    parser.add_argument("--frames", type=int, default=100_000, help="default: %(default)s")
+    parser.add_argument("--real-time", action="store_true", help="make no more than plays")
+    parser.add_argument("--mode", choices=["classic", "nodes2"], default="classic", help="default: %(default)s")
+    parser.add_argument("--threads", type=int, default=1, help="default: %(default)s")
+    args = parser.parse_args()
+    report = Report("soak_live", args)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Server(primary(), Path(folder), threads=args.threads) as server,
+        chromium() as browser,
+        editor(browser, server, args.mode) as tab,
+    ):
+        watch(tab, args, report)
+    return report.finish()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

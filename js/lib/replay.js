@@ -1,0 +1,4 @@
+import * as editor from "./editor.js";
+import { makeReplay } from "./replay_graph.js";
+
+export const { replay, replayFromFile } = makeReplay(editor);
