@@ -12,7 +12,7 @@ from ..sf_core.noise import MAX_SEED
 from ..sf_core.stream import Command, Pause, ReRoll, Resume, Stop
 from ..sf_core.timeline import MAX_BLEND
 from . import live, running, session_routes, viewers
-from .requests import NODE_ID, Kinds, Refused, answers, body_of
+from .requests import NODE_ID, Kinds, Refused, answers, body_of, user_of
 from .running import Run
 
 MAX_ACTIONS = 1000  # of one run
@@ -27,13 +27,6 @@ def register() -> None:
     routes.post("/self_forcing/steer")(steer)
     routes.get("/self_forcing/frames/{run}/{number}")(frame)
     session_routes.register(routes)
-
-
-def user_of(request: web.Request) -> str:
-    try:
-        return str(PromptServer.instance.user_manager.get_request_user_id(request))
-    except KeyError as error:
-        raise Refused(400, "this ComfyUI does not know the user that the request names") from error
 
 
 @answers

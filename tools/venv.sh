@@ -2,7 +2,7 @@
 # Make .venv with what the command line needs. With arguments also with more:
 #   comfyui   what a real ComfyUI needs     browser   Playwright and a Chromium for it
 #   train     what training needs
-#   test      what the tests need, both of these included
+#   test      what the tests need, the first two included; and node
 set -eu
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
@@ -64,4 +64,13 @@ case $stages in *" browser "*)
     ;;
 esac
 case $stages in *" train "*) $pip --constraint constraints.txt matplotlib pydantic tensorboard ;; esac
-case $stages in *" test "*) $pip --constraint constraints.txt --requirement requirements-test.txt ;; esac
+case $stages in *" test "*)
+    $pip --constraint constraints.txt --requirement requirements-test.txt
+    if ! command -v node >/dev/null && ! command -v nodejs >/dev/null; then
+        echo "installing nodejs, for the tests of the editor's extension"
+        sudo=$([ "$(id -u)" = 0 ] || echo "sudo -n")
+        { $sudo apt-get update -qq && $sudo apt-get install -y -qq nodejs >/dev/null; } ||
+            echo "NO NODE could be installed: there will be no tests of the JavaScript modules" >&2
+    fi
+    ;;
+esac
