@@ -18,9 +18,10 @@ from .values import GraphSession, SessionWire
 FPS = 16.0  # of Wan 2.1 and of the tiny demo
 
 
-def fps_input() -> Any:
+def fps_input(optional: bool = False) -> Any:
     return io.Float.Input(
         "fps",
+        optional=optional,
         default=FPS,
         min=1.0,
         max=240.0,

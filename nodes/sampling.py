@@ -40,7 +40,7 @@ class SFSampleChunks(io.ComfyNode):
                     optional=True,
                     tooltip="Shows the chunks as they come; a TAEHV costs little. Nothing is shown without one.",
                 ),
-                fps_input(),
+                fps_input(optional=True),
             ],
             outputs=[
                 SessionWire.Output(display_name="session", tooltip="The longer session."),

@@ -198,7 +198,7 @@ def stream(
     it returns is gone on with.
     make: what makes a chunk in place of `Session.next_chunk`, which it may call.
     overlap: false samples in the caller's thread too, each chunk after the one before it was handed out.
-    An error in sampling is raised after what was made before it has been handed out.
+    An error in sampling or decoding is raised after what was decoded before it has been handed out.
     """
     control = _Control(stop or (lambda: False), commands, withdrawn, _Playback(fps, ahead))
     wanted = None if seconds is None else wanted_frames(seconds, fps)
@@ -210,17 +210,25 @@ def stream(
 
     decoder.reset()  # it may stand at this very frame of another video
 
-    def emit(keep: int) -> Iterator[StreamEvent]:
+    def decode_held() -> None:
         for made in held:
             if made.event is None:
                 made.event = _decode(made, decoder)
                 control.playback.add(made.event.frames.shape[1])
                 if preview is not None:
                     preview(made.event)
-        while len(held) > keep:
-            event = held.popleft().event
-            assert event is not None
+
+    def emit(keep: int) -> Iterator[StreamEvent]:
+        error: BaseException | None = None
+        try:
+            decode_held()
+        except BaseException as failure:
+            error, keep = failure, 0
+        while len(held) > keep and (event := held[0].event) is not None:
+            held.popleft()
             yield event
+        if error is not None:
+            raise error
 
     try:
         while not control.stopping:

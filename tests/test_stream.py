@@ -248,6 +248,24 @@ def test_an_error_comes_after_what_was_made_before_it() -> None:
     assert got == [0, 1, 2]
 
 
+@pytest.mark.parametrize("overlap", [True, False])
+@pytest.mark.parametrize("hold_back", [0, 1, 3])
+def test_an_error_of_the_decoder_comes_after_all_that_it_had_decoded(hold_back: int, overlap: bool) -> None:
+    class Breaks(Decoder):
+        def __call__(self, latents: Tensor, at: int, history: Tensor | None = None) -> Tensor:
+            if at == 8:
+                raise OSError("the fifth chunk")
+            return super().__call__(latents, at, history)
+
+    got, shown = [], []
+    with pytest.raises(OSError, match="fifth"):
+        for event in stream(
+            start(), Breaks(), 20, 1, hold_back=hold_back, overlap=overlap, preview=lambda e: shown.append(e.chunk)
+        ):
+            got.append(event.chunk)
+    assert got == shown == [0, 1, 2, 3]
+
+
 def test_leaving_the_loop_ends_the_worker() -> None:
     before = threading.active_count()
     for event in stream(start(), Decoder()):
