@@ -122,11 +122,11 @@ def _train(study: Study, method: str, seed: int) -> Path:
     recipe = replace(recipe, name=folder.name, seed=seed + 1, files=files, stages=(stage,), samples=samples)
     if not (folder / "latents").exists():
         (folder / "latents").symlink_to((base / "latents").resolve())
+    resume = (folder / "state.safetensors").exists()
     began = time.process_time()
-    trained = Trainer(recipe, folder, resume=(folder / "state.safetensors").exists()).run()
-    spent = folder / "cpu_seconds.json"
-    if not spent.exists():
-        spent.write_text(json.dumps(time.process_time() - began))
+    trained = Trainer(recipe, folder, resume).run()
+    if not resume:  # what was killed in between is left out of the costs
+        (folder / "cpu_seconds.json").write_text(json.dumps(time.process_time() - began))
     return trained
 
 
@@ -185,6 +185,8 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2, help="models at a time, a thread each (%(default)s)")
     parser.add_argument("--only", nargs=2, metavar=("WHAT", "SEED"), help="one model, and no report")
     args = parser.parse_args()
+    if min(args.seeds, args.prompts, args.steps, args.jobs) < 1:
+        parser.error("--seeds, --prompts, --steps and --jobs are numbers from 1 on")
     recipe = Recipe.read(args.recipe)
     for name in ("vae", "teacher", "causal"):
         if not (args.base / f"{name}.safetensors").exists():

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 
+import models  # noqa: F401 - makes sf_core importable
+
 from sf_core import tiny
 from sf_core.tiny.evaluate import frames_of, make_videos
 from sf_core.tiny.observe import observe
