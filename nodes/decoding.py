@@ -9,7 +9,7 @@ import torch
 from comfy_api.v0_0_2 import io
 
 from ..sf_core.video import VideoWriter
-from . import host
+from . import host, thumbnails
 from .hosted_vae import check_fits, decode_bytes, open_vae
 from .live import LiveView
 from .live_decoder import decode_rest
@@ -68,6 +68,7 @@ class SFDecodeChunks(io.ComfyNode):
                 writer.write(frames[0])
                 view.show(frames[0], block, block + 1)
                 progress.at(end - session.decoded)
+        thumbnails.remember(core, parts[-1][-1])
         decoded = replace(session, decoded=core.frames)
         return io.NodeOutput(torch.cat(parts), decoded, ui=view.on_node())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io as bytes_io
 import itertools
 import logging
 import time
@@ -239,6 +240,19 @@ def fit_pictures(images: Tensor, width: int, height: int) -> Tensor:
         return images[..., :3]
     channels_first = images[..., :3].movedim(-1, 1)
     return comfy.utils.common_upscale(channels_first, width, height, "lanczos", "center").movedim(1, -1)
+
+
+def jpegs_of(frames: Tensor, longest_edge: int) -> list[bytes]:
+    """Of frames [T, H, W, 3] in 0..1, made smaller if an edge is longer than so many pixels."""
+    pixels = (frames.detach() * 255).round().clamp(0, 255).to("cpu", torch.uint8).numpy()
+    return [_jpeg(Image.fromarray(one), longest_edge) for one in pixels]
+
+
+def _jpeg(picture: Image.Image, longest_edge: int) -> bytes:
+    picture.thumbnail((longest_edge, longest_edge))
+    buffer = bytes_io.BytesIO()
+    picture.save(buffer, "JPEG", quality=80)
+    return buffer.getvalue()
 
 
 def make_room(nbytes: int, device: torch.device) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor
 from ..sf_core.noise import SeededNoise
 from ..sf_core.records import digest
 from ..sf_core.session import Progress, Session
-from . import host
+from . import host, thumbnails
 
 CHUNKS_BYTES = 4 * host.GIB  # 1.3B at 832 x 480 makes 1.2 MB a chunk: some 40 minutes of video
 CHUNKS_KEPT = 20_000
@@ -83,9 +83,11 @@ def offer(session: Session, error: BaseException) -> str | None:
     path = folder / f"{why} at chunk {session.chunks} ({stamp}){host.SESSION_ENDING}"
     try:
         session.save(path)
+        thumbnails.write_beside(path, session)
     except OSError as full:
         host.log.warning("cannot keep the session for later: %s", full)
         return None
     for old in sorted(folder.glob(f"*{host.SESSION_ENDING}"), key=os.path.getmtime)[:-SESSIONS_KEPT]:
         old.unlink(missing_ok=True)
+        thumbnails.remove_beside(old)
     return path.name

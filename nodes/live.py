@@ -7,7 +7,6 @@ and once there was a video it takes every live picture for one.
 from __future__ import annotations
 
 import base64
-import io as bytes_io
 import queue
 import secrets
 import threading
@@ -17,8 +16,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-from PIL import Image
 from server import PromptServer
 from torch import Tensor
 
@@ -27,7 +24,6 @@ from .frame_store import FrameStore
 
 IMAGES_A_SECOND = 30  # of wall time, at most; a model that is faster than that leaves some out
 LONGEST_EDGE = 512  # pixels
-JPEG_QUALITY = 80
 WAITING = 2  # chunks to be made pictures of; while more wait, new ones are left out
 REMEMBERED = 16  # runs, ended ones included
 OLDER = -1  # in place of the number of a chunk, for frames of what the session had before the run
@@ -57,7 +53,7 @@ class LiveView:
         self._facts: dict[str, Any] = {
             **{"state": "running", "fps": fps, "chunk": 0, "chunks": chunks, "frames": 0, "made_fps": 0.0},
             **{"first_seconds": None, "cache_bytes": 0, "steerable": steerable, "prompt": "", "note": ""},
-            **{"actions": [], "rows": "", "seconds": 0.0, "video": None},
+            **{"actions": [], "rows": "", "seconds": 0.0, "seeds": {}, "video": None},
         }
         self._firsts: dict[int, int] = {}  # of the newest chunks: the number of their first frame
         self._older = 0  # frames that were there before this run
@@ -70,6 +66,10 @@ class LiveView:
         while len(_views) > REMEMBERED:
             _views.pop(next(iter(_views))).store.close()
         self.tell()
+
+    def newest_picture(self) -> bytes | None:
+        found = self.store.at(max(0, self._facts["frames"] - 1))
+        return found[1] if found else None
 
     def state(self) -> dict[str, Any]:
         return {"node_id": self.node_id, "run": self.run, "first_frame": self.store.first, **self._facts}
@@ -146,11 +146,31 @@ class LiveView:
         return {"sf_run": [self.state()], **({"sf_video": [video]} if (video := self._facts["video"]) else {})}
 
 
+class _Budget:
+    """How many images may be sent now: so many a second of wall time, and no more than that at once."""
+
+    def __init__(self) -> None:
+        self._room, self._at = float(IMAGES_A_SECOND), time.perf_counter()
+
+    @property
+    def room(self) -> float:
+        now = time.perf_counter()
+        self._room = min(IMAGES_A_SECOND, self._room + IMAGES_A_SECOND * (now - self._at))
+        self._at = now
+        return self._room
+
+    def take(self, count: int) -> int:
+        """At least one."""
+        taken = min(count, max(1, int(self.room)))
+        self._room -= taken
+        return taken
+
+
 class _Encoder:
     """A thread that makes pictures of frames and sends them, in order, and leaves out what comes too fast."""
 
     def __init__(self, view: LiveView) -> None:
-        self._view, self._sent, self._started = view, 0, time.perf_counter()
+        self._view, self._budget, self._ending = view, _Budget(), threading.Event()
         self._todo: queue.Queue[tuple[int, int, Tensor | None] | None] = queue.Queue(WAITING)
         self._thread = threading.Thread(target=self._work, name="self-forcing-pictures", daemon=True)
         self._thread.start()
@@ -168,6 +188,7 @@ class _Encoder:
 
     def end(self) -> None:
         """When all is sent."""
+        self._ending.set()
         self._todo.put(None)
         self._thread.join()
 
@@ -186,17 +207,19 @@ class _Encoder:
 
     def _pictures(self, first: int, frames: Tensor) -> dict[int, bytes]:
         numbers = self._affordable(len(frames))
-        self._sent += len(numbers)
-        pixels = (frames[numbers].detach() * 255).round().clamp(0, 255).to("cpu", torch.uint8).numpy()
-        pictures = {first + number: _jpeg(Image.fromarray(one)) for number, one in zip(numbers, pixels, strict=True)}
+        pictures = {
+            first + n: one for n, one in zip(numbers, host.jpegs_of(frames[numbers], LONGEST_EDGE), strict=True)
+        }
         for number, picture in pictures.items():
             self._view.store.add(number, picture)
         return {} if viewers.lag() else pictures
 
     def _affordable(self, count: int) -> list[int]:
-        """Which of ``count`` new frames to send: evenly spread, the last among them, the first chunk whole."""
-        room = int(IMAGES_A_SECOND * (time.perf_counter() - self._started)) - self._sent if self._sent else count
-        sent = min(count, max(1, room))
+        """Which of ``count`` new frames to send: all, a little later, if nothing waits; else evenly spread ones."""
+        while (missing := count - self._budget.room) > 0 and self._todo.empty():
+            if count > IMAGES_A_SECOND or self._ending.wait(min(missing / IMAGES_A_SECOND, 0.05)):
+                break
+        sent = self._budget.take(count)
         return [count - 1 - k * count // sent for k in reversed(range(sent))]
 
     def _send(self, chunk: int, first: int, count: int, pictures: dict[int, bytes]) -> None:
@@ -206,10 +229,3 @@ class _Encoder:
             "frames": [base64.b64encode(picture).decode() for picture in pictures.values()],
         }
         viewers.send("self_forcing.frames", message, self._view.watchers)
-
-
-def _jpeg(picture: Image.Image) -> bytes:
-    picture.thumbnail((LONGEST_EDGE, LONGEST_EDGE))
-    buffer = bytes_io.BytesIO()
-    picture.save(buffer, "JPEG", quality=JPEG_QUALITY)
-    return buffer.getvalue()

@@ -9,7 +9,7 @@ import torch
 from comfy_api.v0_0_2 import io, ui
 
 from ..sf_core.session import Session
-from . import host
+from . import host, thumbnails
 from .hosted_model import HostedWan
 from .session_picture import draw_session, session_in_words
 from .values import GraphSession, SessionWire
@@ -42,6 +42,7 @@ class SFSaveSession(io.ComfyNode):
     def execute(cls, session: GraphSession, filename_prefix: str) -> Any:
         path = host.output_path(filename_prefix, host.SESSION_ENDING)
         session.core.save(path)
+        thumbnails.write_beside(path, session.core)
         size = host.gib(path.stat().st_size)
         said = f"{path.name}: {session.core.chunks} chunks, {size}"
         host.say(cls.hidden.unique_id, said)

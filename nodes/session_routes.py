@@ -64,13 +64,14 @@ async def keep(request: web.Request) -> dict[str, Any]:
     except ValueError as error:
         raise Refused(400, str(error)) from error
     node_id = str(body["node_id"])
-    session = next((run.newest for run in running.live_runs(user_of(request)) if run.node_id == node_id), None)
-    if session is None:
+    run = running.run_of(node_id, user_of(request))
+    if run is None:
         raise Refused(404, f"node {node_id[:40]} makes no video now")
+    session = run.newest
     if not session.frames:
         raise Refused(409, "there is nothing to keep yet: wait for the first chunk")
     try:
-        return {"name": await asyncio.to_thread(session_shelf.keep, session, name)}
+        return {"name": await asyncio.to_thread(session_shelf.keep, session, name, run.view.newest_picture())}
     except OSError as error:
         host.log.warning("cannot keep a session: %s", error)
         raise Refused(409, f"the session cannot be kept: {error.strerror}") from error

@@ -15,10 +15,9 @@ import folder_paths
 
 from ..sf_core.session import Session
 from ..sf_core.session_file import read_record
-from . import host
+from . import host, thumbnails
 from .hosted_model import WAN_SPATIAL_FACTOR
 
-PICTURE_ENDING = ".jpg"  # of the small picture that may lie beside a session
 MAX_NAME = 100  # characters
 MAX_NAME_BYTES = 200  # a file system takes 255, of which the number and the ending take 15
 FACTS_KEPT = 2000  # files
@@ -74,7 +73,7 @@ def _read(path: Path, modified: int, size: int) -> dict[str, Any]:
 
 def _picture(session: Path) -> str | None:
     """The address of the picture beside a session, if there is one and /view shows it."""
-    path = session.with_suffix(PICTURE_ENDING)
+    path = session.with_suffix(thumbnails.ENDING)
     try:
         version = path.stat().st_mtime_ns
     except OSError:
@@ -98,11 +97,12 @@ def checked_name(name: str) -> str:
     return name
 
 
-def keep(session: Session, name: str) -> str:
+def keep(session: Session, name: str, picture: bytes | None) -> str:
     """Save below output/sessions; the name under which Load Session lists it. Raises OSError."""
     with _saving:
         path = host.output_path(f"sessions/{name}", host.SESSION_ENDING)
         session.save(path)
+    thumbnails.write_beside(path, session, picture)
     return path.name
 
 
@@ -119,6 +119,5 @@ def delete(name: str) -> None:
     inside = [one for one in folders if folder.is_relative_to(one) and path.resolve().is_relative_to(one)]
     if not inside or not path.resolve().is_file():
         raise PermissionError(name)
-    for doomed in (folder / path.name, (folder / path.name).with_suffix(PICTURE_ENDING)):
-        if not doomed.is_dir():
-            doomed.unlink(missing_ok=True)
+    (folder / path.name).unlink(missing_ok=True)
+    thumbnails.remove_beside(folder / path.name)

@@ -17,7 +17,7 @@ from ..sf_core.stream import Decoder, chunks_for, stream
 from ..sf_core.timeline import Timeline
 from ..sf_core.vae import VideoVAE
 from ..sf_core.video import VideoWriter
-from . import host
+from . import host, thumbnails
 from .decoding import fps_input
 from .hosted_vae import check_fits, decode_bytes, hosted, open_vae, weight_bytes
 from .live import OLDER
@@ -89,17 +89,22 @@ class SFStreamVideo(io.ComfyNode):
         chunks = chunks_for(core, seconds, fps, ours.temporal_factor) if seconds else 0
         run = Run(cls, session, chunks, fps, steerable=clip is not None)
         run.steering = Steering(clip, timeline or Timeline(), ours.temporal_factor, fps, run.view)
+        run.view.tell(seeds=_seeds_of(cls.hidden.prompt))
         run.say(memory_in_words(core, weight_bytes(ours) + decode_bytes(ours, core)))
-        path = host.new_temp_file("stream", ".mp4")
+        path, last = host.new_temp_file("stream", ".mp4"), None
         with (
             run.view.until_end(path),
             kept_if_broken(run),
             VideoWriter(path, fps, record=_graph_of(cls)) as writer,
             closing(_chunks(run, session, vae, ours, seconds, fps)) as parts,
         ):
-            for longer, frames in parts:
-                core = longer
-                writer.write(frames)
+            try:
+                for longer, frames in parts:
+                    core, last = longer, frames[-1]
+                    writer.write(frames)
+            finally:
+                if last is not None:
+                    thumbnails.remember(core, last)
             _keep_record(cls, run, core, writer)
             host.check_interrupt()
         grown = session.grown(core, tuple(run.timings), decoded=core.frames)
@@ -150,6 +155,16 @@ def _chunks(
 def _graph_of(node: Any) -> dict[str, Any]:
     """What ComfyUI's editor looks for in a video that is dropped on it."""
     return {**(node.hidden.extra_pnginfo or {}), **({"prompt": node.hidden.prompt} if node.hidden.prompt else {})}
+
+
+def _seeds_of(prompt: Any) -> dict[str, dict[str, int]]:
+    """{node: {input: value}} of the graph that runs; the editor may have drawn others by the time it is told."""
+    inputs = {number: node.get("inputs", {}) for number, node in (prompt or {}).items()}
+    seeds = {
+        number: {name: value for name, value in given.items() if name.endswith("seed") and isinstance(value, int)}
+        for number, given in inputs.items()
+    }
+    return {number: found for number, found in seeds.items() if found}
 
 
 def _keep_record(node: Any, run: Run, session: Session, writer: VideoWriter) -> None:

@@ -257,12 +257,13 @@ def test_an_error_of_the_decoder_comes_after_all_that_it_had_decoded(hold_back: 
                 raise OSError("the fifth chunk")
             return super().__call__(latents, at, history)
 
-    got, shown = [], []
+    got: list[int] = []
+    shown: list[int] = []
+    events = stream(
+        start(), Breaks(), 20, 1, hold_back=hold_back, overlap=overlap, preview=lambda event: shown.append(event.chunk)
+    )
     with pytest.raises(OSError, match="fifth"):
-        for event in stream(
-            start(), Breaks(), 20, 1, hold_back=hold_back, overlap=overlap, preview=lambda e: shown.append(e.chunk)
-        ):
-            got.append(event.chunk)
+        got.extend(event.chunk for event in events)
     assert got == shown == [0, 1, 2, 3]
 
 

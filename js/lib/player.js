@@ -1,5 +1,6 @@
 import { addElement, after, fileUrl, locale, picture, post, saveAs, toast } from "./editor.js";
 import { FrameQueue } from "./frame_queue.js";
+import { isState } from "./messages.js";
 import { createControls, make } from "./player_controls.js";
 import { STYLE } from "./player_style.js";
 import { badge, isLive, isSteered } from "./run_state.js";
@@ -108,6 +109,7 @@ export class Player {
   showResult(output) {
     const [state] = output?.sf_run ?? [];
     const [file] = output?.sf_video ?? [];
+    if (state && !isState(state)) return;
     if (state) this.#past.delete(state.run);
     if (state && !(state.run === this.#run && this.#state)) this.showState(state, true);
     if (file) this.showVideo(file);

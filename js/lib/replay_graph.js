@@ -11,11 +11,23 @@ export function makeReplay(editor) {
    * Prompt Timeline that the node has or is given.
    *
    * @param node a Stream Video
-   * @param state {{rows: string, seconds: number}} of the run, as in docs/live.md
+   * @param state {{rows: string, seconds: number, seeds: object}} of the run, as in docs/live.md
    * @returns the Prompt Timeline
    */
   function replay(node, state) {
-    return editor.undoable(() => writeDown(node, state));
+    return editor.undoable(() => {
+      bringBack(node.graph.rootGraph ?? node.graph, state.seeds ?? {});
+      return writeDown(node, state);
+    });
+  }
+
+  /** The seeds of the run, in place of those that the editor has drawn since; it draws no others. */
+  function bringBack(graph, seeds) {
+    for (const [id, inputs] of Object.entries(seeds)) {
+      const node = nodeAt(graph, id);
+      for (const [name, value] of Object.entries(inputs)) if (node) editor.setWidget(node, name, value);
+      if (node) editor.setWidget(node, "control_after_generate", "fixed");
+    }
   }
 
   /**

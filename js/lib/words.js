@@ -1,8 +1,6 @@
 const ENGLISH = {
-  stop: "Stop after this chunk",
   stopTooltip: "Ends the video after the chunk that is being made; what is made so far is the result.",
   stopping: "Stopping after this chunk",
-  notRunning: "Nothing to stop: this node is not running",
   // the player
   player: "Player",
   nothingYet: "The video appears here while it is made",
@@ -42,9 +40,9 @@ const ENGLISH = {
   notSteerable: "To steer by prompts, wire a CLIP into this node",
   blend: "blend",
   blendTitle: "Chunks over which the old prompt turns into the new one; 1 is at once",
-  pauseRun: "Pause",
+  pauseRun: "Pause run",
   pauseRunTitle: "Make no more chunks for now",
-  resumeRun: "Resume",
+  resumeRun: "Resume run",
   resumeRunTitle: "Go on making chunks",
   reroll: "Re-roll",
   rerollTitle: "Take the newest chunk back and make it again with other noise",
@@ -118,10 +116,8 @@ const ENGLISH = {
   replayWireClip: "Wire the model's CLIP into Prompt Timeline before you press Run.",
 };
 const CHINESE = {
-  stop: "完成当前块后停止",
   stopTooltip: "当前块生成完后结束视频；已生成的部分就是结果。",
   stopping: "将在当前块完成后停止",
-  notRunning: "没有可停止的任务：该节点未在运行",
   // the player
   player: "播放器",
   nothingYet: "视频生成时会显示在这里",

@@ -1,4 +1,4 @@
-"""What the pack's JavaScript adds to nodes: widgets that follow a preset, and a button that stops."""
+"""Widgets of Rollout Settings follow its preset."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ EDIT_ON_CANVAS = """([id, name, value]) => {
   node.widgets.find((one) => one.name === name).setValue(value, { e: event, node, canvas: app.canvas });
 }"""
 API_PROMPT = "async (prompt) => { await app.loadApiJson(prompt, 'api'); }"
-STOP = "Stop after this chunk"
 
 
 def add(page: Editor, kind: str, count: int = 1) -> None:
@@ -114,83 +113,3 @@ def test_an_api_prompt_loads_as_it_is(page: Editor) -> None:
     assert values(page, 2) == custom
     assert values(page, 3) == longlive
     assert values(page, 4) == longlive
-
-
-def test_the_button_is_saved_nowhere(page: Editor) -> None:
-    add(page, "SFStreamVideo")
-    page.set_widget(1, "seconds", 7.5)
-    saved = page.js("() => app.graph.serialize()")
-    assert saved["nodes"][0]["widgets_values"] == [7.5, 16]
-    assert page.prompt()["1"]["inputs"] == {"seconds": 7.5, "fps": 16}
-    page.load_workflow(saved)
-    assert values(page) == {"seconds": 7.5, "fps": 16}
-    assert STOP in page.js("() => app.graph.getNodeById(1).widgets.map((one) => one.label ?? one.name)")
-
-
-ENDLESS = {
-    "1": {"class_type": "SFLoadTiny", "inputs": {}},
-    "2": {"class_type": "CLIPTextEncode", "inputs": {"text": "a red circle moving slowly", "clip": ["1", 1]}},
-    "3": {
-        "class_type": "SFSession",
-        "inputs": {"model": ["1", 0], "positive": ["2", 0], "width": 64, "height": 64, "seed": 4},
-    },
-    "4": {"class_type": "SFStreamVideo", "inputs": {"session": ["3", 0], "vae": ["1", 2], "seconds": 0, "fps": 16}},
-    "5": {"class_type": "SFSessionInfo", "inputs": {"session": ["4", 1]}},
-}
-FIRST_CHUNK = """(id) => new Promise((done) => {
-  const look = (event) => {
-    const nodes = event.detail.nodes ?? {};
-    if (!(Object.values(nodes).some((one) => String(one.node_id) === id && one.value > 0))) return;
-    app.api.removeEventListener("progress_state", look);
-    done();
-  };
-  app.api.addEventListener("progress_state", look);
-  setTimeout(done, 20000);
-})"""
-INTO_SUBGRAPH = """() => {
-  const wanted = app.graph.nodes.filter((one) => one.type === "SFStreamVideo");
-  app.canvas.deselectAll?.();
-  const { node } = app.graph.convertToSubgraph(new Set(wanted));
-  return String(node.id);
-}"""
-PRESS = """(path) => {
-  const find = (graph, id) => graph.getNodeById(id) ?? graph.getNodeById(Number(id));
-  const [first, ...inner] = path;
-  const node = inner.reduce((outer, id) => find(outer.subgraph, id), find(app.rootGraph ?? app.graph, first));
-  node.widgets.find((one) => one.type === "button").callback();
-}"""
-
-
-def press(page: Editor, mode: Mode, path: list[str]) -> None:
-    if mode == "nodes2" and len(path) == 1:
-        page.page.get_by_role("button", name=STOP).first.click()
-    else:
-        page.js(PRESS, path)
-
-
-def test_the_button_ends_an_endless_video(page: Editor, mode: Mode) -> None:
-    page.js(API_PROMPT, ENDLESS)
-    page.set_widget(3, "seed", 40 + (mode == "classic"))
-    page.fit_view()
-    running = page.queue()
-    page.js(FIRST_CHUNK, "4")
-    press(page, mode, ["4"])
-    page.page.get_by_text("Stopping after this chunk").first.wait_for()
-    page.wait(running, timeout=30)
-
-
-def test_the_button_works_in_a_subgraph(page: Editor, mode: Mode) -> None:
-    page.js(API_PROMPT, ENDLESS)
-    page.set_widget(3, "seed", 50 + (mode == "classic"))
-    outer = page.js(INTO_SUBGRAPH)
-    running = page.queue()
-    page.js(FIRST_CHUNK, f"{outer}:4")
-    press(page, mode, [outer, "4"])
-    page.page.get_by_text("Stopping after this chunk").first.wait_for()
-    page.wait(running, timeout=30)
-
-
-def test_the_button_says_when_nothing_runs(page: Editor, mode: Mode) -> None:
-    add(page, "SFStreamVideo")
-    press(page, mode, ["1"])
-    page.page.get_by_text("Nothing to stop").first.wait_for()

@@ -195,7 +195,7 @@ def test_a_guider_has_no_place(server: Server) -> None:
         ("", ("the timeline is empty",)),
         ("a red circle", ("row 1", "'a red circle'", "second: prompt")),
         ("0: a red circle\nsoon: a blue circle", ("row 2", "second: prompt")),
-        ("0: a red circle\n0: a blue circle", ("two prompts at second 0",)),
+        ("0: a red circle\n0: a blue circle", ("two rows at second 0",)),
         ("-1: a red circle", ("row 1",)),
         ("nan: a red circle", ("row 1",)),
         ("0: a red cat", ("'cat'",)),

@@ -39,7 +39,7 @@ def test_the_session_node_says_what_it_takes(server: Server) -> None:
         events.wait_for_end()
     said = [event.data["text"] for event in events.of("text")]
     assert re.match(
-        r"Fits the [\d.]+ GiB of your cpu: cache [\d.]+ MiB at window 12, weights [\d.]+ MiB, a chunk", said[0]
+        r"Fits the [\d.]+ GiB of your cpu: cache [\d.]+ MiB at window 6, weights [\d.]+ MiB, a chunk", said[0]
     )
     assert f"{predicted / 2**20:.1f} MiB" in said[0]
 
@@ -131,7 +131,7 @@ def test_running_out_of_memory_frees_the_cache_and_says_what_would_fit(server: S
         server.run(graph.prompt)
     assert "ran out of memory" in str(failure.value)
     assert "2 chunks made so far are kept" in str(failure.value)
-    assert "A window of 11 latent frames would fit" in str(failure.value)
+    assert "A window of 5 latent frames would fit" in str(failure.value)
     assert any(name.startswith("failed at chunk 2") for name in offered(server))
     rest = {k: v for k, v in graph.prompt.items() if k not in (made.node, number)}
     assert facts(server.run(rest), before)["cache_bytes"] == 0

@@ -30,6 +30,7 @@ function fake() {
     widgetOf: (node, name) => node.widgets.find((widget) => widget.name === name),
     setWidget: (node, name, value) => {
       const widget = editor.widgetOf(node, name);
+      if (!widget) return;
       widget.value = typeof value === "number" ? Math.round(value * 10) / 10 : value; // as the editor rounds
     },
     addNode: (type, beside) => {
@@ -68,6 +69,17 @@ test("the video is as long as it was, to the last digit", () => {
   const { stream, valueOf, replay } = fake();
   replay(stream, STATE);
   assert.equal(valueOf(stream, "seconds"), 7.3125);
+});
+
+test("seeds are those of the run, and stay", () => {
+  const { add, stream, valueOf, replay } = fake();
+  const session = add("SFSession", [], { seed: 9, control_after_generate: "randomize" });
+  const other = add("KSampler", [], { noise_seed: 3 });
+  const seeds = { [session.id]: { seed: 5 }, [other.id]: { noise_seed: 3 }, 99: { seed: 1 } };
+  replay(stream, { ...STATE, seeds });
+  assert.equal(valueOf(session, "seed"), 5);
+  assert.equal(valueOf(session, "control_after_generate"), "fixed");
+  assert.equal(valueOf(other, "noise_seed"), 3);
 });
 
 test("a wire from another kind of node makes way for the timeline", () => {

@@ -8,9 +8,11 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
 
+from PIL import Image
 from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright, sync_playwright
 from playwright.sync_api import Error as PlaywrightError
 
@@ -59,6 +61,8 @@ DROP = """([text, name, type]) => {
 HARMLESS = re.compile(
     r"user\.css|templates/|comfy\.templates|core workflow templates|/docs/|ERR_NAME_NOT_RESOLVED|favicon"
     r"|api\.comfy\.org|huggingface\.co|graph accessed before initialization"
+    r"|Subgraph not found"  # editor 1.32.9, of what a node inside a subgraph says, while that is open
+    r"|getCanvas: canvas is null"  # of messages that come while the page is being loaded
     r"|reading 'id'\)\s+at onChange"  # editor 1.32.9, of a setting that it does not know
 )
 BANNER_CLOSED = "localStorage.setItem('vueNodesBannerDismissed', 'true')"
@@ -195,6 +199,11 @@ class Editor:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.page.screenshot(path=path)
         return path
+
+    def photo(self, x: float, y: float, width: float, height: float) -> Image.Image:
+        """A part of the page."""
+        clip: Any = {"x": x, "y": y, "width": width, "height": height}
+        return Image.open(BytesIO(self.page.screenshot(clip=clip))).convert("RGB")
 
     def open_templates(self, pack: str = PACK) -> list[str]:
         """Opens the template browser at the pack; the names of its templates."""

@@ -267,8 +267,7 @@ def picture(tab: Editor, graph: Graph, last_id: int) -> Image.Image:
     tab.media_ready()
     width, height = tab.js(FRAME, [shown, x, y])
     tab.page.wait_for_timeout(700)
-    clip = {"x": x - MARGIN, "y": y - MARGIN, "width": width + 2 * MARGIN, "height": height + 2 * MARGIN}
-    return Image.open(io.BytesIO(tab.page.screenshot(clip=clip))).convert("RGB")  # type: ignore[arg-type]
+    return tab.photo(x - MARGIN, y - MARGIN, width + 2 * MARGIN, height + 2 * MARGIN)
 
 
 def compressed(image: Image.Image) -> bytes:

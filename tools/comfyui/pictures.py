@@ -9,7 +9,6 @@ import argparse
 import json
 import shutil
 import tempfile
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +80,7 @@ def of_canvas(tab: Editor, name: str) -> Image.Image:
     side = 880
     left, top = tab.js(LOOK_AT, [-200, -180, 1.0])
     tab.page.wait_for_timeout(1000)
-    clip = {"x": left + 165, "y": top + 90, "width": side, "height": side}
-    return Image.open(BytesIO(tab.page.screenshot(clip=clip))).resize((SIZE, SIZE), Image.Resampling.LANCZOS)  # type: ignore[arg-type]
+    return tab.photo(left + 165, top + 90, side, side).resize((SIZE, SIZE), Image.Resampling.LANCZOS)
 
 
 def videos_of(server: Server, workflow: dict[str, Any]) -> list[Path]:

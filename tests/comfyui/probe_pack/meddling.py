@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import Any
 
 import comfy.model_management as mm
@@ -17,7 +18,10 @@ functions: set[str] = set()  # that attention would have been computed by
 
 
 class ProbeAttention(io.ComfyNode):
-    """An attention override that counts its calls, and at one of them interrupts, or fails for lack of memory."""
+    """An attention override that counts its calls, and at one of them interrupts, or fails for lack of memory.
+
+    Or rests for ``at`` milliseconds at each, as a larger model would take.
+    """
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -28,7 +32,7 @@ class ProbeAttention(io.ComfyNode):
                 io.String.Input("name", default="attention"),
                 io.Int.Input("at", default=0, optional=True),
                 io.Combo.Input(
-                    "does", options=["nothing", "interrupt", "out of memory"], default="nothing", optional=True
+                    "does", options=["nothing", "interrupt", "out of memory", "rest"], default="nothing", optional=True
                 ),
             ],
             outputs=[io.Model.Output()],
@@ -46,6 +50,8 @@ class ProbeAttention(io.ComfyNode):
                 mm.interrupt_current_processing()
             if calls[name] == at and does == "out of memory":
                 raise torch.OutOfMemoryError("as told by the probe")
+            if does == "rest":
+                time.sleep(at / 1000)
             return func(*args, **kwargs)
 
         clone = model.clone()
