@@ -47,7 +47,7 @@ class SFDecodeChunks(io.ComfyNode):
                 io.Image.Output(display_name="frames", tooltip="The new frames; seamless with those before them."),
                 SessionWire.Output(display_name="session", tooltip="The session, decoded up to its end."),
             ],
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
         )
 
     @classmethod
@@ -60,7 +60,7 @@ class SFDecodeChunks(io.ComfyNode):
             )
         host.make_room(decode_bytes(ours, core), core.model.device)
         progress = host.Progress(cls, core.frames - session.decoded)
-        view = LiveView(progress.node_id, fps)
+        view = LiveView(cls, progress.node_id, fps)
         path, parts = host.new_temp_file("chunks", ".mp4"), []
         with view.until_end(path), VideoWriter(path, fps) as writer:
             for block, (end, frames) in enumerate(decode_rest(session, ours, vae)):

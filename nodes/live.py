@@ -25,6 +25,7 @@ from .frame_store import FrameStore
 IMAGES_A_SECOND = 30  # of wall time, at most; a model that is faster than that leaves some out
 LONGEST_EDGE = 512  # pixels
 WAITING = 2  # chunks to be made pictures of; while more wait, new ones are left out
+NO_WORKFLOW = "00000000-0000-0000-0000-000000000000"  # the editor's, for a graph that was never in a file
 REMEMBERED = 16  # runs, ended ones included
 OLDER = -1  # in place of the number of a chunk, for frames of what the session had before the run
 _views: dict[str, LiveView] = {}  # by node; the newest last
@@ -44,9 +45,10 @@ def picture_of(user: str, run: str, number: int) -> tuple[int, bytes] | None:
 class LiveView:
     """Tells those who watch a node's run. All methods are for the thread that runs the graph, but `tell`."""
 
-    def __init__(self, node_id: str, fps: float, chunks: int = 0, steerable: bool = False) -> None:
-        """chunks: how many are to come, 0 if nobody knows."""
+    def __init__(self, node: Any, node_id: str, fps: float, chunks: int = 0, steerable: bool = False) -> None:
+        """node: a class with hidden ``extra_pnginfo``. chunks: how many are to come, 0 if nobody knows."""
         self.run, self.node_id = secrets.token_hex(8), node_id
+        self._workflow = _id_of_workflow(node.hidden.extra_pnginfo)
         self.client = viewers.queued_by()
         self.user = viewers.user_of(self.client)
         self.store = FrameStore(self.run)
@@ -72,7 +74,8 @@ class LiveView:
         return found[1] if found else None
 
     def state(self) -> dict[str, Any]:
-        return {"node_id": self.node_id, "run": self.run, "first_frame": self.store.first, **self._facts}
+        names = {"node_id": self.node_id, "run": self.run, "workflow": self._workflow}
+        return {**names, "first_frame": self.store.first, **self._facts}
 
     @property
     def watchers(self) -> list[str]:
@@ -144,6 +147,13 @@ class LiveView:
     def on_node(self) -> dict[str, Any]:
         """A node's ``ui``: what is known of the run, the video among it. ComfyUI sends it again for a cached result."""
         return {"sf_run": [self.state()], **({"sf_video": [video]} if (video := self._facts["video"]) else {})}
+
+
+def _id_of_workflow(extra: Any) -> str:
+    """"" if there is none: a program queued the graph, or the editor gave it none yet."""
+    workflow = extra.get("workflow") if isinstance(extra, dict) else None
+    found = workflow.get("id") if isinstance(workflow, dict) else None
+    return found if isinstance(found, str) and found != NO_WORKFLOW else ""
 
 
 class _Budget:

@@ -64,7 +64,7 @@ class Run:
         self._steps = len(session.core.config.denoising_steps)
         self._bar = host.Progress(node, max(1, chunks) * self._steps)
         self._started = time.perf_counter()
-        self.view = LiveView(self.node_id, fps, chunks, steerable)
+        self.view = LiveView(node, self.node_id, fps, chunks, steerable)
         _runs[self.node_id] = self
 
     @property

@@ -46,7 +46,7 @@ class SFSampleChunks(io.ComfyNode):
                 SessionWire.Output(display_name="session", tooltip="The longer session."),
                 io.Latent.Output(display_name="new latents", tooltip="The latents of the new chunks alone."),
             ],
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
         )
 
     @classmethod

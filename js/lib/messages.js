@@ -22,7 +22,7 @@ export const isState = (data) =>
   isFact(data.fps) &&
   data.fps > 0 &&
   (data.first_seconds === null || isFact(data.first_seconds)) &&
-  ["prompt", "note", "rows"].every((name) => isText(data[name])) &&
+  ["prompt", "note", "rows", "workflow"].every((name) => isText(data[name])) &&
   isList(data.actions, isAction) &&
   isSeeds(data.seeds) &&
   (data.video === null || isFile(data.video));

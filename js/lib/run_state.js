@@ -123,10 +123,16 @@ export class Runs {
 
   /** joined: the run went on, or ended, while nobody here listened. */
   state(state, joined = false) {
+    if (joined && !isLive(state) && !state.workflow && !this.#isShown(state.run)) return; // whose was it?
     const known = this.#states.get(String(state.node_id));
     if (known && known.run !== state.run && isLive(known) && joined && !isLive(state)) return;
     this.#states.set(String(state.node_id), state);
+    if (state.workflow) this.#places.set(state.run, state.workflow);
     for (const player of this.#playersOf(state)) player.showState(state, joined);
+  }
+
+  #isShown(run) {
+    return [...this.#players.values()].some((player) => player.run === run);
   }
 
   frames(message) {

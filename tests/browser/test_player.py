@@ -20,7 +20,10 @@ from tools.comfyui.browser import Editor
 CHUNK = 12  # frames of a chunk, but 9 of the first
 FPS = 16
 _seeds = itertools.count(1)
-LOAD = "async (prompt) => { await app.loadApiJson(prompt, 'live'); }"
+AS_WORKFLOW = """async (prompt) => {
+  await app.loadApiJson(prompt, "live");
+  return { ...app.graph.serialize(), id: crypto.randomUUID() };
+}"""
 # which frames the canvas shows and when: [seconds, number, how bright the picture is below the number]
 WATCH = """() => {
   window.seen = [];
@@ -56,6 +59,11 @@ def _no_run_is_left(page: Editor) -> Iterator[None]:
     page.server.interrupt()
 
 
+def open_graph(page: Editor, graph: Graph) -> None:
+    """As a workflow from a file: it has an id, by which the editor and the player know it again."""
+    page.load_workflow(page.js(AS_WORKFLOW, graph.prompt), "live")
+
+
 class Live:
     """A video without an end, begun by the Run button."""
 
@@ -68,7 +76,7 @@ class Live:
         vae = graph("ProbeNumbered", vae=tiny.vae)[0]
         stream = graph("SFStreamVideo", session=session, vae=vae, seconds=0.0, fps=FPS, clip=tiny.clip)
         self.node, self.probe = stream.number, probe(graph, stream[1])
-        page.js(LOAD, graph.prompt)
+        open_graph(page, graph)
         page.fit_view()
         page.js(WATCH)
         self.run = page.press_run()
@@ -271,7 +279,7 @@ def test_sample_chunks_shows_its_chunks_with_a_vae_and_stops(page: Editor) -> No
     vae = graph("ProbeNumbered", vae=tiny.vae)[0]
     made = graph("SFSampleChunks", session=session, chunks=1000, preview_vae=vae)
     probe(graph, made[0])
-    page.js(LOAD, graph.prompt)
+    open_graph(page, graph)
     page.fit_view()
     page.js(WATCH)
     run = page.press_run()
@@ -302,7 +310,7 @@ def test_in_a_subgraph_it_plays_and_stops_too(page: Editor) -> None:
     vae = graph("ProbeNumbered", vae=tiny.vae)[0]
     stream = graph("SFStreamVideo", session=tiny.session(RED, seed=next(_seeds)), vae=vae, seconds=0.0, fps=FPS)
     probe(graph, stream[1])
-    page.js(LOAD, graph.prompt)
+    open_graph(page, graph)
     outer = page.js(INTO_SUBGRAPH)
     page.js(WATCH)
     run = page.press_run()

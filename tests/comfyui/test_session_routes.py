@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import os
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from sf_core.session_file import read_record
 from tests.comfyui.graphs import BLUE, Graph, Tiny
@@ -119,6 +121,34 @@ def test_the_picture_beside_a_session_is_shown_by_the_address_in_its_entry(serve
     (folder(server) / name).with_suffix(".jpg").write_bytes(b"a picture")
     with _http.open(server.url + entry(server, name)["picture"]) as answer:
         assert answer.read() == b"a picture"
+
+
+def picture_of(server: Server, found: dict[str, Any]) -> Image.Image:
+    with _http.open(f"{server.url}/api{found['picture']}", timeout=30) as answer:
+        return Image.open(io.BytesIO(answer.read())).convert("RGB")
+
+
+def is_blue_on_white(picture: Image.Image) -> bool:
+    white = sum(min(pixel) > 200 for pixel in picture.getdata())
+    blue = sum(pixel[2] > 150 and pixel[0] < 100 for pixel in picture.getdata())
+    return picture.size == (64, 64) and white > 2000 and blue > 150
+
+
+def test_sessions_that_were_decoded_have_a_picture_of_their_end(server: Server) -> None:
+    """One that is saved, one that is kept while it is made, one that was interrupted."""
+    graph = Graph()
+    tiny = Tiny.of(graph)
+    stream = graph("SFStreamVideo", session=tiny.session(BLUE), vae=tiny.vae, seconds=3.0, fps=16.0)
+    number = graph("SFSaveSession", session=stream[1], filename_prefix=f"sessions/pictured {next(_numbers)}").number
+    name = server.run(graph.prompt)[number]["text"][0].split(":")[0]
+    assert is_blue_on_white(picture_of(server, entry(server, name)))
+    with endless(server) as node:
+        while not next(one for one in entries(server) if one["kind"] == "live")["frames"] > 30:
+            time.sleep(0.1)
+        _, kept = post(server, KEEP, node_id=node, name="pictured while made")
+    interrupted = next(one for one in entries(server) if one["kind"] == "interrupted")
+    assert is_blue_on_white(picture_of(server, interrupted))
+    assert entry(server, kept["name"])["picture"] is None  # nobody watched, so that none was made
 
 
 def test_damaged_files_are_listed_with_a_sentence_and_hide_no_other(server: Server) -> None:

@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { isFrames, isState, isWithdrawn } from "../../js/lib/messages.js";
 
 const STATE = {
-  ...{ node_id: "7", run: "ab", state: "running", fps: 16, chunk: 2, chunks: 0, frames: 21, first_frame: 0 },
+  ...{ node_id: "7", run: "ab", workflow: "", state: "running", fps: 16, chunk: 2, chunks: 0, frames: 21, first_frame: 0 },
   ...{ made_fps: 30.5, first_seconds: 0.2, cache_bytes: 1000, steerable: true, prompt: "", note: "" },
   ...{ actions: [{ chunk: 1, action: "cut" }], rows: "0.5: a red circle", seconds: 1.25 },
   ...{ seeds: { 3: { seed: 5 } }, video: null },

@@ -135,6 +135,25 @@ test("what a run says reaches the node with its execution id, in whichever copy 
   assert.deepEqual(inner.player.heard, [1, 2]);
 });
 
+test("a run that names its workflow is shown in no other, also by a page that was opened later", () => {
+  const { runs, add } = setUp();
+  const [other, mine] = [add(["5"], "another"), add(["5"], "mine")];
+  runs.state({ ...RUNNING, workflow: "mine" }, true);
+  runs.frames({ node_id: "5", run: "a", chunk: 1 });
+  assert.deepEqual(other.player.heard, []);
+  assert.deepEqual(mine.player.heard, [["a", true], 1]);
+});
+
+test("an ended run of nobody knows which workflow is not shown by a page that was opened later", () => {
+  const { runs, add } = setUp();
+  const { player } = add(["5"]);
+  runs.state({ ...RUNNING, workflow: "", state: "ended" }, true);
+  assert.deepEqual(player.heard, []);
+  player.run = "a"; // but where it was shown before the connection was lost
+  runs.state({ ...RUNNING, workflow: "", state: "ended" }, true);
+  assert.deepEqual(player.heard, [["a", true]]);
+});
+
 test("what nobody shows is no error, and its state is kept for a node that comes later", () => {
   const { runs, add } = setUp();
   runs.frames({ node_id: "5", run: "a", chunk: 1 });

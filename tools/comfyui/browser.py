@@ -61,6 +61,7 @@ DROP = """([text, name, type]) => {
 HARMLESS = re.compile(
     r"user\.css|templates/|comfy\.templates|core workflow templates|/docs/|ERR_NAME_NOT_RESOLVED|favicon"
     r"|api\.comfy\.org|huggingface\.co|graph accessed before initialization"
+    r"|cleanup event listeners for graph that was never set up"  # editor 1.32.9
     r"|Subgraph not found"  # editor 1.32.9, of what a node inside a subgraph says, while that is open
     r"|getCanvas: canvas is null"  # of messages that come while the page is being loaded
     r"|reading 'id'\)\s+at onChange"  # editor 1.32.9, of a setting that it does not know

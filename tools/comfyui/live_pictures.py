@@ -1,6 +1,6 @@
 """Pictures of Stream Video at work: `python -m tools.comfyui.live_pictures` makes them anew, in the real editor.
 
-Each state of the player, as js/docs/pictures/live_<state>.webp.
+The states of its player, side by side in js/docs/pictures/SFStreamVideo_live.webp.
 """
 
 from __future__ import annotations
@@ -8,6 +8,8 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
 
 from .browser import Editor, chromium, editor
 from .find import ROOT, primary
@@ -17,7 +19,7 @@ from .server import Server
 WORKFLOW = ROOT / "workflows" / "tiny_live.json"
 NODE = """() => {
   const node = app.graph.nodes.find((one) => one.type === "SFStreamVideo");
-  node.setSize([300, 470]);
+  node.setSize([300, 470]); // WIDTH, HEIGHT
   app.canvas.ds.scale = 1;
   app.canvas.ds.offset = [120 - node.pos[0], 120 - node.pos[1]];
   app.canvas.setDirty(true, true);
@@ -25,10 +27,28 @@ NODE = """() => {
 }"""
 
 
-def shoot(tab: Editor, state: str) -> None:
+WIDTH, HEIGHT, MARGIN, TITLE = 300, 470, 14, 44  # of the node on the page, and what is seen around it
+COLUMNS, CAPTION = 3, 26
+
+Pictures = dict[str, Image.Image]
+
+
+def shoot(tab: Editor, pictures: Pictures, caption: str) -> None:
     tab.page.wait_for_timeout(400)
-    picture = tab.photo(120 - 16, 120 - 46, 300 + 32, 470 + 62)
-    (TARGET / f"live_{state}.webp").write_bytes(compressed(picture))
+    size = (WIDTH + 2 * MARGIN, HEIGHT + MARGIN + TITLE)
+    pictures[caption] = tab.photo(120 - MARGIN, 120 - TITLE, *size)
+
+
+def side_by_side(pictures: Pictures) -> Image.Image:
+    width, height = next(iter(pictures.values())).size
+    rows = -(-len(pictures) // COLUMNS)
+    sheet = Image.new("RGB", (COLUMNS * width, rows * (height + CAPTION)), "#1e1e24")
+    draw = ImageDraw.Draw(sheet)
+    for number, (caption, picture) in enumerate(pictures.items()):
+        left, top = number % COLUMNS * width, number // COLUMNS * (height + CAPTION)
+        draw.text((left + MARGIN, top + 6), caption, fill="#e8e8ea", font=ImageFont.load_default(14))
+        sheet.paste(picture, (left, top + CAPTION))
+    return sheet
 
 
 def press(tab: Editor, name: str) -> None:
@@ -47,48 +67,50 @@ def begin(tab: Editor, seed: int, fps: float = 16) -> tuple[int, int]:
     return run, node
 
 
-def steered(tab: Editor) -> None:
+def steered(tab: Editor, pictures: Pictures) -> None:
     """A run that is typed into, paused and stopped."""
     run, _ = begin(tab, seed=2)
-    shoot(tab, "running")
+    shoot(tab, pictures, "It runs")
     box = tab.page.locator(".sf-steering input[type=text]")
     box.fill(BLUE)
     box.press("Enter")
     tab.page.wait_for_timeout(3500)
-    shoot(tab, "typed")
+    shoot(tab, pictures, "A prompt was typed")
     press(tab, "Pause run")
     tab.page.wait_for_timeout(2500)
-    shoot(tab, "paused")
+    shoot(tab, pictures, "Paused")
     press(tab, "Stop")
     tab.wait(run)
     tab.page.locator(".sf-picture video").wait_for()
-    shoot(tab, "ended")
+    shoot(tab, pictures, "Stopped: the video, and Replay")
 
 
-def slow(tab: Editor) -> None:
+def slow(tab: Editor, pictures: Pictures) -> None:
     """Asked for more frames a second than the model makes."""
     run, _ = begin(tab, seed=3, fps=240)
     tab.page.get_by_text("slower than", exact=False).first.wait_for(timeout=20_000)
-    shoot(tab, "slow")
+    shoot(tab, pictures, "Slower than real time")
     press(tab, "Stop")
     tab.wait(run)
 
 
-def interrupted(tab: Editor) -> None:
+def interrupted(tab: Editor, pictures: Pictures) -> None:
     begin(tab, seed=4)
     tab.server.interrupt()
     tab.page.locator(".sf-picture video").wait_for()
-    shoot(tab, "interrupted")
+    shoot(tab, pictures, "Interrupted")
 
 
 def main() -> None:
-    scenes: tuple[Callable[[Editor], None], ...] = (steered, slow, interrupted)
+    scenes: tuple[Callable[[Editor, Pictures], None], ...] = (steered, slow, interrupted)
+    pictures: Pictures = {}
     with tempfile.TemporaryDirectory() as base, Server(primary(), Path(base)) as server, chromium() as browser:
         server.settings(PLAIN)
         with editor(browser, server) as tab:
             for scene in scenes:
                 tab.load_workflow(WORKFLOW)
-                scene(tab)
+                scene(tab, pictures)
+    (TARGET / "SFStreamVideo_live.webp").write_bytes(compressed(side_by_side(pictures)))
 
 
 if __name__ == "__main__":
