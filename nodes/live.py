@@ -150,7 +150,7 @@ class LiveView:
 
 
 def _id_of_workflow(extra: Any) -> str:
-    """"" if there is none: a program queued the graph, or the editor gave it none yet."""
+    """ "" if there is none: a program queued the graph, or the editor gave it none yet."""
     workflow = extra.get("workflow") if isinstance(extra, dict) else None
     found = workflow.get("id") if isinstance(workflow, dict) else None
     return found if isinstance(found, str) and found != NO_WORKFLOW else ""

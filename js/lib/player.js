@@ -8,7 +8,7 @@ import { Screen } from "./screen.js";
 import { createSteeringBar } from "./steering_bar.js";
 import { words } from "./words.js";
 
-const HEIGHTS = { all: 320, stop: 240, undefined: 220 }; // pixels, at least, by what a run can be told
+const HEIGHTS = { all: 320, stop: 180, undefined: 220 }; // pixels, at least, by what a run can be told
 const REFRESH = 0.2; // seconds between two looks at what the badge says, while something plays
 const SIZES = ["fit", "natural", "double"];
 const KEYS = [" ", "ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Home", "End"];
@@ -56,7 +56,7 @@ export class Player {
     });
     const send = (body) => post("/self_forcing/steer", body);
     this.#bar = steering ? createSteeringBar(this.#said, steering, send, this.#refused) : null;
-    this.#build(HEIGHTS[steering]);
+    this.#build(steering);
     this.#refresh();
   }
 
@@ -239,9 +239,9 @@ export class Player {
 
   // what is seen ------------------------------------------------------------------------------------------------------
 
-  #build(height) {
-    const said = this.#said;
-    this.#hint = make("div", { className: "sf-hint" }, said.nothingYet);
+  #build(steering) {
+    const [said, height] = [this.#said, HEIGHTS[steering]];
+    this.#hint = make("div", { className: "sf-hint" }, steering === "stop" ? said.wireVae : said.nothingYet);
     this.#screen.element.append(this.#hint);
     this.#screen.element.classList.add("sf-fit");
     this.#badge = ["sf-facts", "sf-status", "sf-note"].map((className) => make("div", { className }));

@@ -4,6 +4,7 @@ const ENGLISH = {
   // the player
   player: "Player",
   nothingYet: "The video appears here while it is made",
+  wireVae: "With a preview_vae the chunks play here",
   play: "Play",
   pause: "Pause",
   place: "Place in the video",
@@ -121,6 +122,7 @@ const CHINESE = {
   // the player
   player: "播放器",
   nothingYet: "视频生成时会显示在这里",
+  wireVae: "接上 preview_vae 后，各块会在此播放",
   play: "播放",
   pause: "暂停",
   place: "视频中的位置",
