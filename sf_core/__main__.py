@@ -27,7 +27,8 @@ def build_parser() -> argparse.ArgumentParser:
     make = commands.add_parser(
         "generate",
         help="make a video, or go on with a session",
-        description="Makes a video, by default with the embedded tiny model. Its length is rounded up to whole chunks.",
+        description="Makes a video, by default with the embedded tiny model. Its length is rounded up to whole chunks. "
+        "Under torchrun, processes make it together, each with a part of the attention heads.",
     )
     make.add_argument("--prompt", help=f"what to show (default: {tiny.PROMPT!r}); with --session: switch to it")
     make.add_argument("--recache", action="store_true", help="with --session and --prompt: rewrite the window under it")
@@ -85,11 +86,14 @@ def build_parser() -> argparse.ArgumentParser:
         "train",
         help="train by a recipe",
         description="Trains by a recipe: a TOML file, or one that comes along (tiny-world, wan-1.3b-dmd). It may be "
-        "killed at any time; --resume goes on. Needs the extra: pip install '.[train]'.",
+        "killed at any time; --resume goes on. Under torchrun, processes train together, each with a part of all "
+        "weights and batches. Needs the extra: pip install '.[train]'.",
     )
     train.add_argument("--recipe", required=True, help="a TOML file, or the name of a recipe that comes along")
     train.add_argument("--out", type=Path, metavar="FOLDER", help="where to work (default: runs/<the recipe's name>)")
-    train.add_argument("--resume", action="store_true", help="go on with the run that is in the folder")
+    train.add_argument(
+        "--resume", action="store_true", help="go on with the run in the folder; under torchrun, begin it if need be"
+    )
     train.add_argument("--smoke", action="store_true", help="a few steps of each stage, anew each time: does it run?")
     train.add_argument("--threads", type=int, default=_all_threads(), help="CPU threads (default: all, %(default)s)")
     train.set_defaults(run=_train)

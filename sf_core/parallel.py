@@ -11,6 +11,8 @@ Only the command line under ``torchrun`` imports this; nothing else in inference
 from __future__ import annotations
 
 import os
+import time
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,6 +21,8 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
 from .config import RolloutConfig
 from .kv_cache import CacheShape, KeysValues
@@ -42,11 +46,36 @@ def joined(device: str) -> Iterator[str]:
         device = f"{kind}:{local}"
         torch.get_device_module(kind).set_device(local)
     backend = "gloo" if kind == "cpu" else f"cpu:gloo,{kind}:{dist.get_default_backend_for_device(kind)}"
-    dist.init_process_group(backend, timeout=PATIENCE)
+    store, rank, size = _store()
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
     try:
         yield device
     finally:
         dist.destroy_process_group()
+
+
+def _store() -> tuple[Store, int, int]:
+    """A part of torchrun's store that no process of an earlier start wrote to; this one's rank, and how many there are.
+
+    The store outlives a restart, with the addresses of processes that are gone (pytorch/pytorch#135712), and each
+    machine counts restarts for itself. So the first process lists who is there, until all have found themselves listed.
+    """
+    store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
+    me, listed = uuid.uuid4().hex, list[str]()
+    store.set(f"here/{rank}", me)
+    while True:
+        if rank == 0:
+            listed = [store.get(f"here/{other}").decode() for other in range(size)]
+            store.set("listed", " ".join(listed))
+            if store.check([f"{listed[0]}/seen-by/{other}" for other in listed[1:]]):
+                break
+        else:
+            listed = store.get("listed").decode().split()
+            if me in listed:
+                store.set(f"{listed[0]}/seen-by/{me}", "")
+                break
+        time.sleep(0.02)
+    return PrefixStore(listed[0], store), rank, size
 
 
 class HeadParallelWan(CausalWan):

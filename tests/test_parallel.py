@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 from sf_core import Session, tiny
 from sf_core.__main__ import main
 from tests.helpers import relative
-from tests.processes import run
+from tests.processes import ROOT, run
 
 # Every process makes each case with the others and by itself, and says how far apart the two are.
 CASES = """
@@ -121,6 +123,16 @@ def test_generate_under_torchrun_goes_on_with_a_session_as_one_process_would(tmp
     alone, shared = (Session.load(path, tiny.load_transformer()) for path in (one, two))
     assert alone.chunks == shared.chunks > 2
     assert relative(shared.latents, alone.latents) < 1e-5
+
+
+def test_one_process_knows_nothing_of_torch_distributed() -> None:
+    code = (
+        "import sys, sf_core.generate, sf_core.training\n"
+        "print(sorted(m for m in sys.modules if m.startswith('sf_core.') and m.endswith('parallel')\n"
+        "             or m.startswith(('torch.distributed.fsdp', 'torch.distributed.checkpoint'))))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_heads_that_cannot_be_shared_are_an_error_that_names_what_fits(tmp_path: Path) -> None:

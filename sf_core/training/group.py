@@ -53,7 +53,7 @@ class Group:
                 )
 
     def share(self, count: int) -> range:
-        """Which of the ``count`` batches of an update are this process's."""
+        """Which of ``count`` things to do, such as the batches of an update, are this process's."""
         return range(self.rank, count, self.size)
 
     # Networks -------------------------------------------------------------------------------------------------------

@@ -147,7 +147,9 @@ def read_shards(folder: Path, mesh: DeviceMesh | None = None) -> dict[str, Tenso
             tensors[name] = torch.zeros(size, dtype=dtype)
         else:
             tensors[name] = sharded_zeros(size, dtype=dtype, device_mesh=mesh, placements=[Shard(0)])
-    load(tensors, checkpoint_id=folder, no_dist=mesh is None)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # it is meant
+        load(tensors, checkpoint_id=folder, no_dist=mesh is None)
     return tensors
 
 

@@ -181,5 +181,4 @@ class Parts:
         """The videos as latents: encoded now, if that is not done yet."""
         source, words = self.clips()
         key = f"{words} {weights_fingerprint(self.vae.state_dict().items())}"
-        with self.group.first_alone():
-            return encode_clips(source, self.vae, self.folder / "latents", key, progress=progress)
+        return encode_clips(source, self.vae, self.folder / "latents", key, progress=progress, group=self.group)

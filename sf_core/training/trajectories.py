@@ -52,8 +52,7 @@ def make_trajectories(spec: CausalStage, parts: Parts, progress: Progress) -> La
     source = _Solved(spec, parts)
     settings = [spec.trajectories, spec.solver_steps, spec.solver_shift, spec.guidance, parts.recipe.seed]
     key = f"trajectories {json.dumps(settings)} {source.teacher.fingerprint}"
-    with parts.group.first_alone():
-        return encode_clips(source, source, parts.folder / "trajectories", key, progress=progress)
+    return encode_clips(source, source, parts.folder / "trajectories", key, progress=progress, group=parts.group)
 
 
 def as_states(rows: Tensor, model: CausalWan) -> Tensor:
