@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -26,7 +27,8 @@ def build_parser() -> argparse.ArgumentParser:
     make = commands.add_parser(
         "generate",
         help="make a video, or go on with a session",
-        description="Makes a video, by default with the embedded tiny model. Its length is rounded up to whole chunks.",
+        description="Makes a video, by default with the embedded tiny model. Its length is rounded up to whole chunks. "
+        "Under torchrun, processes make it together, each with a part of the attention heads.",
     )
     make.add_argument("--prompt", help=f"what to show (default: {tiny.PROMPT!r}); with --session: switch to it")
     make.add_argument("--recache", action="store_true", help="with --session and --prompt: rewrite the window under it")
@@ -84,15 +86,16 @@ def build_parser() -> argparse.ArgumentParser:
         "train",
         help="train by a recipe",
         description="Trains by a recipe: a TOML file, or one that comes along (tiny-world, wan-1.3b-dmd). It may be "
-        "killed at any time; --resume goes on. Needs the extra: pip install '.[train]'.",
+        "killed at any time; --resume goes on. Under torchrun, processes train together, each with a part of all "
+        "weights and batches. Needs the extra: pip install '.[train]'.",
     )
     train.add_argument("--recipe", required=True, help="a TOML file, or the name of a recipe that comes along")
     train.add_argument("--out", type=Path, metavar="FOLDER", help="where to work (default: runs/<the recipe's name>)")
-    train.add_argument("--resume", action="store_true", help="go on with the run that is in the folder")
-    train.add_argument("--smoke", action="store_true", help="a few steps of each stage, anew each time: does it run?")
     train.add_argument(
-        "--threads", type=int, default=os.cpu_count() or 1, help="CPU threads (default: all, %(default)s)"
+        "--resume", action="store_true", help="go on with the run in the folder; under torchrun, begin it if need be"
     )
+    train.add_argument("--smoke", action="store_true", help="a few steps of each stage, anew each time: does it run?")
+    train.add_argument("--threads", type=int, default=_all_threads(), help="CPU threads (default: all, %(default)s)")
     train.set_defaults(run=_train)
 
     info = commands.add_parser("info", help="say what a file is: a session or a checkpoint")
@@ -107,6 +110,11 @@ def build_parser() -> argparse.ArgumentParser:
     _add_threads(bench)
     bench.set_defaults(run=lambda args: run_bench(args.chunks, args.json))
     return parser
+
+
+def _all_threads() -> int:
+    """Of this machine; under ``torchrun``, its processes share them."""
+    return max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def _add_threads(parser: argparse.ArgumentParser) -> None:
@@ -124,19 +132,32 @@ def _convert(args: argparse.Namespace) -> None:
 
 def _train(args: argparse.Namespace) -> None:
     try:
+        from .training.group import Group
         from .training.recipe import Recipe
         from .training.trainer import Stopped, Trainer
     except ImportError as error:
         raise ValueError(f"training needs packages that are not there ({error}): pip install '.[train]'") from error
     recipe = Recipe.read(args.recipe)
     recipe = recipe.smoke() if args.smoke else recipe
-    trainer = Trainer(recipe, args.out, args.resume, over=args.smoke and not args.resume)
-    print(f"training {recipe.name} in {trainer.folder}; it may be stopped at any time, --resume goes on")
-    try:
-        print(f"trained: {trainer.run()}")
-    except Stopped as stopped:
-        print(stopped)
-        raise SystemExit(130) from None
+
+    def run(recipe: Recipe, group: Group) -> None:
+        trainer = Trainer(recipe, args.out, args.resume, over=args.smoke and not args.resume, group=group)
+        tell = print if group.first else lambda words: None
+        tell(f"training {recipe.name} in {trainer.folder}; it may be stopped at any time, --resume goes on")
+        try:
+            tell(f"trained: {trainer.run()}")
+        except Stopped as stopped:
+            tell(str(stopped))
+            raise SystemExit(130) from None
+
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        run(recipe, Group())
+        return
+    from .parallel import joined  # as in `generate`
+    from .training.parallel import Processes
+
+    with joined(recipe.device) as device:
+        run(replace(recipe, device=device), Processes(device))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

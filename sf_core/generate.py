@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -70,14 +71,30 @@ def _load_decoder(path: Path, device: str) -> Any:
 def generate(args: argparse.Namespace) -> None:
     """Make or continue a video, show progress, write the file, save the session. Ctrl-C keeps what was made."""
     _check(args)
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        _generate(args, Parts(args))
+        return
+    from .parallel import HeadParallelWan, joined  # what one process does is done without torch.distributed
+
+    with joined(args.device) as args.device:
+        parts = Parts(args)
+        parts.model = HeadParallelWan.of(parts.model)
+        _generate(args, parts, first=os.environ["RANK"] == "0")
+
+
+def _generate(args: argparse.Namespace, parts: Parts, first: bool = True) -> None:
+    """first: of the processes that sample together: the one that decodes, writes and tells."""
     out = args.out or Path("video.webm" if args.webm else "video.mp4")
-    parts = Parts(args)
     session = _begin(args, parts)
     decoder: Decoder = parts.vae.stream_decoder()
     seconds = args.seconds
     if seconds is None:
         latents = args.rewind * session.config.chunk_frames  # the first of a video is one frame
         seconds = video_frames(latents, decoder.temporal_factor) / args.fps if latents else DEFAULT_SECONDS
+    if not first:
+        for _ in range(chunks_for(session, seconds, args.fps, decoder.temporal_factor)):
+            session, _ = session.next_chunk()
+        return
     before = session.chunks
     try:
         with VideoWriter(out, args.fps) as writer:

@@ -90,11 +90,12 @@ class WanForward:
         rows = text.shape[1]
         text = torch.nn.functional.pad(text.to(self.device, self.dtype), (0, 0, 0, self.arch.text_len - rows))
         context = self.text_embedding(text)
-        pairs = []
-        for block in self.blocks:
-            attn = block.cross_attn
-            pairs.append((self._heads(attn.norm_k(attn.k(context))), self._heads(attn.v(context))))
-        return pairs
+        pairs = (self._text_pair(block, context) for block in self.blocks)
+        return [(self._heads(keys), self._heads(values)) for keys, values in pairs]
+
+    def _text_pair(self, block: Any, context: Tensor) -> KeysValues:
+        attn = block.cross_attn
+        return attn.norm_k(attn.k(context)), attn.v(context)
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.arch.num_heads, -1))

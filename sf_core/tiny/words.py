@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -61,6 +62,8 @@ def word_table(words: Sequence[str], width: int = 64, seed: int = 0) -> Tensor:
 def write_text(folder: Path, seed: int) -> None:
     """Write ``text.json`` and ``text.safetensors``, for `TinyText`, into ``folder``. Raises OSError if it cannot."""
     facts = {"vocabulary": VOCABULARY, "aliases": ALIASES, "text_len": TEXT_LEN}
-    (folder / "text.json").write_text(json.dumps(facts, indent=1))
+    part = folder / f"text.json.{os.getpid()}.part"  # of several processes that train together, each writes it
+    part.write_text(json.dumps(facts, indent=1))
+    part.replace(folder / "text.json")
     table = word_table(VOCABULARY, seed=seed).bfloat16()
     write_tensors(folder / "text.safetensors", {"word.weight": (table.shape, table.dtype)}, [table], {})

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..tensor_file import StoredTensor, open_tensors, write_tensors
+from .group import Group
 from .prompts import Shuffled
 
 Progress = Callable[[int, int], None]  # clips done, of how many
@@ -74,6 +75,7 @@ def encode_clips(
     shard_clips: int = 64,
     progress: Progress | None = None,
     dtype: torch.dtype = torch.float32,
+    group: Group | None = None,
 ) -> LatentStore:
     """The latents of all clips, in ``folder``: what is there is kept, what is missing or damaged is encoded.
 
@@ -81,6 +83,7 @@ def encode_clips(
     key: names what the latents are made from, the source's settings and the VAE.
     shard_clips: clips a file; a file's latents are in memory at once while it is made.
     dtype: in which they are stored, float32 or bfloat16.
+    group: processes that do it together, each its part of the files; None: one.
     Raises ValueError for a folder with latents of another key, number of clips, shard size or dtype, and for latents
     that are not finite or not of one shape; OSError if the disk is full. Complete shards stay in any case.
     """
@@ -91,9 +94,11 @@ def encode_clips(
             f"{' or '.join(_DTYPES)}"
         )
     manifest = _Manifest(key, len(source), shard_clips, names[dtype])
-    _claim(Path(folder), manifest)
+    group = group or Group()
+    with group.first_alone():
+        _claim(Path(folder), manifest)
     shape: tuple[int, ...] | None = None  # of the latents of a clip
-    for number in range(manifest.shards):
+    for number in group.share(manifest.shards):
         try:
             shard = _open_shard(Path(folder), manifest, number)
         except (ValueError, OSError):
@@ -103,6 +108,9 @@ def encode_clips(
             if progress:
                 progress(manifest.clips_of(number).stop, manifest.clips)
         shape = shard.latents.shape[1:]
+    group.wait()
+    if progress and group.size > 1:
+        progress(manifest.clips, manifest.clips)
     return LatentStore.open(folder)
 
 

@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
+from .group import Group, own
 from .loss import Loss
+from .networks import whole
 from .recipe import Optimizer
 
 
@@ -17,12 +19,20 @@ class Learner:
     network: its parameters that require a gradient are trained; it is left without gradients, and frozen, between
         updates. steps: how many updates there will be (for the decay of the learning rate).
     average: a twin of the network that takes the running average; needed if ``settings.ema`` is set.
+    group: the processes that update it together, each with as many losses; None: one.
     """
 
     def __init__(
-        self, name: str, network: nn.Module, settings: Optimizer, steps: int, average: nn.Module | None = None
+        self,
+        name: str,
+        network: nn.Module,
+        settings: Optimizer,
+        steps: int,
+        average: nn.Module | None = None,
+        group: Group | None = None,
     ) -> None:
         self.name, self.network, self.settings, self.steps = name, network, settings, steps
+        self.group = group or Group()
         if settings.ema and average is None:
             raise ValueError(f"ema is set for the {name}, which keeps no average: leave it out there")
         self.average = average if settings.ema else None
@@ -49,7 +59,8 @@ class Learner:
                 for key, value in found.logs.items():
                     logs[key] = logs.get(key, 0) + value.detach().float() / len(todo)
             parameters = list(self._parameters.values())
-            norm = nn.utils.clip_grad_norm_(parameters, self.settings.clip)
+            self.group.average_gradients(parameters)
+            norm = whole(nn.utils.clip_grad_norm_(parameters, self.settings.clip))
             if not torch.isfinite(norm):
                 raise FloatingPointError(
                     f"the gradient of {self.name} is {float(norm)} at its update {self.updates + 1}; the weights are "
@@ -58,7 +69,7 @@ class Learner:
             self._step()
         finally:
             self._freeze()
-        return {**logs, f"{self.name}_gradient_norm": norm.detach()}
+        return {**self.group.mean(logs), f"{self.name}_gradient_norm": norm.detach()}
 
     def _step(self) -> None:
         factor = self._rate()
@@ -86,7 +97,7 @@ class Learner:
     def _follow(self, average: nn.Module, decay: float) -> None:
         weights = self.network.state_dict()
         for name, tensor in average.state_dict().items():
-            tensor.lerp_(weights[name], 1 - decay)
+            own(tensor).lerp_(own(weights[name]), 1 - decay)
 
     def _freeze(self) -> None:
         for parameter in (*self._parameters.values(), *self._handles.values()):
@@ -117,8 +128,9 @@ class Learner:
             if module is None:
                 continue
             found = {k.removeprefix(f"{part}."): v for k, v in state.items() if k.startswith(f"{part}.")}
+            weights = module.state_dict()
             try:
-                module.load_state_dict(found)
+                module.load_state_dict({k: self.group.placed(v, weights.get(k, v)) for k, v in found.items()})
             except RuntimeError as error:
                 raise ValueError(f"the saved {self.name} is of another network: {error}") from error
         self.updates = int(state["updates"])
@@ -130,8 +142,10 @@ class Learner:
         for name, optimizer in self._owners():
             handle = self._handles[name]
             # AdamW counts its steps on the CPU
-            moved = {k: v.clone() if v.ndim == 0 else v.to(handle, copy=True) for k, v in kept.get(name, {}).items()}
-            optimizer.state[handle] = moved
+            optimizer.state[handle] = {
+                k: v.clone() if v.ndim == 0 else self.group.placed(v, handle).to(handle.device, handle.dtype, copy=True)
+                for k, v in kept.get(name, {}).items()
+            }
 
     def _owners(self) -> Iterator[tuple[str, torch.optim.Optimizer]]:
         names = {handle: name for name, handle in self._handles.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -50,11 +50,24 @@ def twin(model: CausalWan) -> CausalWan:
 def save_network(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """A safetensors file with these weights, whole or not at all."""
     layout = {name: (tensor.shape, tensor.dtype) for name, tensor in weights.items()}
-    write_tensors(path, layout, weights.values(), metadata)
+    write_tensors(path, layout, map(whole, weights.values()), metadata)
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All of a tensor that several processes hold together (all must ask for it); any other as it is."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
+Write = Callable[[Path, Mapping[str, Tensor], Mapping[str, str]], None]
 
 
 def save_transformer(
-    path: Path, model: CausalWan, config: RolloutConfig, latent_size: tuple[int, int], facts: Mapping[str, str]
+    path: Path,
+    model: CausalWan,
+    config: RolloutConfig,
+    latent_size: tuple[int, int],
+    facts: Mapping[str, str],
+    write: Write = save_network,
 ) -> None:
     """As a file that `sf_core.load_model` reads, with all that it should know of itself."""
     metadata = {
@@ -64,4 +77,4 @@ def save_transformer(
         "sf.latent_size": json.dumps(latent_size),
         **facts,
     }
-    save_network(path, model.state_dict(), metadata)
+    write(path, model.state_dict(), metadata)

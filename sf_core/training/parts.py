@@ -21,6 +21,7 @@ from ..tiny.words import write_text
 from ..tiny.world import World, prompts
 from ..vae import WanVAE, load_vae
 from ..wan import CausalWan, weights_fingerprint
+from .group import Group
 from .latent_store import ClipSource, LatentStore, Progress, encode_clips
 from .prompts import Prompts
 from .recipe import Recipe
@@ -31,10 +32,13 @@ KEPT_EMBEDDINGS = 512  # of prompts, in memory: some MB each with umT5
 
 
 class Parts:
-    """``folder`` holds what the run makes: ``<name>.safetensors`` for each network, ``latents/``, ``text/``."""
+    """``folder`` holds what the run makes: ``<name>.safetensors`` for each network, ``latents/``, ``text/``.
 
-    def __init__(self, recipe: Recipe, folder: Path) -> None:
-        self.recipe, self.folder = recipe, folder
+    group: the processes that train together; None: one.
+    """
+
+    def __init__(self, recipe: Recipe, folder: Path, group: Group | None = None) -> None:
+        self.recipe, self.folder, self.group = recipe, folder, group or Group()
         self.device = torch.device(recipe.device)
         self.config: RolloutConfig = recipe.rollout_config
         self.embed = lru_cache(maxsize=KEPT_EMBEDDINGS)(self._embed)
@@ -79,8 +83,8 @@ class Parts:
         named = getattr(self.recipe.files, name, None)
         return self.made(name).exists() or (named is not None and named.exists())
 
-    def transformer(self, *names: str, dtype: torch.dtype = torch.float32) -> CausalWan:
-        """The first of these that there is."""
+    def transformer(self, *names: str, dtype: torch.dtype = torch.float32, shard: bool = True) -> CausalWan:
+        """The first of these that there is; of its weights each process keeps a part, unless ``shard`` is False."""
         path = self.find(*names)
         model = load_model(path, self.device, dtype)
         model.attention = self.attention
@@ -89,7 +93,7 @@ class Parts:
             raise ValueError(
                 f"{path} reads prompts of width {model.arch.text_dim}, the text encoder gives {embedding.shape[2]}"
             )
-        return model
+        return self.group.shard(model) if shard else model
 
     @cached_property
     def vae(self) -> WanVAE:
@@ -177,4 +181,4 @@ class Parts:
         """The videos as latents: encoded now, if that is not done yet."""
         source, words = self.clips()
         key = f"{words} {weights_fingerprint(self.vae.state_dict().items())}"
-        return encode_clips(source, self.vae, self.folder / "latents", key, progress=progress)
+        return encode_clips(source, self.vae, self.folder / "latents", key, progress=progress, group=self.group)

@@ -251,6 +251,34 @@ class Report:
         self.close()
 
 
+class Silent(Report):
+    """Says and writes nothing: of the processes that train together, one alone reports."""
+
+    def __init__(self) -> None:
+        pass
+
+    def progress(self, what: str) -> Callable[[int, int], None]:
+        return lambda done, of: None
+
+    def step(self, stage: str, step: int, of: int, values: Mapping[str, Value]) -> None:
+        pass
+
+    def flush(self) -> None:
+        pass
+
+    def sample(self, stage: str, step: int, frames: Tensor, fps: float, prompts: Sequence[str]) -> Path:
+        return Path()
+
+    def drift(self, stage: str, step: int, curves: Mapping[str, Tensor], trained_chunks: int) -> Path | None:
+        return None
+
+    def message(self, text: str) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
 def read_values(steps: Sequence[Mapping[str, Value]]) -> list[dict[str, float]]:
     """The numbers of several steps, with one transfer from the device for all of them."""
     tensors = [value for values in steps for value in values.values() if isinstance(value, Tensor)]

@@ -51,7 +51,7 @@ class StageRun:
     # What steps are made of -----------------------------------------------------------------------------------------
 
     def micro(self, index: int, role: int, loss: Callable[[int, torch.Generator], Loss]) -> list[Callable[[], Loss]]:
-        """The losses to gather for one update: ``loss(number, rng)``, with the draws that belong to this number.
+        """This process's losses to gather for one update: ``loss(number, rng)``, with the draws of this number.
 
         role: tells updates of one step apart. number: of the batch, among those of its role.
         """
@@ -65,7 +65,7 @@ class StageRun:
 
             return compute
 
-        return [one(part) for part in range(self.spec.accumulate)]
+        return [one(part) for part in self.parts.group.share(self.spec.accumulate)]
 
     def facts(self) -> dict[str, str]:
         """What a file that the stage writes says of how it was made."""
@@ -77,7 +77,7 @@ class StageRun:
         """Leave ``model`` as the network ``name``."""
         assert isinstance(model, CausalWan)
         path, parts = self.parts.made(name), self.parts
-        save_transformer(path, model, parts.config, parts.latent_size, self.facts())
+        save_transformer(path, model, parts.config, parts.latent_size, self.facts(), parts.group.write)
 
     def show_rollouts(self, model: Module, sampler: Sampler, step: int) -> None:
         """Videos of the training length, a longer one, and how that one drifts."""

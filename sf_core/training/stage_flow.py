@@ -9,7 +9,7 @@ from ..wan_architecture import WanArchitecture
 from .flow_matching import DiffusionForcing, FlowMatching, TeacherForcing
 from .learner import Learner
 from .loss import Loss
-from .networks import new_transformer, twin
+from .networks import new_transformer
 from .ode_regression import ODERegression, ode_trajectory
 from .parts import Parts
 from .recipe import CausalStage, TeacherStage
@@ -34,12 +34,13 @@ class TeacherTraining(StageRun):
         else:
             self.model = new_transformer(self._architecture(), parts.seed(number)).to(parts.device)
             self.model.attention = parts.attention
+            parts.group.shard(self.model)
         self.model.requires_grad_(True)
         self.store = parts.latents(report.progress("encoding videos"))
         self.frames = self._clip_frames()
         self.loss = FlowMatching(spec.shift, spec.weighted)
-        average = twin(self.model) if spec.optimizer.ema else None
-        self.learners = {"teacher": Learner("teacher", self.model, spec.optimizer, spec.steps, average)}
+        average = parts.group.twin(self.model) if spec.optimizer.ema else None
+        self.learners = {"teacher": Learner("teacher", self.model, spec.optimizer, spec.steps, average, parts.group)}
 
     def _architecture(self) -> WanArchitecture:
         size, parts = self.parts.recipe.model, self.parts
@@ -109,8 +110,8 @@ class CausalTraining(StageRun):
         else:
             self.store = parts.latents(report.progress("encoding videos"))
         self.sampler = sampler(parts)
-        average = twin(self.model) if spec.optimizer.ema else None
-        self.learners = {"causal": Learner("causal", self.model, spec.optimizer, spec.steps, average)}
+        average = parts.group.twin(self.model) if spec.optimizer.ema else None
+        self.learners = {"causal": Learner("causal", self.model, spec.optimizer, spec.steps, average, parts.group)}
 
     def step(self, index: int) -> dict[str, Tensor]:
         return self.learners["causal"].update(self.micro(index, 0, self._loss))

@@ -13,7 +13,6 @@ from .gan import GAN
 from .learner import Learner
 from .loss import Loss
 from .memory import RolloutMemory, rollout_bytes
-from .networks import twin
 from .parts import Parts
 from .prompts import Shuffled
 from .recipe import SelfForcingStage
@@ -44,10 +43,10 @@ class SelfForcingTraining(StageRun):
             model.gradient_checkpointing = spec.checkpointing
         self.loss, judge = self._loss()
         updates = -(-spec.steps // spec.ratio)
-        average = twin(self.generator) if spec.optimizer.ema else None
+        average = parts.group.twin(self.generator) if spec.optimizer.ema else None
         self.learners = {
-            "generator": Learner("generator", self.generator, spec.optimizer, updates, average),
-            "critic": Learner("critic", judge, spec.critic, spec.steps),
+            "generator": Learner("generator", self.generator, spec.optimizer, updates, average, parts.group),
+            "critic": Learner("critic", judge, spec.critic, spec.steps, group=parts.group),
         }
         needs_videos = spec.loss == "gan" or spec.context_frames or spec.videos != "rollouts"
         self.store = parts.latents(report.progress("encoding videos")) if needs_videos else None
@@ -65,7 +64,9 @@ class SelfForcingTraining(StageRun):
         shift = parts.config.shift
         levels = NoiseLevels(shift, ts_schedule=spec.ts_schedule, ts_schedule_max=spec.ts_schedule_max)
         if spec.loss == "gan":
-            judge = Discriminator(self.critic, with_time=spec.relativistic, seed=parts.seed(self.number))
+            judge = parts.group.shard(
+                Discriminator(self.critic, with_time=spec.relativistic, seed=parts.seed(self.number))
+            )
             weights = (spec.generator_weight, spec.discriminator_weight, spec.r1_weight, spec.r2_weight)
             return GAN(judge, shift, spec.relativistic, *weights, spec.sigma, spec.sigma, levels), judge
         half = parts.recipe.dtype == "bfloat16"
@@ -135,14 +136,17 @@ class SelfForcingTraining(StageRun):
         if spec.videos != "rollouts":
             assert real is not None
             return forced_rollout(self.generator, text, real, parts.config, spec.videos, rng=rng), text, real
+        # how many passes it takes is drawn once an update: processes that share it make each pass together
+        first = number - number % spec.accumulate
+        common = rng if number == first else parts.generator(self.number, first, role)
         made = rollout(
             self.generator,
             text,
             SeededNoise(parts.seed(self.number, number, 2 + role)),
             parts.config,
-            frames=self._frames(rng),
+            frames=self._frames(common),
             context=None if real is None or not spec.context_frames else real[:, :, : spec.context_frames],
-            rng=rng,
+            rng=common,
             vae=self.vae,
             clip_frames=parts.recipe.frames,
             kv_gradient=spec.kv_gradient,

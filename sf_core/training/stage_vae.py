@@ -9,7 +9,6 @@ from ..vae import load_vae
 from .autoencoder import AutoencoderLoss, measure_latents, new_vae
 from .learner import Learner
 from .loss import Loss
-from .networks import save_network
 from .parts import Parts
 from .prompts import Shuffled
 from .recipe import VAEStage
@@ -33,7 +32,7 @@ class VAETraining(StageRun):
         self.world = parts.world(spec.frames)
         self.order = Shuffled(len(self.world), parts.seed(number))
         self.loss = AutoencoderLoss(spec.kl)
-        self.learners = {"vae": Learner("vae", vae, spec.optimizer, spec.steps)}
+        self.learners = {"vae": Learner("vae", vae, spec.optimizer, spec.steps, group=parts.group)}
 
     def step(self, index: int) -> dict[str, Tensor]:
         return self.learners["vae"].update(self.micro(index, 0, self._loss))
@@ -58,4 +57,4 @@ class VAETraining(StageRun):
         world = self.parts.world(1 + (self.parts.recipe.frames - 1) * self.vae.temporal_factor)
         clips = (world[i][0][None].to(self.parts.device) for i in range(min(MEASURED_CLIPS, len(world))))
         measure_latents(self.vae, clips)
-        save_network(self.parts.made("vae"), self.vae.state_dict(), self.facts())
+        self.parts.group.write(self.parts.made("vae"), self.vae.state_dict(), self.facts())

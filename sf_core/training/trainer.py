@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..tensor_file import open_tensors, read_value
-from .networks import save_network
+from ..tensor_file import open_tensors
+from .group import Group
 from .parts import Parts
 from .recipe import Recipe
 from .report import Report
@@ -43,29 +43,40 @@ class Trainer:
     is saved; so a run that was killed, at any moment, ends with the same weights as one that was not: bit for bit on
     the CPU with the same number of threads.
 
-    resume: go on with what is in the folder. over: begin anew where a run of the same name is already.
+    resume: go on with what is in the folder; several processes begin, if there is nothing: they are started again by
+    the command that started them. over: begin anew where a run of the same name is already.
+    group: the processes that train together, each with a trainer of its own; None: one.
     Raises ValueError for a folder that another run is in, or none to go on with; and what the recipe's files and
     settings give rise to.
     """
 
     def __init__(
-        self, recipe: Recipe | str | Path, folder: str | Path | None = None, resume: bool = False, over: bool = False
+        self,
+        recipe: Recipe | str | Path,
+        folder: str | Path | None = None,
+        resume: bool = False,
+        over: bool = False,
+        group: Group | None = None,
     ) -> None:
+        self.group = group or Group()
         self.recipe = recipe if isinstance(recipe, Recipe) else Recipe.read(recipe)
         self.folder = Path(folder) if folder else Path("runs") / self.recipe.name
         self._state = self.folder / STATE
         missing = self.recipe.files.missing()
         if missing:
             raise ValueError(f"the recipe names files that are not there: {'; '.join(missing)}")
-        if over and self._state.exists() and _recipe_of(self._state)["name"] == self.recipe.name:
-            shutil.rmtree(self.folder)
-        if resume:
+        self.group.check(self.recipe)
+        with self.group.first_alone():
+            if over and self._state.exists() and _recipe_of(self._state)["name"] == self.recipe.name:
+                shutil.rmtree(self.folder)
+        self._resumed = resume and (self._state.exists() or self.group.size == 1)
+        if self._resumed:
             self._stage, self._step, self._tensors = self._load()
         elif self._state.exists():
             raise ValueError(f"{self.folder} holds a run already: go on with it (--resume), or name another folder")
         else:
             self._stage, self._step, self._tensors = 0, 0, dict[str, Tensor]()
-        self._threads = int(open_tensors(self._state)[1]["sf.threads"]) if resume else None
+        self._threads = int(open_tensors(self._state)[1]["sf.threads"]) if self._resumed else None
         self._saved_at, self._saving_took = time.monotonic(), 0.0
         self._asked_to_stop = False
 
@@ -75,11 +86,11 @@ class Trainer:
         SIGTERM and Ctrl-C end it after the step at work, saved: then raises `Stopped`.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        if not self._state.exists():
+        if not self._resumed:
             self._save({})
-        parts = Parts(self.recipe, self.folder)
+        parts = Parts(self.recipe, self.folder, self.group)
         done = sum(stage.steps for stage in self.recipe.stages[: self._stage]) + self._step
-        with Report(self.folder, self.recipe.steps, done) as report, self._stopping_politely(report):
+        with self.group.report(self.folder, self.recipe.steps, done) as report, self._stopping_politely(report):
             if self._threads not in (None, torch.get_num_threads()):
                 report.message(
                     f"begun with {self._threads} threads: with another number, results may differ in last bits"
@@ -114,10 +125,12 @@ class Trainer:
 
     def _save_if_due(self, stage: StageRun, report: Report) -> None:
         waited = time.monotonic() - self._saved_at
-        if self._asked_to_stop or self._saving_took <= SAVING_SHARE * waited:
+        due = self.group.first and self._saving_took <= SAVING_SHARE * waited
+        stop, due = self.group.any([self._asked_to_stop, due])
+        if stop or due:
             report.flush()
             self._save(stage.state())
-        if self._asked_to_stop:
+        if stop:
             raise Stopped(f"stopped after step {self._step} of stage {stage.name}; --resume goes on from there")
 
     def _save(self, tensors: dict[str, Tensor]) -> None:
@@ -128,14 +141,14 @@ class Trainer:
             "sf.recipe": json.dumps(_as_json(self.recipe)),
             "sf.threads": str(torch.get_num_threads()),
         }
-        save_network(self._state, tensors, facts)
+        self.group.write_state(self._state, tensors, facts)
         self._saved_at = time.monotonic()
         self._saving_took = self._saved_at - began
 
     def _load(self) -> tuple[int, int, dict[str, Tensor]]:
         if not self._state.exists():
             raise ValueError(f"there is no run to go on with in {self.folder}: begin one without --resume")
-        stored, facts = open_tensors(self._state)
+        facts = open_tensors(self._state)[1]
         before, now = _recipe_of(self._state), _as_json(self.recipe)
         stage, step = int(facts["sf.stage"]), int(facts["sf.step"])
         for recipe in (before, now):
@@ -146,8 +159,7 @@ class Trainer:
                 f"the run in {self.folder} was begun with another recipe: {', '.join(other)} differ. Take that one, or "
                 "name another folder"
             )
-        tensors = {name: read_value(value) for name, value in stored.items()}
-        return stage, step, tensors
+        return stage, step, self.group.read_state(self._state)
 
     # Stopping -------------------------------------------------------------------------------------------------------
 

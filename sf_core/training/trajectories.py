@@ -19,7 +19,7 @@ class _Solved:
 
     def __init__(self, spec: CausalStage, parts: Parts) -> None:
         self.spec, self.parts = spec, parts
-        self.teacher = parts.transformer("teacher")
+        self.teacher = parts.transformer("teacher", shard=False)
         self.prompts = parts.prompts.batch(0, spec.trajectories)
         self.shape = (1, self.teacher.arch.in_dim, parts.recipe.frames, *parts.latent_size)
 
@@ -52,7 +52,7 @@ def make_trajectories(spec: CausalStage, parts: Parts, progress: Progress) -> La
     source = _Solved(spec, parts)
     settings = [spec.trajectories, spec.solver_steps, spec.solver_shift, spec.guidance, parts.recipe.seed]
     key = f"trajectories {json.dumps(settings)} {source.teacher.fingerprint}"
-    return encode_clips(source, source, parts.folder / "trajectories", key, progress=progress)
+    return encode_clips(source, source, parts.folder / "trajectories", key, progress=progress, group=parts.group)
 
 
 def as_states(rows: Tensor, model: CausalWan) -> Tensor:

@@ -26,7 +26,10 @@ def parameters() -> list[ParameterSet]:
 
 
 def group(nodeid: str) -> str:
-    """The tests of one server stay in one worker; every other test goes where there is time."""
+    """The tests of one server stay in one worker, and those of runs of several processes, which a module makes once;
+    every other test goes where there is time."""
+    if "test_parallel" in nodeid:
+        return nodeid.split("::")[0]
     for version in VERSIONS.values():
         if re.search(rf"[\[-]{re.escape(version)}[]-]", nodeid):
             return f"comfyui-{version}"
