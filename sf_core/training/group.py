@@ -16,6 +16,7 @@ from torch.nn import Module, Parameter
 
 from ..tensor_file import open_tensors, read_value
 from ..wan import CausalWan
+from .adapters import AdaptedWan
 from .networks import save_network, twin
 from .recipe import Recipe
 from .report import Report
@@ -43,7 +44,9 @@ class Group:
         return self.rank == 0
 
     def check(self, recipe: Recipe) -> None:
-        """Raises ValueError if an update of the recipe cannot be dealt out equally."""
+        """Raises ValueError if the recipe is not for several processes, or an update cannot be dealt out equally."""
+        if recipe.lora is not None and self.size > 1:
+            raise ValueError("adapters ([lora] in the recipe) are trained by one process; start it without torchrun")
         for number, stage in enumerate(recipe.stages, 1):
             if stage.accumulate % self.size:
                 raise ValueError(
@@ -64,7 +67,7 @@ class Group:
 
     def twin(self, model: CausalWan) -> CausalWan:
         """Another model with the same weights, kept as those are, which need no gradient."""
-        return twin(model)
+        return model.twin() if isinstance(model, AdaptedWan) else twin(model)
 
     def average_gradients(self, parameters: Iterable[Parameter]) -> None:
         """The mean over processes, of gradients that are not averaged already."""

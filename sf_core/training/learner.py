@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
+from .adapters import own_state
 from .group import Group, own
 from .loss import Loss
 from .networks import whole
@@ -95,8 +96,8 @@ class Learner:
 
     @torch.no_grad()
     def _follow(self, average: nn.Module, decay: float) -> None:
-        weights = self.network.state_dict()
-        for name, tensor in average.state_dict().items():
+        weights = own_state(self.network)
+        for name, tensor in own_state(average).items():
             own(tensor).lerp_(own(weights[name]), 1 - decay)
 
     def _freeze(self) -> None:
@@ -113,9 +114,9 @@ class Learner:
 
     def state(self) -> dict[str, Tensor]:
         """All that the next update depends on, by name. Tensors are the live ones."""
-        tensors = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
+        tensors = {f"network.{name}": tensor for name, tensor in own_state(self.network).items()}
         if self.average is not None:
-            tensors |= {f"average.{name}": tensor for name, tensor in self.average.state_dict().items()}
+            tensors |= {f"average.{name}": tensor for name, tensor in own_state(self.average).items()}
         tensors["updates"] = torch.tensor(self.updates)
         for name, optimizer in self._owners():
             for key, value in optimizer.state[self._handles[name]].items():
@@ -128,9 +129,11 @@ class Learner:
             if module is None:
                 continue
             found = {k.removeprefix(f"{part}."): v for k, v in state.items() if k.startswith(f"{part}.")}
-            weights = module.state_dict()
+            mine = own_state(module)
             try:
-                module.load_state_dict({k: self.group.placed(v, weights.get(k, v)) for k, v in found.items()})
+                if odd := sorted(found.keys() ^ mine.keys()):
+                    raise RuntimeError(f"one has {odd[0]}, the other has not")
+                module.load_state_dict({k: self.group.placed(v, mine[k]) for k, v in found.items()}, strict=False)
             except RuntimeError as error:
                 raise ValueError(f"the saved {self.name} is of another network: {error}") from error
         self.updates = int(state["updates"])

@@ -70,11 +70,14 @@ def save_transformer(
     write: Write = save_network,
 ) -> None:
     """As a file that `sf_core.load_model` reads, with all that it should know of itself."""
-    metadata = {
+    write(path, model.state_dict(), {**facts_of(model, config, latent_size), **facts})
+
+
+def facts_of(model: CausalWan, config: RolloutConfig, latent_size: tuple[int, int]) -> dict[str, str]:
+    """What a file says of a model in its metadata."""
+    return {
         "sf.num_heads": str(model.arch.num_heads),
         "sf.text_len": str(model.arch.text_len),
         "sf.rollout": json.dumps(asdict(config)),
         "sf.latent_size": json.dumps(latent_size),
-        **facts,
     }
-    write(path, model.state_dict(), metadata)

@@ -21,6 +21,7 @@ from ..tiny.words import write_text
 from ..tiny.world import World, prompts
 from ..vae import WanVAE, load_vae
 from ..wan import CausalWan, weights_fingerprint
+from .adapters import AdaptedWan
 from .group import Group
 from .latent_store import ClipSource, LatentStore, Progress, encode_clips
 from .prompts import Prompts
@@ -28,6 +29,7 @@ from .recipe import Recipe
 from .videos import VideoFolder
 
 WORLD_PROMPTS = 4096  # captions of a world that a rollout is asked for
+ADAPTED = ("causal", "model", "critic")  # networks that are LoRA files if the recipe has adapters
 KEPT_EMBEDDINGS = 512  # of prompts, in memory: some MB each with umT5
 
 
@@ -66,7 +68,8 @@ class Parts:
 
     def made(self, name: str) -> Path:
         """Where a stage of this run leaves the network ``name``."""
-        return self.folder / f"{name}.safetensors"
+        adapters = self.recipe.lora is not None and name in ADAPTED
+        return self.folder / f"{name}{'.lora' if adapters else ''}.safetensors"
 
     def find(self, *names: str) -> Path:
         """The first of these networks that a stage has made, or else that the recipe names. Raises ValueError."""
@@ -84,7 +87,27 @@ class Parts:
         return self.made(name).exists() or (named is not None and named.exists())
 
     def transformer(self, *names: str, dtype: torch.dtype = torch.float32, shard: bool = True) -> CausalWan:
-        """The first of these that there is; of its weights each process keeps a part, unless ``shard`` is False."""
+        """The first of these that there is; of its weights each process keeps a part, unless ``shard`` is False.
+
+        With adapters, all but the teacher are over the teacher's weights, and begin as these where there is no file.
+        """
+        if self.recipe.lora is not None:
+            if names == ("teacher",):
+                return self.base
+            model = AdaptedWan(self.base, self.recipe.lora, self.recipe.seed)
+            others = [name for name in names if name != "teacher"]
+            if any(map(self.has, others)):
+                model.load_lora(self.find(*others))
+            return model
+        return self._bare(names, dtype, shard)
+
+    @cached_property
+    def base(self) -> CausalWan:
+        """What adapters are over: the teacher, in the recipe's dtype."""
+        half = self.recipe.dtype == "bfloat16"
+        return self._bare(("teacher",), torch.bfloat16 if half else torch.float32, shard=False).requires_grad_(False)
+
+    def _bare(self, names: Sequence[str], dtype: torch.dtype, shard: bool) -> CausalWan:
         path = self.find(*names)
         model = load_model(path, self.device, dtype)
         model.attention = self.attention
@@ -102,6 +125,7 @@ class Parts:
     def forget(self) -> None:
         """Read networks anew from now on: a stage has made some."""
         self.__dict__.pop("vae", None)
+        self.__dict__.pop("base", None)
 
     @property
     def latent_size(self) -> tuple[int, int]:

@@ -168,6 +168,18 @@ class NewModel(_Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class LowRank(_Settings):
+    """All networks but the teacher are the teacher's weights with low-rank adapters, which alone are trained.
+
+    So the weights are in memory once, and results are LoRA files. rank: of the adapters. alpha: they count
+    ``alpha / rank`` times.
+    """
+
+    rank: Count = 64
+    alpha: Positive = 64.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class WorldData(_Settings):
     """Videos that are drawn as they are needed: `sf_core.tiny.world`.
 
@@ -218,7 +230,8 @@ class Recipe(_Settings):
 
     about: what it makes and needs, for people. frames: the training length. latent_size: (height, width); of a world,
     what its VAE makes of it. dtype: of the arithmetic; weights and optimizers are float32. negative: the prompt that
-    guidance leads away from. rollout: `RolloutConfig`. fps: of the videos.
+    guidance leads away from. rollout: `RolloutConfig`. fps: of the videos. lora: see `LowRank`; then files.generator
+    and files.critic, if they are named, are such LoRA files.
     """
 
     name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
@@ -232,6 +245,7 @@ class Recipe(_Settings):
     negative: str = ""
     rollout: dict[str, Any] = field(default_factory=dict)
     model: NewModel | None = None
+    lora: LowRank | None = None
     world: WorldData | None = None
     files: Files = field(default_factory=Files)
     samples: Samples = field(default_factory=Samples)

@@ -10,9 +10,10 @@ from torch import Tensor
 from torch.nn import Module
 
 from ..wan import CausalWan
+from .adapters import AdaptedWan
 from .learner import Learner
 from .loss import Loss
-from .networks import save_transformer
+from .networks import facts_of, save_transformer
 from .parts import Parts
 from .recipe import Recipe
 from .report import Report
@@ -77,6 +78,9 @@ class StageRun:
         """Leave ``model`` as the network ``name``."""
         assert isinstance(model, CausalWan)
         path, parts = self.parts.made(name), self.parts
+        if isinstance(model, AdaptedWan):
+            facts = {**facts_of(model, parts.config, parts.latent_size), **self.facts()}
+            return parts.group.write(path, model.lora(), facts)
         save_transformer(path, model, parts.config, parts.latent_size, self.facts(), parts.group.write)
 
     def show_rollouts(self, model: Module, sampler: Sampler, step: int) -> None:
