@@ -20,12 +20,11 @@ import numpy as np
 import psutil
 from measure import FOLDER, Report
 
-from sf_core import tiny
-from sf_core.history import replay_reach
-from sf_core.records import RECORD_BYTES
-
 ROOT = FOLDER.parent
 sys.path.insert(0, str(ROOT))
+from sf_core import tiny  # noqa: E402
+from sf_core.history import replay_reach  # noqa: E402
+from sf_core.records import RECORD_BYTES  # noqa: E402
 from tools.comfyui.browser import Editor, chromium, editor  # noqa: E402
 from tools.comfyui.find import primary  # noqa: E402
 from tools.comfyui.server import Server  # noqa: E402
