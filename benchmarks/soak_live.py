@@ -8,6 +8,7 @@ makes no more than plays; otherwise it goes as fast as it can.
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import tempfile
 import time
@@ -55,7 +56,7 @@ def archived_bytes(server: Server) -> int:
     sizes = []
     for link in Path(f"/proc/{server.pid}/fd").iterdir():
         with suppress(OSError):
-            if "self-forcing-" in str(link.readlink()):
+            if re.search(r"/#\d+ \(deleted\)$|/self-forcing-", str(link.readlink())):
                 sizes.append(link.stat().st_size)
     return sum(sizes)
 
