@@ -8,6 +8,7 @@ makes no more than plays; otherwise it goes as fast as it can.
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import tempfile
 import time
@@ -20,12 +21,11 @@ import numpy as np
 import psutil
 from measure import FOLDER, Report
 
-from sf_core import tiny
-from sf_core.history import replay_reach
-from sf_core.records import RECORD_BYTES
-
 ROOT = FOLDER.parent
 sys.path.insert(0, str(ROOT))
+from sf_core import tiny  # noqa: E402
+from sf_core.history import replay_reach  # noqa: E402
+from sf_core.records import RECORD_BYTES  # noqa: E402
 from tools.comfyui.browser import Editor, chromium, editor  # noqa: E402
 from tools.comfyui.find import primary  # noqa: E402
 from tools.comfyui.server import Server  # noqa: E402
@@ -56,7 +56,7 @@ def archived_bytes(server: Server) -> int:
     sizes = []
     for link in Path(f"/proc/{server.pid}/fd").iterdir():
         with suppress(OSError):
-            if "self-forcing-" in str(link.readlink()):
+            if re.search(r"/#\d+ \(deleted\)$|/self-forcing-", str(link.readlink())):
                 sizes.append(link.stat().st_size)
     return sum(sizes)
 

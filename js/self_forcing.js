@@ -36,15 +36,19 @@ listen("reconnected", attach);
 
 /** What goes on since before this page was opened, or said something while it was not connected. */
 async function attach() {
-  const { runs: states } = await post("/self_forcing/attach", { client_id: clientId() });
-  for (const state of states) if (isState(state)) runs.state(state, true);
+  try {
+    const { runs: states } = await post("/self_forcing/attach", { client_id: await clientId() });
+    for (const state of states) if (isState(state)) runs.state(state, true);
+  } catch (error) {
+    console.warn(`Self Forcing: runs that go on are not shown: ${error.message}`);
+  }
 }
 
 register({
   name: "SelfForcing",
   setup() {
     addSessionsPanel();
-    return attach();
+    attach(); // not to be waited for: the editor would not open without a server
   },
   nodeCreated(node) {
     ADDITIONS[node.constructor.comfyClass]?.(node);

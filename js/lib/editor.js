@@ -15,8 +15,16 @@ export function listen(type, then) {
   return () => api.removeEventListener(type, heard);
 }
 
-/** The name under which the server sends to this page. */
-export const clientId = () => api.clientId ?? api.initialClientId ?? "";
+/** Resolves to the name under which the server sends to this page, once it has said it. */
+export const clientId = () =>
+  new Promise((then) => {
+    if (api.clientId) return then(api.clientId);
+    const stop = listen("status", () => {
+      if (!api.clientId) return;
+      stop();
+      then(api.clientId);
+    });
+  });
 
 export const url = (path) => api.apiURL(path);
 
@@ -110,15 +118,18 @@ export function connect(from, slot, to, input) {
   );
 }
 
-/** A new node, in the graph of `beside` and to its left, or in the middle of what the user sees. */
-export function addNode(type, beside) {
+/**
+ * A new node, in the graph of `beside` and to its left, or in the middle of what the user sees.
+ * @param place takes that box, [x, y, width, height], and returns where the node really goes
+ */
+export function addNode(type, beside, place = ([x, y]) => [x, y]) {
   const node = LiteGraph.createNode(type);
-  const graph = beside?.graph ?? app.canvas.graph ?? app.graph;
-  graph.add(node);
   const [x, y, width, height] = app.canvas.ds.visible_area ?? [0, 0, 800, 600];
-  node.pos = beside
+  const wanted = beside
     ? [beside.pos[0] - node.size[0] - 60, beside.pos[1]]
     : [x + (width - node.size[0]) / 2, y + (height - node.size[1]) / 2];
+  node.pos = place([...wanted, ...node.size]); // at once: an older editor's Nodes 2.0 keeps where it was when added
+  (beside?.graph ?? app.canvas.graph ?? app.graph).add(node);
   redraw();
   return node;
 }

@@ -1,4 +1,4 @@
-const MAX_BYTES = 48 * 2 ** 20; // of pictures
+const MAX_BYTES = 8 * 2 ** 20; // of pictures; older ones are asked for again when they are wanted
 const GRACE = 1; // frames that the next one may be late before that is a wait
 const ROUNDING = 1e-6; // frames: a clock's sums are not exact
 const MEASURED = 2; // seconds over which pictures are counted

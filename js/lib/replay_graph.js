@@ -1,3 +1,4 @@
+import { freePlace } from "./free_place.js";
 import { fill, words } from "./words.js";
 
 const GAP = 60; // pixels between a new node and one that is in its way, its title included
@@ -59,8 +60,8 @@ export function makeReplay(editor) {
   }
 
   function addTimelineTo(node) {
-    const timeline = editor.addNode("SFPromptTimeline", node);
-    makeRoom(timeline);
+    const boxes = node.graph.nodes.map((one) => [...one.pos, ...one.size]);
+    const timeline = editor.addNode("SFPromptTimeline", node, (wanted) => freePlace(wanted, boxes, GAP));
     const clip = editor.originOf(node, "clip");
     if (clip) editor.connect(clip.node, clip.slot, timeline, "clip");
     editor.connect(timeline, 0, node, "timeline");
@@ -85,17 +86,4 @@ function nodeAt(graph, id) {
   const [first, ...inner] = id.split(":");
   const node = graph.getNodeById(first) ?? graph.getNodeById(Number(first)); // older editors' ids are numbers
   return inner.length && node ? node.subgraph && nodeAt(node.subgraph, inner.join(":")) : node;
-}
-
-/** Moves a new node down until it lies on no other one. */
-function makeRoom(node) {
-  const overlap = (at) => (other) =>
-    other !== node &&
-    node.pos[at] < other.pos[at] + other.size[at] + GAP &&
-    other.pos[at] < node.pos[at] + node.size[at] + GAP;
-  for (;;) {
-    const inTheWay = node.graph.nodes.filter(overlap(0)).find(overlap(1));
-    if (!inTheWay) return;
-    node.pos = [node.pos[0], inTheWay.pos[1] + inTheWay.size[1] + GAP];
-  }
 }

@@ -1,5 +1,6 @@
 import * as editor from "./editor.js";
-import { factsOf, fill, freePlace, isNews, keyOf, nameToKeep, soleOrigin, titleOf } from "./sessions_model.js";
+import { freePlace } from "./free_place.js";
+import { factsOf, fill, isNews, keyOf, nameToKeep, soleOrigin, titleOf } from "./sessions_model.js";
 import { words } from "./words.js";
 
 const PATH = "/self_forcing/sessions";
@@ -219,15 +220,12 @@ function added(nodes, said) {
 /** Load Session with a file, where nothing else is. */
 function addLoader(name) {
   const others = [...editor.nodesInView()];
-  const loader = editor.addNode("SFLoadSession");
+  const boxes = others.map((node) => [...node.pos, ...node.size]);
+  const loader = editor.addNode("SFLoadSession", null, ([x, y, width, height]) =>
+    freePlace([x, y, 2 * width + GAP, 2 * height], boxes, GAP), // also for what goes on with it
+  );
   editor.offerValue(loader, "file", name);
   editor.setWidget(loader, "file", name);
-  const space = [...loader.pos, 2 * loader.size[0] + GAP, 2 * loader.size[1]]; // also for what goes on with it
-  loader.pos = freePlace(
-    space,
-    others.map((node) => [...node.pos, ...node.size]),
-    GAP,
-  );
   wire(loader, "model", others);
   return loader;
 }
@@ -235,8 +233,7 @@ function addLoader(name) {
 /** Stream Video that goes on with what a Load Session node gives. */
 function addStream(loader) {
   const others = editor.nodesInView().filter((node) => node !== loader);
-  const stream = editor.addNode("SFStreamVideo", loader);
-  stream.pos = [loader.pos[0] + loader.size[0] + GAP, loader.pos[1]];
+  const stream = editor.addNode("SFStreamVideo", loader, () => [loader.pos[0] + loader.size[0] + GAP, loader.pos[1]]);
   editor.connect(loader, 0, stream, "session");
   for (const input of ["vae", "clip"]) wire(stream, input, others);
   return stream;

@@ -54,6 +54,7 @@ def picture_beside(page: Editor, name: str) -> None:
 def test_a_saved_session_is_shown_and_goes_on_in_the_graph(page: Editor) -> None:
     """Its file came after the page was loaded: the new node's list has it all the same, and the run takes it."""
     page.load_workflow(WORKFLOW)
+    page.fit_view()  # Nodes 2.0 moves them apart a moment after they are loaded
     name = saved(page.server, "panel/goes on")
     picture_beside(page, name)
     panel(page)

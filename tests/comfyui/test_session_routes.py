@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -129,9 +130,9 @@ def picture_of(server: Server, found: dict[str, Any]) -> Image.Image:
 
 
 def is_blue_on_white(picture: Image.Image) -> bool:
-    white = sum(min(pixel) > 200 for pixel in picture.getdata())
-    blue = sum(pixel[2] > 150 and pixel[0] < 100 for pixel in picture.getdata())
-    return picture.size == (64, 64) and white > 2000 and blue > 150
+    pixels = np.asarray(picture)
+    white, blue = (pixels.min(axis=-1) > 200).sum(), ((pixels[..., 2] > 150) & (pixels[..., 0] < 100)).sum()
+    return picture.size == (64, 64) and bool(white > 2000 and blue > 150)
 
 
 def test_sessions_that_were_decoded_have_a_picture_of_their_end(server: Server) -> None:

@@ -33,9 +33,10 @@ function fake() {
       if (!widget) return;
       widget.value = typeof value === "number" ? Math.round(value * 10) / 10 : value; // as the editor rounds
     },
-    addNode: (type, beside) => {
+    addNode: (type, beside, place) => {
       assert.equal(type, "SFPromptTimeline");
-      return add(type, ["clip"], { rows: "0: example", recache: false }, [beside.pos[0] - 260, beside.pos[1]]);
+      const pos = place([beside.pos[0] - 260, beside.pos[1], 200, 100]);
+      return add(type, ["clip"], { rows: "0: example", recache: false }, pos);
     },
   };
   const stream = add("SFStreamVideo", ["session", "timeline", "clip"], { seconds: 0 }, [1000, 0]);

@@ -4,13 +4,13 @@ import {
   bytesInWords,
   factsOf,
   fill,
-  freePlace,
   isNews,
   keyOf,
   nameToKeep,
   soleOrigin,
   titleOf,
 } from "../../js/lib/sessions_model.js";
+import { freePlace } from "../../js/lib/free_place.js";
 import { words } from "../../js/lib/words.js";
 
 const SAVED = {
