@@ -119,8 +119,9 @@ def test_the_file_is_a_lora_that_merges_to_the_same_model(tmp_path: Path) -> Non
     base = random_model()
     model = moved(AdaptedWan(base, RANK))
     save_file(model.lora(), tmp_path / "a.safetensors")
-    heads = {"num_heads": base.arch.num_heads, "text_len": base.arch.text_len}
-    merged = sf_core.load_model(base.state_dict(), lora=tmp_path / "a.safetensors", **heads)
+    merged = sf_core.load_model(
+        base.state_dict(), lora=tmp_path / "a.safetensors", num_heads=base.arch.num_heads, text_len=base.arch.text_len
+    )
     assert relative(flow(merged), flow(model)) < 1e-6
     assert relative(flow(merged), flow(base)) > 1e-2
     again = AdaptedWan(base, RANK, seed=9)
