@@ -34,7 +34,8 @@ soak: .venv/.comfyui
 	.venv/bin/python benchmarks/soak_live.py --minutes $(MINUTES)
 
 test: .venv/.test lint
-	.venv/bin/python -m pytest -q -n 2 tests
+	.venv/bin/python -m pytest -q -n 2 -m "not alone" tests
+	.venv/bin/python -m pytest -q -m alone tests/browser
 
 # the property tests with 16 times the examples, drawn anew each time
 test-thorough: .venv/.test
