@@ -1,12 +1,13 @@
-import { after, clientId, listen, loading, post, register, rootGraph, workflowOf } from "./lib/editor.js";
+import { after, clientId, listen, loading, locale, post, register, rootGraph, workflowOf } from "./lib/editor.js";
 import { executionIds } from "./lib/ids.js";
 import { isFrames, isState, isWithdrawn } from "./lib/messages.js";
-import { Player } from "./lib/player.js";
+import { LOOP_SETTING, Player } from "./lib/player.js";
 import { followPreset } from "./lib/presets.js";
 import { replayFromFile } from "./lib/replay.js";
 import { Runs } from "./lib/run_state.js";
 import { addSessionsPanel } from "./lib/sessions_panel.js";
 import { addTimeline } from "./lib/timeline_widget.js";
+import { words } from "./lib/words.js";
 
 /** What a node of the pack gets beside what its schema says: class -> what is done to each new one. */
 const ADDITIONS = {
@@ -44,8 +45,20 @@ async function attach() {
   }
 }
 
+const said = words(locale());
+
 register({
   name: "SelfForcing",
+  settings: [
+    {
+      id: LOOP_SETTING,
+      category: ["Self Forcing", said.player, "Loop"],
+      name: said.loopSetting,
+      tooltip: said.loopSettingTooltip,
+      type: "boolean",
+      defaultValue: false,
+    },
+  ],
   setup() {
     addSessionsPanel();
     attach(); // not to be waited for: the editor would not open without a server

@@ -1,4 +1,4 @@
-import { addElement, after, fileUrl, locale, picture, post, saveAs, toast } from "./editor.js";
+import { addElement, after, fileUrl, locale, picture, post, saveAs, setting, toast } from "./editor.js";
 import { FrameQueue } from "./frame_queue.js";
 import { isState } from "./messages.js";
 import { createControls, make } from "./player_controls.js";
@@ -8,6 +8,7 @@ import { Screen } from "./screen.js";
 import { createSteeringBar } from "./steering_bar.js";
 import { words } from "./words.js";
 
+export const LOOP_SETTING = "SelfForcing.Player.Loop";
 const HEIGHTS = { all: 320, stop: 180, undefined: 220 }; // pixels, at least, by what a run can be told
 const REFRESH = 0.2; // seconds between two looks at what the badge says, while something plays
 const SIZES = ["fit", "natural", "double"];
@@ -135,7 +136,7 @@ export class Player {
     if (this.#run) this.#past.add(this.#run);
     [this.#run, this.#state, this.#paused] = [run, null, false];
     this.#queue = new FrameQueue({ fps: this.#queue.fps });
-    this.#queue.loop = this.#loops ?? false;
+    this.#queue.loop = this.#loops ?? Boolean(setting(LOOP_SETTING));
     this.#screen.clear();
   }
 

@@ -3,6 +3,8 @@ const ENGLISH = {
   stopping: "Stopping after this chunk",
   // the player
   player: "Player",
+  loopSetting: "Loop what there is while the next chunk is made",
+  loopSettingTooltip: "For models that are slower than real time. The loop button of a player counts for that one.",
   nothingYet: "The video appears here while it is made",
   wireVae: "With a preview_vae the chunks play here",
   play: "Play",
@@ -121,6 +123,8 @@ const CHINESE = {
   stopping: "将在当前块完成后停止",
   // the player
   player: "播放器",
+  loopSetting: "等待下一块时循环播放已有画面",
+  loopSettingTooltip: "用于慢于实时的模型。播放器上的循环按钮只对该播放器有效。",
   nothingYet: "视频生成时会显示在这里",
   wireVae: "接上 preview_vae 后，各块会在此播放",
   play: "播放",

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
 import pytest
 import torch
-from playwright.sync_api import Locator, expect
+from playwright.sync_api import Browser, Locator, expect
 from playwright.sync_api import TimeoutError as PlaywrightTimeout
 from torch import Tensor
 
 from tests.comfyui.graphs import BLUE, RED, Graph, Tiny, forget_all, latents, probe, temp_videos
-from tools.comfyui.browser import Editor
+from tests.comfyui.servers import PROBES
+from tools.comfyui.browser import Editor, Mode, editor
+from tools.comfyui.find import ROOT, primary
+from tools.comfyui.server import PACK, Server
 
 CHUNK = 12  # frames of a chunk, but 9 of the first
 FPS = 16
@@ -53,10 +57,12 @@ SLOW = 10  # milliseconds that each attention takes at least: a chunk takes a th
 
 
 @pytest.fixture(autouse=True)
-def _no_run_is_left(page: Editor) -> Iterator[None]:
+def _no_run_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
-    page.server.post("/queue", {"clear": True})
-    page.server.interrupt()
+    if "page" in request.fixturenames:
+        server: Server = request.getfixturevalue("server")
+        server.post("/queue", {"clear": True})
+        server.interrupt()
 
 
 def open_graph(page: Editor, graph: Graph) -> None:
@@ -438,3 +444,16 @@ def test_ten_thousand_messages_of_garbage_change_nothing(page: Editor) -> None:
     live.button("Stop").click()
     page.wait(live.run)
     assert page.errors == []
+
+
+def test_it_plays_under_the_policy_of_disable_api_nodes(browser: Browser, mode: Mode, tmp_path: Path) -> None:
+    """Which lets the page load nothing but its own files, and no blobs as media."""
+    packs = {PACK: ROOT, "probe_pack": PROBES}
+    strict = Server(primary(), tmp_path, packs=packs, arguments=["--disable-api-nodes"], threads=1)
+    with strict as server, editor(browser, server, mode) as page:
+        policy = page.js("async () => (await fetch('/')).headers.get('content-security-policy')")
+        assert "default-src 'self'" in policy
+        live = Live(page)
+        page.page.wait_for_function("() => window.seen.length > 20", timeout=60_000)
+        live.stop()
+        assert [error for error in page.errors if "self-forcing" in error or "self_forcing" in error] == []
