@@ -86,7 +86,8 @@ def load_model(
 
     Names may be the original ones or diffusers', under the prefixes and wrappers of trainers and of ComfyUI; of a
     trainer's checkpoint, ``generator_ema`` is taken before ``generator``. Weights may be float32, bf16, fp16 or fp8
-    with or without a scale. lora: a LoRA in PEFT's, kohya's or ComfyUI's names, merged into the weights.
+    with or without a scale. lora: a LoRA in PEFT's, kohya's or ComfyUI's names, merged into the weights; what it says
+    of its rollout counts before what the base says.
 
     The architecture is read off the shapes. ``overrides`` may say what they cannot: ``num_heads`` (default: heads of
     128, or the file's ``sf.num_heads``) and ``text_len`` (default 512, or the file's ``sf.text_len``), and ``eps``.
@@ -94,6 +95,8 @@ def load_model(
     Raises ValueError naming what does not fit, and for a pickle that could run code.
     """
     tensors, metadata = open_source(source)
+    if lora is not None:
+        metadata |= lora_facts(lora)
     weights = find_weights(tensors, lora, lora_strength)
     config, latent_size = rollout_settings(metadata)
     model = empty_model(weights, metadata, overrides)
@@ -124,6 +127,12 @@ def open_source(source: Source) -> tuple[dict[str, Value], dict[str, str]]:
         stored, metadata = open_tensors(Path(source))
         return dict(stored), metadata
     return dict(nested_tensors(source)), {}
+
+
+def lora_facts(lora: Source) -> dict[str, str]:
+    """What a LoRA that was trained here says of its rollout: its base was made for another, or for none."""
+    metadata = open_source(lora)[1]
+    return {name: metadata[name] for name in ("sf.rollout", "sf.latent_size", "sf.trained") if name in metadata}
 
 
 def find_weights(

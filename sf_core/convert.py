@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from .checkpoint import Source, empty_model, find_weights, open_source
+from .checkpoint import Source, empty_model, find_weights, lora_facts, open_source
 from .family import member_called
 from .tensor_file import write_tensors
 
@@ -30,6 +30,8 @@ def convert(
     The target appears once it is complete. Raises ValueError naming what does not fit, OSError if it cannot be written.
     """
     tensors, metadata = open_source(source)
+    if lora is not None:
+        metadata |= lora_facts(lora)
     weights = find_weights(tensors, lora, lora_strength)
     arch = empty_model(weights, metadata, overrides).arch
     facts = {name: value for name, value in metadata.items() if name.startswith("sf.")}

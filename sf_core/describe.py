@@ -28,7 +28,7 @@ def describe(path: Path) -> str:
     if "sf.recipe" in metadata:
         return _describe_training(path, metadata)
     if is_lora(tensors):
-        return _describe_lora(path, tensors)
+        return _describe_lora(path, tensors, metadata)
     weights = find_weights(tensors)
     arch, heads = _architecture(weights, metadata)
     size = _SIZES.get((arch.dim, arch.num_layers))
@@ -103,13 +103,15 @@ def _settings(member: Member | None) -> dict[str, str]:
     return {"settings": known, **({"mind": member.remark} if member.remark else {})}
 
 
-def _describe_lora(path: Path, tensors: Mapping[str, Value]) -> str:
+def _describe_lora(path: Path, tensors: Mapping[str, Value], metadata: Mapping[str, str]) -> str:
     parts = lora_parts(tensors)
     ranks = Counter(found["down"].shape[0] for found in parts.values() if "down" in found and found["down"].shape)
     dtypes = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()})
     peft = any(".lora_A." in name for name in tensors)
-    member = member_by_file(path)
-    if member:
+    member, config = member_by_file(path), rollout_settings(metadata)[0]
+    if "sf.trained" in metadata:
+        looks = f"{metadata['sf.trained']}, as the file says of itself"
+    elif member:
         looks = f"{member.name}, by the name of the file"
     elif group_of(tensors, LORA_GROUPS) and set(ranks) == {256}:
         looks = "LongLive, by its group and rank; other trainers could write the same"
@@ -125,7 +127,8 @@ def _describe_lora(path: Path, tensors: Mapping[str, Value]) -> str:
         "names": "PEFT's" if peft else "kohya's or ComfyUI's",
         **_layout(tensors),
         "looks like": looks,
-        **(_settings(member) if member else {}),
+        **(_settings(member) if member and config is None else {}),
+        **({"settings": f"{settings_in_words(config)} (the file's own)"} if config else {}),
     }
     return _table(lines)
 

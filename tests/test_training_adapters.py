@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import sf_core
+from sf_core.__main__ import main
 from sf_core.noise import SeededNoise
 from sf_core.training import DMD, Trainer, rollout
 from sf_core.training.adapters import AdaptedWan, own_state
@@ -191,10 +192,30 @@ def test_a_recipe_with_adapters_makes_loras_and_is_resumed_to_the_same_bits(reci
     for name in ("causal.lora", "model.lora", "critic.lora"):
         ours, theirs = (load_file(folder.parent / f"{name}.safetensors") for folder in (made, again))
         assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
-    teacher = Recipe.read(recipe).files.teacher
-    model = sf_core.load_model(teacher or "", lora=made)
+
+
+def test_what_it_makes_loads_and_says_how_it_was_trained(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made, teacher = Trainer(recipe, tmp_path / "run").run(), tmp_path / "teacher.safetensors"
+    base, model = sf_core.load_model(teacher), sf_core.load_model(teacher, lora=made)
     assert torch.isfinite(flow(model)).all()
-    assert not torch.equal(flow(model), flow(sf_core.load_model(teacher or "")))
+    assert not torch.equal(flow(model), flow(base))
+    assert base.rollout_config == sf_core.RolloutConfig()
+    assert model.rollout_config == Recipe.read(recipe).rollout_config
+    assert main(["info", str(made)]) == 0
+    said = capsys.readouterr().out
+    assert "recipe small, seed 0, stage 2-self-forcing, 4 steps" in said
+    assert "denoising_steps=(1000, 500)" in said
+    assert main(["convert", str(teacher), str(tmp_path / "merged.safetensors"), "--lora", str(made)]) == 0
+    merged = sf_core.load_model(tmp_path / "merged.safetensors")
+    assert (merged.fingerprint, merged.rollout_config) == (model.fingerprint, model.rollout_config)
+
+
+def test_a_gan_is_not_trained_with_adapters(recipe: Path) -> None:
+    recipe.write_text(recipe.read_text() + 'loss = "gan"\n')
+    with pytest.raises(ValueError, match=r"\[lora\] is for"):
+        Recipe.read(recipe)
 
 
 def test_what_is_saved_on_the_way_holds_no_base(recipe: Path, tmp_path: Path) -> None:

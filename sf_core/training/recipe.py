@@ -254,6 +254,8 @@ class Recipe(_Settings):
     def __post_init__(self) -> None:
         if not self.stages:
             raise ValueError("there is nothing to do: a recipe has at least one [[stages]]")
+        if self.lora is not None and any(getattr(stage, "loss", "") == "gan" for stage in self.stages):
+            raise ValueError('[lora] is for loss = "dmd" or "sid": a gan trains a whole discriminator')
         config = self.rollout_config
         if fitting_latents(config, self.frames) != self.frames:
             fits = fitting_latents(config, self.frames)
