@@ -46,7 +46,10 @@ class LiveView:
     """Tells those who watch a node's run. All methods are for the thread that runs the graph, but `tell`."""
 
     def __init__(self, node: Any, node_id: str, fps: float, chunks: int = 0, steerable: bool = False) -> None:
-        """node: a class with hidden ``extra_pnginfo``. chunks: how many are to come, 0 if nobody knows."""
+        """node: a class with hidden ``extra_pnginfo`` and, if it can be steered, ``prompt``.
+
+        chunks: how many are to come, 0 if nobody knows.
+        """
         self.run, self.node_id = secrets.token_hex(8), node_id
         self._workflow = _id_of_workflow(node.hidden.extra_pnginfo)
         self.client = viewers.queued_by()
@@ -55,8 +58,9 @@ class LiveView:
         self._facts: dict[str, Any] = {
             **{"state": "running", "fps": fps, "chunk": 0, "chunks": chunks, "frames": 0, "made_fps": 0.0},
             **{"first_seconds": None, "cache_bytes": 0, "steerable": steerable, "prompt": "", "note": ""},
-            **{"actions": [], "rows": "", "seconds": 0.0, "seeds": {}, "video": None},
+            **{"actions": [], "rows": "", "seconds": 0.0, "video": None},
         }
+        self._facts["seeds"] = _seeds_of(getattr(node.hidden, "prompt", None))
         self._firsts: dict[int, int] = {}  # of the newest chunks: the number of their first frame
         self._older = 0  # frames that were there before this run
         self._begun = time.perf_counter()
@@ -154,6 +158,16 @@ def _id_of_workflow(extra: Any) -> str:
     workflow = extra.get("workflow") if isinstance(extra, dict) else None
     found = workflow.get("id") if isinstance(workflow, dict) else None
     return found if isinstance(found, str) and found != NO_WORKFLOW else ""
+
+
+def _seeds_of(prompt: Any) -> dict[str, dict[str, int]]:
+    """{node: {input: value}} of the graph that runs; the editor may have drawn others by the time it is told."""
+    inputs = {number: node.get("inputs", {}) for number, node in (prompt or {}).items()}
+    seeds = {
+        number: {name: value for name, value in given.items() if name.endswith("seed") and isinstance(value, int)}
+        for number, given in inputs.items()
+    }
+    return {number: found for number, found in seeds.items() if found}
 
 
 class _Budget:

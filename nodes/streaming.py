@@ -89,7 +89,6 @@ class SFStreamVideo(io.ComfyNode):
         chunks = chunks_for(core, seconds, fps, ours.temporal_factor) if seconds else 0
         run = Run(cls, session, chunks, fps, steerable=clip is not None)
         run.steering = Steering(clip, timeline or Timeline(), ours.temporal_factor, fps, run.view)
-        run.view.tell(seeds=_seeds_of(cls.hidden.prompt))
         run.say(memory_in_words(core, weight_bytes(ours) + decode_bytes(ours, core)))
         path, last = host.new_temp_file("stream", ".mp4"), None
         with (
@@ -155,16 +154,6 @@ def _chunks(
 def _graph_of(node: Any) -> dict[str, Any]:
     """What ComfyUI's editor looks for in a video that is dropped on it."""
     return {**(node.hidden.extra_pnginfo or {}), **({"prompt": node.hidden.prompt} if node.hidden.prompt else {})}
-
-
-def _seeds_of(prompt: Any) -> dict[str, dict[str, int]]:
-    """{node: {input: value}} of the graph that runs; the editor may have drawn others by the time it is told."""
-    inputs = {number: node.get("inputs", {}) for number, node in (prompt or {}).items()}
-    seeds = {
-        number: {name: value for name, value in given.items() if name.endswith("seed") and isinstance(value, int)}
-        for number, given in inputs.items()
-    }
-    return {number: found for number, found in seeds.items() if found}
 
 
 def _keep_record(node: Any, run: Run, session: Session, writer: VideoWriter) -> None:
