@@ -221,7 +221,7 @@ def test_a_re_rolled_chunk_is_shown_again_and_nothing_runs_backwards_without_it(
     again = range(first_of(action["chunk"]), first_of(action["chunk"] + 1))
     back = [b for a, b in itertools.pairwise(numbers) if b <= a]
     assert len(back) <= 1  # none if the withdrawn frames had not been shown yet
-    assert set(back) <= set(again)
+    assert set(back) <= {again[0] - 1, *again}  # or the last one that holds, until they come again
     assert len(set(numbers) & set(again)) >= CHUNK / 2  # a busy machine leaves some out
 
 

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from tests.comfyui.graphs import BLUE, Graph, Tiny, facts, forget_all, latents, probe, temp_videos
-from tests.comfyui.test_memory import offered
 from tools.comfyui.server import PromptFailed, PromptInterrupted, Server
 
 SECONDS = 6.0  # of the tiny model's: 9 chunks
@@ -52,7 +51,8 @@ def test_what_was_made_before_an_interrupt_is_kept(server: Server, at: int) -> N
             server.run(graph.prompt, client_id="interrupt")
         events.wait_for_end()
         shown = [event.data for event in events.of("executed") if event.data["node"] == stream]
-    name = next(name for name in reversed(sorted(offered(server))) if name.startswith("interrupted at chunk"))
+    sessions = server.get("/self_forcing/sessions")["sessions"]  # the newest first
+    name = next(one["name"] for one in sessions if one["kind"] == "interrupted")
     chunks = int(name.split()[3])
     assert chunks >= 1
     video = temp_videos(server)[-1]
