@@ -16,6 +16,7 @@ const ADDITIONS = {
   SFSampleChunks: (node) => addPlayer(node, { steering: "stop" }),
   SFDecodeChunks: (node) => addPlayer(node),
   SFPromptTimeline: addTimeline,
+  SFTrain: (node) => addPlayer(node, { trains: true }),
 };
 
 const runs = new Runs({ idsOf: executionIds, placeOf: workflowOf });

@@ -6,9 +6,9 @@ from typing import Any
 
 from comfy_api.v0_0_2 import ComfyExtension
 
-from . import decoding, host, loading, routes, sampling, session, session_files, steering, streaming
+from . import decoding, host, loading, routes, sampling, session, session_files, steering, streaming, training
 
-FAMILIES = (loading, session, sampling, decoding, streaming, steering, session_files)
+FAMILIES = (loading, session, sampling, decoding, streaming, steering, session_files, training)
 
 
 class SelfForcingExtension(ComfyExtension):

@@ -189,7 +189,7 @@ def interrupted_folder() -> Path:
 
 def register_folders() -> None:
     """Tell ComfyUI where sessions are kept, so that it lists them like models."""
-    saved = Path(folder_paths.get_output_directory(), "sessions")
+    saved = output_folder() / "sessions"
     saved.mkdir(parents=True, exist_ok=True)
     folders = [str(saved), str(interrupted_folder())]
     folder_paths.folder_names_and_paths[SESSIONS] = (folders, {SESSION_ENDING})
@@ -206,6 +206,16 @@ def file(kind: str, name: str) -> Path:
         there = ", ".join(files(kind)[:10]) or "none"
         raise ValueError(f"there is no {name!r} among the files of {kind.replace('_', ' ')}; there are: {there}")
     return Path(found)
+
+
+def models_folder(kind: str) -> Path:
+    """Where new files of a kind go that ComfyUI lists; some kinds have an old folder besides, by another name."""
+    folders = [Path(folder) for folder in folder_paths.get_folder_paths(kind)]
+    return next((folder for folder in folders if folder.name == kind), folders[0])
+
+
+def output_folder() -> Path:
+    return Path(folder_paths.get_output_directory())
 
 
 def new_temp_file(stem: str, ending: str) -> Path:

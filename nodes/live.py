@@ -59,6 +59,7 @@ class LiveView:
             **{"state": "running", "fps": fps, "chunk": 0, "chunks": chunks, "frames": 0, "made_fps": 0.0},
             **{"first_seconds": None, "cache_bytes": 0, "steerable": steerable, "prompt": "", "note": ""},
             **{"actions": [], "rows": "", "seconds": 0.0, "video": None},
+            "training": None,
         }
         self._facts["seeds"] = _seeds_of(getattr(node.hidden, "prompt", None))
         self._firsts: dict[int, int] = {}  # of the newest chunks: the number of their first frame

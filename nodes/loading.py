@@ -12,7 +12,7 @@ from . import host
 from .build_model import build_model
 from .hosted_model import check_wan, settings_of, with_settings
 from .presets import FROM_MODEL, MODEL_PRESETS, preset_config
-from .tiny_parts import tiny_clip, tiny_model, tiny_vae
+from .tiny_parts import WEIGHTS, tiny_clip, tiny_model, tiny_vae
 
 _DTYPES: dict[str, torch.dtype | None] = {
     "default": None,
@@ -90,7 +90,15 @@ class SFLoadTiny(io.ComfyNode):
             display_name="Load Tiny Demo",
             description="The model inside this pack: one coloured shape, 64 x 64 pixels, on any CPU, no download.",
             search_aliases=["self forcing demo", "tiny self forcing"],
-            inputs=[],
+            inputs=[
+                io.Combo.Input(
+                    "weights",
+                    options=list(WEIGHTS),
+                    default=next(iter(WEIGHTS)),
+                    optional=True,
+                    tooltip="The model that streams, or the many-step one that it was distilled from, to train with.",
+                ),
+            ],
             outputs=[
                 io.Model.Output(
                     tooltip="A tiny causal Wan 2.1 model for videos of 64 x 64 pixels at 16 frames a second."
@@ -101,8 +109,8 @@ class SFLoadTiny(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls) -> Any:
-        return io.NodeOutput(tiny_model(), tiny_clip(), tiny_vae())
+    def execute(cls, weights: str = next(iter(WEIGHTS))) -> Any:
+        return io.NodeOutput(tiny_model(weights), tiny_clip(), tiny_vae())
 
 
 def _with_preset(patcher: Any, preset: str) -> Any:

@@ -195,13 +195,13 @@ class SFSession(io.ComfyNode):
         settings: RolloutConfig | None = None,
     ) -> Any:
         wan = HostedWan(model)
-        size = _latent_size(wan, width, height)
+        size = latent_size(wan, width, height)
         session = Session.start(wan, embeddings(positive), size, config_for(model, settings), seed=seed)
         host.say(cls.hidden.unique_id, memory_in_words(session) + _unusual_size(wan, size))
         return io.NodeOutput(GraphSession(session))
 
 
-def _latent_size(wan: HostedWan, width: int, height: int) -> tuple[int, int]:
+def latent_size(wan: HostedWan, width: int, height: int) -> tuple[int, int]:
     factor, (_, patch_rows, patch_columns) = wan.spatial_factor, wan.arch.patch_size
     for name, pixels, patch in (("width", width, patch_columns), ("height", height, patch_rows)):
         unit = factor * patch

@@ -30,8 +30,12 @@ class TinyLatents(comfy.latent_formats.Wan21):
         self.taesd_decoder_name = None
 
 
-def tiny_model() -> Any:
-    patcher = build_model(tiny.FOLDER / "transformer.safetensors", None)
+WEIGHTS = {"self forcing": "transformer.safetensors", "teacher": "teacher.safetensors"}
+
+
+def tiny_model(weights: str) -> Any:
+    """weights: of `WEIGHTS`."""
+    patcher = build_model(tiny.FOLDER / WEIGHTS[weights], None)
     patcher.model.latent_format = TinyLatents()
     return patcher
 

@@ -15,7 +15,11 @@ import torch
 from sf_core import tiny
 from sf_core.tensor_file import open_tensors, read_value, write_tensors
 
-NETWORKS = {"model": "transformer", "vae": "vae"}  # what a training calls it, and what it is called here
+NETWORKS = {
+    "model": "transformer",
+    "teacher": "teacher",
+    "vae": "vae",
+}  # what a training calls it, and what it is called here
 
 
 def ship(run: Path, folder: Path = tiny.FOLDER) -> None:

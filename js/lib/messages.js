@@ -9,6 +9,15 @@ const isFile = (value) => isText(value?.filename) && isText(value.subfolder) && 
 const isObject = (value) => value === Object(value) && !Array.isArray(value);
 const isSeeds = (value) =>
   isObject(value) && Object.values(value).every((one) => isObject(one) && Object.values(one).every(isFact));
+const isPoint = (value) => isList(value, isFact) && value.length === 2;
+const isTraining = (value) =>
+  isText(value?.stage) &&
+  isText(value.file) &&
+  isCount(value.step) &&
+  isCount(value.of) &&
+  isFact(value.left) &&
+  isObject(value.losses) &&
+  Object.values(value.losses).every((points) => isList(points, isPoint));
 const isRun = (data) => isText(data?.node_id) && isText(data.run);
 
 const STATES = ["running", "paused", "stopping", "ended", "interrupted", "failed"];
@@ -25,6 +34,7 @@ export const isState = (data) =>
   ["prompt", "note", "rows", "workflow"].every((name) => isText(data[name])) &&
   isList(data.actions, isAction) &&
   isSeeds(data.seeds) &&
+  (data.training === null || isTraining(data.training)) &&
   (data.video === null || isFile(data.video));
 
 export const isFrames = (data) =>

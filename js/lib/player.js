@@ -6,6 +6,7 @@ import { STYLE } from "./player_style.js";
 import { badge, isLive, isSteered } from "./run_state.js";
 import { Screen } from "./screen.js";
 import { createSteeringBar } from "./steering_bar.js";
+import { LossCurve, trainingBadge } from "./training.js";
 import { words } from "./words.js";
 
 export const LOOP_SETTING = "SelfForcing.Player.Loop";
@@ -37,8 +38,11 @@ export class Player {
   #frame = 0; // of the browser's, that was asked for
   #refreshed = 0;
 
-  /** steering: what runs of this node can be told, "all", "stop" or nothing. */
-  constructor(node, { steering } = {}) {
+  /**
+   * @param options {{steering, trains}} steering: what runs of this node can be told, "all", "stop" or nothing;
+   *   trains: whether they are trainings, whose frames are samples
+   */
+  constructor(node, { steering, trains = false } = {}) {
     this.#node = node;
     this.#screen = new Screen({
       fetch: (number) => this.#fetch(number),
@@ -57,6 +61,7 @@ export class Player {
     });
     const send = (body) => post("/self_forcing/steer", body);
     this.#bar = steering ? createSteeringBar(this.#said, steering, send, this.#refused) : null;
+    this.#curve = trains ? new LossCurve(this.#said) : null;
     this.#build(steering);
     this.#refresh();
   }
@@ -64,6 +69,7 @@ export class Player {
   #screen;
   #controls;
   #bar;
+  #curve;
   #badge;
   #hint;
   #over;
@@ -89,6 +95,7 @@ export class Player {
     if (!isLive(state)) this.#queue.finish(now);
     if (state.video) this.showVideo(state.video);
     this.#bar?.show(state);
+    this.#curve?.show(state.training);
     this.#wake();
   }
 
@@ -242,14 +249,14 @@ export class Player {
 
   #build(steering) {
     const [said, height] = [this.#said, HEIGHTS[steering]];
-    this.#hint = make("div", { className: "sf-hint" }, steering === "stop" ? said.wireVae : said.nothingYet);
+    this.#hint = make("div", { className: "sf-hint" }, this.#hintFor(steering));
     this.#screen.element.append(this.#hint);
     this.#screen.element.classList.add("sf-fit");
     this.#badge = ["sf-facts", "sf-status", "sf-note"].map((className) => make("div", { className }));
     this.#badge[1].setAttribute("role", "status");
     this.#over = make("div", { className: "sf-badge" }, ...this.#badge);
     const frame = make("div", { className: "sf-frame" }, this.#screen.element, this.#over);
-    const below = [this.#controls.element, ...(this.#bar ? [this.#bar.element] : [])];
+    const below = [this.#curve, this.#controls, this.#bar].filter(Boolean).map((part) => part.element);
     const properties = { className: "sf-player", tabIndex: 0, role: "group", "aria-label": said.player };
     this.#element = make("div", properties, make("style", { textContent: STYLE }), frame, ...below);
     this.#element.addEventListener("keydown", (event) => this.#onKey(event));
@@ -257,6 +264,11 @@ export class Player {
     this.#element.style.minHeight = `${height}px`; // an older editor's Nodes 2.0 gives it no height of its own
     addElement(this.#node, "live", this.#element, height);
     after(this.#node, "onRemoved", () => this.remove());
+  }
+
+  #hintFor(steering) {
+    if (this.#curve) return this.#said.nothingTrained;
+    return steering === "stop" ? this.#said.wireVae : this.#said.nothingYet;
   }
 
   /** Keys go through for the player's own, which keeps those that it knows; all that is typed stays here. */
@@ -319,8 +331,12 @@ export class Player {
     const { empty, late, interruptions } = queue;
     const shownFps = live && this.#moves() ? queue.shownFps(now) : null;
     const seen = { empty, late, interruptions, paused: !queue.playing, shownFps };
-    const texts = state ? badge(state, seen, this.#said) : {};
+    const texts = state ? this.#textsOf(state, seen) : {};
     for (const [k, text] of [texts.facts, texts.status, texts.note].entries())
       if (this.#badge[k].textContent !== (text ?? "")) this.#badge[k].textContent = text ?? "";
+  }
+
+  #textsOf(state, seen) {
+    return this.#curve ? trainingBadge(state, this.#said) : badge(state, seen, this.#said);
   }
 }

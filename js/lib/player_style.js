@@ -29,6 +29,10 @@ export const STYLE = `
 .sf-player button[aria-pressed="true"] { color: var(--p-primary-color, #4a90d9); }
 .sf-place { flex: 1 1 70px; min-width: 50px; height: 16px; margin: 0; accent-color: var(--p-primary-color, #4a90d9); }
 .sf-time { white-space: nowrap; font-variant-numeric: tabular-nums; }
+.sf-losses { flex: none; }
+.sf-losses > svg { display: block; width: 100%; height: 60px; border-radius: 4px;
+  background: var(--comfy-input-bg, #222); }
+.sf-legend { display: flex; gap: 10px; justify-content: flex-end; font-size: 10px; font-variant-numeric: tabular-nums; }
 .sf-steering { display: flex; flex-direction: column; gap: 4px; }
 .sf-steering input { height: 24px; box-sizing: border-box; padding: 0 6px;
   border: 1px solid var(--border-color, #4e4e4e); border-radius: 4px; background: var(--comfy-input-bg, #222); color: var(--input-text, #ddd); font: inherit; }

@@ -15,7 +15,7 @@ from ..checkpoint import load_model
 from ..wan import CausalWan
 from .text import TinyText
 
-__all__ = ["TinyText", "load_text", "load_transformer", "load_vae"]
+__all__ = ["TinyText", "load_teacher", "load_text", "load_transformer", "load_vae"]
 
 FOLDER = Path(__file__).parent
 PROMPT = "a red circle moving left quickly on a black background"
@@ -25,6 +25,11 @@ FPS = 16
 def load_transformer(device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> CausalWan:
     """The tiny causal Wan transformer; it names its latent size and rollout settings itself."""
     return load_model(FOLDER / "transformer.safetensors", device, dtype)
+
+
+def load_teacher(device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> CausalWan:
+    """What the transformer was distilled from, bidirectional and many-step; in a few causal steps it makes a mess."""
+    return load_model(FOLDER / "teacher.safetensors", device, dtype)
 
 
 def load_text() -> TinyText:

@@ -61,13 +61,15 @@ def training_bytes(
     frames: int = 21,
     dtype: torch.dtype = torch.bfloat16,
     lora: LowRank | None = None,
+    batch: int = 1,
+    checkpointing: bool = True,
 ) -> TrainingMemory:
-    """Of one process that trains a generator and a critic of ``arch`` with checkpointing, a video at a time.
+    """Of one process that trains a generator and a critic of ``arch``, ``batch`` videos at a time.
 
     dtype: of the arithmetic; what is trained is float32. lora: adapters over ``teacher``, of which ``arch`` must be.
     Raises ValueError otherwise.
     """
-    rollout = rollout_bytes(arch, config, latent_size, 1, frames, dtype, checkpointing=True).peak
+    rollout = rollout_bytes(arch, config, latent_size, batch, frames, dtype, checkpointing).peak
     base = dtype.itemsize * parameter_count(teacher)
     if lora is None:
         trained = FLOAT * parameter_count(arch)

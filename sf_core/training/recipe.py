@@ -97,7 +97,7 @@ class CausalStage(_Stage):
     """The causal start: from the teacher's weights, by teacher forcing, diffusion forcing, or regression to the ends of
     the teacher's trajectories.
 
-    weighted: see `FlowMatching`.
+    weighted: see `FlowMatching`. checkpointing: compute each block again in backward.
     trajectories, solver_steps, solver_shift, guidance: of ``ode`` alone: how many are made, and how (see
     `ode_trajectory`).
     """
@@ -109,6 +109,7 @@ class CausalStage(_Stage):
     solver_steps: Count = 48
     solver_shift: Positive = 8.0
     guidance: NotNegative = 5.0
+    checkpointing: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -168,6 +168,7 @@ class Report:
             finite = {name: number if math.isfinite(number) else None for name, number in numbers.items()}
             lines.append(json.dumps({**facts, "values": finite}) + "\n")
             self._log({f"{step.stage}/{name}": number for name, number in numbers.items()}, step.done)
+            self.was_read(step.done, step.stage, step.step, finite)
         self._metrics.write("".join(lines))
         self._metrics.flush()
         self._shown = "".join(f", {name} {number:.4g}" for name, number in values[-1].items())
@@ -176,6 +177,9 @@ class Report:
         if self._board is not None:
             for tag, number in scalars.items():
                 self._board.add_scalar(tag, number, done)
+
+    def was_read(self, done: int, stage: str, step: int, values: Mapping[str, float | None]) -> None:
+        """For who tells of it elsewhere too: the values of a step, None where one is NaN or Inf. See `_Step`."""
 
     def flush(self) -> None:
         """Read and write what was held back. To be called before a checkpoint is saved: a run that is resumed from

@@ -102,6 +102,7 @@ class CausalTraining(StageRun):
     def __init__(self, spec: CausalStage, parts: Parts, number: int, report: Report) -> None:
         super().__init__(spec, parts, number, report)
         self.model = parts.transformer("causal", "teacher").requires_grad_(True)
+        self.model.gradient_checkpointing = spec.checkpointing
         self.regression = ODERegression(parts.config) if spec.by == "ode" else None
         kind = TeacherForcing if spec.by == "teacher-forcing" else DiffusionForcing
         self.forcing = kind(parts.config.shift, spec.weighted, parts.config)

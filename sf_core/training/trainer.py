@@ -6,7 +6,7 @@ import json
 import shutil
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -46,6 +46,7 @@ class Trainer:
     resume: go on with what is in the folder; several processes begin, if there is nothing: they are started again by
     the command that started them. over: begin anew where a run of the same name is already.
     group: the processes that train together, each with a trainer of its own; None: one.
+    parts: makes what the stages work with; another host of the training has prompts and a VAE of its own.
     Raises ValueError for a folder that another run is in, or none to go on with; and what the recipe's files and
     settings give rise to.
     """
@@ -57,8 +58,9 @@ class Trainer:
         resume: bool = False,
         over: bool = False,
         group: Group | None = None,
+        parts: Callable[[Recipe, Path, Group], Parts] = Parts,
     ) -> None:
-        self.group = group or Group()
+        self.group, self._make_parts = group or Group(), parts
         self.recipe = recipe if isinstance(recipe, Recipe) else Recipe.read(recipe)
         self.folder = Path(folder) if folder else Path("runs") / self.recipe.name
         self._state = self.folder / STATE
@@ -83,12 +85,13 @@ class Trainer:
     def run(self) -> Path:
         """Train to the end -> the file of the last network made.
 
-        SIGTERM and Ctrl-C end it after the step at work, saved: then raises `Stopped`.
+        SIGTERM and Ctrl-C end it after the step at work: then raises `Stopped`, with all of it saved and what the
+        stage has learnt so far written as what it makes.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         if not self._resumed:
             self._save({})
-        parts = Parts(self.recipe, self.folder, self.group)
+        parts = self._make_parts(self.recipe, self.folder, self.group)
         done = sum(stage.steps for stage in self.recipe.stages[: self._stage]) + self._step
         with self.group.report(self.folder, self.recipe.steps, done) as report, self._stopping_politely(report):
             if self._threads not in (None, torch.get_num_threads()):
@@ -111,7 +114,7 @@ class Trainer:
             report.step(stage.name, self._step, spec.steps, values)
             self._save_if_due(stage, report)
             if self._step % self.recipe.samples.every == 0 and self._step < spec.steps:
-                stage.show(self._step)
+                self._show(stage, report)
         # what `finish` writes may be what this stage began with: from here on, only the state leads back into it
         report.flush()
         self._save(stage.state())
@@ -121,17 +124,37 @@ class Trainer:
         self._save({})
         parts.forget()
 
+    def _show(self, stage: StageRun, report: Report) -> None:
+        """Samples. Whatever goes wrong with them, or ends them, takes away nothing that was learnt."""
+        try:
+            stage.show(self._step)
+        except BaseException:
+            if self.group.size == 1:  # several may not all be here
+                self._keep(stage, report)
+            raise
+
     # State ----------------------------------------------------------------------------------------------------------
 
     def _save_if_due(self, stage: StageRun, report: Report) -> None:
         waited = time.monotonic() - self._saved_at
         due = self.group.first and self._saving_took <= SAVING_SHARE * waited
         stop, due = self.group.any([self._asked_to_stop, due])
-        if stop or due:
+        if stop:
+            made = self._keep(stage, report)
+            raise Stopped(
+                f"stopped after step {self._step} of stage {stage.name}; what it has learnt so far is in {made}, and "
+                "--resume goes on from there"
+            )
+        if due:
             report.flush()
             self._save(stage.state())
-        if stop:
-            raise Stopped(f"stopped after step {self._step} of stage {stage.name}; --resume goes on from there")
+
+    def _keep(self, stage: StageRun, report: Report) -> Path:
+        """The state, and what the stage has learnt so far as the network that it makes -> where that is."""
+        report.flush()
+        self._save(stage.state())
+        stage.finish()
+        return stage.parts.made(stage.makes)
 
     def _save(self, tensors: dict[str, Tensor]) -> None:
         began = time.monotonic()
@@ -149,16 +172,13 @@ class Trainer:
         if not self._state.exists():
             raise ValueError(f"there is no run to go on with in {self.folder}: begin one without --resume")
         facts = open_tensors(self._state)[1]
-        before, now = _recipe_of(self._state), _as_json(self.recipe)
-        stage, step = int(facts["sf.stage"]), int(facts["sf.step"])
-        for recipe in (before, now):
-            recipe["stages"] = recipe["stages"][: stage + (step > 0)]
-        other = [key for key in now if key not in MAY_CHANGE and before.get(key) != now[key]]
+        other = differences(self.recipe, self._state)
         if other:
             raise ValueError(
                 f"the run in {self.folder} was begun with another recipe: {', '.join(other)} differ. Take that one, or "
                 "name another folder"
             )
+        stage, step = int(facts["sf.stage"]), int(facts["sf.step"])
         return stage, step, self.group.read_state(self._state)
 
     # Stopping -------------------------------------------------------------------------------------------------------
@@ -187,6 +207,19 @@ class Trainer:
 
 class Stopped(Exception):
     """The run was asked to stop, and has saved itself."""
+
+
+def differences(recipe: Recipe, state: Path) -> list[str]:
+    """What of a recipe keeps it from going on with the run whose state that is: names of its keys.
+
+    Raises ValueError for a file that is no such state.
+    """
+    before, now = _recipe_of(state), _as_json(recipe)
+    facts = open_tensors(state)[1]
+    begun = int(facts["sf.stage"]) + (int(facts["sf.step"]) > 0)
+    for one in (before, now):
+        one["stages"] = one["stages"][:begun]
+    return [key for key in now if key not in MAY_CHANGE and before.get(key) != now[key]]
 
 
 def _as_json(recipe: Recipe) -> dict[str, Any]:

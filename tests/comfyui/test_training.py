@@ -1,0 +1,214 @@
+"""Training from the canvas: what it learns, an interrupt that loses nothing, results that every loader takes."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+import sf_core
+from sf_core import tiny
+from sf_core.tiny.evaluate import frames_of, make_videos
+from sf_core.tiny.observe import observe
+from sf_core.tiny.scorer import judge, summarize
+from sf_core.tiny.world import prompts
+from tests.comfyui import models
+from tests.comfyui.graphs import BLUE, RED, Graph, Node, Out, Tiny, latents, probe
+from tests.helpers import relative
+from tools.comfyui.server import PromptFailed, PromptInterrupted, Server
+
+SMALL = {
+    **{"result": "LoRA", "start_steps": 3, "steps": 2, "batch_size": 2, "accumulate": 1, "learning_rate": 1e-3},
+    **{"rank": 4, "chunks": 2, "width": 64, "height": 64, "guidance": 0.5, "negative": "", "checkpointing": False},
+    **{"sample_every": 1, "seed": 5, "prompts": f"{RED}\n\n  {BLUE}\n"},
+}
+STEPS = 3 + 2 * 5
+TEACHER = tiny.FOLDER / "teacher.safetensors"
+
+
+def teacher(graph: Graph) -> Tiny:
+    parts = graph("SFLoadTiny", weights="teacher")
+    return Tiny(graph, parts[0], parts[1], parts[2])
+
+
+def train(graph: Graph, name: str, model: Out | None = None, **changes: Any) -> Node:
+    parts = teacher(graph)
+    return graph("SFTrain", model=model or parts.model, clip=parts.clip, name=name, **{**SMALL, **changes})
+
+
+def trained(server: Server, name: str, **changes: Any) -> dict[str, Any]:
+    graph = Graph()
+    node = train(graph, name, vae=teacher(graph).vae, **changes)
+    state: dict[str, Any] = server.run(graph.prompt)[node.number]["sf_run"][0]
+    return state
+
+
+def file_of(server: Server, name: str, kind: str = "loras") -> Path:
+    return server.base / "models" / kind / f"{name}.safetensors"
+
+
+def lora(server: Server, name: str) -> dict[str, Tensor]:
+    return load_file(file_of(server, name))
+
+
+def sampled(model: sf_core.CausalWan) -> Tensor:
+    session = sf_core.Session.start(model, tiny.load_text().encode(BLUE), seed=3)
+    for _ in range(3):
+        session = session.next_chunk()[0]
+    return session.latents
+
+
+def test_interrupted_again_and_again_it_learns_what_an_undisturbed_one_does(server: Server) -> None:
+    state = trained(server, "undisturbed")
+    assert (state["state"], state["chunk"], state["chunks"]) == ("ended", STEPS, STEPS)
+    stops = []
+    for at in (2, 5, 9):  # in the causal start, and twice in what follows
+        graph = Graph()
+        train(graph, "disturbed", vae=teacher(graph).vae)
+        with server.events("training") as events:
+            number = server.submit(graph.prompt, client_id="training")
+            events.wait_for(lambda e, at=at: e.kind == "self_forcing.run" and e.data["chunk"] >= at)  # type: ignore[misc]
+            server.interrupt()
+            with pytest.raises(PromptInterrupted):
+                server.wait(number)
+            told = events.of("self_forcing.run")[-1].data
+        assert told["state"] == "interrupted"
+        assert told["training"]["file"] == "loras/disturbed.safetensors"
+        stops.append((told["chunk"], lora(server, "disturbed")))
+    assert all(first < second for (first, _), (second, _) in pairwise(stops))
+    assert trained(server, "disturbed")["chunk"] == STEPS
+    wanted, found = lora(server, "undisturbed"), lora(server, "disturbed")
+    assert all(torch.equal(found[name], tensor) for name, tensor in wanted.items())
+    assert not all(torch.equal(stops[0][1][name], tensor) for name, tensor in wanted.items())
+
+
+def test_those_who_watch_see_losses_and_samples(server: Server) -> None:
+    graph = Graph()
+    train(graph, "watched", vae=teacher(graph).vae)
+    with server.events("watching") as events:
+        server.run(graph.prompt, client_id="watching")
+        events.wait_for_end()
+    told = [event.data for event in events.of("self_forcing.run") if event.data["training"]]
+    assert {one["training"]["stage"] for one in told} == {"causal", "self-forcing"}
+    last = told[-1]["training"]
+    assert (last["step"], last["of"]) == (2, 2)
+    losses = last["losses"]
+    assert len(losses["critic"]) == 10
+    assert len(losses["generator"]) == 3 + 2
+    samples = events.of("self_forcing.frames")
+    assert len(samples) == 3  # the end of the causal start, and each of the generator's updates
+    assert all(event.data["count"] == frames_of(6) for event in samples)
+    assert [event for event in events.of("text") if "self forcing 2/2" in event.data["text"]]
+
+
+def test_core_and_the_nodes_own_model_and_the_command_line_agree_on_the_lora(server: Server) -> None:
+    graph = Graph()
+    parts = teacher(graph)
+    node = train(graph, "agreed", vae=parts.vae)
+    loaded = graph("LoraLoaderModelOnly", model=parts.model, lora_name="agreed.safetensors", strength_model=1.0)[0]
+    trained(server, "agreed")
+    made = sf_core.load_model(TEACHER, lora=file_of(server, "agreed"))
+    numbers = [probe(graph, parts.sampled(parts.session(BLUE, seed=3, model=one), 3)) for one in (node[0], loaded)]
+    before = len(server.log_text())
+    outputs = server.run(graph.prompt)
+    wanted, plain = sampled(made), sampled(tiny.load_teacher())
+    assert relative(wanted, plain) > 0.01
+    for number in numbers:
+        assert relative(latents(outputs, number), wanted) < 1e-4
+    assert "lora key not loaded" not in server.log_text()[before:]
+
+
+def test_a_whole_model_is_one_for_load_self_forcing_model(server: Server) -> None:
+    trained(server, "entire", result="whole model")
+    made = sf_core.load_model(file_of(server, "entire", "diffusion_models"))
+    graph = Graph()
+    parts = teacher(graph)
+    node = train(graph, "entire", vae=parts.vae, result="whole model")
+    number = probe(graph, parts.sampled(parts.session(BLUE, seed=3, model=node[0]), 3))
+    assert relative(latents(server.run(graph.prompt), number), sampled(made)) < 1e-4
+    loaders = server.get("/object_info/SFLoadModel")["SFLoadModel"]["input"]["required"]
+    assert "entire.safetensors" in str(loaders["model_name"])
+
+
+def test_the_teacher_is_the_model_with_its_loras(server: Server) -> None:
+    trained(server, "before")
+    graph = Graph()
+    patched = graph(
+        "LoraLoaderModelOnly", model=teacher(graph).model, lora_name="before.safetensors", strength_model=0.5
+    )
+    train(graph, "over", model=patched[0], start_steps=0, steps=1)
+    with server.events("teacher") as events:
+        number = server.submit(graph.prompt, client_id="teacher")
+        events.wait_for(lambda e: e.kind == "self_forcing.run" and e.data["chunk"] >= 1)
+        written = next((server.base / "output" / "self_forcing_training" / "over").glob("teacher-*.safetensors"))
+        weights = load_file(written)
+        server.wait(number)
+    merged = sf_core.load_model(TEACHER, lora=file_of(server, "before"), lora_strength=0.5).state_dict()
+    assert all(relative(weights[name], tensor) < 1e-5 for name, tensor in merged.items())
+    assert not written.exists()  # it is large, and can be written again
+
+
+def test_its_losses_go_into_cores_plot(server: Server) -> None:
+    graph = Graph()
+    node = train(graph, "plotted", start_steps=0)
+    graph("LossGraphNode", loss=node[1], filename_prefix="loss")
+    assert server.files(server.run(graph.prompt))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"prompts": " \n\n"}, "'prompts' is empty"),
+        ({"name": "../elsewhere"}, "no name of a file"),
+        ({"width": 72}, "width is 72 pixels; this model makes multiples of 16"),
+        ({"width": 8192, "height": 8192, "batch_size": 64}, "lower batch_size, rank, chunks or the size"),
+    ],
+)
+def test_what_cannot_be_is_said_before_anything_is_begun(server: Server, changes: dict[str, Any], said: str) -> None:
+    graph = Graph()
+    train(graph, str(changes.get("name", "refused")), **{k: v for k, v in changes.items() if k != "name"})
+    with pytest.raises(PromptFailed, match=said):
+        server.run(graph.prompt)
+    assert not (server.base / "output" / "self_forcing_training" / "refused").exists()
+
+
+def test_another_training_or_file_of_its_name_is_left_alone(server: Server) -> None:
+    trained(server, "taken", start_steps=0, steps=1)
+    before = lora(server, "taken")
+    brief: dict[str, Any] = {"start_steps": 0, "steps": 1}
+    for change, said in (("rank", "result, rank"), ("prompts", "prompts"), ("guidance", "guidance")):
+        graph = Graph()
+        train(graph, "taken", **{**brief, change: RED if change == "prompts" else 8})
+        with pytest.raises(PromptFailed, match=said):
+            server.run(graph.prompt)
+    models.put(server, "loras", "foreign.safetensors", before)
+    graph = Graph()
+    train(graph, "foreign")
+    with pytest.raises(PromptFailed, match="is there already"):
+        server.run(graph.prompt)
+    found = lora(server, "taken")
+    assert all(torch.equal(found[name], tensor) for name, tensor in before.items())
+
+
+def share_right(model: sf_core.CausalWan, captions: list[str]) -> dict[str, float]:
+    videos = make_videos(model, tiny.load_vae(), tiny.load_text().encode, captions, 9)
+    return summarize([judge(observe(v), c, 0, frames_of(9)) for v, c in zip(videos, captions, strict=True)])
+
+
+def test_a_minute_of_it_teaches_the_teacher_to_stream(server: Server) -> None:
+    """What the tiny_train workflow does, with fewer steps: colours, and one object where there were several or none."""
+    words = prompts(64, seed=1)
+    lesson = {"prompts": "\n".join(words), "start_steps": 0, "steps": 30, "batch_size": 4, "chunks": 3, "rank": 16}
+    trained(server, "taught", learning_rate=2e-3, sample_every=1000, **lesson)
+    captions = prompts(40, seed=6)
+    before = share_right(tiny.load_teacher(), captions)
+    after = share_right(sf_core.load_model(TEACHER, lora=file_of(server, "taught")), captions)
+    print(before, after)
+    assert before["colour"] < 0.65
+    assert after["colour"] > 0.8
+    assert after["one_object"] > before["one_object"] + 0.15
