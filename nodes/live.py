@@ -23,6 +23,7 @@ from . import host, viewers
 from .frame_store import FrameStore
 
 IMAGES_A_SECOND = 30  # of wall time, at most; a model that is faster than that leaves some out
+PART = IMAGES_A_SECOND // 2  # frames in a message, at most: all of them can be sent, a little later
 LONGEST_EDGE = 512  # pixels
 WAITING = 2  # chunks to be made pictures of; while more wait, new ones are left out
 NO_WORKFLOW = "00000000-0000-0000-0000-000000000000"  # the editor's, for a graph that was never in a file
@@ -226,7 +227,9 @@ class _Encoder:
                 viewers.send("self_forcing.withdrawn", said, self._view.watchers)
                 continue
             try:
-                self._send(chunk, first, len(frames), self._pictures(first, frames))
+                for part in frames.split(PART):
+                    self._send(chunk, first, len(part), self._pictures(first, part))
+                    first += len(part)
             except Exception as error:  # the video is more important than the view on it
                 host.log.warning("cannot show a chunk: %s", error)
 
@@ -242,7 +245,7 @@ class _Encoder:
     def _affordable(self, count: int) -> list[int]:
         """Which of ``count`` new frames to send: all, a little later, if nothing waits; else evenly spread ones."""
         while (missing := count - self._budget.room) > 0 and self._todo.empty():
-            if count > IMAGES_A_SECOND or self._ending.wait(min(missing / IMAGES_A_SECOND, 0.05)):
+            if self._ending.wait(min(missing / IMAGES_A_SECOND, 0.05)):
                 break
         sent = self._budget.take(count)
         return [count - 1 - k * count // sent for k in reversed(range(sent))]

@@ -14,6 +14,8 @@ from typing import Any
 
 from PIL import Image
 
+from sf_core.tiny.world import prompts
+
 from .browser import Editor, chromium, editor
 from .find import ROOT, primary
 from .server import Server
@@ -86,6 +88,11 @@ def on_tiny(subject: str, columns: list[list[str]], **parts: Part) -> Graph:
     return Graph(subject, {**BEGINNING, **parts}, columns, TOP)
 
 
+LESSON = {
+    **{"prompts": "\n".join(prompts(24, seed=1)), "start_steps": 20, "steps": 20, "batch_size": 4, "accumulate": 1},
+    **{"learning_rate": 2e-3, "rank": 16, "chunks": 3, "width": 64, "height": 64, "guidance": 0.5, "sample_every": 4},
+    "checkpointing": False,
+}
 LOADED = Part("SFLoadModel", values={"model_name": "self_forcing_dmd.pt"})
 GRAPHS = {
     "SFLoadModel": Graph("model", {**REAL, "model": LOADED}, [["model", "prompt"], ["session"]], ("clip",), runs=False),
@@ -189,6 +196,22 @@ GRAPHS = {
         [["stream"], ["info"]],
         stream=stream(("session", 0), 4.0),
         info=Part("SFSessionInfo", {"session": ("stream", 1)}, size=(420, 340)),
+    ),
+    "SFTrain": Graph(
+        "train",
+        {
+            "tiny": Part("SFLoadTiny", values={"weights": "teacher"}),
+            "train": Part(
+                "SFTrain", {"model": ("tiny", 0), "clip": ("tiny", 1), "vae": ("tiny", 2)}, LESSON, (330, 860)
+            ),
+            "prompt": BEGINNING["prompt"],
+            "session": Part(
+                "SFSession", {**BEGINNING["session"].inputs, "model": ("train", 0)}, BEGINNING["session"].values
+            ),
+            "stream": stream(("session", 0)),
+            "save": save("stream"),
+        },
+        [["tiny", "prompt"], ["train"], ["session"], ["stream"]],
     ),
 }
 SHOW_VIDEO = {"SFStreamVideo", "SFDecodeChunks", "SaveVideo"}
