@@ -90,7 +90,7 @@ class SFTrain(io.ComfyNode):
                     max=1.0,
                     step=1e-6,
                     round=1e-9,
-                    tooltip="Of the generator; the critic has a fifth. 0.00005 suits a LoRA over Wan, a tenth all weights.",
+                    tooltip="Of the generator; the critic has a fifth. 0.00005 suits a LoRA over Wan.",
                 ),
                 io.Int.Input("rank", default=64, min=1, max=1024, tooltip="Size of the LoRA; unused for all weights."),
                 io.Int.Input(

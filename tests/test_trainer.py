@@ -20,10 +20,11 @@ from safetensors.torch import load_file
 import sf_core
 from sf_core import tiny
 from sf_core.tiny.world import prompts
-from sf_core.training import DMD, TeacherForcing, Trainer, rollout
+from sf_core.training import DMD, TeacherForcing, Trainer, rollout, trainer
 from sf_core.training.latent_store import LatentStore
 from sf_core.training.recipe import RECIPES, Recipe
 from sf_core.training.trainer import Stopped
+from sf_core.vae import load_vae
 from sf_core.video import read_record
 
 ROOT = Path(__file__).parent.parent
@@ -268,8 +269,32 @@ def test_asked_to_stop_it_saves_after_the_step_and_loses_nothing(
     with pytest.raises(Stopped, match="after step 4"):
         Trainer(recipe, tmp_path / "run").run()
     assert signal.getsignal(signal.SIGTERM) is before
+    assert load_vae(tmp_path / "run" / "vae.safetensors")  # what it has learnt so far
     resumed = Trainer(recipe, tmp_path / "run", resume=True)
     assert resumed._step == 4
+
+
+def test_samples_that_fail_cost_nothing_that_was_learnt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sf_core.training.stage_vae import VAETraining
+
+    recipe = Recipe.read(write(tmp_path, WORLD.replace("every = 1000", "every = 4") + VAE))
+    monkeypatch.setattr(trainer, "SAVING_SHARE", 0)  # so that nothing else saves
+    monkeypatch.setattr(VAETraining, "show", lambda self, step: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        Trainer(recipe, tmp_path / "run").run()
+    assert Trainer(recipe, tmp_path / "run", resume=True)._step == recipe.samples.every
+
+
+def test_asked_to_stop_while_a_stage_gets_ready_it_does_so_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sf_core.training.stage_vae import VAETraining
+
+    monkeypatch.setattr(VAETraining, "__init__", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    recipe = Recipe.read(write(tmp_path, WORLD + VAE))
+    with pytest.raises(Stopped, match="getting ready"):
+        Trainer(recipe, tmp_path / "run").run()
+    assert Trainer(recipe, tmp_path / "run", resume=True)._step == 0
 
 
 def test_a_run_is_not_begun_over_another_nor_gone_on_with_by_another_recipe(run: Path, tmp_path: Path) -> None:
@@ -367,6 +392,16 @@ def test_the_other_causal_starts_train_in_bfloat16(begun: Path, by: str) -> None
     Trainer(write(begun, head + stage), begun / "run").run()
     losses = values(begun / "run", "1-causal", "ode_loss" if by == "ode" else "flow_loss")
     assert sum(losses[-8:]) < sum(losses[:8])
+
+
+@pytest.mark.parametrize("by", ["teacher-forcing", "ode"])
+def test_a_causal_start_learns_the_same_with_checkpointing(begun: Path, tmp_path: Path, by: str) -> None:
+    stage = f'[[stages]]\nkind = "causal"\nby = "{by}"\nsteps = 3\nbatch = 2\ntrajectories = 4\nsolver_steps = 8\n'
+    found = []
+    for again in ("false", "true"):
+        text = (begun / "head.toml").read_text() + f"{stage}checkpointing = {again}\n"
+        found.append(load_file(Trainer(write(begun, text), tmp_path / again).run()))
+    assert all(torch.equal(found[1][name], tensor) for name, tensor in found[0].items())
 
 
 # What is wrong ------------------------------------------------------------------------------------------------------

@@ -82,6 +82,7 @@ export function addElement(node, name, element, height) {
   const widget = node.addDOMWidget(name, `sf_${name}`, element, {
     serialize: false, // not in what Run sends
     hideOnZoom: false,
+    hideInPanel: true, // beside the canvas, where a newer editor lists a node's widgets, its element could not be shown
     getMinHeight: () => (typeof height === "function" ? height() : height),
   });
   widget.serialize = false; // nor in the saved workflow

@@ -80,7 +80,7 @@ class Trainer:
             self._stage, self._step, self._tensors = 0, 0, dict[str, Tensor]()
         self._threads = int(open_tensors(self._state)[1]["sf.threads"]) if self._resumed else None
         self._saved_at, self._saving_took = time.monotonic(), 0.0
-        self._asked_to_stop = False
+        self._asked_to_stop = self._at_steps = False
 
     def run(self) -> Path:
         """Train to the end -> the file of the last network made.
@@ -107,7 +107,7 @@ class Trainer:
         stage = STAGES[spec.kind](spec, parts, self._stage, report)
         if self._step:
             stage.load(self._tensors)
-        self._tensors = {}
+        self._tensors, self._at_steps = {}, True
         for step in range(self._step, spec.steps):
             values = stage.step(step)
             self._step = step + 1
@@ -120,7 +120,7 @@ class Trainer:
         self._save(stage.state())
         stage.finish()
         stage.show(spec.steps)
-        self._stage, self._step = self._stage + 1, 0
+        self._stage, self._step, self._at_steps = self._stage + 1, 0, False
         self._save({})
         parts.forget()
 
@@ -185,9 +185,14 @@ class Trainer:
 
     @contextmanager
     def _stopping_politely(self, report: Report) -> Iterator[None]:
-        """While it runs, the first SIGTERM or Ctrl-C is kept for the end of the step."""
+        """While it steps, the first SIGTERM or Ctrl-C is kept for the end of the step.
+
+        Before that, what a stage makes ready is on the disk as soon as it is made.
+        """
 
         def stop(number: int, frame: object) -> None:
+            if not self._at_steps:
+                raise Stopped("stopped while a stage was getting ready; --resume goes on from there")
             if self._asked_to_stop:
                 raise KeyboardInterrupt
             self._asked_to_stop = True

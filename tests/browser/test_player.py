@@ -279,6 +279,21 @@ def test_a_picture_can_be_taken(page: Editor) -> None:
     live.stop()
 
 
+def test_the_panel_beside_the_canvas_has_no_empty_place_for_the_player(page: Editor) -> None:
+    """Newer editors list a selected node's widgets there."""
+    page.server.settings({"Comfy.RightSidePanel.IsOpen": True})
+    page.reload()
+    graph = Graph()
+    tiny = Tiny.of(graph)
+    stream = graph("SFStreamVideo", session=tiny.session(RED), vae=tiny.vae, seconds=1.0, fps=FPS)
+    open_graph(page, graph)
+    page.fit_view()
+    page.select(stream.number)
+    page.page.wait_for_timeout(500)
+    assert page.page.locator("canvas.cursor-crosshair").count() == 0  # how such a panel draws what it cannot show
+    expect(page.page.locator(".sf-player")).to_be_visible()
+
+
 def test_sample_chunks_shows_its_chunks_with_a_vae_and_stops(page: Editor) -> None:
     forget_all(page.server)
     graph = Graph()

@@ -27,8 +27,9 @@ FLAGS = (
     # the page asks other hosts; a machine without a way out would let it wait
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost",
 )
-# on a first visit the template browser covers everything; the map of the canvas covers a corner of it
-QUIET = {"Comfy.TutorialCompleted": True, "Comfy.Minimap.Visible": False}
+# on a first visit the template browser covers everything; the map of the canvas covers a corner of it; the panel at the
+# right, once it was open, comes again with each page
+QUIET = {"Comfy.TutorialCompleted": True, "Comfy.Minimap.Visible": False, "Comfy.RightSidePanel.IsOpen": False}
 READY = (
     "() => window.app?.extensionManager && window.app.graph"
     " && Object.keys(window.LiteGraph?.registered_node_types ?? {}).length > 50"
