@@ -10,7 +10,7 @@ from comfy_api.v0_0_2 import io
 
 from ..sf_core.video import VideoWriter
 from . import host, thumbnails
-from .hosted_vae import check_fits, decode_bytes, open_vae
+from .hosted_vae import check_fits, decode_bytes, hosted, open_vae
 from .live import LiveView
 from .live_decoder import decode_rest
 from .values import GraphSession, SessionWire
@@ -53,7 +53,7 @@ class SFDecodeChunks(io.ComfyNode):
     @classmethod
     def execute(cls, session: GraphSession, vae: Any, fps: float) -> Any:
         core, ours = session.core, open_vae(vae)
-        check_fits(ours, core)
+        check_fits(ours, hosted(core))
         if session.decoded >= core.frames:
             raise ValueError(
                 "this session has no frames that were not decoded yet: put Sample Chunks before Decode Chunks"

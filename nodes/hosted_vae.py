@@ -85,15 +85,15 @@ def _with_weights(net: nn.Module, device: torch.device, dtype: torch.dtype) -> V
     return small if getattr(net, "latent_format", None) is not None else _InVaeSpace(small).to(device)
 
 
-def check_fits(vae: VideoVAE, session: Session) -> None:
-    """Raises ValueError unless ``vae`` decodes what the session's model makes."""
-    channels = session.model.arch.in_dim
+def check_fits(vae: VideoVAE, wan: HostedWan) -> None:
+    """Raises ValueError unless ``vae`` decodes what the model makes."""
+    channels = wan.arch.in_dim
     if vae.channels != channels:
         raise ValueError(
             f"this VAE decodes latents of {vae.channels} channels and the model makes {channels}: it belongs to "
             "another model. Wire in the VAE that belongs to this one"
         )
-    if not torch.allclose(_mean(vae), hosted(session).latents_mean, rtol=0, atol=0.02):
+    if not torch.allclose(_mean(vae), wan.latents_mean, rtol=0, atol=0.02):
         raise ValueError(
             "this VAE normalises latents as the model does not: it belongs to another model. The three of Load Tiny "
             "Demo go together, as do those of Wan 2.1"

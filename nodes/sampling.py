@@ -76,7 +76,7 @@ class _Preview:
         self._run, self._decoder = run, None
         if vae is not None:
             ours = open_vae(vae)
-            check_fits(ours, session)
+            check_fits(ours, hosted(session))
             self._decoder = ours.stream_decoder()
             run.beside = lambda: decode_bytes(ours, session)
 

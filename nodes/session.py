@@ -13,7 +13,7 @@ from ..sf_core.schedule import TRAIN_STEPS
 from ..sf_core.session import Session
 from . import host
 from .hosted_model import HostedWan, config_for
-from .hosted_vae import check_fits, decode_bytes, frames_to_begin_with, open_vae
+from .hosted_vae import check_fits, decode_bytes, frames_to_begin_with, hosted, open_vae
 from .memory import memory_in_words
 from .presets import CUSTOM, PRESETS, steps_from_words, steps_in_words, widget_values
 from .values import ConfigWire, GraphSession, SessionWire
@@ -244,7 +244,7 @@ class SFStartFromImages(io.ComfyNode):
     @classmethod
     def execute(cls, session: GraphSession, image: Tensor, vae: Any) -> Any:
         core, ours = session.core, open_vae(vae)
-        check_fits(ours, core)
+        check_fits(ours, hosted(core))
         rows, columns = (size * ours.spatial_factor for size in core.latent_size)
         core, frames = frames_to_begin_with(core, host.fit_pictures(image, columns, rows), ours)
         host.make_room(decode_bytes(ours, core), vae.device)

@@ -85,7 +85,7 @@ class SFStreamVideo(io.ComfyNode):
         clip: Any = None,
     ) -> Any:
         ours, core = open_vae(vae), session.core
-        check_fits(ours, core)
+        check_fits(ours, hosted(core))
         chunks = chunks_for(core, seconds, fps, ours.temporal_factor) if seconds else 0
         run = Run(cls, session, chunks, fps, steerable=clip is not None)
         run.steering = Steering(clip, timeline or Timeline(), ours.temporal_factor, fps, run.view)

@@ -20,7 +20,7 @@ from . import host
 from .build_model import build_model
 from .hosted_model import HostedWan, Settings, config_for, with_settings
 from .hosted_training import HostParts, NodeGroup, teacher_file, write_teacher
-from .hosted_vae import open_vae, weight_bytes
+from .hosted_vae import check_fits, open_vae, weight_bytes
 from .live import LiveView
 from .session import embeddings
 from .training_job import FPS, LORA, PROMPTS, RATIO, WHOLE, Job, as_lines
@@ -160,14 +160,19 @@ class SFTrain(io.ComfyNode):
         config = config_for(model, settings)
         job = Job.of(wan, config, values, shows=vae is not None)
         job.check_free()
-        embedded = _embed_all(clip, [*job.prompts, job.recipe.negative])
         decoder = None if vae is None else open_vae(vae)
+        if decoder is not None:
+            check_fits(decoder, wan)
+        embedded = _embed_all(clip, [*job.prompts, job.recipe.negative])
         _make_room(cls.hidden.unique_id, job, 0 if decoder is None else weight_bytes(decoder))
         view = LiveView(cls, str(cls.hidden.unique_id), FPS, job.recipe.steps)
         with view.until_end():
             losses = _train(cls, view, job, wan, embedded, decoder)
         trained = with_settings(_with_result(model, job), Settings(config, job.recipe.latent_size))
         return io.NodeOutput(trained, {"loss": losses}, ui=view.on_node())
+
+
+_LESS = "Turn checkpointing on, or lower batch_size, rank, chunks or the size"
 
 
 def _embed_all(clip: Any, prompts: Sequence[str]) -> dict[str, Tensor]:
@@ -190,7 +195,7 @@ def _make_room(node_id: str, job: Job, beside: int) -> None:
     free = host.free_memory(device)
     words = f"training takes about {host.gib(needs)}; the {device.type} has {host.gib(free)} free"
     if needs > free:
-        raise MemoryError(f"{words}. Turn checkpointing on, or lower batch_size, rank, chunks or the size")
+        raise MemoryError(f"{words}. {_LESS}")
     host.say(node_id, words)
 
 
@@ -209,6 +214,12 @@ def _train(
         except (Stopped, host.Interrupted) as stopped:
             _publish(job, view)
             raise group.interrupts.asked or stopped from None
+        except Exception as error:
+            if not host.is_out_of_memory(error):
+                raise
+            raise MemoryError(
+                f"the {wan.device.type} ran out of memory; what was learnt up to the last save is kept. {_LESS}"
+            ) from error
         _publish(job, view)
     teacher_file(wan, job.folder).unlink()  # as large as the model, and can be written again
     return group.losses
@@ -222,7 +233,8 @@ def _publish(job: Job, view: LiveView) -> None:
     job.file.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(job.made, part)
     part.replace(job.file)
-    view.tell(training={**view.state()["training"], "file": f"{job.file.parent.name}/{job.file.name}"})
+    if (training := view.state()["training"]) is not None:
+        view.tell(training={**training, "file": f"{job.file.parent.name}/{job.file.name}"})
 
 
 def _with_result(model: Any, job: Job) -> Any:

@@ -15,10 +15,13 @@ from urllib.parse import urlsplit
 import av
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from tools.comfyui.find import ROOT
+from sf_core.tiny.observe import observe
+from sf_core.tiny.scorer import judge, summarize
+from tools.comfyui.find import PRIMARY, ROOT
 from tools.comfyui.server import PACK, Prompt, PromptRejected, Server
 from tools.comfyui.workflow import ONLY_IN_THE_EDITOR, WIDGET_TYPES, to_prompt, with_an_end
 
@@ -40,7 +43,9 @@ FRAMES = {
     "tiny_long_video": [969],
     "tiny_fork_and_reroll": [81, 81],
     "tiny_step_by_step": [69],
+    "tiny_train": [81, 81],
 }
+LESSON = "tiny_train"
 
 
 @cache
@@ -64,7 +69,7 @@ every = pytest.mark.parametrize("name", NAMES)
 
 
 def test_the_first_minutes_have_their_workflow() -> None:
-    assert len(NAMES) == 10
+    assert len(NAMES) == 11
     for name, seconds in (("tiny_live", 0.0), ("tiny_text_to_video", 5.0)):
         steps = {node["type"]: node["widgets_values"] for node in nodes(name) if node["type"] != "MarkdownNote"}
         assert list(steps) == ["SFLoadTiny", "CLIPTextEncode", "SFSession", "SFStreamVideo", "SaveVideo"]
@@ -235,7 +240,7 @@ def _check_values(prompt: Prompt, info: dict[str, Any]) -> None:
             assert is_file or not choices or value in choices, (node["class_type"], name, value)
 
 
-@pytest.mark.parametrize("name", RUNNING)
+@pytest.mark.parametrize("name", [name for name in RUNNING if name != LESSON])
 def test_what_needs_no_download_runs(name: str, server: Server, info: dict[str, Any]) -> None:
     outputs = server.run(with_an_end(to_prompt(workflow(name), info)), timeout=600)
     saved = [str(node["id"]) for node in nodes(name) if node["type"] == "SaveVideo"]
@@ -268,6 +273,24 @@ def test_futures_share_their_past_and_differ_after_it(server: Server, info: dict
     one, other = (decoded(path).astype(int) for path in server.files(saved))
     assert np.abs(one[:20] - other[:20]).max() < 24, "the past, but for the codec's rounding"
     assert np.abs(one[24:] - other[24:]).max() > 60
+
+
+@pytest.mark.parametrize("server", ["primary"], ids=[PRIMARY], indirect=True)  # minutes; shorter ones run on both
+def test_a_lora_that_was_trained_on_the_canvas_makes_the_teacher_stream(server: Server, info: dict[str, Any]) -> None:
+    """All of the lesson, once: the prompt is not among those that it learns, and the teacher alone loses the shape."""
+    prompt = to_prompt(workflow(LESSON), info)
+    texts = {node["class_type"]: node["inputs"] for node in prompt.values()}
+    caption = texts["CLIPTextEncode"]["text"]
+    assert caption not in texts["SFTrain"]["prompts"]
+    outputs = server.run(prompt, timeout=1200)
+    saved = [str(node["id"]) for node in nodes(LESSON) if node["type"] == "SaveVideo"]
+    found = [decoded(path) for node in saved for path in server.files({node: outputs[node]})]
+    assert [len(video) for video in found] == FRAMES[LESSON]
+    seen = [judge(observe(torch.from_numpy(video) / 255), caption, 0, len(video)) for video in found]
+    after, before = (summarize([one]) for one in seen)
+    assert after["frames_correct"] > 0.7, after
+    assert after["one_object"] > 0.95
+    assert before["frames_correct"] < 0.3, before
 
 
 def _only_video(server: Server, name: str, info: dict[str, Any]) -> Path:
