@@ -211,7 +211,8 @@ GRAPHS = {
             "stream": stream(("session", 0)),
             "save": save("stream"),
         },
-        [["tiny", "prompt"], ["train"], ["session"], ["stream"]],
+        [["tiny"], ["train"], ["stream"]],
+        ("prompt", "session"),
     ),
 }
 SHOW_VIDEO = {"SFStreamVideo", "SFDecodeChunks", "SaveVideo"}
@@ -319,7 +320,7 @@ def main(wanted: list[str]) -> None:
         prepare(Path(base))
         with Server(primary(), Path(base)) as server, chromium() as browser:
             server.settings(PLAIN)
-            with editor(browser, server) as tab:
+            with editor(browser, server, size=(1600, 1300)) as tab:
                 for number, name in enumerate(wanted or GRAPHS):
                     content = compressed(picture(tab, GRAPHS[name], 100 * number))
                     (TARGET / f"{name}.webp").write_bytes(content)

@@ -24,7 +24,7 @@ from .workflow import to_prompt, with_an_end
 FOLDER = ROOT / "workflows"
 SIZE, GAP = 512, 6
 COLOURS = ("#5aa9e6", "#f2a65a")  # what was given, or one future; the other future
-COLUMNS = {"tiny_long_video": 5, "tiny_fork_and_reroll": 4}
+COLUMNS = {"tiny_long_video": 5, "tiny_fork_and_reroll": 4, "tiny_train": 4}
 GIVEN = {"tiny_image_to_video": 1, "tiny_extend_video": 3}  # cells that show what the video began with
 GIVEN_FRAMES = 33  # of the clip that is gone on from
 LOOK_AT = """([x, y, scale]) => {
