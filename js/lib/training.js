@@ -8,12 +8,12 @@ const COLOURS = { generator: "#4a90d9", critic: "#d9904a" };
 
 /** The lines over the picture, as run_state.js has them for videos. */
 export function trainingBadge({ training, state }, said) {
-  if (!training) return { facts: "", status: state === "running" ? said.trainingBegins : "", note: "" };
+  const ended = { interrupted: said.interrupted, failed: said.failed }[state] ?? "";
+  if (!training) return { facts: "", status: state === "running" ? said.trainingBegins : ended, note: "" };
   const { stage, step, of, left, file } = training;
   const facts = [fill(said[`stage_${stage}`] ?? stage, { n: step, m: of })];
   if (state === "running" && left > 0) facts.push(fill(said.timeLeft, { time: timeInWords(left, said) }));
   const kept = file ? fill(state === "ended" ? said.trained : said.trainedSoFar, { file }) : "";
-  const ended = { interrupted: said.interrupted, failed: said.failed }[state] ?? "";
   return { facts: facts.join(" · "), status: [ended, kept].filter(Boolean).join(": "), note: "" };
 }
 
