@@ -12,6 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .queues import sent
+
 THETA = 10000.0
 
 
@@ -34,7 +36,7 @@ def rope_rotations(
     f = _turns(torch.tensor(list(frames), dtype=torch.int64), pairs - 2 * side)
     h = _turns(torch.arange(height), side)
     w = _turns(torch.arange(width), side)
-    f, h, w = (turns.to(torch.complex64).to(device) for turns in (f, h, w))
+    f, h, w = (sent(turns.to(torch.complex64), device) for turns in (f, h, w))
     grid = (len(f), height, width)
     full = torch.cat(
         [
@@ -49,5 +51,10 @@ def rope_rotations(
 
 def apply_rope(x: Tensor, rotations: Tensor) -> Tensor:
     """Rotate pairs (2i, 2i + 1) of ``x`` [B, tokens, heads, head_dim]; computed in float32, returned in x's dtype."""
-    turned = torch.view_as_complex(x.float().unflatten(-1, (-1, 2))) * rotations
-    return torch.view_as_real(turned).flatten(-2).to(x.dtype)
+    pairs = x.float().unflatten(-1, (-1, 2))
+    if torch.compiler.is_compiling():  # complex products are not fused with what is around them
+        (a, b), (cos, sin) = pairs.unbind(-1), torch.view_as_real(rotations).unbind(-1)
+        turned = torch.stack([a * cos - b * sin, a * sin + b * cos], dim=-1)
+    else:
+        turned = torch.view_as_real(torch.view_as_complex(pairs) * rotations)
+    return turned.flatten(-2).to(x.dtype)

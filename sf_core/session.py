@@ -19,6 +19,7 @@ from .context import check_context
 from .history import Moment, Pass, last_passes, moment, moment_before, replay_passes, replay_reach
 from .kv_cache import CacheShape, LiveCache
 from .noise import NoiseSource, SeededNoise
+from .queues import sent
 from .records import NOTHING, Block, Event, Prompt, digest
 from .rollout import ChunkForward, sample_chunk, write_block
 from .schedule import flow_schedule
@@ -234,7 +235,7 @@ class Session:
                 raise ValueError(
                     f"the noise source gave {list(drawn.shape)} for chunk {self.chunks}; expected {list(shape)}"
                 )
-            return drawn.to(self.model.device, torch.float32)
+            return sent(drawn.to(dtype=torch.float32), self.model.device)
 
         return sample_chunk(forward.flow, noise, steps, flow_schedule(self.config.shift))
 
