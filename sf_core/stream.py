@@ -15,9 +15,11 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from .context import video_frames
+from .queues import let_see, second_queue, used_here, working_in
 from .session import Progress, Session
 
 POLL_SECONDS = 0.05  # how often a stream that waits looks whether it is to go on or stop
@@ -207,6 +209,8 @@ def stream(
     held: deque[_Sampled] = deque()
     sampler: Executor = ThreadPoolExecutor(1, "self-forcing-sampler") if overlap else _InPlace()
     job: Future[_Sampled] | None = None
+    # on a GPU: or frames would only come out behind the chunk that is being sampled
+    own_queue = second_queue(session.model.device) if overlap else None
 
     decoder.reset()  # it may stand at this very frame of another video
 
@@ -242,7 +246,8 @@ def stream(
                 yield from emit(hold_back)
             if boundary is not None:
                 session = boundary(session)
-            job = sampler.submit(_sample, session, control, tuple(control.applied), make)
+            let_see(own_queue)
+            job = sampler.submit(_sample, session, control, tuple(control.applied), make, own_queue)
             control.applied.clear()
             yield from emit(hold_back)
             idle = time.perf_counter()
@@ -254,6 +259,7 @@ def stream(
                 error = failure
                 break
             made.timings["wait"] = time.perf_counter() - idle
+            used_here(made.latents)
             session = made.session
             held.append(made)
     finally:
@@ -301,6 +307,7 @@ def _sample(
     control: _Control,
     commands: tuple[Command, ...],
     make: Make | None,
+    own_queue: torch.cuda.Stream | None,
 ) -> _Sampled:
     """In the worker: one chunk, its stages timed."""
     marks: dict[str, float] = {}
@@ -310,7 +317,8 @@ def _sample(
         marks.setdefault(stage, time.perf_counter())
 
     start = time.perf_counter()
-    longer, latents = session.next_chunk(progress) if make is None else make(session, progress)
+    with working_in(own_queue):
+        longer, latents = session.next_chunk(progress) if make is None else make(session, progress)
     end = time.perf_counter()
     first_step = marks.get("step", end)
     return _Sampled(longer, latents, {"cache": first_step - start, "sample": end - first_step}, commands)
