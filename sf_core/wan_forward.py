@@ -155,20 +155,30 @@ class WanForward:
         attend: LayerAttention,
         keys_only: bool,
     ) -> Tensor:
-        parts = (self.bare(block.modulation, modulations) + modulations).unbind(2)  # 6 x [B, f, dim]
+        parts = self.bare(block.modulation, modulations) + modulations  # [B, f, 6, dim]
+        attended = attend(layer, *self._to_attention(block, x, parts, rotations, keys_only))
+        return x if keys_only else self._from_attention(block, layer, x, attended, parts, text)
+
+    def _to_attention(
+        self, block: Any, x: Tensor, parts: Tensor, rotations: Tensor, keys_only: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of a block's self-attention; with ``keys_only`` no queries: an empty tensor."""
         attn = block.self_attn
-        h = _modulate(block.norm1(x), parts[0], parts[1])
+        h = _modulate(block.norm1(x), parts[:, :, 0], parts[:, :, 1])
         k = apply_rope(self._heads(attn.norm_k(attn.k(h))), rotations)
         v = self._heads(attn.v(h))
-        if keys_only:
-            attend(layer, k[:, :0], k, v)  # an empty query: only the writing counts
-            return x
-        q = apply_rope(self._heads(attn.norm_q(attn.q(h))), rotations)
-        x = _add_gated(x, attn.o(attend(layer, q, k, v).flatten(2)), parts[2])
+        q = k[:, :0] if keys_only else apply_rope(self._heads(attn.norm_q(attn.q(h))), rotations)
+        return q, k, v
+
+    def _from_attention(
+        self, block: Any, layer: int, x: Tensor, attended: Tensor, parts: Tensor, text: KeysValues
+    ) -> Tensor:
+        """The rest of a block: what self-attention gave is added to ``x``, then the text's attention, then the net."""
+        x = _add_gated(x, block.self_attn.o(attended.flatten(2)), parts[:, :, 2])
         cross = block.cross_attn
         q = self._heads(cross.norm_q(cross.q(block.norm3(x))))
         x = x + cross.o(self.attend(layer, q, *text).flatten(2))
-        return _add_gated(x, block.ffn(_modulate(block.norm2(x), parts[3], parts[4])), parts[5])
+        return _add_gated(x, block.ffn(_modulate(block.norm2(x), parts[:, :, 3], parts[:, :, 4])), parts[:, :, 5])
 
     def _flow(self, tokens: Tensor, embedding: Tensor, x: Tensor) -> Tensor:
         shift, scale = (self.bare(self.head.modulation, embedding).unsqueeze(1) + embedding.unsqueeze(2)).unbind(2)
