@@ -63,7 +63,13 @@ def build_parser() -> argparse.ArgumentParser:
     )
     make.add_argument("--device", default="cpu", help="where to compute (default: %(default)s)")
     make.add_argument(
-        "--dtype", choices=list(DTYPES), default="float32", help="of model and text encoder (default: %(default)s)"
+        "--dtype",
+        choices=list(DTYPES),
+        default="float32",
+        help="of model and text encoder, and of the decoder on a GPU (default: %(default)s)",
+    )
+    make.add_argument(
+        "--fast", action="store_true", help="compile the model, and on a GPU replay its passes: slower to start"
     )
     _add_threads(make)
     make.set_defaults(run=generate)

@@ -54,16 +54,17 @@ class Parts:
         if args.vae is None or args.text_encoder is None:
             raise ValueError("--model needs --vae (a Wan VAE or a TAEHV file) and --text-encoder (umT5, or embeddings)")
         self.model = load_model(args.model, device, dtype, lora=args.lora, lora_strength=args.lora_strength)
-        self.vae = _load_decoder(args.vae, device)
+        # CPUs are slow in half precision
+        self.vae = _load_decoder(args.vae, device, torch.float32 if device == "cpu" else dtype)
         self.encode = load_text_encoder(args.text_encoder, device, dtype)
 
 
-def _load_decoder(path: Path, device: str) -> Any:
+def _load_decoder(path: Path, device: str, dtype: torch.dtype) -> Any:
     try:
-        return load_vae(path, device)
+        return load_vae(path, device, dtype)
     except ValueError as no_wan_vae:
         try:
-            return load_taehv(path, device)
+            return load_taehv(path, device, dtype)
         except ValueError:
             raise no_wan_vae from None
 
@@ -72,7 +73,11 @@ def generate(args: argparse.Namespace) -> None:
     """Make or continue a video, show progress, write the file, save the session. Ctrl-C keeps what was made."""
     _check(args)
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        _generate(args, Parts(args))
+        parts = Parts(args)
+        if args.fast:
+            parts.model.compile()
+            parts.model.record()
+        _generate(args, parts)
         return
     from .parallel import HeadParallelWan, joined  # what one process does is done without torch.distributed
 
@@ -122,6 +127,8 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError("--rewind, --fork-to and --recache go with --session: name the session to go on with")
     if args.session is not None and (args.image or args.video):
         raise ValueError("--image and --video begin a video; a session has begun already")
+    if args.fast and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError("--fast is for one process; leave it out, or start one")
     if args.image and args.video:
         raise ValueError("give --image or --video, not both")
 

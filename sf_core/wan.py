@@ -5,6 +5,7 @@ What is computed over the tree stands in `wan_forward.py`.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from .attention import BACKENDS, Attention, choose_attention
 from .kv_cache import CachePool
+from .recorded import Recorded
 from .records import digest
 from .wan_architecture import WanArchitecture
 from .wan_forward import WanForward
@@ -109,9 +111,19 @@ class CausalWan(WanForward, nn.Module):
     forward = WanForward.predict
 
     def compile(self, **options: Any) -> None:
-        """Compile the two passes over a cache with ``torch.compile(**options)``; `forward` stays eager."""
-        self.flow_over_cache = torch.compile(self.flow_over_cache, **options)  # type: ignore[method-assign]
-        self.write_over_cache = torch.compile(self.write_over_cache, **options)  # type: ignore[method-assign]
+        """Compile what blocks do around their self-attention with ``torch.compile(**options)``.
+
+        All blocks share the graphs, which no window, prompt or position changes: they are compiled in seconds, once.
+        """
+        # of positions, which are complex numbers before they come to be used
+        warnings.filterwarnings("ignore", message="Torchinductor does not support code generation for complex")
+        self._to_attention = torch.compile(self._to_attention, **options)  # type: ignore[method-assign]
+        self._from_attention = torch.compile(self._from_attention, **options)  # type: ignore[method-assign]
+
+    def record(self) -> None:
+        """On a GPU, replay the two passes over a full ring as CUDA graphs, compiled or not: see `Recorded`."""
+        self.flow_over_cache = Recorded(self, self.flow_over_cache)  # type: ignore[method-assign, assignment]
+        self.write_over_cache = Recorded(self, self.write_over_cache)  # type: ignore[method-assign, assignment]
 
     def release_cache(self) -> None:
         """Free every live cache that is not at work. Changes no result: a session rebuilds what it needs."""

@@ -53,6 +53,16 @@ def test_the_video_shows_what_the_prompt_says(made: Path) -> None:
     assert found.all_correct, found
 
 
+def test_a_fast_run_compiles_and_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    for name in ("compile", "record"):
+        monkeypatch.setattr(f"sf_core.wan.CausalWan.{name}", lambda _, name=name: done.append(name))
+    assert generate("--fast", "--seconds", 0.1, "--out", tmp_path / "a.mp4") == 0
+    assert done == ["compile", "record"]
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert generate("--fast", "--out", tmp_path / "a.mp4") != 0
+
+
 def test_going_on_keeps_the_past_and_adds_to_it(made: Path) -> None:
     before = loaded(made / "s")
     assert generate("--session", made / "s", "--seconds", 1, "--out", made / "b.mp4") == 0
