@@ -185,12 +185,20 @@ class AttentionBlock(nn.Module):
         return x + self.proj(rearrange(mixed, "(b t) 1 (h w) c -> b c t h w", t=x.shape[2], h=x.shape[3]))
 
 
+class Twice(nn.Module):
+    """Height and width doubled, frame by frame: on a GPU only the kernel for pictures likes channels-last."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        frames = rearrange(x, "b c t h w -> (b t) c h w")
+        return rearrange(F.interpolate(frames, scale_factor=2.0), "(b t) c h w -> b c t h w", b=x.shape[0])
+
+
 class Upsample(Causal):
     """Twice the height and width; where ``temporal``, two frames of each but the first of the video."""
 
     def __init__(self, inputs: int, outputs: int, temporal: bool) -> None:
         super().__init__()
-        self.resample = nn.ModuleList([nn.Upsample(scale_factor=(1, 2, 2)), FrameConv(inputs, outputs)])
+        self.resample = nn.ModuleList([Twice(), FrameConv(inputs, outputs)])
         self.time_conv = CausalConv(inputs, 2 * inputs, kernel=1) if temporal else None
 
     def forward(self, x: Tensor, memory: Memory) -> Tensor:
