@@ -70,6 +70,11 @@ class _Unbuffered:
         self._file.close()
 
 
+def to_bytes(frames: Tensor) -> Tensor:
+    """Frames in 0..1 as 8-bit numbers on the CPU: rounded where they are, so that a fourth of the bytes travels."""
+    return (frames.detach() * 255).round().clamp(0, 255).to(torch.uint8).cpu()
+
+
 class VideoWriter:
     """Writes an MP4 (H.264) or WebM (VP9), by the ending of ``path``; a context manager. Makes its folder if need be.
 
@@ -106,7 +111,7 @@ class VideoWriter:
 
     def write(self, frames: Tensor) -> None:
         """Append ``frames`` [T, H, W, 3], float in 0..1."""
-        pixels = (frames.detach().cpu() * 255).round().clamp(0, 255).to(torch.uint8).numpy()
+        pixels = to_bytes(frames).numpy()
         try:
             for picture in pixels:
                 frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
