@@ -15,7 +15,10 @@ from torch.utils._pytree import tree_leaves
 
 import sf_core
 from sf_core.training import rollout
-from sf_core.training.memory import RolloutMemory, rollout_bytes
+from sf_core.training.adapters import AdaptedWan
+from sf_core.training.memory import RolloutMemory, judging_bytes, rollout_bytes
+from sf_core.training.networks import new_transformer
+from sf_core.training.recipe import LowRank
 from sf_core.wan_architecture import WanArchitecture
 from tests.helpers import prompt, random_model
 
@@ -183,3 +186,16 @@ def test_the_parts_of_a_real_model_add_up_and_are_named() -> None:
 def test_frames_that_do_not_cut_into_chunks_are_refused() -> None:
     with pytest.raises(ValueError, match="nearest counts that do: 9 or 12"):
         rollout_bytes(trainable().arch, CONFIG, SIZE, 1, 10)
+
+
+@pytest.mark.parametrize("adapted", [False, True])
+def test_a_judges_look_at_the_whole_video_takes_what_was_predicted(adapted: bool) -> None:
+    """With a feed-forward net as wide, beside the model, as those of Wan 2.1."""
+    small, size, frames = random_model(1, dim=32, text_len=3).arch, (32, 32), 6
+    model = new_transformer(replace(small, ffn_dim=6 * small.dim, num_layers=3), seed=0)
+    judge = AdaptedWan(model, LowRank(rank=1, alpha=1.0)) if adapted else model
+    x, timestep = torch.randn(1, 4, frames, *size), torch.tensor([500.0])
+    with torch.no_grad(), LiveBytes(model) as live:
+        judge(x, timestep, prompt(0, rows=3))
+    predicted = judging_bytes(model.arch, size, 1, frames, torch.float32, adapted)
+    assert 0.9 * predicted <= live.peak <= 1.1 * predicted

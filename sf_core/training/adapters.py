@@ -43,7 +43,7 @@ class AdaptedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         low = nn.functional.linear(x, self.down.to(x.dtype))
         added = nn.functional.linear(low, self.up.to(x.dtype))
-        return nn.functional.linear(x, self.weight, self.bias) + self.factor * added
+        return torch.add(nn.functional.linear(x, self.weight, self.bias), added, alpha=self.factor)
 
 
 class AdaptedWan(CausalWan):

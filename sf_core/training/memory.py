@@ -92,6 +92,15 @@ def rollout_bytes(
     return max(after_forward, in_backward, key=lambda memory: memory.peak)
 
 
+def judging_bytes(
+    arch: WanArchitecture, latent_size: tuple[int, int], batch: int, frames: int, dtype: torch.dtype, adapted: bool
+) -> int:
+    """The most of a pass over a whole video of ``frames`` without a gradient: what a judge takes while the rollout's
+    graph is kept. adapted: its linear layers have adapters, whose part is alive beside theirs and the sum."""
+    sizes = _Sizes(arch, latent_size, batch, dtype.itemsize)
+    return 6 * sizes.wide(frames) + (3 if adapted else 1) * sizes.hidden(frames)
+
+
 @dataclass(frozen=True)
 class _Sizes:
     """Bytes of the parts of a pass, chunks being counted in latent frames."""

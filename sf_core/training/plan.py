@@ -11,7 +11,7 @@ import torch
 
 from ..config import RolloutConfig
 from ..wan_architecture import WanArchitecture
-from .memory import FLOAT, rollout_bytes
+from .memory import FLOAT, judging_bytes, rollout_bytes
 from .recipe import LowRank
 
 MOMENTS = 2  # of AdamW, as large as a gradient each
@@ -39,7 +39,8 @@ class TrainingMemory:
     """Bytes at the moment when the most is alive; without text encoder and VAE.
 
     weights: of generator, critic and teacher. gradients: of the generator, the larger part of an update. moments: of
-    AdamW, for generator and critic. average: the running one. rollout: see `memory.RolloutMemory`.
+    AdamW, for generator and critic. average: the running one. rollout: see `memory.RolloutMemory`. judged: what is left
+    of it, and the work on it, while teacher and critic look at the whole video; there are no gradients then.
     """
 
     weights: int
@@ -47,10 +48,11 @@ class TrainingMemory:
     moments: int
     average: int
     rollout: int
+    judged: int
 
     @property
     def total(self) -> int:
-        return self.weights + self.gradients + self.moments + self.average + self.rollout
+        return self.weights + self.moments + self.average + max(self.gradients + self.rollout, self.judged)
 
 
 def training_bytes(
@@ -69,15 +71,17 @@ def training_bytes(
     dtype: of the arithmetic; what is trained is float32. lora: adapters over ``teacher``, of which ``arch`` must be.
     Raises ValueError otherwise.
     """
-    rollout = rollout_bytes(arch, config, latent_size, batch, frames, dtype, checkpointing).peak
+    rollout = rollout_bytes(arch, config, latent_size, batch, frames, dtype, checkpointing)
+    kept, judge = rollout.peak - rollout.working, arch if lora is not None else teacher
+    judged = kept + judging_bytes(judge, latent_size, batch, frames, dtype, lora is not None)
     base = dtype.itemsize * parameter_count(teacher)
     if lora is None:
         trained = FLOAT * parameter_count(arch)
-        return TrainingMemory(base + 2 * trained, trained, 2 * MOMENTS * trained, trained, rollout)
+        return TrainingMemory(base + 2 * trained, trained, 2 * MOMENTS * trained, trained, rollout.peak, judged)
     if arch != teacher:
         raise ValueError("adapters are over the teacher's weights: generator and teacher are of one architecture")
     trained = FLOAT * adapter_count(arch, lora.rank)
-    return TrainingMemory(base + 2 * trained, trained, 2 * MOMENTS * trained, trained, rollout)
+    return TrainingMemory(base + 2 * trained, trained, 2 * MOMENTS * trained, trained, rollout.peak, judged)
 
 
 def forward_flops(arch: WanArchitecture, latent_size: tuple[int, int], frames: int, seen: int) -> float:
@@ -122,8 +126,8 @@ LATENT_SIZE = (60, 104)  # 832 x 480
 
 def table() -> str:
     """In Markdown, GiB and PFLOP."""
-    lines = ["| generator and critic | teacher | weights | gradients | AdamW | average | rollout | sum, GiB | PFLOP |"]
-    lines.append("|---" * 9 + "|")
+    parts = "weights | gradients | AdamW | average | rollout | judged"
+    lines = [f"| generator and critic | teacher | {parts} | sum, GiB | PFLOP |", "|---" * 10 + "|"]
     for student, teacher, rank in (
         *(("1.3B", "1.3B", 0), ("1.3B", "14B", 0), ("1.3B", "1.3B", 64), ("1.3B", "1.3B", 256)),
         *(("14B", "14B", 0), ("14B", "14B", 64), ("14B", "14B", 256)),
@@ -131,10 +135,11 @@ def table() -> str:
         lora = LowRank(rank=rank, alpha=rank) if rank else None
         arch, judge = SIZES[student], SIZES[teacher]
         memory = training_bytes(arch, judge, PUBLISHED, LATENT_SIZE, lora=lora)
-        parts = (memory.weights, memory.gradients, memory.moments, memory.average, memory.rollout, memory.total)
+        alive = (memory.weights, memory.gradients, memory.moments, memory.average, memory.rollout, memory.judged)
+        numbers = (*alive, memory.total)
         name = f"LoRA of rank {rank} over {teacher}" if rank else f"two of {student}"
         flops = "{:.1f} + {:.1f}".format(*(one / 1e15 for one in update_flops(arch, judge, PUBLISHED, LATENT_SIZE)))
-        lines.append(" | ".join([f"| {name}", teacher, *(f"{part / 2**30:.1f}" for part in parts), flops]) + " |")
+        lines.append(" | ".join([f"| {name}", teacher, *(f"{part / 2**30:.1f}" for part in numbers), flops]) + " |")
     return "\n".join(lines)
 
 
