@@ -70,12 +70,14 @@ class RecordedNoise:
         return recorded.reshape(shape[0], shape[2], shape[1], *shape[3:]).transpose(1, 2)
 
 
-def golden_session(case: str, dtype: torch.dtype = torch.float32) -> tuple[sf_core.Session, dict[str, Tensor], int]:
+def golden_session(
+    case: str, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
+) -> tuple[sf_core.Session, dict[str, Tensor], int]:
     """A session set up as the recorded run of ``case``, its tensors, and the number of chunks to sample."""
     settings = CASES[case]["pipeline"]
     model_settings = CASES[case]["model"]
     tensors = load_file(PARITY / f"{case}.safetensors")
-    model = sf_core.load_model(PARITY / "weights_causal.safetensors", dtype=dtype, **model_settings)
+    model = sf_core.load_model(PARITY / "weights_causal.safetensors", device, dtype, **model_settings)
     window = model_settings["local_attn_size"]
     config = sf_core.RolloutConfig(
         chunk_frames=settings["frames_per_block"],
