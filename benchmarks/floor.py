@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import sf_core
+from sf_core.attention import BACKENDS, choose_attention
 
 _SDPA = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu  # torch has no count for this one
 
@@ -39,15 +40,19 @@ class Floor:
         arch, frame = model.arch, rows * columns
         chunk, window = config.chunk_frames * frame, config.window_frames * frame
         self.model, self.steps = model, len(config.denoising_steps)
-        self.patches = torch.randn(1, chunk, arch.in_dim * arch.patch_size[0] * arch.patch_size[1] * arch.patch_size[2])
-        self.sinusoid = torch.randn(1, 1, arch.freq_dim)
-        self.tokens, self.wide = torch.randn(1, chunk, arch.dim), torch.randn(1, chunk, arch.ffn_dim)
+        self.attend = BACKENDS[choose_attention("auto", model.device, model.dtype)]
+        self.patches = self._random(chunk, arch.in_dim * math.prod(arch.patch_size))
+        self.sinusoid = self._random(1, arch.freq_dim)
+        self.tokens, self.wide = self._random(chunk, arch.dim), self._random(chunk, arch.ffn_dim)
         self.query = self._heads(chunk)
         self.keys_values = [(self._heads(window), self._heads(window)) for _ in model.blocks]  # each layer has its own
         self.text = [(self._heads(arch.text_len), self._heads(arch.text_len)) for _ in model.blocks]
 
+    def _random(self, *shape: int) -> Tensor:
+        return torch.randn(1, *shape, device=self.model.device, dtype=self.model.dtype)
+
     def _heads(self, tokens: int) -> Tensor:
-        return torch.randn(1, tokens, self.model.arch.num_heads, self.model.arch.head_dim)
+        return self._random(tokens, self.model.arch.num_heads, self.model.arch.head_dim)
 
     def chunk(self) -> None:
         with torch.no_grad():
@@ -67,10 +72,10 @@ class Floor:
             if keys_only and layer == len(model.blocks) - 1:
                 return
             _linear(attn.q, self.tokens)
-            _attention(self.query, *self.keys_values[layer])
+            self.attend(self.query, *self.keys_values[layer])
             _linear(attn.o, self.tokens)
             _linear(cross.q, self.tokens)
-            _attention(self.query, *self.text[layer])
+            self.attend(self.query, *self.text[layer])
             _linear(cross.o, self.tokens)
             _linear(block.ffn[0], self.tokens)
             _linear(block.ffn[2], self.wide)
@@ -80,10 +85,6 @@ class Floor:
 def _linear(layer: nn.Module, x: Tensor) -> Tensor:
     assert isinstance(layer, nn.Linear)
     return F.linear(x, layer.weight, layer.bias)
-
-
-def _attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    return F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
 
 
 def _attention_operations(query: Sequence[int], keys: Sequence[int], *_: object, **__: object) -> int:
@@ -108,7 +109,8 @@ def main() -> int:
     add_arguments(parser)
     args = parser.parse_args()
     report = Report("floor", args)
-    rollout = Rollout(start_session(random_model(architecture(args), args.seed), args, context_frames(args)))
+    model = random_model(architecture(args), args.seed, args.device, args.dtype)
+    rollout = Rollout(start_session(model, args, context_frames(args)))
     for _ in range(2):  # the first writes the whole context to the cache, the second fills it up
         rollout.chunk()
     floor = Floor(rollout.session)

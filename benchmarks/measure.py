@@ -24,10 +24,18 @@ Result = TypeVar("Result")
 
 
 def timed(work: Callable[[], Result]) -> tuple[float, Result]:
-    """Seconds by the wall clock, and what ``work`` gave."""
+    """Seconds by the wall clock, and what ``work`` gave; on a GPU, from nothing to do to nothing left to do."""
+    settle()
     begin = time.perf_counter()
     result = work()
+    settle()
     return time.perf_counter() - begin, result
+
+
+def settle() -> None:
+    """Wait until a GPU that is in use has done all that it was given."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
 
 
 def alternate(first: Callable[[], object], second: Callable[[], object], pairs: int) -> list[tuple[float, float]]:
@@ -75,9 +83,13 @@ class Report:
 
     def __init__(self, name: str, args: argparse.Namespace) -> None:
         torch.set_num_threads(args.threads)
-        self.name = name
+        device = getattr(args, "device", "cpu")
+        self.name = name if device == "cpu" else f"{name}_{device.partition(':')[0]}"
+        self.processor = _cpu_name() if device == "cpu" else torch.cuda.get_device_name(device)
         given = {k: v for k, v in vars(args).items() if not isinstance(v, (Path, type(None)))}  # no machine's paths
         self.settings: dict[str, Any] = given | {"torch": torch.__version__, "cpu": _cpu_name()}
+        if device != "cpu":
+            self.settings["gpu"] = self.processor
         self.rows: dict[str, dict[str, Any]] = {}
 
     def row(
@@ -97,7 +109,7 @@ class Report:
     def finish(self) -> int:
         """Prints and writes all; the exit status: 1 if a bar was missed."""
         width = max(map(len, self.rows))
-        print(f"\n{self.name}, torch {torch.__version__}, {torch.get_num_threads()} thread(s), {self.settings['cpu']}")
+        print(f"\n{self.name}, torch {torch.__version__}, {torch.get_num_threads()} thread(s), {self.processor}")
         print(f"{'':{width}}  {'median':>9}  {'quartiles':>19}  {'min .. max':>20}  {'n':>4}  bar")
         for what, row in self.rows.items():
             low, high, least, most = (f"{row[k]:.4g}" for k in ("quarter", "three_quarters", "least", "most"))

@@ -18,6 +18,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import sf_core
+from sf_core.generate import DTYPES
 from sf_core.vae import WanVAE
 from sf_core.wan_architecture import WanArchitecture
 
@@ -31,6 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser, **defaults: Any) -> None:
     for name, value in (sizes | {k: v for k, v in defaults.items() if k in sizes}).items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=value, help="default: %(default)s")
     add_latent(parser, "--latent", defaults.get("latent", (30, 52)))
+    parser.add_argument("--device", default=defaults.get("device", "cpu"), help="default: %(default)s")
+    dtype = defaults.get("dtype", "float32")
+    parser.add_argument("--dtype", choices=list(DTYPES), default=dtype, help="default: %(default)s")
 
 
 def add_latent(parser: argparse.ArgumentParser, option: str, default: tuple[int, int]) -> None:
@@ -45,22 +49,29 @@ def architecture(args: argparse.Namespace) -> WanArchitecture:
     )  # fmt: skip
 
 
-def random_state(arch: WanArchitecture, seed: int = 0) -> dict[str, Tensor]:
+def random_state(arch: WanArchitecture, seed: int = 0, device: str = "cpu") -> dict[str, Tensor]:
     """Random weights under Wan's names, scaled so that activations and latents keep their size."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator(device).manual_seed(seed)
+    with torch.device("meta"):
+        shapes = {name: p.shape for name, p in sf_core.CausalWan(arch).named_parameters()}
     state = {}
-    for name, shape in ((name, p.shape) for name, p in sf_core.CausalWan(arch).named_parameters()):
+    for name, shape in shapes.items():
         if name.endswith("modulation"):
-            state[name] = torch.randn(shape, generator=generator) * arch.dim**-0.5
+            state[name] = torch.randn(shape, generator=generator, device=device) * arch.dim**-0.5
         elif len(shape) > 1:
-            state[name] = torch.randn(shape, generator=generator) * math.prod(shape[1:]) ** -0.5
+            scale = math.prod(shape[1:]) ** -0.5
+            state[name] = torch.randn(shape, generator=generator, device=device) * scale
         else:
-            state[name] = torch.ones(shape) if name.endswith("weight") else torch.zeros(shape)
+            fill = torch.ones if name.endswith("weight") else torch.zeros
+            state[name] = fill(shape, device=device)
     return state
 
 
-def random_model(arch: WanArchitecture, seed: int = 0) -> sf_core.CausalWan:
-    return sf_core.load_model(random_state(arch, seed), num_heads=arch.num_heads, text_len=arch.text_len)
+def random_model(
+    arch: WanArchitecture, seed: int = 0, device: str = "cpu", dtype: str = "float32"
+) -> sf_core.CausalWan:
+    state = random_state(arch, seed, device)
+    return sf_core.load_model(state, device, DTYPES[dtype], num_heads=arch.num_heads, text_len=arch.text_len)
 
 
 def random_prompt(arch: WanArchitecture, seed: int = 0) -> Tensor:
@@ -164,5 +175,5 @@ def random_vae_state(width: int, depth: int = 2, seed: int = 0) -> dict[str, Ten
     return state
 
 
-def random_vae(width: int) -> WanVAE:
-    return sf_core.load_vae(random_vae_state(width))
+def random_vae(width: int, device: str = "cpu", dtype: str = "float32") -> WanVAE:
+    return sf_core.load_vae(random_vae_state(width), device, DTYPES[dtype])
