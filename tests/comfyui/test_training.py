@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -149,6 +150,23 @@ def test_the_teacher_is_the_model_with_its_loras(server: Server) -> None:
     merged = sf_core.load_model(TEACHER, lora=file_of(server, "before"), lora_strength=0.5).state_dict()
     assert all(relative(weights[name], tensor) < 1e-5 for name, tensor in merged.items())
     assert not written.exists()  # it is large, and can be written again
+
+
+def test_a_teacher_in_fp8_is_trained_over_as_what_it_holds(server: Server) -> None:
+    weights = load_file(TEACHER)
+    models.put(server, "diffusion_models", "teacher.safetensors", weights, safe_open(TEACHER, "pt").metadata())
+    graph = Graph()
+    model = graph("SFLoadModel", model_name="teacher.safetensors", weight_dtype="fp8_e4m3fn", preset="from the model")
+    train(graph, "over_fp8", model=model[0], start_steps=0, steps=1)
+    with server.events("fp8") as events:
+        number = server.submit(graph.prompt, client_id="fp8")
+        events.wait_for(lambda e: e.kind == "self_forcing.run" and e.data["chunk"] >= 1)
+        written = next((server.base / "output" / "self_forcing_training" / "over_fp8").glob("teacher-*.safetensors"))
+        found = load_file(written)
+        server.wait(number)
+    name = "blocks.0.ffn.0.weight"
+    assert torch.equal(found[name].float(), weights[name].to(torch.float8_e4m3fn).float())
+    assert relative(found[name], weights[name]) < 0.05
 
 
 def test_its_losses_go_into_cores_plot(server: Server) -> None:
