@@ -13,8 +13,9 @@ from typing import Any
 
 from torch import Tensor
 
+from ..sf_core.commands import Command, Pause, Resume, Stop
 from ..sf_core.session import Progress, Session
-from ..sf_core.stream import Command, Pause, Resume, Stop, StreamEvent
+from ..sf_core.stream import StreamEvent
 from . import host, journal
 from .hosted_vae import hosted
 from .live import LiveView

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from .commands import Command, CommandQueue, Cut, NewSeed, Pause, ReRoll, Resume, Stop, SwitchPrompt
 from .context import video_frames
 from .queues import let_see, second_queue, used_here, working_in
 from .session import Progress, Session
@@ -50,52 +51,7 @@ class Decoder(Protocol):
     def __call__(self, latents: Tensor, at: int, history: Tensor | None = None) -> Tensor: ...
 
 
-@dataclass(frozen=True)
-class SwitchPrompt:
-    """Another prompt, as in `Session.with_prompt`."""
-
-    prompt: Tensor
-    recache: bool = False
-    recache_sink: bool = False
-
-
-@dataclass(frozen=True)
-class NewSeed:
-    """Other noise from the next chunk on."""
-
-    seed: int
-
-
-@dataclass(frozen=True)
-class Cut:
-    """A new scene."""
-
-
-@dataclass(frozen=True)
-class ReRoll:
-    """Sample again, with another seed, every chunk that has not been handed out yet."""
-
-    seed: int
-
-
-@dataclass(frozen=True)
-class Pause:
-    """Sample nothing more until `Resume`; what is made is handed out."""
-
-
-@dataclass(frozen=True)
-class Resume:
-    """End a pause."""
-
-
-@dataclass(frozen=True)
-class Stop:
-    """End the stream after the chunk at work."""
-
-
-Command = SwitchPrompt | NewSeed | Cut | ReRoll | Pause | Resume | Stop
 Make = Callable[[Session, Progress], tuple[Session, Tensor]]
-CommandQueue = queue.Queue[Command] | queue.SimpleQueue[Command]
 
 
 @dataclass
