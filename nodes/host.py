@@ -28,6 +28,7 @@ CATEGORY = "video/self forcing"
 SESSIONS = "self_forcing_sessions"  # ComfyUI's name for the folders that sessions are loaded from
 SESSION_ENDING = ".session"
 GIB = 2**30
+MOVES_AT_ONCE = 100  # of a bar of progress
 _SCHEMA_FIELDS = {field.name for field in dataclasses.fields(io.Schema)}
 
 
@@ -63,16 +64,41 @@ def is_interrupt(error: BaseException) -> bool:
     return isinstance(error, Interrupted)
 
 
+class Budget:
+    """So many things at once, and then so many a second of wall time."""
+
+    def __init__(self, at_once: float, a_second: float) -> None:
+        self._most, self._rate = at_once, a_second
+        self._room, self._at = at_once, time.perf_counter()
+
+    @property
+    def room(self) -> float:
+        now = time.perf_counter()
+        self._room = min(self._most, self._room + self._rate * (now - self._at))
+        self._at = now
+        return self._room
+
+    def take(self, count: int) -> None:
+        self._room -= count
+
+
 class Progress:
-    """The bar and the text on a node while it works."""
+    """The bar and the text on a node while it works.
+
+    Each move of a bar costs the editor some memory for good, so one that goes on for long moves once a second.
+    """
 
     def __init__(self, node: Any, total: int) -> None:
         self.node_id: str = str(node.hidden.unique_id)
         self.total = max(1, total)
         self._bar = comfy.utils.ProgressBar(self.total, node_id=self.node_id)
+        self._moves = Budget(at_once=MOVES_AT_ONCE, a_second=1)
 
     def at(self, value: int) -> None:
         """Move the bar. Raises ComfyUI's interrupt if the user asked for it."""
+        if self._moves.room < 1 and value < self.total:
+            return check_interrupt()
+        self._moves.take(1)
         self._bar.update_absolute(min(value, self.total), self.total)
 
     def say(self, text: str) -> None:

@@ -172,31 +172,12 @@ def _seeds_of(prompt: Any) -> dict[str, dict[str, int]]:
     return {number: found for number, found in seeds.items() if found}
 
 
-class _Budget:
-    """How many images may be sent now: so many a second of wall time, and no more than that at once."""
-
-    def __init__(self) -> None:
-        self._room, self._at = float(IMAGES_A_SECOND), time.perf_counter()
-
-    @property
-    def room(self) -> float:
-        now = time.perf_counter()
-        self._room = min(IMAGES_A_SECOND, self._room + IMAGES_A_SECOND * (now - self._at))
-        self._at = now
-        return self._room
-
-    def take(self, count: int) -> int:
-        """At least one."""
-        taken = min(count, max(1, int(self.room)))
-        self._room -= taken
-        return taken
-
-
 class _Encoder:
     """A thread that makes pictures of frames and sends them, in order, and leaves out what comes too fast."""
 
     def __init__(self, view: LiveView) -> None:
-        self._view, self._budget, self._ending = view, _Budget(), threading.Event()
+        self._view, self._ending = view, threading.Event()
+        self._budget = host.Budget(at_once=IMAGES_A_SECOND, a_second=IMAGES_A_SECOND)
         self._todo: queue.Queue[tuple[int, int, Tensor | None] | None] = queue.Queue(WAITING)
         self._thread = threading.Thread(target=self._work, name="self-forcing-pictures", daemon=True)
         self._thread.start()
@@ -247,7 +228,8 @@ class _Encoder:
         while (missing := count - self._budget.room) > 0 and self._todo.empty():
             if self._ending.wait(min(missing / IMAGES_A_SECOND, 0.05)):
                 break
-        sent = self._budget.take(count)
+        sent = min(count, max(1, int(self._budget.room)))
+        self._budget.take(sent)
         return [count - 1 - k * count // sent for k in reversed(range(sent))]
 
     def _send(self, chunk: int, first: int, count: int, pictures: dict[int, bytes]) -> None:
