@@ -11,6 +11,7 @@ from typing import Any
 import comfy.lora
 import torch
 from comfy.model_management import cast_to_device
+from comfy.model_patcher import get_key_weight
 from torch import Tensor
 
 from ..sf_core.tensor_file import write_tensors
@@ -19,6 +20,7 @@ from ..sf_core.training.parts import Parts
 from ..sf_core.training.recipe import Recipe, SelfForcingStage
 from ..sf_core.training.report import Report, Value, in_grid
 from ..sf_core.vae import VideoVAE
+from ..sf_core.wan import CausalWan
 from . import host
 from .hosted_model import HostedWan
 from .live import LiveView
@@ -26,7 +28,6 @@ from .live import LiveView
 SECONDS_BETWEEN = 0.5  # two messages of progress, at least
 CURVE_POINTS = 120  # of a loss, over the whole training
 LOSSES = {"ode_loss": "generator", "dmd_loss": "generator", "critic_loss": "critic"}  # what is plotted, as whose
-_PREFIX = "diffusion_model."
 
 
 # What is trained ------------------------------------------------------------------------------------------------------
@@ -45,32 +46,26 @@ def write_teacher(wan: HostedWan, path: Path) -> None:
     if path.exists():
         return
     dtype = torch.float32 if wan.dtype == torch.float32 else torch.bfloat16
-    patches = wan.patcher.get_key_patches(_PREFIX)
-    names = [name for name in patches if name.removeprefix(_PREFIX).startswith(_PARTS)]
-    for name in names:
-        _check_plain(name, patches[name][0][0])
-    layout = {name.removeprefix(_PREFIX): (tuple(patches[name][0][0].shape), dtype) for name in names}
+    with torch.device("meta"):
+        layout = {name: (tuple(p.shape), dtype) for name, p in CausalWan(wan.arch).named_parameters()}
     facts = {"sf.num_heads": str(wan.arch.num_heads), "sf.text_len": str(wan.arch.text_len)}
-    write_tensors(path, layout, (_patched(name, patches[name]).to(dtype) for name in names), facts)
+    write_tensors(path, layout, (_patched(wan.patcher, name).to(dtype) for name in layout), facts)
 
 
-_PARTS = ("blocks.", "patch_embedding.", "text_embedding.", "time_embedding.", "time_projection.", "head.")
-
-
-def _check_plain(name: str, weight: Tensor) -> None:
+def _patched(patcher: Any, name: str) -> Tensor:
+    """As ComfyUI computes a weight with its patches, in float32: unpacked, scaled, patched."""
+    host.check_interrupt()
+    key = f"diffusion_model.{name}"
+    weight, _, convert = get_key_weight(patcher.model, key)
+    weight = patcher.backup[key].weight if key in patcher.backup else weight  # without those that are in place now
     if not weight.dtype.is_floating_point:
         raise ValueError(
-            f"{name.removeprefix(_PREFIX)} of this MODEL is packed as {type(weight).__name__} of {weight.dtype}: a "
-            "quantised file cannot be trained over. Load the model in bf16, with Load Diffusion Model"
+            f"{name} of this MODEL is packed as {type(weight).__name__} of {weight.dtype}: a quantised file cannot be "
+            "trained over. Load the model in bf16, with Load Diffusion Model"
         )
-
-
-def _patched(name: str, parts: list[Any]) -> Tensor:
-    """As ComfyUI computes a weight with its patches, in float32."""
-    host.check_interrupt()
-    (weight, convert), *patches = parts
-    plain = convert(cast_to_device(weight, torch.device("cpu"), torch.float32, copy=True), inplace=True)
-    return comfy.lora.calculate_weight(patches, plain, name) if patches else plain
+    plain = cast_to_device(weight, torch.device("cpu"), torch.float32, copy=True)
+    plain = plain if convert is None else convert(plain, inplace=True)
+    return comfy.lora.calculate_weight(patcher.patches[key], plain, name) if key in patcher.patches else plain
 
 
 class HostParts(Parts):

@@ -206,8 +206,8 @@ def _train(
     group = NodeGroup(job.recipe, view, host.Progress(node, job.recipe.steps))
     parts = partial(HostParts, embeddings=embedded, vae=decoder)
     job.folder.mkdir(parents=True, exist_ok=True)
+    write_teacher(wan, teacher_file(wan, job.folder))
     with torch.inference_mode(False), torch.enable_grad():  # out of the mode that ComfyUI runs nodes in
-        write_teacher(wan, teacher_file(wan, job.folder))
         (job.folder / PROMPTS).write_text(as_lines(job.prompts), encoding="utf-8")
         try:
             Trainer(job.recipe, job.folder, job.begun, group=group, parts=parts).run()
