@@ -13,8 +13,9 @@ from torch import Tensor
 from tests.comfyui import models
 from tests.comfyui.graphs import Graph, Out, forget_all
 from tests.comfyui.test_model import from_model, sampled, unet
+from tests.comfyui.test_training import train
 from tools.comfyui.find import Unavailable, gguf_loader
-from tools.comfyui.server import Server
+from tools.comfyui.server import PromptFailed, Server
 
 Q8 = gguf.GGMLQuantizationType.Q8_0
 
@@ -68,3 +69,17 @@ def test_a_quantised_file_gives_the_latents_of_what_it_rounds_to(server: Server,
         quantised - want
     ).abs().max() <= 2e-3 * want.abs().max()  # the loader computes what it unpacks in half precision
     assert (quantised - want).norm() < 0.2 * (quantised - exact).norm()
+
+
+def test_it_is_no_teacher_and_that_is_said(server: Server) -> None:
+    try:
+        gguf_loader()
+    except Unavailable as missing:
+        pytest.skip(f"the real GGUF loader: not run: {missing}")
+    path = server.base / "models" / "diffusion_models" / "teacher-Q8_0.gguf"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write(path, models.wan())
+    graph = Graph()
+    train(graph, "quantised", model=graph("UnetLoaderGGUF", unet_name=path.name)[0])
+    with pytest.raises(PromptFailed, match="a quantised file cannot be trained over"):
+        server.run(graph.prompt)
