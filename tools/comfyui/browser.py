@@ -28,8 +28,13 @@ FLAGS = (
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost",
 )
 # on a first visit the template browser covers everything; the map of the canvas covers a corner of it; the panel at the
-# right, once it was open, comes again with each page
-QUIET = {"Comfy.TutorialCompleted": True, "Comfy.Minimap.Visible": False, "Comfy.RightSidePanel.IsOpen": False}
+# right, once it was open, comes again with each page; and nodes that are drawn small have nothing to press
+QUIET = {
+    "Comfy.TutorialCompleted": True,
+    "Comfy.Minimap.Visible": False,
+    "Comfy.RightSidePanel.IsOpen": False,
+    "LiteGraph.Canvas.MinFontSizeForLOD": 0,
+}
 READY = (
     "() => window.app?.extensionManager && window.app.graph"
     " && Object.keys(window.LiteGraph?.registered_node_types ?? {}).length > 50"
