@@ -22,6 +22,8 @@ from PIL import Image
 from server import PromptServer
 from torch import Tensor
 
+from ..sf_core.video import to_bytes
+
 log = logging.getLogger("self_forcing")
 
 CATEGORY = "video/self forcing"
@@ -146,7 +148,7 @@ def temp_file_facts(path: Path) -> dict[str, str]:
 
 def picture(frame: Tensor) -> Image.Image:
     """A frame [H, W, 3] in 0..1."""
-    return Image.fromarray((frame.detach().cpu() * 255).round().clamp(0, 255).to(torch.uint8).numpy())
+    return Image.fromarray(to_bytes(frame).numpy())
 
 
 # Memory -----------------------------------------------------------------------------------------------------------
@@ -280,8 +282,7 @@ def fit_pictures(images: Tensor, width: int, height: int) -> Tensor:
 
 def jpegs_of(frames: Tensor, longest_edge: int) -> list[bytes]:
     """Of frames [T, H, W, 3] in 0..1, made smaller if an edge is longer than so many pixels."""
-    pixels = (frames.detach() * 255).round().clamp(0, 255).to("cpu", torch.uint8).numpy()
-    return [_jpeg(Image.fromarray(one), longest_edge) for one in pixels]
+    return [_jpeg(Image.fromarray(one), longest_edge) for one in to_bytes(frames).numpy()]
 
 
 def _jpeg(picture: Image.Image, longest_edge: int) -> bytes:

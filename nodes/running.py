@@ -167,6 +167,8 @@ class Run:
         cost = "kept from an earlier run" if timing.how.startswith("kept") else cost
         self._finished += 1
         self._bar.say(f"{self._ordinal(self._finished)} · {cost}")
+        if self._finished == self._chunks:
+            self._bar.at(self._bar.total)
 
     def say(self, text: str) -> None:
         self._bar.say(text)

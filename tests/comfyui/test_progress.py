@@ -80,6 +80,24 @@ def test_sampling_says_how_far_it_is(server: Server) -> None:
     assert [text.split(" · ")[0] for text in said] == ["chunk 1/3", "chunk 2/3", "chunk 3/3"]
 
 
+def test_a_bar_that_goes_on_for_long_moves_once_a_second_and_gets_to_its_end(server: Server) -> None:
+    """Each move of it costs the editor some memory for good. An interrupt is heard all the same: see test_interrupt."""
+    forget_all(server)
+    graph = Graph()
+    tiny = Tiny.of(graph)
+    chunks = 60  # of four steps each
+    sampled = tiny.sampled(tiny.session(BLUE, seed=6), chunks)
+    probe(graph, sampled)
+    with server.events("progress") as events:
+        server.run(graph.prompt, client_id="progress")
+        events.wait_for_end()
+    moves = [event for event in events.of("progress") if event.data["node"] == sampled.node]
+    assert len(moves) <= 100 + 2 + moves[-1].time - moves[0].time < 4 * chunks
+    values = [event.data["value"] for event in moves]
+    assert values == sorted(values)
+    assert values[-1] == 4 * chunks
+
+
 @pytest.mark.parametrize("fps", [16.0, 24.0, 12.5])
 def test_a_video_has_all_frames_at_its_rate(server: Server, fps: float) -> None:
     """As core's node saves it, with the workflow inside; decoding the session gives the same pictures."""
