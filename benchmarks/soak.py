@@ -20,7 +20,6 @@ import sf_core
 from sf_core import tiny
 from sf_core.context import video_frames
 from sf_core.history import replay_reach
-from sf_core.records import RECORD_BYTES
 from sf_core.video import VideoWriter
 
 
@@ -50,7 +49,7 @@ def main() -> int:
     reach = replay_reach(model.arch.num_layers, config.ring_frames, config.chunk_frames) or 0
     chunk_bytes = 4 * model.arch.in_dim * config.chunk_frames * session.latent_size[0] * session.latent_size[1]
     # in memory are what a replay needs, the newest, and the next to go
-    predicted = (RECORD_BYTES + chunk_bytes) * (session.chunks - reach - 2)
+    predicted = chunk_bytes * (session.chunks - reach - 2)
     report.row("chunks", [session.chunks], "")
     report.row("minutes", [moments[-1]], "min")
     report.row("memory after the first third", [memory[third]], "MiB")

@@ -25,7 +25,6 @@ ROOT = FOLDER.parent
 sys.path.insert(0, str(ROOT))
 from sf_core import tiny  # noqa: E402
 from sf_core.history import replay_reach  # noqa: E402
-from sf_core.records import RECORD_BYTES  # noqa: E402
 from tools.comfyui.browser import Editor, chromium, editor  # noqa: E402
 from tools.comfyui.find import primary  # noqa: E402
 from tools.comfyui.server import Server  # noqa: E402
@@ -69,7 +68,7 @@ def predicted_bytes(chunks: int) -> int:
     reach = replay_reach(model.arch.num_layers, config.ring_frames, config.chunk_frames) or 0
     chunk_bytes = 4 * model.arch.in_dim * config.chunk_frames * size[0] * size[1]
     # in memory are what a replay needs, the newest, and the next to go
-    return (RECORD_BYTES + chunk_bytes) * (chunks - reach - 2)
+    return chunk_bytes * (chunks - reach - 2)
 
 
 def watch(tab: Editor, args: argparse.Namespace, report: Report) -> None:

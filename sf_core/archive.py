@@ -1,90 +1,44 @@
-"""Where the older part of a session is kept: an append-only file of records and latents."""
+"""Where the latents of a session's older blocks are kept: an append-only file."""
 
 from __future__ import annotations
 
 import os
 import tempfile
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import BinaryIO
 
 import torch
 from torch import Tensor
 
 
-class StoredLatents:
-    """One block's latents [B, C, F, H, W], float32. Their value never changes, only where they are."""
-
-    def __init__(self, latents: Tensor) -> None:
-        self._tensor: Tensor | None = latents
-        self._read: Callable[[], Tensor] | None = None
-
-    @staticmethod
-    def archived(read: Callable[[], Tensor]) -> StoredLatents:
-        """Latents that ``read`` brings from the archive."""
-        stored = StoredLatents.__new__(StoredLatents)
-        stored._tensor, stored._read = None, read
-        return stored
-
-    @property
-    def in_memory(self) -> bool:
-        return self._tensor is not None
-
-    def get(self) -> Tensor:
-        """The latents, on the device where they were made; not to be changed in place."""
-        if self._tensor is not None:
-            return self._tensor
-        assert self._read is not None
-        return self._read()
-
-
-@dataclass(frozen=True)
-class Archived:
-    """A block in the archive."""
-
-    archive: Archive
-    offset: int
-
-
 class Archive:
-    """An unnamed file; the system takes it back with the last session that uses it.
+    """An unnamed file of latents; the system deletes it with the last session that uses it.
 
-    Grows by ``4 * B * C * F * H * W`` bytes a chunk and those of its record. Lies in the folder of temporary files
-    (``TMPDIR``). What many records share (prompts, noise sources) stays in memory, once.
+    Grows by ``4 * B * C * F * H * W`` bytes a chunk. It is opened when the first latents come, in the folder of
+    temporary files (``TMPDIR``).
     """
 
-    def __init__(self, frame_shape: tuple[int, int, int, int], device: torch.device) -> None:
-        self._frame_shape = frame_shape  # B, C, H, W
-        self._device = device
-        self._file = tempfile.TemporaryFile(prefix="self-forcing-")  # noqa: SIM115 - lives as long as this
+    def __init__(self) -> None:
+        self._file: BinaryIO | None = None
         self._lock = threading.Lock()
-        self._shared: list[Any] = []
-        self._numbers: dict[int, int] = {}  # of shared objects, by id; the list keeps them alive
 
     @property
     def nbytes(self) -> int:
         """Bytes on disk."""
-        return os.fstat(self._file.fileno()).st_size
+        return os.fstat(self._file.fileno()).st_size if self._file else 0
 
-    def number(self, item: object) -> int:
-        """The number under which `shared` gives ``item`` back."""
+    def put(self, latents: Tensor) -> int:
+        """Append float32 ``latents``; the offset under which `get` gives them back.
+
+        Raises OSError, with nothing lost, if the disk is full.
+        """
+        data = latents.detach().cpu().contiguous().numpy().tobytes()
         with self._lock:
-            if id(item) not in self._numbers:
-                self._numbers[id(item)] = len(self._shared)
-                self._shared.append(item)
-            return self._numbers[id(item)]
-
-    def shared(self, number: int) -> Any:
-        return self._shared[number]
-
-    def put(self, record: bytes, latents: StoredLatents) -> Archived:
-        """Append a record and its latents. Raises OSError, with nothing lost, if the disk is full."""
-        data = latents.get().detach().cpu().contiguous().numpy().tobytes()
-        with self._lock:
-            offset = self._file.seek(0, os.SEEK_END)
             try:
-                self._file.write(record + data)
+                if self._file is None:
+                    self._file = tempfile.TemporaryFile(prefix="self-forcing-")  # noqa: SIM115 - lives as long as this
+                offset = self._file.seek(0, os.SEEK_END)
+                self._file.write(data)
                 self._file.flush()
             except OSError as error:
                 raise OSError(
@@ -92,19 +46,42 @@ class Archive:
                     f"cannot move older latents to {tempfile.gettempdir()}: {error.strerror}. The session is intact; "
                     "free some space, or point TMPDIR to a folder that has it",
                 ) from error
-        return Archived(self, offset)
+        return offset
 
-    def get(self, archived: Archived, size: int) -> tuple[bytes, Callable[[int], StoredLatents]]:
-        """A record of ``size`` bytes, and what makes its latents from their number of frames."""
+    def get(self, offset: int, shape: tuple[int, ...]) -> Tensor:
+        """The latents at ``offset``, float32 on the CPU."""
+        latents = torch.empty(shape, dtype=torch.float32)
         with self._lock:
-            self._file.seek(archived.offset)
-            record = self._file.read(size)
-        return record, lambda frames: StoredLatents.archived(lambda: self._read(archived.offset + size, frames))
-
-    def _read(self, offset: int, frames: int) -> Tensor:
-        batch, channels, height, width = self._frame_shape
-        latents = torch.empty(batch, channels, frames, height, width, dtype=torch.float32)
-        with self._lock:
+            assert self._file is not None
             self._file.seek(offset)
-            self._file.readinto(memoryview(latents.numpy()))  # type: ignore[arg-type]
-        return latents.to(self._device)
+            self._file.readinto(memoryview(latents.numpy()))  # type: ignore[arg-type, attr-defined]
+        return latents
+
+
+class StoredLatents:
+    """One block's latents [B, C, F, H, W], float32. Their value never changes, only where they are."""
+
+    def __init__(self, latents: Tensor) -> None:
+        self._device, self._shape = latents.device, tuple(latents.shape)
+        self._tensor: Tensor | None = latents
+        self._archived: tuple[Archive, int] | None = None  # and the offset in it
+
+    @property
+    def in_memory(self) -> bool:
+        return self._tensor is not None
+
+    def get(self) -> Tensor:
+        """The latents, on the device where they were made; not to be changed in place."""
+        tensor = self._tensor  # another thread may archive them meanwhile
+        if tensor is not None:
+            return tensor
+        assert self._archived is not None
+        archive, offset = self._archived
+        return archive.get(offset, self._shape).to(self._device)
+
+    def move_to(self, archive: Archive) -> None:
+        """Out of memory, into ``archive``. Raises OSError, with nothing lost, if the disk is full."""
+        tensor = self._tensor
+        if tensor is not None:
+            self._archived = archive, archive.put(tensor)
+            self._tensor = None

@@ -27,7 +27,7 @@ KeysValues = tuple[Tensor, Tensor]  # keys and values of one layer, [B, tokens, 
 FIRST_CAPACITY = 24  # frames that an unbounded ring holds before it grows
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Place:
     """Where a pass stands in the video. All numbers are absolute latent frames but ``frames``, a count."""
 
@@ -138,11 +138,11 @@ class RollingKVCache:
         text = [t for pair in (self._text[1] if self._text else []) for t in pair]
         return sum(t.nbytes for t in (*self._keys, *self._values, *self._written_sink, *text))
 
-    def text(self, digest: bytes, compute: Callable[[], list[KeysValues]]) -> list[KeysValues]:
-        """The prompt's keys and values; computed once, as long as the prompt stays the same."""
-        if self._text is None or self._text[0] != digest:
+    def text(self, key: bytes, compute: Callable[[], list[KeysValues]]) -> list[KeysValues]:
+        """The prompt's keys and values; computed once, as long as ``key`` stays the same: it names prompt and model."""
+        if self._text is None or self._text[0] != key:
             self._text = None  # the old ones go before the new ones come
-            self._text = (digest, compute())
+            self._text = (key, compute())
         return self._text[1]
 
     def open(self, place: Place) -> list[KeysValues]:

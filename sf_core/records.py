@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .archive import Archive, Archived, StoredLatents
+from .archive import StoredLatents
 from .kv_cache import Place
 from .noise import NoiseSource
 
@@ -85,14 +85,14 @@ class Era:
     sink: Recache | None = None  # that last rewrote the sink; blocks after it wrote their part themselves
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(eq=False, repr=False, slots=True)
 class Block:
-    """Some latents that were given or sampled together, and all that made them.
+    """Some latents that were given or sampled together, and all that made them. Immutable.
 
-    Immutable but for where its past lies: in memory, or in the archive.
+    A record stays in memory (some 500 bytes); its latents may move to the archive.
     """
 
-    past: Block | Archived | None
+    parent: Block | None  # the block before this one
     place: Place
     era: Era
     prompt: Prompt
@@ -102,23 +102,13 @@ class Block:
     noise: NoiseSource
     latents: StoredLatents
     root: bytes  # digest of what the whole session shares
-    known_lineage: bytes | None = None
+    lineage: bytes = b""  # digest of this block and its whole past: latents, prompts, timesteps, events
 
-    @property
-    def parent(self) -> Block | None:
-        """The block before this one."""
-        if isinstance(self.past, Archived):
-            return _from_archive(self.past)
-        return self.past
-
-    @property
-    def lineage(self) -> bytes:
-        """Digest of this block and its whole past: latents, prompts, timesteps, events."""
-        if self.known_lineage is None:
+    def __post_init__(self) -> None:
+        if not self.lineage:
             past = self.parent.lineage if self.parent else self.root
             facts = struct.pack("<dqq", self.timestep, self.place.frames, self.event.code)
-            self.known_lineage = digest(past, tensor_digest(self.latents.get()), self.prompt.digest, facts)
-        return self.known_lineage
+            self.lineage = digest(past, tensor_digest(self.latents.get()), self.prompt.digest, facts)
 
     def back(self) -> Iterator[Block]:
         """This block and those before it, newest first."""
@@ -126,36 +116,3 @@ class Block:
         while block is not None:
             yield block
             block = block.parent
-
-    def archive_past(self, archive: Archive) -> bool:
-        """Move the block before this one, whose own past has been moved, out of memory; whether it was there."""
-        if not isinstance(self.past, Block):
-            return False
-        self.past = _to_archive(self.past, archive)
-        return True
-
-
-# A block's record, before its latents: where its past lies (-1: none), first frame, chunk (-1: context), timestep,
-# frames, event, and the numbers of prompt, noise, era and root among the archive's shared objects; its lineage.
-_RECORD = struct.Struct("<qqqdiiiiii16s")
-RECORD_BYTES = _RECORD.size
-
-
-def _to_archive(block: Block, archive: Archive) -> Archived:
-    past = block.past.offset if isinstance(block.past, Archived) else -1
-    shared = (archive.number(item) for item in (block.prompt, block.noise, block.era, block.root))
-    chunk = -1 if block.chunk is None else block.chunk
-    facts = (past, block.place.start, chunk, block.timestep, block.place.frames, block.event.code)
-    return archive.put(_RECORD.pack(*facts, *shared, block.lineage), block.latents)
-
-
-def _from_archive(archived: Archived) -> Block:
-    archive = archived.archive
-    record, latents = archive.get(archived, _RECORD.size)
-    past, start, chunk, timestep, frames, code, *numbers, lineage = _RECORD.unpack(record)
-    prompt, noise, era, root = (archive.shared(number) for number in numbers)
-    place = Place(start, frames, era.scene, era.ring_origin)
-    before = None if past < 0 else Archived(archive, past)
-    index = None if chunk < 0 else chunk
-    stored = latents(frames)
-    return Block(before, place, era, prompt, timestep, Event.from_code(code), index, noise, stored, root, lineage)

@@ -41,14 +41,23 @@ def sample_chunk(
 
 
 class ChunkForward:
-    """The passes of one model over one cache at one place: binds positions, prompt and views for `sample_chunk`."""
+    """The passes of one model over one cache at one place: binds positions, prompt and views for `sample_chunk`.
+
+    state: the model's `state_key`, as the prompt's keys and values depend on the weights too.
+    """
 
     def __init__(
-        self, model: WanForward, cache: RollingKVCache, place: Place, prompt: Prompt, latent_size: tuple[int, int]
+        self,
+        model: WanForward,
+        cache: RollingKVCache,
+        place: Place,
+        prompt: Prompt,
+        latent_size: tuple[int, int],
+        state: bytes,
     ) -> None:
         model.use_attention()
         self._model = model
-        self._text = cache.text(prompt.digest, lambda: model.text_keys_values(_for_batch(prompt, cache)))
+        self._text = cache.text(state + prompt.digest, lambda: model.text_keys_values(_for_batch(prompt, cache)))
         self._views: list[KeysValues] = cache.open(place)
         rows, columns = model.arch.token_grid(latent_size)
         frames = range(place.start, place.end)
@@ -69,8 +78,8 @@ def _for_batch(prompt: Prompt, cache: RollingKVCache) -> Tensor:
     return prompt.text.expand(cache.shape.batch, -1, -1)
 
 
-def write_block(model: WanForward, cache: RollingKVCache, todo: Pass) -> None:
+def write_block(model: WanForward, cache: RollingKVCache, todo: Pass, state: bytes) -> None:
     """The forward of one pass: leaves the block's clean keys and values in the cache's front, to be committed."""
     latents = todo.block.latents.get()
-    forward = ChunkForward(model, cache, todo.place, todo.prompt, (latents.shape[3], latents.shape[4]))
+    forward = ChunkForward(model, cache, todo.place, todo.prompt, (latents.shape[3], latents.shape[4]), state)
     forward.write(latents, todo.block.timestep)

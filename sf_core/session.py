@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -79,8 +79,7 @@ class Session:
         source = SeededNoise(seed) if noise is None else noise
         text = _checked_prompt(model, prompt, batch)
         config = config or model.rollout_config or RolloutConfig()
-        archive = Archive((batch, model.arch.in_dim, size[0], size[1]), model.device)
-        return Session(model, config, (size[0], size[1]), batch, None, text, source, NOTHING, archive)
+        return Session(model, config, (size[0], size[1]), batch, None, text, source, NOTHING, Archive())
 
     def __repr__(self) -> str:
         return f"Session({self.chunks} chunks, {self.frames} latent frames of {self.latent_size}, batch {self.batch})"
@@ -188,8 +187,8 @@ class Session:
             keys = [state + m.key for m in moments]
             ancestors = {m.head.lineage for m in moments if m.head}
             with model.caches.lease(self._shape, keys, ancestors) as (live, found):
-                how = self._make_ready(live, found, moments, keys, report)
-                forward = ChunkForward(model, live.cache, place, self.prompt, self.latent_size)
+                how = self._make_ready(live, found, moments, keys, state, report)
+                forward = ChunkForward(model, live.cache, place, self.prompt, self.latent_size, state)
                 latents = self._sample(forward, place.start, place.frames, report)
                 if not torch.isfinite(latents).all():
                     raise FloatingPointError(
@@ -240,7 +239,7 @@ class Session:
         return sample_chunk(forward.flow, noise, steps, flow_schedule(self.config.shift))
 
     def _make_ready(
-        self, live: LiveCache, found: str, moments: list[Moment], keys: list[bytes], report: Progress
+        self, live: LiveCache, found: str, moments: list[Moment], keys: list[bytes], state: bytes, report: Progress
     ) -> str:
         """Bring a leased cache to the first of ``moments``; says how."""
         now, how, passes = moments[0], "new", list[Pass]()
@@ -254,7 +253,7 @@ class Session:
                 how, passes = "replay", replay
         for index, todo in enumerate(passes):
             report("rebuild", index, len(passes))
-            write_block(self.model, live.cache, todo)
+            write_block(self.model, live.cache, todo, state)
             live.key = None  # from here to the last pass it is neither what it was nor what it will be
             live.cache.commit(todo.place, todo.keep_sink)
         live.key = keys[0]
@@ -293,8 +292,6 @@ class Session:
     def restore_block(self, latents: Tensor, timestep: float, event: Event, sampled: bool) -> Session:
         """The session with a block from a record, made under its present prompt and noise."""
         session = self._append(self._moment(event), latents, timestep, self.chunks if sampled else None)
-        assert session.head is not None
-        _ = session.head.lineage  # while its latents are at hand, and without a recursion through a long past
         session._archive_old_blocks()
         return session
 
@@ -302,9 +299,9 @@ class Session:
         """What no replay needs any more goes to disk; so does the sink's, which it needs but reads once."""
         if self._reach is None or self.head is None:
             return
-        young = list(islice(self.head.back(), self._reach + 1))
-        if len(young) > self._reach:
-            young[-1].archive_past(self.archive)
+        older = takewhile(lambda block: block.latents.in_memory, islice(self.head.back(), self._reach + 1, None))
+        for block in reversed(list(older)):  # the oldest first: if the disk fills up, all before a moved one are moved
+            block.latents.move_to(self.archive)
 
     def save(self, path: str | Path) -> None:
         """Write the session to a safetensors file, whole or not at all. Raises OSError if the disk is full."""

@@ -45,6 +45,9 @@ def save_session(session: Session, path: Path) -> None:
     """See `Session.save`."""
     record, prompts = record_of(session)
     frames = session.frames
+    held = sum(block[1] for block in record["blocks"])
+    if held != frames:  # cannot be; but a file that cannot be loaded must never be said to be saved
+        raise ValueError(f"the session counts {frames} latent frames and holds {held}: it is not saved")
     sizes = [session.batch, session.model.arch.in_dim, *session.latent_size]
     layout = {f"prompt.{i}": (list(p.text.shape), torch.float32) for i, p in enumerate(prompts)}
     if frames:

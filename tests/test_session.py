@@ -12,7 +12,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 import sf_core
-from sf_core.archive import Archive, StoredLatents
+from sf_core.archive import Archive
 from tests.helpers import SIZE, prompt, random_latents, random_model
 
 MODEL = random_model(layers=2)
@@ -60,6 +60,38 @@ def test_a_kept_chunk_stands_for_sampling_it_again() -> None:
         kept = now.with_chunk(latents)
         assert kept.next_key == sampled.next_key
         assert torch.equal(run(kept, 1).latents, run(sampled, 1).latents)
+
+
+def test_no_mixture_of_sampled_and_kept_chunks_loses_the_beginning(tmp_path: Path) -> None:
+    """Chunks from the journal come in any mixture with sampled ones; each archives what is older in another moment."""
+    straight = [start()]
+    while straight[-1].chunks < 24:
+        straight.append(straight[-1].next_chunk()[0])
+    pieces = list(straight[-1].iter_latents())
+    for pattern in ("s" * 10 + "k" * 14, "k" * 14 + "s" * 10, "sk" * 12, "skk" * 8, "ssk" * 8):
+        mixed = start()
+        for chunk, kind in enumerate(pattern):
+            mixed = mixed.with_chunk(pieces[chunk]) if kind == "k" else mixed.next_chunk()[0]
+        assert mixed.frames == 72
+        assert torch.equal(mixed.latents, straight[-1].latents)
+        mixed.save(tmp_path / "s")
+        assert torch.equal(sf_core.Session.load(tmp_path / "s", MODEL).latents, straight[-1].latents)
+        assert torch.equal(run(mixed.rewind(20), 3).latents, straight[7].latents)
+
+
+def test_a_session_that_lacks_frames_is_not_saved(tmp_path: Path) -> None:
+    session = run(start(), 3)
+    assert session.head is not None
+    assert session.head.parent is not None
+    session.head.parent.parent = None
+    with pytest.raises(ValueError, match="counts 9 latent frames and holds 6"):
+        session.save(tmp_path / "s")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_session_opens_no_file_before_it_has_something_old() -> None:
+    sessions = [start(seed=seed) for seed in range(50)]
+    assert all(session.archive.nbytes == 0 and session.archive._file is None for session in sessions)
 
 
 def test_a_chunks_key_changes_with_all_that_makes_it() -> None:
@@ -182,7 +214,7 @@ def test_memory_holds_what_a_replay_needs_and_disk_the_rest() -> None:
 def test_a_full_disk_is_a_clear_error_and_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     session = run(start(), 4)
 
-    def full(self: Archive, record: bytes, latents: StoredLatents) -> None:
+    def full(self: Archive, latents: Tensor) -> None:
         raise OSError(28, "cannot move older latents: No space left on device. The session is intact")
 
     with monkeypatch.context() as patch:

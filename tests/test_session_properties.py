@@ -29,6 +29,8 @@ def apply_act(session: sf_core.Session, act: Act) -> sf_core.Session:
     kind, number = act
     if kind == "chunk":
         return session.next_chunk()[0]
+    if kind == "kept":
+        return session.with_chunk(session.next_chunk()[1])  # as from a journal
     if kind == "seed":
         return session.with_seed(number)
     if kind == "cut":
@@ -50,8 +52,9 @@ def straight_run(
     MODEL.release_cache()
     session = begin(config, batch, context)
     for act in recipe:
-        session = apply_act(session, act)
-        if act[0] == "chunk" and session.chunks > 1:
+        sampled = act[0] in ("chunk", "kept")
+        session = apply_act(session, ("chunk", act[1]) if sampled else act)
+        if sampled and session.chunks > 1:
             assert session.how.startswith("same")
     return session
 
@@ -71,7 +74,7 @@ class Branch:
         self.session = self.session.rewind(chunks)
         recipe = list(self.recipe)
         for _ in range(chunks):
-            while recipe.pop()[0] != "chunk":
+            while recipe.pop()[0] not in ("chunk", "kept"):
                 pass
         self.recipe = recipe if chunks else self.recipe
 
@@ -96,6 +99,9 @@ moves = st.lists(
         st.sampled_from(
             ["chunk"] * 8
             + [
+                "kept",
+                "kept",
+                "kept",
                 "seed",
                 "prompt",
                 "recache",
@@ -270,15 +276,34 @@ def test_the_same_latents_under_another_prompt_are_another_past() -> None:
     assert torch.equal(after_first, second.next_chunk()[1])
 
 
-def test_weights_changed_in_place_are_noticed() -> None:
+CHANGED = ["self_attn.v", "self_attn.norm_k", "cross_attn.k", "cross_attn.v", "cross_attn.norm_k", "ffn.0"]
+
+
+@pytest.mark.parametrize("layer", CHANGED)
+@pytest.mark.parametrize("anew", [False, True], ids=["the same session", "a new session of the same prompt"])
+def test_weights_changed_in_place_are_noticed(layer: str, anew: bool) -> None:
+    """A LoRA switched on or off is such a change: neither the past's nor the prompt's keys and values may stay."""
     model = random_model(layers=2)
-    session = begin(sf_core.RolloutConfig(chunk_frames=2, window_frames=7), 1, None, model)
+    config = sf_core.RolloutConfig(chunk_frames=2, window_frames=7)
+    session = begin(config, 1, None, model)
     for _ in range(3):
         session, _ = session.next_chunk()
-    model.blocks[0].self_attn.v.weight.mul_(1.5)
+    model.blocks[0].get_submodule(layer).weight.mul_(1.5)
+    session = sf_core.Session.start(model, prompt(0), SIZE, config, seed=8) if anew else session
     _, latents = session.next_chunk()
     model.release_cache()
     assert torch.equal(latents, session.next_chunk()[1])
+
+
+def test_the_prompts_keys_and_values_are_made_anew_when_the_embedding_of_text_changes() -> None:
+    model = random_model(layers=2)
+    session = begin(sf_core.RolloutConfig(chunk_frames=2, window_frames=7), 1, None, model)
+    session, before = session.next_chunk()
+    model.text_embedding[0].weight.mul_(1.5)
+    _, latents = session.rewind().next_chunk()
+    model.release_cache()
+    assert torch.equal(latents, session.rewind().next_chunk()[1])
+    assert not torch.equal(latents, before)
 
 
 def test_a_new_thread_computes_what_the_main_thread_does() -> None:

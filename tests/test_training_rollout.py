@@ -88,14 +88,14 @@ def inference(video: Video, text: Tensor, context: Tensor | None) -> Tensor:
     """What a session makes if it noises its clean chunks, before it writes their keys and values, as training does."""
     config = video.config
 
-    def write_noised(model: sf_core.CausalWan, cache: RollingKVCache, todo: Pass) -> None:
+    def write_noised(model: sf_core.CausalWan, cache: RollingKVCache, todo: Pass, state: bytes) -> None:
         block = todo.block
         if block.chunk is not None:
             latents = block.latents.get()
             noise = NOISE(block.chunk, len(config.timesteps(block.place.start)), tuple(latents.shape))
             noisy = flow_schedule(config.shift).add_noise(latents, noise, block.timestep)
             todo = replace(todo, block=replace(block, latents=StoredLatents(noisy)))
-        write_block(model, cache, todo)
+        write_block(model, cache, todo, state)
 
     MODEL.release_cache()
     with patch.object(session_module, "write_block", write_noised):
