@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+import weakref
 from collections.abc import Iterator
 from types import FunctionType, MethodType
 from typing import Any
 
 from torch import Tensor
 
-from ..sf_core.records import digest
-from ..sf_core.wan import sampled_values, weights_fingerprint
-from . import host
+from ..sf_core.hashing import digest, sampled_values, weights_fingerprint
 
 _PREFIX = "diffusion_model."
 
@@ -43,11 +43,11 @@ def _patches(patcher: Any) -> Iterator[Any]:
         yield name, [_content(part) for part in patcher.patches[name]]
     for name, patch in sorted(patcher.object_patches.items()):
         if name.startswith(_PREFIX):
-            yield name, host.token(patch)
+            yield name, token(patch)
     for name, wrappers in sorted(patcher.weight_wrapper_patches.items()):
-        yield name, [host.token(wrapper) for wrapper in wrappers]
+        yield name, [token(wrapper) for wrapper in wrappers]
     if patcher.forced_hooks is not None:
-        yield host.token(patcher.forced_hooks)
+        yield token(patcher.forced_hooks)
 
 
 def _content(part: Any) -> Any:
@@ -68,4 +68,18 @@ def _content(part: Any) -> Any:
     weights = getattr(part, "weights", None)  # of ComfyUI's weight adapters
     if weights is not None:
         return type(part).__name__, _content(weights)
-    return host.token(part)
+    return token(part)
+
+
+_serials: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+_counter = itertools.count()
+
+
+def token(thing: object) -> str:
+    """Names an object for as long as the server runs; never the same for two, even if one is gone."""
+    try:
+        if thing not in _serials:
+            _serials[thing] = next(_counter)
+        return str(_serials[thing])
+    except TypeError:  # cannot be remembered: then it is another one each time
+        return f"new {next(_counter)}"

@@ -17,16 +17,17 @@ from comfy.ldm.modules.attention import optimized_attention
 from comfy.patcher_extension import CallbacksMP, WrappersMP
 from torch import Tensor
 
+from ..sf_core.cache_pool import CachePool
 from ..sf_core.config import RolloutConfig
-from ..sf_core.kv_cache import CachePool, KeysValues
-from ..sf_core.records import digest
+from ..sf_core.hashing import digest
+from ..sf_core.kv_cache import KeysValues
 from ..sf_core.schedule import TRAIN_STEPS
 from ..sf_core.session import Session
 from ..sf_core.vae import WAN_MEAN
 from ..sf_core.wan_architecture import WanArchitecture
 from ..sf_core.wan_forward import WanForward
 from . import host
-from .fingerprint import patched_fingerprint
+from .fingerprint import patched_fingerprint, token
 
 ATTACHMENT = "self_forcing"
 # Pixels along an edge of a latent and frames of one, of every Wan 2.1 VAE; for hosts whose latent format does not say
@@ -174,7 +175,7 @@ class HostedWan(WanForward):
 
     def state_key(self) -> bytes:
         override = self.patcher.model_options["transformer_options"].get("optimized_attention_override")
-        attention = "" if override is None else host.token(override)
+        attention = "" if override is None else token(override)
         return digest(f"{self.fingerprint} {self.dtype} {self.device} {attention}".encode())
 
     @property
@@ -248,3 +249,22 @@ def config_for(patcher: Any, given: RolloutConfig | None) -> RolloutConfig:
     config = settings_of(patcher).config or RolloutConfig()
     sampling = patcher.object_patches.get("model_sampling")  # of ModelSamplingSD3
     return config if sampling is None else replace(config, shift=float(sampling.shift))
+
+
+def hosted(session: Session) -> HostedWan:
+    model = session.model
+    assert isinstance(model, HostedWan)
+    return model
+
+
+def latent_size(wan: HostedWan, width: int, height: int) -> tuple[int, int]:
+    factor, (_, patch_rows, patch_columns) = wan.spatial_factor, wan.arch.patch_size
+    for name, pixels, patch in (("width", width, patch_columns), ("height", height, patch_rows)):
+        unit = factor * patch
+        if pixels % unit:
+            below = max(unit, pixels // unit * unit)
+            raise ValueError(
+                f"{name} is {pixels} pixels; this model makes multiples of {unit}. "
+                f"The nearest are {below} and {below + unit}"
+            )
+    return height // factor, width // factor

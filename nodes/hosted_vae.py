@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..sf_core.context import fitting_frames, for_one_image
-from ..sf_core.session import Session
+from ..sf_core.frame_counts import fitting_video_frames
+from ..sf_core.session import Session, for_one_image
 from ..sf_core.taehv import load_taehv
 from ..sf_core.vae import WAN_MEAN, WAN_STD, VideoVAE, WanVAE, load_vae
 from ..sf_core.vae_layers import Memory
@@ -106,12 +106,6 @@ def _mean(vae: VideoVAE) -> Tensor:
     return torch.tensor(WAN_MEAN) if mean is None else mean.flatten().float().cpu()
 
 
-def hosted(session: Session) -> HostedWan:
-    model = session.model
-    assert isinstance(model, HostedWan)
-    return model
-
-
 def weight_bytes(vae: VideoVAE) -> int:
     return sum(parameter.nbytes for parameter in vae.parameters())
 
@@ -131,5 +125,5 @@ def frames_to_begin_with(session: Session, images: Tensor, vae: VideoVAE) -> tup
     """The session and the frames [1, T, H, W, 3] that begin it: one image, or as much of a clip's end as fits."""
     if images.shape[0] == 1:
         return for_one_image(session), images[None]
-    count = fitting_frames(session.config, images.shape[0], vae.temporal_factor)
+    count = fitting_video_frames(session.config, images.shape[0], vae.temporal_factor)
     return session, images[None, -count:]

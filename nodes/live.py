@@ -21,6 +21,7 @@ from torch import Tensor
 
 from . import host, viewers
 from .frame_store import FrameStore
+from .images import jpegs_of
 
 IMAGES_A_SECOND = 30  # of wall time, at most; a model that is faster than that leaves some out
 PART = IMAGES_A_SECOND // 2  # frames in a message, at most: all of them can be sent, a little later
@@ -216,9 +217,7 @@ class _Encoder:
 
     def _pictures(self, first: int, frames: Tensor) -> dict[int, bytes]:
         numbers = self._affordable(len(frames))
-        pictures = {
-            first + n: one for n, one in zip(numbers, host.jpegs_of(frames[numbers], LONGEST_EDGE), strict=True)
-        }
+        pictures = {first + n: one for n, one in zip(numbers, jpegs_of(frames[numbers], LONGEST_EDGE), strict=True)}
         for number, picture in pictures.items():
             self._view.store.add(number, picture)
         return {} if viewers.lag() else pictures

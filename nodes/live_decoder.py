@@ -10,8 +10,8 @@ from torch import Tensor
 from ..sf_core.session import Session
 from ..sf_core.stream import Decoder, history_for
 from ..sf_core.vae import VideoVAE
-from . import host
-from .hosted_vae import hosted
+from .fingerprint import token
+from .hosted_model import hosted
 from .values import GraphSession
 
 
@@ -42,7 +42,7 @@ def keep_decoder(session: Session, at: int, decoder: Decoder, vae: Any) -> None:
 
 
 def _decoder_key(session: Session, at: int, vae: Any) -> tuple[str, bytes]:
-    return host.token(vae.first_stage_model), lineage_at(session, at)
+    return token(vae.first_stage_model), lineage_at(session, at)
 
 
 def lineage_at(session: Session, frames: int) -> bytes:

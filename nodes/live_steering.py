@@ -17,8 +17,8 @@ from ..sf_core.noise import SeededNoise
 from ..sf_core.session import Session
 from ..sf_core.timeline import Row, Timeline, format_rows, second_of
 from . import host
+from .conditioning import can_encode_beside, embeddings, encode, encode_beside
 from .live import LiveView
-from .session import embeddings
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Steering:
     def prompt(self, text: str, blend: int, recache: bool) -> None:
         """From the next chunk on, or the first after it is encoded."""
         asked = _Asked(text, blend, recache)
-        if host.can_encode_beside(self._clip):
+        if can_encode_beside(self._clip):
             self._encoder.submit(self._encode_beside, asked)
         else:
             self._asked.put(asked)
@@ -66,7 +66,7 @@ class Steering:
         """In the encoder's thread: no weights are moved."""
         try:
             with torch.inference_mode():
-                found = embeddings(host.encode_beside(self._clip, asked.prompt))
+                found = embeddings(encode_beside(self._clip, asked.prompt))
         except Exception as error:
             self._view.say(f"The prompt was not understood: {error}")
             return
@@ -89,7 +89,7 @@ class Steering:
         """Weights may have to move, which only this thread may do: the video waits, and says so."""
         self._view.say("Reading the new prompt: the text encoder needs the device, and the video waits for it")
         try:
-            found = embeddings(host.encode(self._clip, asked.prompt))
+            found = embeddings(encode(self._clip, asked.prompt))
         except host.Interrupted:
             raise
         except Exception as error:

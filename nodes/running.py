@@ -13,11 +13,12 @@ from typing import Any
 
 from torch import Tensor
 
+from ..sf_core.byte_units import format_bytes
 from ..sf_core.commands import Command, Pause, Resume, Stop
 from ..sf_core.session import Progress, Session
 from ..sf_core.stream import StreamEvent
 from . import host, journal
-from .hosted_vae import hosted
+from .hosted_model import hosted
 from .live import LiveView
 from .live_steering import Steering
 from .memory import what_would_fit
@@ -163,7 +164,7 @@ class Run:
         self.timings.append(timing)
         self._frames += frames
         seconds = max(1e-6, time.perf_counter() - self._started)
-        cost = f"{self._frames / seconds:.1f} fps · {host.gib(self.cache_bytes)} cache"
+        cost = f"{self._frames / seconds:.1f} fps · {format_bytes(self.cache_bytes)} cache"
         cost = "kept from an earlier run" if timing.how.startswith("kept") else cost
         self._finished += 1
         self._bar.say(f"{self._ordinal(self._finished)} · {cost}")
@@ -199,8 +200,8 @@ def kept_if_broken(run: Run) -> Iterator[None]:
             wan.live.release()
             room = host.free_memory(wan.device) - wan.working_bytes(run.newest)
             raise MemoryError(
-                f"the {wan.device.type} ran out of memory (the cache is {host.gib(cache)}); it has been freed, and the "
-                f"{run.newest.chunks} chunks made so far are kept. {what_would_fit(run.newest, room)}"
+                f"the {wan.device.type} ran out of memory (the cache is {format_bytes(cache)}); it has been freed, "
+                f"and the {run.newest.chunks} chunks made so far are kept. {what_would_fit(run.newest, room)}"
             ) from error
         raise
     finally:

@@ -10,8 +10,9 @@ from comfy_api.v0_0_2 import io
 from ..sf_core.session import Session
 from ..sf_core.stream import history_for
 from . import host
-from .decoding import FPS, fps_input
-from .hosted_vae import check_fits, decode_bytes, hosted, open_vae
+from .hosted_model import hosted
+from .hosted_vae import check_fits, decode_bytes, open_vae
+from .inputs import FPS, fps_input, schema
 from .running import Run, kept_if_broken, times_steered
 from .values import GraphSession, SessionWire
 
@@ -19,7 +20,7 @@ from .values import GraphSession, SessionWire
 class SFSampleChunks(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> Any:
-        return host.schema(
+        return schema(
             node_id="SFSampleChunks",
             display_name="Sample Chunks",
             description="Makes the next chunks of a session. Stream Video does this and decodes meanwhile.",

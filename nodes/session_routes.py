@@ -11,7 +11,7 @@ from typing import Any
 from aiohttp import web
 
 from . import host, running, session_shelf
-from .hosted_vae import hosted
+from .hosted_model import hosted
 from .requests import NODE_ID, Refused, answers, body_of, user_of
 
 

@@ -8,8 +8,8 @@ from typing import Any
 from comfy_api.v0_0_2 import io
 
 from ..sf_core.timeline import Timeline, parse_rows
-from . import host
-from .session import embeddings
+from .conditioning import embeddings, encode
+from .inputs import schema
 from .values import TimelineWire
 
 _EXAMPLE = """0: a red circle moving left quickly on a black background
@@ -19,7 +19,7 @@ _EXAMPLE = """0: a red circle moving left quickly on a black background
 class SFPromptTimeline(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> Any:
-        return host.schema(
+        return schema(
             node_id="SFPromptTimeline",
             display_name="Prompt Timeline",
             description="Which prompt holds from which second of the video on. For Stream Video.",
@@ -45,7 +45,7 @@ class SFPromptTimeline(io.ComfyNode):
     def execute(cls, rows: str, clip: Any, recache: bool) -> Any:
         parsed = parse_rows(rows)
         prompts = dict.fromkeys(row.prompt for row in parsed if row.prompt)
-        encoded = {prompt: embeddings(host.encode(clip, prompt)) for prompt in prompts}
+        encoded = {prompt: embeddings(encode(clip, prompt)) for prompt in prompts}
         return io.NodeOutput(Timeline(tuple(replace(row, recache=row.recache or recache) for row in parsed), encoded))
 
 

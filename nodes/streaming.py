@@ -10,16 +10,16 @@ from typing import Any
 from comfy_api.v0_0_2 import InputImpl, io
 from torch import Tensor
 
-from ..sf_core.describe import events_in
 from ..sf_core.session import Session
-from ..sf_core.session_file import record_of
+from ..sf_core.session_file import events_in, record_of
 from ..sf_core.stream import Decoder, chunks_for, stream
 from ..sf_core.timeline import Timeline
 from ..sf_core.vae import VideoVAE
 from ..sf_core.video import VideoWriter
 from . import host, thumbnails
-from .decoding import fps_input
-from .hosted_vae import check_fits, decode_bytes, hosted, open_vae, weight_bytes
+from .hosted_model import hosted
+from .hosted_vae import check_fits, decode_bytes, open_vae, weight_bytes
+from .inputs import fps_input, schema
 from .live import OLDER
 from .live_decoder import decode_rest, keep_decoder, lineage_at, take_decoder
 from .live_steering import Steering
@@ -33,7 +33,7 @@ LEAD = 1.0  # seconds that a video without an end may be ahead of the one who wa
 class SFStreamVideo(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> Any:
-        return host.schema(
+        return schema(
             node_id="SFStreamVideo",
             display_name="Stream Video",
             description="Makes a video chunk by chunk: samples, decodes, shows and writes at once, in flat memory.",

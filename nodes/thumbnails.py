@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..sf_core.session import Session
 from . import host
+from .images import jpegs_of
 
 ENDING = ".jpg"  # of the picture beside a session's file
 LONGEST_EDGE = 256  # pixels
@@ -20,7 +21,7 @@ def remember(session: Session, frame: Tensor) -> None:
     """``frame`` [H, W, 3] in 0..1 is the last of ``session``."""
     if session.head is None:
         return
-    _pictures[session.head.lineage] = host.jpegs_of(frame[None], LONGEST_EDGE)[0]
+    _pictures[session.head.lineage] = jpegs_of(frame[None], LONGEST_EDGE)[0]
     while len(_pictures) > KEPT:
         _pictures.popitem(last=False)
 

@@ -13,24 +13,27 @@ import torch
 from comfy_api.v0_0_2 import io
 from torch import Tensor
 
+from ..sf_core.byte_units import format_bytes
 from ..sf_core.noise import MAX_SEED
 from ..sf_core.training.trainer import Stopped, Trainer
 from ..sf_core.vae import VideoVAE
 from . import host
 from .build_model import build_model
+from .conditioning import embeddings, encode
 from .hosted_model import HostedWan, Settings, config_for, with_settings
-from .hosted_training import HostParts, NodeGroup, teacher_file, write_teacher
+from .hosted_training import HostParts, teacher_file, write_teacher
 from .hosted_vae import check_fits, open_vae, weight_bytes
+from .inputs import FPS, schema
 from .live import LiveView
-from .session import embeddings
-from .training_job import FPS, LORA, PROMPTS, RATIO, WHOLE, Job, as_lines
+from .train_report import NodeGroup
+from .training_job import LORA, PROMPTS, RATIO, WHOLE, Job, as_lines
 from .values import ConfigWire
 
 
 class SFTrain(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> Any:
-        return host.schema(
+        return schema(
             node_id="SFTrain",
             display_name="Self Forcing Train",
             description="Distils a Wan 2.1 MODEL and a list of prompts into a causal few-step LoRA, or a whole model.",
@@ -180,7 +183,7 @@ def _embed_all(clip: Any, prompts: Sequence[str]) -> dict[str, Tensor]:
     found = {}
     for prompt in dict.fromkeys(prompts):
         host.check_interrupt()
-        whole = embeddings(host.encode(clip, prompt)).float().cpu()
+        whole = embeddings(encode(clip, prompt)).float().cpu()
         used = whole[0].abs().amax(dim=1).nonzero()
         rows = int(used.max()) + 1 if len(used) else 1
         with torch.inference_mode(False):
@@ -193,7 +196,7 @@ def _make_room(node_id: str, job: Job, beside: int) -> None:
     device, needs = torch.device(job.recipe.device), job.needs + beside
     host.make_room(needs, device)
     free = host.free_memory(device)
-    words = f"training takes about {host.gib(needs)}; the {device.type} has {host.gib(free)} free"
+    words = f"training takes about {format_bytes(needs)}; the {device.type} has {format_bytes(free)} free"
     if needs > free:
         raise MemoryError(f"{words}. {_LESS}")
     host.say(node_id, words)

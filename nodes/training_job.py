@@ -15,9 +15,8 @@ from ..sf_core.training.plan import training_bytes
 from ..sf_core.training.recipe import CausalStage, Files, LowRank, Optimizer, Recipe, Samples, SelfForcingStage
 from ..sf_core.training.trainer import STATE, differences
 from . import host
-from .hosted_model import HostedWan
+from .hosted_model import HostedWan, latent_size
 from .hosted_training import teacher_file
-from .session import latent_size
 
 LORA, WHOLE = "LoRA", "whole model"
 FOLDER = "self_forcing_training"  # below ComfyUI's output

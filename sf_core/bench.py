@@ -13,7 +13,7 @@ from statistics import mean, median, quantiles
 import torch
 
 from . import tiny
-from .context import video_frames
+from .frame_counts import video_frames
 from .session import Session
 from .stream import stream
 

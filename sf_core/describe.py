@@ -13,7 +13,7 @@ from .checkpoint import REAL_HEAD_DIM, Weight, empty_model, find_weights, rollou
 from .checkpoint_names import GROUPS, LORA_GROUPS, NEVER_MEANT, group_of, is_gan_extra, wrappers_in
 from .family import Member, member_by_file, member_called, settings_in_words
 from .lora import is_lora, lora_parts
-from .session_file import KEY, read_record
+from .session_file import KEY, events_in, read_record
 from .tensor_file import Value, open_tensors
 from .wan_architecture import WanArchitecture
 
@@ -165,21 +165,6 @@ def _describe_training(path: Path, facts: Mapping[str, str]) -> str:
         "stages": ", ".join(kinds),
     }
     return _table(lines)
-
-
-def events_in(record: Mapping[str, Any]) -> str:
-    """Where prompts and seeds changed and the cache was cut or rewritten, by sampled chunk; of a session's record."""
-    found, chunk, before = [], 0, None
-    words = record.get("words", [])
-    for kind, _, _, prompt, seed, code in record["blocks"]:
-        if before is not None and kind == "chunk":
-            said = f"prompt {words[prompt]!r}" if prompt < len(words) and words[prompt] else "prompt"
-            changes = [said] * (prompt != before[0]) + ["seed"] * (seed != before[1])
-            changes += ["cut"] * bool(code & 1) + ["recache"] * bool(code & 2)
-            found += [f"{', '.join(changes)} at chunk {chunk}"] if changes else []
-        before = (prompt, seed)
-        chunk += kind == "chunk"
-    return "; ".join(found) or "none"
 
 
 def _table(lines: dict[str, Any]) -> str:

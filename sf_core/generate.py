@@ -20,10 +20,9 @@ from tqdm import tqdm
 
 from . import tiny
 from .checkpoint import load_model
-from .context import fitting_frames, for_one_image, video_frames
-from .describe import events_in
-from .session import Session
-from .session_file import record_of
+from .frame_counts import fitting_video_frames, video_frames
+from .session import Session, for_one_image
+from .session_file import events_in, record_of
 from .stream import Decoder, chunks_for, stream
 from .taehv import load_taehv
 from .text import load_text_encoder
@@ -232,7 +231,7 @@ def _read_video(path: Path, size: tuple[int, int], session: Session, factor: int
     except av.FFmpegError as error:
         raise ValueError(f"{path} is not a video that can be read: {error}") from error
     try:
-        count = fitting_frames(session.config, len(pictures), factor)
+        count = fitting_video_frames(session.config, len(pictures), factor)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     fitted = [np.asarray(ImageOps.fit(picture, size, Image.Resampling.LANCZOS)) for picture in pictures[-count:]]

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .hashing import digest
 from .kv_cache import CacheShape, Place
-from .records import NOTHING, Block, Era, Event, Prompt, Recache, digest
+from .records import NOTHING, Block, Era, Event, Prompt, Recache
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from .kv_cache import KeysValues
 
-if TYPE_CHECKING:
-    from .wan import CausalWan
-
 
 class Recorded:
-    """A pass of ``model`` (`WanForward.flow_over_cache` or the one that only writes) that comes to be replayed.
+    """A pass over a cache, ``run``, that comes to be replayed. ``state`` changes with weights and attention.
 
     It is recorded when a second chunk takes the very buffers of the one before, which is when the ring is full, and
     forgotten when other buffers, weights or another attention come. Until then, and on a CPU, it is ``run`` as it is.
     The results are the same to the bit: it is the same kernels.
     """
 
-    def __init__(self, model: CausalWan, run: Callable[..., Tensor | None]) -> None:
-        self._model, self._run = model, run
+    def __init__(self, run: Callable[..., Tensor | None], state: Callable[[], object]) -> None:
+        self._run, self._state = run, state
         self._key: object = None
         self._chunk: Tensor | None = None  # rotations of the newest chunk that was passed over these buffers
         self._graph: torch.cuda.CUDAGraph | None = None
@@ -47,8 +43,7 @@ class Recorded:
     def _key_of(self, x: Tensor, text: Sequence[KeysValues], views: Sequence[KeysValues]) -> object:
         """All that a recording takes for granted."""
         buffers = [tensor.data_ptr() for pair in (*text, *views) for tensor in pair]
-        weights = self._model.head.modulation.data_ptr()
-        return x.shape, views[0][0].shape, buffers, weights, self._model._attention
+        return x.shape, views[0][0].shape, buffers, self._state()
 
     def _record(self, inputs: tuple[Tensor, ...], text: Sequence[KeysValues], views: Sequence[KeysValues]) -> None:
         self._inputs = [tensor.clone() for tensor in inputs]

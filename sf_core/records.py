@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,23 +10,9 @@ import torch
 from torch import Tensor
 
 from .archive import StoredLatents
+from .hashing import digest, tensor_digest
 from .kv_cache import Place
 from .noise import NoiseSource
-
-
-def digest(*parts: bytes) -> bytes:
-    """16 bytes that stand for ``parts``."""
-    h = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        h.update(len(part).to_bytes(8, "little"))
-        h.update(part)
-    return h.digest()
-
-
-def tensor_digest(tensor: Tensor) -> bytes:
-    """Of shape and values; waits for the device."""
-    values = tensor.detach().to("cpu", torch.float32).contiguous()
-    return digest(repr(tuple(values.shape)).encode(), values.numpy().tobytes())
 
 
 class Prompt:

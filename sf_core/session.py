@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import islice, takewhile
@@ -14,15 +14,19 @@ import torch
 from torch import Tensor
 
 from .archive import Archive, StoredLatents
+from .cache_pool import LiveCache
+from .checks import check_context, check_prompt
 from .config import RolloutConfig
-from .context import check_context
+from .hashing import digest
 from .history import Moment, Pass, last_passes, moment, moment_before, replay_passes, replay_reach
-from .kv_cache import CacheShape, LiveCache
+from .kv_cache import CacheShape
 from .noise import NoiseSource, SeededNoise
 from .queues import sent
-from .records import NOTHING, Block, Event, Prompt, digest
+from .record import SessionRecord
+from .records import NOTHING, Block, Event
 from .rollout import ChunkForward, sample_chunk, write_block
 from .schedule import flow_schedule
+from .session_file import open_session, save_session
 
 if TYPE_CHECKING:
     from .wan_forward import WanForward
@@ -33,24 +37,12 @@ Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Session:
-    """An immutable record of a video: settings, prompts, seeds, events, and the clean latents made so far.
+class Session(SessionRecord):
+    """A video as a value: its record, and how it goes on.
 
     Every method returns a new session and leaves this one as it is, so forking is keeping two. The model's cache of
     keys and values is derived from the record and never part of it. Begin with `Session.start` or `Session.load`.
     """
-
-    model: WanForward
-    config: RolloutConfig
-    latent_size: tuple[int, int]
-    batch: int
-    head: Block | None  # the newest block
-    prompt: Prompt  # of the next chunk, as are noise and event
-    noise: NoiseSource
-    event: Event
-    archive: Archive  # of older blocks, shared by all that descend from one start
-    other_models: tuple[str, ...] = ()  # fingerprints of models that made parts of this video, besides this one
-    how: str = "new"  # how the cache for the newest chunk was come by, and why
 
     @staticmethod
     def start(
@@ -77,46 +69,12 @@ class Session:
         if batch < 1:
             raise ValueError(f"batch is {batch}; expected 1 or more")
         source = SeededNoise(seed) if noise is None else noise
-        text = _checked_prompt(model, prompt, batch)
+        text = check_prompt(model, prompt, batch)
         config = config or model.rollout_config or RolloutConfig()
         return Session(model, config, (size[0], size[1]), batch, None, text, source, NOTHING, Archive())
 
     def __repr__(self) -> str:
         return f"Session({self.chunks} chunks, {self.frames} latent frames of {self.latent_size}, batch {self.batch})"
-
-    # What has been made ---------------------------------------------------------------------------------------------
-
-    @property
-    def frames(self) -> int:
-        """Latent frames so far, given context included."""
-        return self.head.place.end if self.head else 0
-
-    @property
-    def chunks(self) -> int:
-        """Chunks sampled so far."""
-        return self.head.chunk + 1 if self.head and self.head.chunk is not None else 0
-
-    @property
-    def latents(self) -> Tensor:
-        """All latents [B, C, F, H, W], brought together in memory; for long videos use `iter_latents`."""
-        empty = torch.empty(self.batch, self.model.arch.in_dim, 0, *self.latent_size, device=self.model.device)
-        return torch.cat([empty, *self.iter_latents()], dim=2)
-
-    def iter_latents(self) -> Iterator[Tensor]:
-        """The latents block by block, oldest first, one block in memory at a time."""
-        for block in reversed(list(self.head.back()) if self.head else []):
-            yield block.latents.get()
-
-    def latents_between(self, start: int, end: int) -> Tensor:
-        """Latent frames ``start`` to before ``end`` [B, C, F, H, W]."""
-        parts = [torch.empty(self.batch, self.model.arch.in_dim, 0, *self.latent_size, device=self.model.device)]
-        for block in self.head.back() if self.head and start < end else ():
-            if block.place.end <= start:
-                break
-            first, last = max(start, block.place.start), min(end, block.place.end)
-            if first < last:
-                parts.append(block.latents.get()[:, :, first - block.place.start : last - block.place.start])
-        return torch.cat([parts[0], *parts[:0:-1]], dim=2)
 
     # What comes next ------------------------------------------------------------------------------------------------
 
@@ -126,7 +84,9 @@ class Session:
         They are cut into blocks like sampled frames. Only once, on an empty session.
         Raises ValueError for a shape or count that does not fit, naming the nearest that does, and for NaN.
         """
-        check_context(self, latents)
+        if self.head is not None:
+            raise ValueError(f"context can only be given to an empty session; this one has {self.frames} latent frames")
+        check_context(self.config, latents, self.batch, (self.model.arch.in_dim, *self.latent_size))
         latents = latents.detach().expand(self.batch, -1, -1, -1, -1).to(self.model.device, torch.float32)
         session = self
         while session.frames < latents.shape[2]:
@@ -144,7 +104,7 @@ class Session:
         stays as it is, or with ``recache_sink`` is passed again first. words: the prompt as text, to be told again.
         """
         event = replace(self.event, recache=recache or recache_sink, recache_sink=recache_sink)
-        return replace(self, prompt=_checked_prompt(self.model, prompt, self.batch, words), event=event)
+        return replace(self, prompt=check_prompt(self.model, prompt, self.batch, words), event=event)
 
     def with_seed(self, seed: int) -> Session:
         """Noise of the chunks from the next one on is `SeededNoise(seed)`. ``rewind(1).with_seed(s)`` is a re-roll."""
@@ -303,10 +263,10 @@ class Session:
         for block in reversed(list(older)):  # the oldest first: if the disk fills up, all before a moved one are moved
             block.latents.move_to(self.archive)
 
+    # Files ----------------------------------------------------------------------------------------------------------
+
     def save(self, path: str | Path) -> None:
         """Write the session to a safetensors file, whole or not at all. Raises OSError if the disk is full."""
-        from .session_file import save_session
-
         save_session(self, Path(path))
 
     @staticmethod
@@ -318,9 +278,21 @@ class Session:
         noise: for a session that was made with a caller's own noise. allow_other_model: go on with other weights.
         Raises ValueError for a file that is no whole session or was made by a model that does not fit.
         """
-        from .session_file import load_session
-
-        return load_session(Path(path), model, noise, allow_other_model)
+        with open_session(Path(path), model, noise, allow_other_model) as saved:
+            begin = saved.next
+            session = Session.start(model, begin.prompt.text, saved.latent_size, saved.config, batch=saved.batch)
+            for block in saved.blocks():
+                session = replace(session, prompt=block.settings.prompt, noise=block.settings.noise).restore_block(
+                    block.latents, block.timestep, block.settings.event, block.sampled
+                )
+        return replace(
+            session,
+            prompt=begin.prompt,
+            noise=begin.noise,
+            event=begin.event,
+            other_models=saved.other_models,
+            how="loaded",
+        )
 
 
 _REASONS = {
@@ -332,12 +304,8 @@ _REASONS = {
 }
 
 
-def _checked_prompt(model: WanForward, prompt: Tensor, batch: int, words: str = "") -> Prompt:
-    model.check_text(prompt)
-    if prompt.shape[0] not in (1, batch):
-        raise ValueError(
-            f"prompt embeddings for {prompt.shape[0]} videos, but the batch is {batch}; expected 1 or {batch}"
-        )
-    if not torch.isfinite(prompt).all():
-        raise ValueError("the prompt embeddings hold NaN or Inf; check the text encoder")
-    return Prompt(prompt, words)
+def for_one_image(session: Session) -> Session:
+    """An empty session that one image can begin: it is one latent frame, so the first block has to be that long."""
+    if session.config.frames_of_block(0) == 1:
+        return session
+    return replace(session, config=replace(session.config, first_chunk_frames=1))

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import reprlib
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +19,12 @@ from torch import Tensor
 
 from .config import RolloutConfig
 from .noise import MAX_SEED, NoiseSource, SeededNoise
+from .record import SessionRecord
 from .records import Event, Prompt
 from .schedule import TRAIN_STEPS
 from .tensor_file import write_tensors
 
 if TYPE_CHECKING:
-    from .session import Session
     from .wan_forward import WanForward
 
 FORMAT_VERSION = 1
@@ -41,7 +42,7 @@ class MissingNoise:
         )
 
 
-def save_session(session: Session, path: Path) -> None:
+def save_session(session: SessionRecord, path: Path) -> None:
     """See `Session.save`."""
     record, prompts = record_of(session)
     frames = session.frames
@@ -58,13 +59,13 @@ def save_session(session: Session, path: Path) -> None:
         raise OSError(error.errno, f"{error.strerror}. The session is intact; save it elsewhere") from error
 
 
-def _data(session: Session, prompts: list[Prompt]) -> Iterator[Tensor]:
+def _data(session: SessionRecord, prompts: list[Prompt]) -> Iterator[Tensor]:
     yield from (prompt.text for prompt in prompts)
     for block in session.iter_latents():
         yield block.movedim(2, 0).float()
 
 
-def record_of(session: Session) -> tuple[dict[str, Any], list[Prompt]]:
+def record_of(session: SessionRecord) -> tuple[dict[str, Any], list[Prompt]]:
     """The session as JSON, and the prompts that it counts through."""
     prompts: dict[bytes, tuple[int, Prompt]] = {}
     seeds: dict[int | None, int] = {}
@@ -185,10 +186,42 @@ def _is_whole(value: Any, least: int, most: int = 2**63 - 1) -> bool:
     return type(value) is int and least <= value <= most
 
 
-def load_session(path: Path, model: WanForward, noise: NoiseSource | None, allow_other_model: bool) -> Session:
-    """See `Session.load`."""
-    from .session import Session
+@dataclass(frozen=True)
+class SavedSettings:
+    """What a chunk is made with."""
 
+    prompt: Prompt
+    noise: NoiseSource
+    event: Event
+
+
+@dataclass(frozen=True)
+class SavedBlock:
+    """One block of a session file, its latents [B, C, F, H, W] on the model's device."""
+
+    latents: Tensor
+    timestep: float
+    sampled: bool  # else given context
+    settings: SavedSettings
+
+
+@dataclass(frozen=True)
+class SavedSession:
+    """A session file that is open for reading."""
+
+    config: RolloutConfig
+    latent_size: tuple[int, int]
+    batch: int
+    other_models: tuple[str, ...]  # fingerprints of models that made parts of the video, besides the one that reads it
+    next: SavedSettings  # of the chunk after the last one
+    blocks: Callable[[], Iterator[SavedBlock]]  # oldest first, one in memory at a time
+
+
+@contextmanager
+def open_session(
+    path: Path, model: WanForward, noise: NoiseSource | None, allow_other_model: bool
+) -> Iterator[SavedSession]:
+    """A session file as `Session.load` reads it; see there for arguments and errors."""
     record = read_record(path)
     others = _check_model(path, record, model, allow_other_model)
     sources = [noise or MissingNoise() if seed is None else SeededNoise(seed) for seed in record["seeds"]]
@@ -198,29 +231,22 @@ def load_session(path: Path, model: WanForward, noise: NoiseSource | None, allow
         prompts = [Prompt(_finite(path, file.get_tensor(f"prompt.{i}"), f"prompt {i}"), words[i]) for i in range(count)]
         for prompt in prompts:
             model.check_text(prompt.text)
-        session = Session.start(
-            model,
-            prompts[0].text,
-            tuple(record["latent_size"]),
-            RolloutConfig.from_dict(record["config"]),
-            batch=record["batch"],
-        )
-        latents = file.get_slice("latents") if record["blocks"] else None
-        for kind, frames, timestep, number, seed, code in record["blocks"]:
-            assert latents is not None
-            session = replace(session, prompt=prompts[number], noise=sources[seed])
-            part = latents[session.frames : session.frames + frames].movedim(0, 2).contiguous()
-            part = _finite(path, part, f"the {kind} at frame {session.frames}").to(model.device)
-            session = session.restore_block(part, timestep, Event.from_code(code), sampled=kind == "chunk")
-    number, seed, code = record["next"]
-    return replace(
-        session,
-        prompt=prompts[number],
-        noise=sources[seed],
-        event=Event.from_code(code),
-        other_models=others,
-        how="loaded",
-    )
+
+        def settings(prompt: int, seed: int, code: int) -> SavedSettings:
+            return SavedSettings(prompts[prompt], sources[seed], Event.from_code(code))
+
+        def blocks() -> Iterator[SavedBlock]:
+            latents = file.get_slice("latents") if record["blocks"] else None
+            start = 0
+            for kind, frames, timestep, *made in record["blocks"]:
+                assert latents is not None
+                part = latents[start : start + frames].movedim(0, 2).contiguous()
+                part = _finite(path, part, f"the {kind} at frame {start}").to(model.device)
+                yield SavedBlock(part, timestep, kind == "chunk", settings(*made))
+                start += frames
+
+        config, size = RolloutConfig.from_dict(record["config"]), tuple(record["latent_size"])
+        yield SavedSession(config, size, record["batch"], others, settings(*record["next"]), blocks)
 
 
 def _finite(path: Path, tensor: Tensor, what: str) -> Tensor:
@@ -246,3 +272,18 @@ def _check_model(path: Path, record: dict[str, Any], model: WanForward, allow: b
             )
         others = [*(name for name in others if name != own), made_by]
     return tuple(others)
+
+
+def events_in(record: Mapping[str, Any]) -> str:
+    """Where prompts and seeds changed and the cache was cut or rewritten, by sampled chunk; of a session's record."""
+    found, chunk, before = [], 0, None
+    words = record.get("words", [])
+    for kind, _, _, prompt, seed, code in record["blocks"]:
+        if before is not None and kind == "chunk":
+            said = f"prompt {words[prompt]!r}" if prompt < len(words) and words[prompt] else "prompt"
+            changes = [said] * (prompt != before[0]) + ["seed"] * (seed != before[1])
+            changes += ["cut"] * bool(code & 1) + ["recache"] * bool(code & 2)
+            found += [f"{', '.join(changes)} at chunk {chunk}"] if changes else []
+        before = (prompt, seed)
+        chunk += kind == "chunk"
+    return "; ".join(found) or "none"

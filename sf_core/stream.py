@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from .commands import Command, CommandQueue, Cut, NewSeed, Pause, ReRoll, Resume, Stop, SwitchPrompt
-from .context import video_frames
+from .frame_counts import video_frames
 from .queues import let_see, second_queue, used_here, working_in
 from .session import Progress, Session
 

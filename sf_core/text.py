@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .checkpoint import read_safetensors
-from .tiny.text import TinyText
+from .word_table import TinyText
 
 TextEncoder = Callable[[str], Tensor]  # prompt -> [1, rows, width]
 MAX_ROWS = 512  # that Wan reads

@@ -20,7 +20,7 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from .context import video_frames
+from .frame_counts import video_frames
 from .noise import MAX_SEED
 from .session import Session
 

@@ -6,16 +6,15 @@ What is computed over the tree stands in `wan_forward.py`.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .attention import BACKENDS, Attention, choose_attention
-from .kv_cache import CachePool
+from .cache_pool import CachePool
+from .hashing import digest, weights_fingerprint
 from .recorded import Recorded
-from .records import digest
 from .wan_architecture import WanArchitecture
 from .wan_forward import WanForward
 
@@ -61,24 +60,6 @@ class Head(nn.Module):
         self.modulation = nn.Parameter(torch.zeros(1, 2, arch.dim))
 
 
-def sampled_values(tensor: Tensor) -> Tensor:
-    """16 values of a tensor, evenly spread, float32 on the CPU; none of an empty one."""
-    flat = tensor.detach().reshape(-1)
-    picked = torch.linspace(0, len(flat) - 1, 16 if len(flat) else 0, dtype=torch.float64).long()
-    return flat[picked.to(flat.device)].to("cpu", torch.float32)
-
-
-def weights_fingerprint(tensors: Iterable[tuple[str, Tensor]]) -> str:
-    """``<width>x<layers>-<hash>`` of names, shapes and a few values of each tensor, rounded to bfloat16."""
-    lines, width, layers = [], 0, set()
-    for name, tensor in sorted(tensors):
-        values = sampled_values(tensor).to(torch.bfloat16).float()
-        lines.append(f"{name} {list(tensor.shape)} {values.tolist()}")
-        width = tensor.shape[0] if name == "patch_embedding.bias" else width
-        layers |= {name.split(".")[1]} if name.startswith("blocks.") else set()
-    return f"{width}x{len(layers)}-{digest('|'.join(lines).encode()).hex()[:12]}"
-
-
 class CausalWan(WanForward, nn.Module):
     """The Wan 2.1 text-to-video transformer with its pool of live caches. Build it with `sf_core.load_model`.
 
@@ -122,8 +103,9 @@ class CausalWan(WanForward, nn.Module):
 
     def record(self) -> None:
         """On a GPU, replay the two passes over a full ring as CUDA graphs, compiled or not: see `Recorded`."""
-        self.flow_over_cache = Recorded(self, self.flow_over_cache)  # type: ignore[method-assign, assignment]
-        self.write_over_cache = Recorded(self, self.write_over_cache)  # type: ignore[method-assign, assignment]
+        state = lambda: (self.head.modulation.data_ptr(), self._attention)  # noqa: E731
+        self.flow_over_cache = Recorded(self.flow_over_cache, state)  # type: ignore[method-assign, assignment]
+        self.write_over_cache = Recorded(self.write_over_cache, state)  # type: ignore[method-assign, assignment]
 
     def release_cache(self) -> None:
         """Free every live cache that is not at work. Changes no result: a session rebuilds what it needs."""

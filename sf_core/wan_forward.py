@@ -18,8 +18,9 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from .attention import Attention
+from .cache_pool import CachePool
 from .config import RolloutConfig
-from .kv_cache import CachePool, CacheShape, KeysValues
+from .kv_cache import CacheShape, KeysValues
 from .rope import apply_rope, rope_rotations
 from .spans import Span, attention_spans, chunk_ends
 from .wan_architecture import WanArchitecture, timestep_embedding

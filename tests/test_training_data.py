@@ -23,7 +23,8 @@ from torch import Tensor
 from sf_core import tiny
 from sf_core.tensor_file import StoredTensor
 from sf_core.training.latent_store import LatentStore, encode_clips
-from sf_core.training.prompts import Prompts, Shuffled
+from sf_core.training.prompts import Prompts
+from sf_core.training.shuffled import Shuffled
 from sf_core.training.videos import VideoFolder
 from sf_core.video import VideoWriter
 

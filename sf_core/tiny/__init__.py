@@ -13,7 +13,7 @@ import torch
 from .. import vae
 from ..checkpoint import load_model
 from ..wan import CausalWan
-from .text import TinyText
+from ..word_table import TinyText
 
 __all__ = ["TinyText", "load_teacher", "load_text", "load_transformer", "load_vae"]
 

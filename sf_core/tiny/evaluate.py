@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from ..config import RolloutConfig
-from ..context import for_one_image, video_frames
-from ..session import Session
+from ..frame_counts import video_frames
+from ..session import Session, for_one_image
 from ..vae import VideoVAE
 from ..wan import CausalWan
 

@@ -20,11 +20,9 @@ from .adapters import AdaptedWan
 from .networks import save_network, twin
 from .recipe import Recipe
 from .report import Report
+from .shards import SHARD_FOLDERS, SHARDS, read_shards
 
 Network = TypeVar("Network", bound=Module)
-
-SHARDS = "sf.shards"  # in a state's metadata: the folder beside it where its tensors are, if several processes wrote it
-SHARD_FOLDERS = ("state-a", "state-b")  # taken in turn, so that the one that counts is never written to
 
 
 def own(tensor: Tensor) -> Tensor:
@@ -118,7 +116,5 @@ class Group:
         """By whomever it was written, one process or several."""
         stored, facts = open_tensors(path)
         if SHARDS in facts:
-            from .parallel import read_shards
-
             return read_shards(path.with_name(facts[SHARDS]))
         return {name: read_value(value) for name, value in stored.items()}

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..tensor_file import StoredTensor, open_tensors, write_tensors
 from .group import Group
-from .prompts import Shuffled
+from .shuffled import Shuffled
 
 Progress = Callable[[int, int], None]  # clips done, of how many
 

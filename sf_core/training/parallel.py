@@ -17,22 +17,19 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.checkpoint.filesystem import FileSystemReader
-from torch.distributed.checkpoint.metadata import TensorStorageMetadata
-from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor, Shard, distribute_tensor
-from torch.distributed.tensor import zeros as sharded_zeros
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from ..kv_cache import KeysValues
 from ..tensor_file import open_tensors
 from ..wan import Block, CausalWan
 from ..wan_forward import LayerAttention
-from .group import SHARD_FOLDERS, SHARDS, Group, Network, own
+from .group import Group, Network, own
 from .networks import save_network, whole
 from .report import Report, Silent
+from .shards import SHARD_FOLDERS, SHARDS, read_shards
 
 # keys and values leave a block as views; nobody writes to them in place
 warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
@@ -134,23 +131,6 @@ class Processes(Group):
     def read_state(self, path: Path) -> dict[str, Tensor]:
         facts = open_tensors(path)[1]
         return read_shards(path.with_name(facts[SHARDS]), self._mesh) if SHARDS in facts else super().read_state(path)
-
-
-def read_shards(folder: Path, mesh: DeviceMesh | None = None) -> dict[str, Tensor]:
-    """The tensors of a distributed checkpoint, whole, or each in equal parts over ``mesh``."""
-    found = FileSystemReader(folder).read_metadata().state_dict_metadata
-    tensors: dict[str, Any] = {}
-    for name, stored in found.items():
-        assert isinstance(stored, TensorStorageMetadata)
-        size, dtype = stored.size, stored.properties.dtype
-        if mesh is None or not size:
-            tensors[name] = torch.zeros(size, dtype=dtype)
-        else:
-            tensors[name] = sharded_zeros(size, dtype=dtype, device_mesh=mesh, placements=[Shard(0)])
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # it is meant
-        load(tensors, checkpoint_id=folder, no_dist=mesh is None)
-    return tensors
 
 
 class _ShardedBlock(Block):

@@ -13,14 +13,15 @@ from torch import Tensor
 
 from ..checkpoint import load_model
 from ..config import RolloutConfig
-from ..context import video_frames
+from ..frame_counts import video_frames
+from ..hashing import weights_fingerprint
 from ..noise import noise_key
 from ..text import TextEncoder, load_text_encoder
-from ..tiny.text import TinyText
 from ..tiny.words import write_text
 from ..tiny.world import World, prompts
 from ..vae import WanVAE, load_vae
-from ..wan import CausalWan, weights_fingerprint
+from ..wan import CausalWan
+from ..word_table import TinyText
 from .adapters import AdaptedWan
 from .group import Group
 from .latent_store import ClipSource, LatentStore, Progress, encode_clips

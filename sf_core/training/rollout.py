@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from ..config import RolloutConfig
-from ..context import fitting_latents
 from ..kv_cache import KeysValues, Place
 from ..noise import NoiseSource
 from ..rollout import sample_chunk
@@ -269,15 +268,8 @@ def _check_shapes(
 
 def places_of(config: RolloutConfig, frames: int, context: int) -> list[Place]:
     """Where the blocks of a video of ``frames`` lie, those of its context first."""
-    for name, count in (("frames", frames), ("the context's frames", context)):
-        fits = fitting_latents(config, count)
-        if fits != count:
-            first, chunk = config.frames_of_block(0), config.chunk_frames
-            near = [fits, fits + chunk] if fits else [first]
-            raise ValueError(
-                f"{name}: {count} latent frames do not cut into a first block of {first} and blocks of {chunk}; "
-                f"the nearest counts that do: {' or '.join(map(str, near))}"
-            )
+    for name, count in (("latent frames", frames), ("latent frames of context", context)):
+        config.check_frames(count, name)
     places: list[Place] = []
     while (start := places[-1].end if places else 0) < frames:
         places.append(Place(start, config.frames_of_block(start), 0, config.sink_frames))

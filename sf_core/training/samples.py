@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from ..config import RolloutConfig
-from ..context import fitting_latents
 from ..session import Session
 from ..stream import Decoder
 from ..wan import CausalWan
@@ -49,13 +48,8 @@ class Sampler:
             raise ValueError("there is no prompt to sample; give one or more")
         if long < 1:
             raise ValueError(f"long is {long}; expected 1 or more times the training length")
-        first, fits = config.frames_of_block(0), fitting_latents(config, trained_frames)
-        if trained_frames != fits or not fits:
-            near = f"{fits} or {fits + config.chunk_frames}" if fits else str(first)
-            raise ValueError(
-                f"trained_frames is {trained_frames}, which does not cut into a first chunk of {first} latent frames "
-                f"and chunks of {config.chunk_frames}; the nearest that does: {near}"
-            )
+        first = config.frames_of_block(0)
+        config.check_frames(max(1, trained_frames))
         self.prompts = list(prompts)
         self.vae = vae
         self.latent_size = latent_size

@@ -14,11 +14,11 @@ from .learner import Learner
 from .loss import Loss
 from .memory import RolloutMemory, rollout_bytes
 from .parts import Parts
-from .prompts import Shuffled
 from .recipe import SelfForcingStage
 from .report import Report
 from .rollout import Rollout, rollout
 from .scores import NoiseLevels
+from .shuffled import Shuffled
 from .sid import SiD
 from .stage import StageRun, sampler
 

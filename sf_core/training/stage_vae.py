@@ -10,9 +10,9 @@ from .autoencoder import AutoencoderLoss, measure_latents, new_vae
 from .learner import Learner
 from .loss import Loss
 from .parts import Parts
-from .prompts import Shuffled
 from .recipe import VAEStage
 from .report import Report
+from .shuffled import Shuffled
 from .stage import StageRun
 
 MEASURED_CLIPS = 256  # of the training length, for the mean and spread of the latents
