@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from comfy_api.v0_0_2 import io
 
-from ..sf_core.video import VideoWriter
+from ..sf_core.files.video import VideoWriter
 from . import host, thumbnails
 from .hosted_model import hosted
 from .hosted_vae import check_fits, decode_bytes, open_vae

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..sf_core.frame_counts import fitting_video_frames
-from ..sf_core.session import Session, for_one_image
-from ..sf_core.taehv import load_taehv
-from ..sf_core.vae import WAN_MEAN, WAN_STD, VideoVAE, WanVAE, load_vae
-from ..sf_core.vae_layers import Memory
+from ..sf_core.session.frame_counts import fitting_video_frames
+from ..sf_core.session.session import Session, for_one_image
+from ..sf_core.vae.layers import Memory
+from ..sf_core.vae.taehv import load_taehv
+from ..sf_core.vae.wan_vae import WAN_MEAN, WAN_STD, VideoVAE, WanVAE, load_vae
 from . import host
 from .hosted_model import HostedWan
 

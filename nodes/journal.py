@@ -20,7 +20,7 @@ from torch import Tensor
 from ..sf_core.byte_units import GIB
 from ..sf_core.hashing import digest
 from ..sf_core.noise import SeededNoise
-from ..sf_core.session import Progress, Session
+from ..sf_core.session.session import Progress, Session
 from . import host, thumbnails
 
 CHUNKS_BYTES = 4 * GIB  # 1.3B at 832 x 480 makes 1.2 MB a chunk: some 40 minutes of video

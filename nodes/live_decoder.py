@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
-from ..sf_core.session import Session
-from ..sf_core.stream import Decoder, history_for
-from ..sf_core.vae import VideoVAE
+from ..sf_core.session.session import Session
+from ..sf_core.session.streaming import Decoder, history_for
+from ..sf_core.vae.wan_vae import VideoVAE
 from .fingerprint import token
 from .hosted_model import hosted
 from .values import GraphSession

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from ..sf_core.noise import SeededNoise
-from ..sf_core.session import Session
-from ..sf_core.timeline import Row, Timeline, format_rows, second_of
+from ..sf_core.session.session import Session
+from ..sf_core.session.timeline import Row, Timeline, format_rows, second_of
 from . import host
 from .conditioning import can_encode_beside, embeddings, encode, encode_beside
 from .live import LiveView

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from ..sf_core.byte_units import format_bytes
 from ..sf_core.config import RolloutConfig
-from ..sf_core.session import Session
+from ..sf_core.session.session import Session
 from . import host
 from .hosted_model import hosted
 

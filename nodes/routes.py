@@ -8,9 +8,9 @@ from typing import Any
 from aiohttp import web
 from server import PromptServer
 
-from ..sf_core.commands import Command, Pause, ReRoll, Resume, Stop
 from ..sf_core.noise import MAX_SEED
-from ..sf_core.timeline import MAX_BLEND
+from ..sf_core.session.commands import Command, Pause, ReRoll, Resume, Stop
+from ..sf_core.session.timeline import MAX_BLEND
 from . import live, running, session_routes, viewers
 from .requests import NODE_ID, Kinds, Refused, answers, body_of, user_of
 from .running import Run

@@ -14,9 +14,9 @@ from typing import Any
 from torch import Tensor
 
 from ..sf_core.byte_units import format_bytes
-from ..sf_core.commands import Command, Pause, Resume, Stop
-from ..sf_core.session import Progress, Session
-from ..sf_core.stream import StreamEvent
+from ..sf_core.session.commands import Command, Pause, Resume, Stop
+from ..sf_core.session.session import Progress, Session
+from ..sf_core.session.streaming import StreamEvent
 from . import host, journal
 from .hosted_model import hosted
 from .live import LiveView

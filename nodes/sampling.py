@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from comfy_api.v0_0_2 import io
 
-from ..sf_core.session import Session
-from ..sf_core.stream import history_for
+from ..sf_core.session.session import Session
+from ..sf_core.session.streaming import history_for
 from . import host
 from .hosted_model import hosted
 from .hosted_vae import check_fits, decode_bytes, open_vae

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..sf_core.config import SINK_POSITIONS, RolloutConfig
 from ..sf_core.noise import MAX_SEED
 from ..sf_core.schedule import TRAIN_STEPS
-from ..sf_core.session import Session
+from ..sf_core.session.session import Session
 from . import host
 from .conditioning import embeddings
 from .hosted_model import HostedWan, config_for, hosted, latent_size

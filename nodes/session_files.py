@@ -9,7 +9,7 @@ import torch
 from comfy_api.v0_0_2 import io, ui
 
 from ..sf_core.byte_units import format_bytes
-from ..sf_core.session import Session
+from ..sf_core.session.session import Session
 from . import host, thumbnails
 from .hosted_model import HostedWan
 from .inputs import schema

@@ -5,8 +5,8 @@ from __future__ import annotations
 from PIL import Image, ImageDraw, ImageFont
 
 from ..sf_core.byte_units import format_bytes
-from ..sf_core.family import settings_in_words
-from ..sf_core.session_file import events_in, record_of
+from ..sf_core.files.published_models import settings_in_words
+from ..sf_core.session.session_file import events_in, record_of
 from .hosted_model import hosted
 from .memory import memory_in_words
 from .values import ChunkTiming, GraphSession

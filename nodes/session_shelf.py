@@ -13,8 +13,8 @@ from urllib.parse import urlencode
 
 import folder_paths
 
-from ..sf_core.session import Session
-from ..sf_core.session_file import read_record
+from ..sf_core.session.session import Session
+from ..sf_core.session.session_file import read_record
 from . import host, thumbnails
 from .hosted_model import WAN_SPATIAL_FACTOR
 

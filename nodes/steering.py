@@ -7,7 +7,7 @@ from typing import Any
 
 from comfy_api.v0_0_2 import io
 
-from ..sf_core.timeline import Timeline, parse_rows
+from ..sf_core.session.timeline import Timeline, parse_rows
 from .conditioning import embeddings, encode
 from .inputs import schema
 from .values import TimelineWire

@@ -10,12 +10,12 @@ from typing import Any
 from comfy_api.v0_0_2 import InputImpl, io
 from torch import Tensor
 
-from ..sf_core.session import Session
-from ..sf_core.session_file import events_in, record_of
-from ..sf_core.stream import Decoder, chunks_for, stream
-from ..sf_core.timeline import Timeline
-from ..sf_core.vae import VideoVAE
-from ..sf_core.video import VideoWriter
+from ..sf_core.files.video import VideoWriter
+from ..sf_core.session.session import Session
+from ..sf_core.session.session_file import events_in, record_of
+from ..sf_core.session.streaming import Decoder, chunks_for, stream
+from ..sf_core.session.timeline import Timeline
+from ..sf_core.vae.wan_vae import VideoVAE
 from . import host, thumbnails
 from .hosted_model import hosted
 from .hosted_vae import check_fits, decode_bytes, open_vae, weight_bytes

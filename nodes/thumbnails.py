@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ..sf_core.session import Session
+from ..sf_core.session.session import Session
 from . import host
 from .images import jpegs_of
 

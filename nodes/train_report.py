@@ -9,9 +9,9 @@ from time import perf_counter
 
 from torch import Tensor
 
-from ..sf_core.training.group import Group
+from ..sf_core.training.engine.process_group import Group
+from ..sf_core.training.engine.run_log import Report, Value, in_grid
 from ..sf_core.training.recipe import Recipe, SelfForcingStage
-from ..sf_core.training.report import Report, Value, in_grid
 from . import host
 from .live import LiveView
 

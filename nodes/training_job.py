@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ..sf_core.config import RolloutConfig
-from ..sf_core.training.plan import training_bytes
+from ..sf_core.training.cost.plan import training_bytes
 from ..sf_core.training.recipe import CausalStage, Files, LowRank, Optimizer, Recipe, Samples, SelfForcingStage
 from ..sf_core.training.trainer import STATE, differences
 from . import host

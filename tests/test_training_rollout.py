@@ -15,15 +15,15 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import sf_core
-import sf_core.session as session_module
-from sf_core.archive import StoredLatents
-from sf_core.history import Pass
-from sf_core.kv_cache import RollingKVCache
-from sf_core.rollout import write_block
+import sf_core.session.session as session_module
+from sf_core.model.kv_cache import RollingKVCache
 from sf_core.schedule import flow_schedule
+from sf_core.session.archive import StoredLatents
+from sf_core.session.replay import Pass
+from sf_core.session.sampler import write_block
 from sf_core.training import DMD, Rollout, SiD, rollout
-from sf_core.training.forced import forced_rollout
-from sf_core.vae import VideoVAE
+from sf_core.training.losses.forced_rollout import forced_rollout
+from sf_core.vae.wan_vae import VideoVAE
 from tests.helpers import PARITY, SIZE, prompt, random_latents, random_model, relative
 
 MODEL = random_model()
