@@ -9,13 +9,14 @@ import torch
 from comfy_api.v0_0_2 import io
 
 from ..sf_core.files.video import VideoWriter
-from . import host, thumbnails
-from .hosted_model import hosted
-from .hosted_vae import check_fits, decode_bytes, open_vae
+from .adapters import host
+from .adapters.model import hosted
+from .adapters.vae import check_fits, decode_bytes, open_vae
+from .adapters.wire_types import GraphSession, SessionWire
 from .inputs import fps_input, schema
-from .live import LiveView
-from .live_decoder import decode_rest
-from .values import GraphSession, SessionWire
+from .live import thumbnails
+from .live.decoder import decode_rest
+from .live.view import LiveView
 
 
 class SFDecodeChunks(io.ComfyNode):

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from comfy_api.v0_0_2 import io
 
-from . import host
-from .build_model import build_model
-from .hosted_model import check_wan, settings_of, with_settings
+from .adapters import host
+from .adapters.model import check_wan, settings_of, with_settings
+from .adapters.model_loader import build_model
+from .adapters.tiny import WEIGHTS, tiny_clip, tiny_model, tiny_vae
 from .inputs import schema
 from .presets import FROM_MODEL, MODEL_PRESETS, preset_config
-from .tiny_parts import WEIGHTS, tiny_clip, tiny_model, tiny_vae
 
 _DTYPES: dict[str, torch.dtype | None] = {
     "default": None,

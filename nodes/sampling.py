@@ -9,12 +9,12 @@ from comfy_api.v0_0_2 import io
 
 from ..sf_core.session.session import Session
 from ..sf_core.session.streaming import history_for
-from . import host
-from .hosted_model import hosted
-from .hosted_vae import check_fits, decode_bytes, open_vae
+from .adapters import host
+from .adapters.model import hosted
+from .adapters.vae import check_fits, decode_bytes, open_vae
+from .adapters.wire_types import GraphSession, SessionWire
 from .inputs import FPS, fps_input, schema
-from .running import Run, kept_if_broken, times_steered
-from .values import GraphSession, SessionWire
+from .live.run import Run, kept_if_broken, times_steered
 
 
 class SFSampleChunks(io.ComfyNode):

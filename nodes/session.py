@@ -11,15 +11,15 @@ from ..sf_core.config import SINK_POSITIONS, RolloutConfig
 from ..sf_core.noise import MAX_SEED
 from ..sf_core.schedule import TRAIN_STEPS
 from ..sf_core.session.session import Session
-from . import host
-from .conditioning import embeddings
-from .hosted_model import HostedWan, config_for, hosted, latent_size
-from .hosted_vae import check_fits, decode_bytes, frames_to_begin_with, open_vae
-from .images import fit_pictures
+from .adapters import host
+from .adapters.conditioning import embeddings
+from .adapters.images import fit_pictures
+from .adapters.memory_report import memory_in_words
+from .adapters.model import HostedWan, config_for, hosted, latent_size
+from .adapters.vae import check_fits, decode_bytes, frames_to_begin_with, open_vae
+from .adapters.wire_types import ConfigWire, GraphSession, SessionWire
 from .inputs import schema, with_extra
-from .memory import memory_in_words
 from .presets import CUSTOM, PRESETS, steps_from_words, steps_in_words, widget_values
-from .values import ConfigWire, GraphSession, SessionWire
 
 _PAPER = RolloutConfig()
 

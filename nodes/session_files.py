@@ -10,11 +10,12 @@ from comfy_api.v0_0_2 import io, ui
 
 from ..sf_core.byte_units import format_bytes
 from ..sf_core.session.session import Session
-from . import host, thumbnails
-from .hosted_model import HostedWan
+from .adapters import host
+from .adapters.model import HostedWan
+from .adapters.wire_types import GraphSession, SessionWire
 from .inputs import schema
+from .live import thumbnails
 from .session_picture import draw_session, session_in_words
-from .values import GraphSession, SessionWire
 
 _NONE = "no session yet"
 

@@ -7,9 +7,9 @@ from PIL import Image, ImageDraw, ImageFont
 from ..sf_core.byte_units import format_bytes
 from ..sf_core.files.published_models import settings_in_words
 from ..sf_core.session.session_file import events_in, record_of
-from .hosted_model import hosted
-from .memory import memory_in_words
-from .values import ChunkTiming, GraphSession
+from .adapters.memory_report import memory_in_words
+from .adapters.model import hosted
+from .adapters.wire_types import ChunkTiming, GraphSession
 
 _SIZE = (768, 384)
 _PAPER, _INK, _FAINT = "#1e1e24", "#e8e8ea", "#55555f"

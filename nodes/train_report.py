@@ -12,8 +12,8 @@ from torch import Tensor
 from ..sf_core.training.engine.process_group import Group
 from ..sf_core.training.engine.run_log import Report, Value, in_grid
 from ..sf_core.training.recipe import Recipe, SelfForcingStage
-from . import host
-from .live import LiveView
+from .adapters import host
+from .live.view import LiveView
 
 SECONDS_BETWEEN = 0.5  # two messages of progress, at least
 CURVE_POINTS = 120  # of a loss, over the whole training

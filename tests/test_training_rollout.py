@@ -513,8 +513,8 @@ def test_the_vae_is_asked_for_one_latent_behind_no_more_history_than_it_needs() 
 
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"frames": 7}, "7 latent frames do not cut.*first block of 2.*6 or 8"),
-    ({"frames": 1}, "frames: 1 latent frames.*nearest counts that do: 2"),
-    ({"context": random_latents(3)}, "context's frames: 3 latent frames.*2 or 4"),
+    ({"frames": 1}, "1 latent frames.*nearest counts that do: 2"),
+    ({"context": random_latents(3)}, "3 latent frames of context.*2 or 4"),
     ({"context": random_latents(6)}, "frames is 6, of which 6 are context.*raise frames"),
     (
         {"noise": random_latents(4, batch=2), "context": random_latents(2, batch=3)},

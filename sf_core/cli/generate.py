@@ -78,10 +78,7 @@ def generate(args: argparse.Namespace) -> None:
             parts.model.record()
         _generate(args, parts)
         return
-    from ..model.sequence_parallel import (  # what one process does is done without torch.distributed
-        HeadParallelWan,
-        joined,
-    )
+    from ..model.sequence_parallel import HeadParallelWan, joined
 
     with joined(args.device) as args.device:
         parts = Parts(args)

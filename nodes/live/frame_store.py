@@ -7,7 +7,7 @@ from array import array
 from bisect import bisect_right
 from pathlib import Path
 
-from . import host
+from ..adapters import host
 
 PART_BYTES = 512 * 2**20  # there are at most two parts, so twice that; the older one goes when the newer is full
 

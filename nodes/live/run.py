@@ -13,16 +13,17 @@ from typing import Any
 
 from torch import Tensor
 
-from ..sf_core.byte_units import format_bytes
-from ..sf_core.session.commands import Command, Pause, Resume, Stop
-from ..sf_core.session.session import Progress, Session
-from ..sf_core.session.streaming import StreamEvent
-from . import host, journal
-from .hosted_model import hosted
-from .live import LiveView
-from .live_steering import Steering
-from .memory import what_would_fit
-from .values import TIMINGS_KEPT, ChunkTiming, GraphSession
+from ...sf_core.byte_units import format_bytes
+from ...sf_core.session.commands import Command, Pause, Resume, Stop
+from ...sf_core.session.session import Progress, Session
+from ...sf_core.session.streaming import StreamEvent
+from ..adapters import host
+from ..adapters.memory_report import what_would_fit
+from ..adapters.model import hosted
+from ..adapters.wire_types import TIMINGS_KEPT, ChunkTiming, GraphSession
+from . import chunk_cache
+from .steering import Steering
+from .view import LiveView
 
 _runs: weakref.WeakValueDictionary[str, Run] = weakref.WeakValueDictionary()
 _times_steered = 0
@@ -119,7 +120,7 @@ class Run:
                 self._bar.say(f"{self._ordinal(self._made + 1)}: filling the cache, pass {index + 1} of {count}")
 
         try:
-            longer, latents = journal.next_chunk(session, report)
+            longer, latents = chunk_cache.next_chunk(session, report)
         except BaseException as error:
             self.broken = error
             raise
@@ -190,7 +191,7 @@ def kept_if_broken(run: Run) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        name = journal.offer(run.newest, error) if run.newest.chunks > begun else None
+        name = chunk_cache.offer(run.newest, error) if run.newest.chunks > begun else None
         if name is not None:
             run.say(
                 f"{name.removesuffix(host.SESSION_ENDING)}: Load Session has it, and running again goes on from there"

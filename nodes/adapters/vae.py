@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..sf_core.session.frame_counts import fitting_video_frames
-from ..sf_core.session.session import Session, for_one_image
-from ..sf_core.vae.layers import Memory
-from ..sf_core.vae.taehv import load_taehv
-from ..sf_core.vae.wan_vae import WAN_MEAN, WAN_STD, VideoVAE, WanVAE, load_vae
+from ...sf_core.session.frame_counts import fitting_video_frames
+from ...sf_core.session.session import Session, for_one_image
+from ...sf_core.vae.layers import Memory
+from ...sf_core.vae.taehv import load_taehv
+from ...sf_core.vae.wan_vae import WAN_MEAN, WAN_STD, VideoVAE, WanVAE, load_vae
 from . import host
-from .hosted_model import HostedWan
+from .model import HostedWan
 
 # What streamed decoding takes beside the weights, in values for each pixel of a frame, measured as growth of resident
 # memory on the CPU: 90 to 111 for each channel of the Wan VAE's last layer, of which it keeps 25 between calls

@@ -13,9 +13,9 @@ import torch
 from comfy.ldm.wan.vae import WanVAE
 from torch import Tensor, nn
 
-from ..sf_core import tiny
-from ..sf_core.tiny import TinyText
-from .build_model import build_model
+from ...sf_core import tiny
+from ...sf_core.tiny import TinyText
+from .model_loader import build_model
 
 
 class TinyLatents(comfy.latent_formats.Wan21):

@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..sf_core.noise import SeededNoise
-from ..sf_core.session.session import Session
-from ..sf_core.session.timeline import Row, Timeline, format_rows, second_of
-from . import host
-from .conditioning import can_encode_beside, embeddings, encode, encode_beside
-from .live import LiveView
+from ...sf_core.noise import SeededNoise
+from ...sf_core.session.session import Session
+from ...sf_core.session.timeline import Row, Timeline, format_rows, second_of
+from ..adapters import host
+from ..adapters.conditioning import can_encode_beside, embeddings, encode, encode_beside
+from .view import LiveView
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,11 @@ from urllib.parse import urlencode
 
 import folder_paths
 
-from ..sf_core.session.session import Session
-from ..sf_core.session.session_file import read_record
-from . import host, thumbnails
-from .hosted_model import WAN_SPATIAL_FACTOR
+from ...sf_core.session.session import Session
+from ...sf_core.session.session_file import read_record
+from ..adapters import host
+from ..adapters.model import WAN_SPATIAL_FACTOR
+from ..live import thumbnails
 
 MAX_NAME = 100  # characters
 MAX_NAME_BYTES = 200  # a file system takes 255, of which the number and the ending take 15

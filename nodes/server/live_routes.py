@@ -8,12 +8,14 @@ from typing import Any
 from aiohttp import web
 from server import PromptServer
 
-from ..sf_core.noise import MAX_SEED
-from ..sf_core.session.commands import Command, Pause, ReRoll, Resume, Stop
-from ..sf_core.session.timeline import MAX_BLEND
-from . import live, running, session_routes, viewers
-from .requests import NODE_ID, Kinds, Refused, answers, body_of, user_of
-from .running import Run
+from ...sf_core.noise import MAX_SEED
+from ...sf_core.session.commands import Command, Pause, ReRoll, Resume, Stop
+from ...sf_core.session.timeline import MAX_BLEND
+from ..live import clients
+from ..live.run import Run, run_of
+from ..live.view import picture_of, states_for
+from . import session_routes
+from .validation import NODE_ID, Kinds, Refused, answers, body_of, user_of
 
 MAX_ACTIONS = 1000  # of one run
 PROMPT_LETTERS = 2000
@@ -36,8 +38,8 @@ async def attach(request: web.Request) -> Any:
     if not 0 < len(client) <= 128:
         raise Refused(400, "client_id is of the wrong length; expected that of your websocket")
     user = user_of(request)
-    viewers.attach(client, user)
-    return {"runs": live.states_for(user)}
+    clients.attach(client, user)
+    return {"runs": states_for(user)}
 
 
 @answers
@@ -46,7 +48,7 @@ async def steer(request: web.Request) -> Any:
     optional: dict[str, Kinds] = {"prompt": str, "blend": int, "recache": bool, "seed": (int, str)}
     body = await body_of(request, {"node_id": NODE_ID, "action": str}, optional)
     action, node_id = body["action"], str(body["node_id"])
-    run = running.run_of(node_id, user_of(request))
+    run = run_of(node_id, user_of(request))
     if run is None:
         raise Refused(404, f"node {node_id[:40]} makes no video now")
     if action in _COMMANDS:
@@ -103,7 +105,7 @@ async def frame(request: web.Request) -> Any:
     number = request.match_info["number"]
     if not (number.isascii() and number.isdigit() and len(number) <= 12):
         raise Refused(400, "expected the number of a frame")
-    found = live.picture_of(user_of(request), request.match_info["run"], int(number))
+    found = picture_of(user_of(request), request.match_info["run"], int(number))
     if found is None:
         raise Refused(404, "there is no picture of that frame, or of any before it")
     headers = {"X-Frame": str(found[0]), "Cache-Control": "no-store"}

@@ -7,7 +7,7 @@ from typing import Any
 
 from comfy_api.v0_0_2 import io
 
-from ..sf_core.session.session import Session
+from ...sf_core.session.session import Session
 
 ConfigWire = io.Custom("SF_CONFIG")  # carries a RolloutConfig
 SessionWire = io.Custom("SF_SESSION")  # carries a GraphSession

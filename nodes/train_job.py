@@ -14,9 +14,9 @@ from ..sf_core.config import RolloutConfig
 from ..sf_core.training.cost.plan import training_bytes
 from ..sf_core.training.recipe import CausalStage, Files, LowRank, Optimizer, Recipe, Samples, SelfForcingStage
 from ..sf_core.training.trainer import STATE, differences
-from . import host
-from .hosted_model import HostedWan, latent_size
-from .hosted_training import teacher_file
+from .adapters import host
+from .adapters.model import HostedWan, latent_size
+from .adapters.training import teacher_file
 
 LORA, WHOLE = "LoRA", "whole model"
 FOLDER = "self_forcing_training"  # below ComfyUI's output

@@ -17,17 +17,17 @@ from ..sf_core.byte_units import format_bytes
 from ..sf_core.noise import MAX_SEED
 from ..sf_core.training.trainer import Stopped, Trainer
 from ..sf_core.vae.wan_vae import VideoVAE
-from . import host
-from .build_model import build_model
-from .conditioning import embeddings, encode
-from .hosted_model import HostedWan, Settings, config_for, with_settings
-from .hosted_training import HostParts, teacher_file, write_teacher
-from .hosted_vae import check_fits, open_vae, weight_bytes
+from .adapters import host
+from .adapters.conditioning import embeddings, encode
+from .adapters.model import HostedWan, Settings, config_for, with_settings
+from .adapters.model_loader import build_model
+from .adapters.training import HostParts, teacher_file, write_teacher
+from .adapters.vae import check_fits, open_vae, weight_bytes
+from .adapters.wire_types import ConfigWire
 from .inputs import FPS, schema
-from .live import LiveView
+from .live.view import LiveView
+from .train_job import LORA, PROMPTS, RATIO, WHOLE, Job, as_lines
 from .train_report import NodeGroup
-from .training_job import LORA, PROMPTS, RATIO, WHOLE, Job, as_lines
-from .values import ConfigWire
 
 
 class SFTrain(io.ComfyNode):

@@ -17,11 +17,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..sf_core.byte_units import GIB
-from ..sf_core.hashing import digest
-from ..sf_core.noise import SeededNoise
-from ..sf_core.session.session import Progress, Session
-from . import host, thumbnails
+from ...sf_core.byte_units import GIB
+from ...sf_core.hashing import digest
+from ...sf_core.noise import SeededNoise
+from ...sf_core.session.session import Progress, Session
+from ..adapters import host
+from . import thumbnails
 
 CHUNKS_BYTES = 4 * GIB  # 1.3B at 832 x 480 makes 1.2 MB a chunk: some 40 minutes of video
 CHUNKS_KEPT = 20_000

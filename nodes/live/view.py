@@ -19,9 +19,10 @@ from typing import Any
 from server import PromptServer
 from torch import Tensor
 
-from . import host, viewers
+from ..adapters import host
+from ..adapters.images import jpegs_of
+from . import clients
 from .frame_store import FrameStore
-from .images import jpegs_of
 
 IMAGES_A_SECOND = 30  # of wall time, at most; a model that is faster than that leaves some out
 PART = IMAGES_A_SECOND // 2  # frames in a message, at most: all of them can be sent, a little later
@@ -54,8 +55,8 @@ class LiveView:
         """
         self.run, self.node_id = secrets.token_hex(8), node_id
         self._workflow = _id_of_workflow(node.hidden.extra_pnginfo)
-        self.client = viewers.queued_by()
-        self.user = viewers.user_of(self.client)
+        self.client = clients.queued_by()
+        self.user = clients.user_of(self.client)
         self.store = FrameStore(self.run)
         self._facts: dict[str, Any] = {
             **{"state": "running", "fps": fps, "chunk": 0, "chunks": chunks, "frames": 0, "made_fps": 0.0},
@@ -86,13 +87,13 @@ class LiveView:
 
     @property
     def watchers(self) -> list[str]:
-        return viewers.watching(self.user, self.client)
+        return clients.watching(self.user, self.client)
 
     def tell(self, **changes: Any) -> None:
         """Change the state, and say so; from any thread."""
         self._facts.update(changes)
         if watchers := self.watchers:
-            viewers.send("self_forcing.run", self.state(), watchers)
+            clients.send("self_forcing.run", self.state(), watchers)
 
     def say(self, note: str) -> None:
         self.tell(note=note)
@@ -206,7 +207,7 @@ class _Encoder:
             if frames is None:
                 self._view.store.forget_from(first)
                 said = {"node_id": self._view.node_id, "run": self._view.run, "chunk": chunk, "first": first}
-                viewers.send("self_forcing.withdrawn", said, self._view.watchers)
+                clients.send("self_forcing.withdrawn", said, self._view.watchers)
                 continue
             try:
                 for part in frames.split(PART):
@@ -220,7 +221,7 @@ class _Encoder:
         pictures = {first + n: one for n, one in zip(numbers, jpegs_of(frames[numbers], LONGEST_EDGE), strict=True)}
         for number, picture in pictures.items():
             self._view.store.add(number, picture)
-        return {} if viewers.lag() else pictures
+        return {} if clients.lag() else pictures
 
     def _affordable(self, count: int) -> list[int]:
         """Which of ``count`` new frames to send: all, a little later, if nothing waits; else evenly spread ones."""
@@ -237,4 +238,4 @@ class _Encoder:
             "numbers": list(pictures),
             "frames": [base64.b64encode(picture).decode() for picture in pictures.values()],
         }
-        viewers.send("self_forcing.frames", message, self._view.watchers)
+        clients.send("self_forcing.frames", message, self._view.watchers)

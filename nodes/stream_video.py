@@ -16,16 +16,17 @@ from ..sf_core.session.session_file import events_in, record_of
 from ..sf_core.session.streaming import Decoder, chunks_for, stream
 from ..sf_core.session.timeline import Timeline
 from ..sf_core.vae.wan_vae import VideoVAE
-from . import host, thumbnails
-from .hosted_model import hosted
-from .hosted_vae import check_fits, decode_bytes, open_vae, weight_bytes
+from .adapters import host
+from .adapters.memory_report import memory_in_words
+from .adapters.model import hosted
+from .adapters.vae import check_fits, decode_bytes, open_vae, weight_bytes
+from .adapters.wire_types import GraphSession, SessionWire, TimelineWire
 from .inputs import fps_input, schema
-from .live import OLDER
-from .live_decoder import decode_rest, keep_decoder, lineage_at, take_decoder
-from .live_steering import Steering
-from .memory import memory_in_words
-from .running import Run, kept_if_broken, times_steered
-from .values import GraphSession, SessionWire, TimelineWire
+from .live import thumbnails
+from .live.decoder import decode_rest, keep_decoder, lineage_at, take_decoder
+from .live.run import Run, kept_if_broken, times_steered
+from .live.steering import Steering
+from .live.view import OLDER
 
 LEAD = 1.0  # seconds that a video without an end may be ahead of the one who watches, so that steering it shows soon
 

@@ -7,12 +7,12 @@ from typing import Any
 
 from torch import Tensor
 
-from ..sf_core.session.session import Session
-from ..sf_core.session.streaming import Decoder, history_for
-from ..sf_core.vae.wan_vae import VideoVAE
-from .fingerprint import token
-from .hosted_model import hosted
-from .values import GraphSession
+from ...sf_core.session.session import Session
+from ...sf_core.session.streaming import Decoder, history_for
+from ...sf_core.vae.wan_vae import VideoVAE
+from ..adapters.fingerprint import token
+from ..adapters.model import hosted
+from ..adapters.wire_types import GraphSession
 
 
 def decode_rest(session: GraphSession, ours: VideoVAE, vae: Any) -> Iterator[tuple[int, Tensor]]:

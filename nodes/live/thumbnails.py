@@ -7,9 +7,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ..sf_core.session.session import Session
-from . import host
-from .images import jpegs_of
+from ...sf_core.session.session import Session
+from ..adapters import host
+from ..adapters.images import jpegs_of
 
 ENDING = ".jpg"  # of the picture beside a session's file
 LONGEST_EDGE = 256  # pixels

@@ -12,10 +12,10 @@ import comfy.model_patcher
 import comfy.sd
 import torch
 
-from ..sf_core.files.checkpoint import REAL_HEAD_DIM, empty_model, find_weights, open_source, rollout_settings
-from ..sf_core.files.published_models import member_by_file
-from ..sf_core.model.architecture import WanArchitecture
-from .hosted_model import Settings, with_settings
+from ...sf_core.files.checkpoint import REAL_HEAD_DIM, empty_model, find_weights, open_source, rollout_settings
+from ...sf_core.files.published_models import member_by_file
+from ...sf_core.model.architecture import WanArchitecture
+from .model import Settings, with_settings
 
 _ASSUMED = {"freq_dim": 256, "text_len": 512}  # by ComfyUI's detection
 

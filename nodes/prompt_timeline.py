@@ -8,9 +8,9 @@ from typing import Any
 from comfy_api.v0_0_2 import io
 
 from ..sf_core.session.timeline import Timeline, parse_rows
-from .conditioning import embeddings, encode
+from .adapters.conditioning import embeddings, encode
+from .adapters.wire_types import TimelineWire
 from .inputs import schema
-from .values import TimelineWire
 
 _EXAMPLE = """0: a red circle moving left quickly on a black background
 2.5: a blue square moving up slowly on a white background"""

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..sf_core.hashing import digest, sampled_values, weights_fingerprint
+from ...sf_core.hashing import digest, sampled_values, weights_fingerprint
 
 _PREFIX = "diffusion_model."
 

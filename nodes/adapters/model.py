@@ -17,15 +17,15 @@ from comfy.ldm.modules.attention import optimized_attention
 from comfy.patcher_extension import CallbacksMP, WrappersMP
 from torch import Tensor
 
-from ..sf_core.config import RolloutConfig
-from ..sf_core.hashing import digest
-from ..sf_core.model.architecture import WanArchitecture
-from ..sf_core.model.cache_pool import CachePool
-from ..sf_core.model.forward import WanForward
-from ..sf_core.model.kv_cache import KeysValues
-from ..sf_core.schedule import TRAIN_STEPS
-from ..sf_core.session.session import Session
-from ..sf_core.vae.wan_vae import WAN_MEAN
+from ...sf_core.config import RolloutConfig
+from ...sf_core.hashing import digest
+from ...sf_core.model.architecture import WanArchitecture
+from ...sf_core.model.cache_pool import CachePool
+from ...sf_core.model.forward import WanForward
+from ...sf_core.model.kv_cache import KeysValues
+from ...sf_core.schedule import TRAIN_STEPS
+from ...sf_core.session.session import Session
+from ...sf_core.vae.wan_vae import WAN_MEAN
 from . import host
 from .fingerprint import patched_fingerprint, token
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..sf_core.byte_units import format_bytes
-from ..sf_core.config import RolloutConfig
-from ..sf_core.session.session import Session
+from ...sf_core.byte_units import format_bytes
+from ...sf_core.config import RolloutConfig
+from ...sf_core.session.session import Session
 from . import host
-from .hosted_model import hosted
+from .model import hosted
 
 
 def memory_in_words(session: Session, beside: int = 0) -> str:

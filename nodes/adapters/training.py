@@ -12,14 +12,14 @@ from comfy.model_management import cast_to_device
 from comfy.model_patcher import get_key_weight
 from torch import Tensor
 
-from ..sf_core.files.safetensors_file import write_tensors
-from ..sf_core.model.wan import CausalWan
-from ..sf_core.training.engine.process_group import Group
-from ..sf_core.training.recipe import Recipe
-from ..sf_core.training.stages.run_context import Parts
-from ..sf_core.vae.wan_vae import VideoVAE
+from ...sf_core.files.safetensors_file import write_tensors
+from ...sf_core.model.wan import CausalWan
+from ...sf_core.training.engine.process_group import Group
+from ...sf_core.training.recipe import Recipe
+from ...sf_core.training.stages.run_context import Parts
+from ...sf_core.vae.wan_vae import VideoVAE
 from . import host
-from .hosted_model import HostedWan
+from .model import HostedWan
 
 # What is trained ------------------------------------------------------------------------------------------------------
 
