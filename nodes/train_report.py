@@ -10,7 +10,7 @@ from time import perf_counter
 from torch import Tensor
 
 from ..sf_core.training.engine.process_group import Group
-from ..sf_core.training.engine.run_log import Report, Value, in_grid
+from ..sf_core.training.engine.run_log import RunLog, Value, in_grid
 from ..sf_core.training.recipe import Recipe, SelfForcingStage
 from .adapters import host
 from .live.view import LiveView
@@ -62,7 +62,7 @@ class LossCurves:
         }
 
 
-class NodeReport(Report):
+class NodeReport(RunLog):
     """Tells the node's watchers what the files of a run are told."""
 
     def __init__(
@@ -94,7 +94,7 @@ class NodeReport(Report):
         if step == of or perf_counter() - self._told > SECONDS_BETWEEN:
             self._tell(stage, step)
 
-    def was_read(self, done: int, stage: str, step: int, values: Mapping[str, float | None]) -> None:
+    def on_values_read(self, done: int, stage: str, step: int, values: Mapping[str, float | None]) -> None:
         self.curves.add(done, values)
 
     def _tell(self, stage: str, step: int) -> None:
@@ -129,12 +129,12 @@ class NodeGroup(Group):
         self.interrupts = Interrupts()
         self.losses: list[float] = []  # the generator's
 
-    def report(self, folder: Path, steps: int, done: int) -> Report:
+    def run_log(self, folder: Path, steps: int, done: int) -> RunLog:
         report = NodeReport(folder, self._recipe, done, self._view, self._bar, self.interrupts)
         self.losses = report.curves.generator
         return report
 
-    def any(self, flags: Sequence[bool]) -> list[bool]:
+    def any_rank(self, flags: Sequence[bool]) -> list[bool]:
         self.interrupts.look()
         stop, due = flags
         return [stop or self.interrupts.asked is not None, due]

@@ -25,7 +25,7 @@ from sf_core.tiny.scorer import judge, summarize
 from sf_core.tiny.world import prompts
 from sf_core.training import Trainer, rollout
 from sf_core.training.cost.memory import rollout_bytes
-from sf_core.training.trainer import Stopped
+from sf_core.training.trainer import TrainingStopped
 from tests import test_training_parity
 from tests.helpers import SIZE, golden_session, prompt, random_latents, random_model, relative
 from tests.test_parity import ROLLOUTS
@@ -347,7 +347,7 @@ def test_a_training_that_is_interrupted_goes_on(tmp_path: Path, dtype: str) -> N
         try:
             again = trainer.run()
             break
-        except Stopped:
+        except TrainingStopped:
             runs += 1
     assert runs == 10
     straight, resumed = (torch.cat([w.flatten() for _, w in sorted(load_file(p).items())]) for p in (made, again))

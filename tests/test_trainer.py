@@ -24,7 +24,7 @@ from sf_core.tiny.world import prompts
 from sf_core.training import DMD, TeacherForcing, Trainer, rollout, trainer
 from sf_core.training.data.latent_store import LatentStore
 from sf_core.training.recipe import RECIPES, Recipe
-from sf_core.training.trainer import Stopped
+from sf_core.training.trainer import TrainingStopped
 from sf_core.vae.wan_vae import load_vae
 
 ROOT = Path(__file__).parent.parent
@@ -266,7 +266,7 @@ def test_asked_to_stop_it_saves_after_the_step_and_loses_nothing(
 
     monkeypatch.setattr(VAETraining, "step", stepped)
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(Stopped, match="after step 4"):
+    with pytest.raises(TrainingStopped, match="after step 4"):
         Trainer(recipe, tmp_path / "run").run()
     assert signal.getsignal(signal.SIGTERM) is before
     assert load_vae(tmp_path / "run" / "vae.safetensors")  # what it has learnt so far
@@ -292,7 +292,7 @@ def test_asked_to_stop_while_a_stage_gets_ready_it_does_so_at_once(
 
     monkeypatch.setattr(VAETraining, "__init__", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     recipe = Recipe.read(write(tmp_path, WORLD + VAE))
-    with pytest.raises(Stopped, match="getting ready"):
+    with pytest.raises(TrainingStopped, match="getting ready"):
         Trainer(recipe, tmp_path / "run").run()
     assert Trainer(recipe, tmp_path / "run", resume=True)._step == 0
 

@@ -16,7 +16,7 @@ from ...sf_core.files.safetensors_file import write_tensors
 from ...sf_core.model.wan import CausalWan
 from ...sf_core.training.engine.process_group import Group
 from ...sf_core.training.recipe import Recipe
-from ...sf_core.training.stages.run_context import Parts
+from ...sf_core.training.stages.run_context import RunContext
 from ...sf_core.vae.wan_vae import VideoVAE
 from . import host
 from .model import HostedWan
@@ -59,7 +59,7 @@ def _patched(patcher: Any, name: str) -> Tensor:
     return comfy.lora.calculate_weight(patcher.patches[key], plain, name) if key in patcher.patches else plain
 
 
-class HostParts(Parts):
+class HostRunContext(RunContext):
     """embeddings: of every prompt, the negative one too, [1, rows, width]. vae: None: nothing is shown."""
 
     def __init__(
@@ -71,8 +71,8 @@ class HostParts(Parts):
     def _embed(self, prompt: str) -> Tensor:
         return self._embeddings[prompt]
 
-    def has(self, name: str) -> bool:
-        return self._vae is not None if name == "vae" else super().has(name)
+    def has_network(self, name: str) -> bool:
+        return self._vae is not None if name == "vae" else super().has_network(name)
 
     @property
     def vae(self) -> VideoVAE:  # type: ignore[override]

@@ -11,7 +11,7 @@ def train(args: argparse.Namespace) -> None:
     try:
         from ..training.engine.process_group import Group
         from ..training.recipe import Recipe
-        from ..training.trainer import Stopped, Trainer
+        from ..training.trainer import Trainer, TrainingStopped
     except ImportError as error:
         raise ValueError(f"training needs packages that are not there ({error}): pip install '.[train]'") from error
     recipe = Recipe.read(args.recipe)
@@ -19,11 +19,11 @@ def train(args: argparse.Namespace) -> None:
 
     def run(recipe: Recipe, group: Group) -> None:
         trainer = Trainer(recipe, args.out, args.resume, over=args.smoke and not args.resume, group=group)
-        tell = print if group.first else lambda words: None
+        tell = print if group.is_rank0 else lambda words: None
         tell(f"training {recipe.name} in {trainer.folder}; it may be stopped at any time, --resume goes on")
         try:
             tell(f"trained: {trainer.run()}")
-        except Stopped as stopped:
+        except TrainingStopped as stopped:
             tell(str(stopped))
             raise SystemExit(130) from None
 

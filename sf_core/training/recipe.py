@@ -168,7 +168,7 @@ class NewModel(_Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LowRank(_Settings):
+class AdapterSettings(_Settings):
     """All networks but the teacher are the teacher's weights with low-rank adapters, which alone are trained.
 
     So the weights are in memory once, and results are LoRA files. rank: of the adapters. alpha: they count
@@ -230,7 +230,7 @@ class Recipe(_Settings):
 
     about: what it makes and needs, for people. frames: the training length. latent_size: (height, width); of a world,
     what its VAE makes of it. dtype: of the arithmetic; weights and optimizers are float32. negative: the prompt that
-    guidance leads away from. rollout: `RolloutConfig`. fps: of the videos. lora: see `LowRank`; then files.generator
+    guidance leads away from. rollout: `RolloutConfig`. fps: of the videos. lora: see `AdapterSettings`; then files.generator
     and files.critic, if they are named, are such LoRA files.
     """
 
@@ -245,7 +245,7 @@ class Recipe(_Settings):
     negative: str = ""
     rollout: dict[str, Any] = field(default_factory=dict)
     model: NewModel | None = None
-    lora: LowRank | None = None
+    lora: AdapterSettings | None = None
     world: WorldData | None = None
     files: Files = field(default_factory=Files)
     samples: Samples = field(default_factory=Samples)

@@ -92,7 +92,7 @@ def rollout(
     generator.check_text(prompt)
     shape = (batch, generator.arch.in_dim, *size)
     given_frames = 0 if context is None else context.shape[2]
-    places = places_of(config, frames, given_frames)
+    places = block_places(config, frames, given_frames)
     _check_shapes(shape, frames, prompt, noise, context)
     sampled = [place for place in places if place.start >= given_frames]
     draws = _Draws(noise, rng, shape, given_frames)
@@ -266,7 +266,7 @@ def _check_shapes(
                 )
 
 
-def places_of(config: RolloutConfig, frames: int, context: int) -> list[Place]:
+def block_places(config: RolloutConfig, frames: int, context: int) -> list[Place]:
     """Where the blocks of a video of ``frames`` lie, those of its context first."""
     for name, count in (("latent frames", frames), ("latent frames of context", context)):
         config.check_frames(count, name)

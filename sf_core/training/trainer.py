@@ -17,11 +17,11 @@ from torch import Tensor
 
 from ..files.safetensors_file import open_tensors
 from .engine.process_group import Group
-from .engine.run_log import Report
+from .engine.run_log import RunLog
 from .recipe import Recipe
 from .stages.base import StageRun
 from .stages.flow import CausalTraining, TeacherTraining
-from .stages.run_context import Parts
+from .stages.run_context import RunContext
 from .stages.self_forcing import SelfForcingTraining
 from .stages.vae import VAETraining
 
@@ -46,7 +46,7 @@ class Trainer:
     resume: go on with what is in the folder; several processes begin, if there is nothing: they are started again by
     the command that started them. over: begin anew where a run of the same name is already.
     group: the processes that train together, each with a trainer of its own; None: one.
-    parts: makes what the stages work with; another host of the training has prompts and a VAE of its own.
+    context: makes what the stages work with; another host of the training has prompts and a VAE of its own.
     Raises ValueError for a folder that another run is in, or none to go on with; and what the recipe's files and
     settings give rise to.
     """
@@ -58,9 +58,9 @@ class Trainer:
         resume: bool = False,
         over: bool = False,
         group: Group | None = None,
-        parts: Callable[[Recipe, Path, Group], Parts] = Parts,
+        make_context: Callable[[Recipe, Path, Group], RunContext] = RunContext,
     ) -> None:
-        self.group, self._make_parts = group or Group(), parts
+        self.group, self._make_context = group or Group(), make_context
         self.recipe = recipe if isinstance(recipe, Recipe) else Recipe.read(recipe)
         self.folder = Path(folder) if folder else Path("runs") / self.recipe.name
         self._state = self.folder / STATE
@@ -68,7 +68,7 @@ class Trainer:
         if missing:
             raise ValueError(f"the recipe names files that are not there: {'; '.join(missing)}")
         self.group.check(self.recipe)
-        with self.group.first_alone():
+        with self.group.rank0_first():
             if over and self._state.exists() and _recipe_of(self._state)["name"] == self.recipe.name:
                 shutil.rmtree(self.folder)
         self._resumed = resume and (self._state.exists() or self.group.size == 1)
@@ -85,76 +85,76 @@ class Trainer:
     def run(self) -> Path:
         """Train to the end -> the file of the last network made.
 
-        SIGTERM and Ctrl-C end it after the step at work: then raises `Stopped`, with all of it saved and what the
+        SIGTERM and Ctrl-C end it after the step at work: then raises `TrainingStopped`, with all of it saved and what the
         stage has learnt so far written as what it makes.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         if not self._resumed:
             self._save({})
-        parts = self._make_parts(self.recipe, self.folder, self.group)
+        context = self._make_context(self.recipe, self.folder, self.group)
         done = sum(stage.steps for stage in self.recipe.stages[: self._stage]) + self._step
-        with self.group.report(self.folder, self.recipe.steps, done) as report, self._stopping_politely(report):
+        with self.group.run_log(self.folder, self.recipe.steps, done) as run_log, self._stopping_politely(run_log):
             if self._threads not in (None, torch.get_num_threads()):
-                report.message(
+                run_log.message(
                     f"begun with {self._threads} threads: with another number, results may differ in last bits"
                 )
             while self._stage < len(self.recipe.stages):
-                self._run_stage(parts, report)
-        return parts.made(STAGES[self.recipe.stages[-1].kind].makes)
+                self._run_stage(context, run_log)
+        return context.network_path(STAGES[self.recipe.stages[-1].kind].makes)
 
-    def _run_stage(self, parts: Parts, report: Report) -> None:
+    def _run_stage(self, context: RunContext, run_log: RunLog) -> None:
         spec = self.recipe.stages[self._stage]
-        stage = STAGES[spec.kind](spec, parts, self._stage, report)
+        stage = STAGES[spec.kind](spec, context, self._stage, run_log)
         if self._step:
             stage.load(self._tensors)
         self._tensors, self._at_steps = {}, True
         for step in range(self._step, spec.steps):
             values = stage.step(step)
             self._step = step + 1
-            report.step(stage.name, self._step, spec.steps, values)
-            self._save_if_due(stage, report)
+            run_log.step(stage.name, self._step, spec.steps, values)
+            self._save_if_due(stage, run_log)
             if self._step % self.recipe.samples.every == 0 and self._step < spec.steps:
-                self._show(stage, report)
+                self._show(stage, run_log)
         # what `finish` writes may be what this stage began with: from here on, only the state leads back into it
-        report.flush()
+        run_log.flush()
         self._save(stage.state())
         stage.finish()
         stage.show(spec.steps)
         self._stage, self._step, self._at_steps = self._stage + 1, 0, False
         self._save({})
-        parts.forget()
+        context.drop_networks()
 
-    def _show(self, stage: StageRun, report: Report) -> None:
+    def _show(self, stage: StageRun, run_log: RunLog) -> None:
         """Samples. Whatever goes wrong with them, or ends them, takes away nothing that was learnt."""
         try:
             stage.show(self._step)
         except BaseException:
             if self.group.size == 1:  # several may not all be here
-                self._keep(stage, report)
+                self._keep(stage, run_log)
             raise
 
     # State ----------------------------------------------------------------------------------------------------------
 
-    def _save_if_due(self, stage: StageRun, report: Report) -> None:
+    def _save_if_due(self, stage: StageRun, run_log: RunLog) -> None:
         waited = time.monotonic() - self._saved_at
-        due = self.group.first and self._saving_took <= SAVING_SHARE * waited
-        stop, due = self.group.any([self._asked_to_stop, due])
+        due = self.group.is_rank0 and self._saving_took <= SAVING_SHARE * waited
+        stop, due = self.group.any_rank([self._asked_to_stop, due])
         if stop:
-            made = self._keep(stage, report)
-            raise Stopped(
+            made = self._keep(stage, run_log)
+            raise TrainingStopped(
                 f"stopped after step {self._step} of stage {stage.name}; what it has learnt so far is in {made}, and "
                 "--resume goes on from there"
             )
         if due:
-            report.flush()
+            run_log.flush()
             self._save(stage.state())
 
-    def _keep(self, stage: StageRun, report: Report) -> Path:
+    def _keep(self, stage: StageRun, run_log: RunLog) -> Path:
         """The state, and what the stage has learnt so far as the network that it makes -> where that is."""
-        report.flush()
+        run_log.flush()
         self._save(stage.state())
         stage.finish()
-        return stage.parts.made(stage.makes)
+        return stage.context.network_path(stage.makes)
 
     def _save(self, tensors: dict[str, Tensor]) -> None:
         began = time.monotonic()
@@ -184,7 +184,7 @@ class Trainer:
     # Stopping -------------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def _stopping_politely(self, report: Report) -> Iterator[None]:
+    def _stopping_politely(self, run_log: RunLog) -> Iterator[None]:
         """While it steps, the first SIGTERM or Ctrl-C is kept for the end of the step.
 
         Before that, what a stage makes ready is on the disk as soon as it is made.
@@ -192,11 +192,11 @@ class Trainer:
 
         def stop(number: int, frame: object) -> None:
             if not self._at_steps:
-                raise Stopped("stopped while a stage was getting ready; --resume goes on from there")
+                raise TrainingStopped("stopped while a stage was getting ready; --resume goes on from there")
             if self._asked_to_stop:
                 raise KeyboardInterrupt
             self._asked_to_stop = True
-            report.message("stopping after this step; once more to stop at once")
+            run_log.message("stopping after this step; once more to stop at once")
 
         try:
             previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -210,7 +210,7 @@ class Trainer:
                 signal.signal(number, handler)
 
 
-class Stopped(Exception):
+class TrainingStopped(Exception):
     """The run was asked to stop, and has saved itself."""
 
 

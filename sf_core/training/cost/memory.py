@@ -13,7 +13,7 @@ import torch
 from ...config import RolloutConfig
 from ...model.architecture import WanArchitecture
 from ...model.kv_cache import Place
-from ..rollouts import CLIP_FRAMES, places_of
+from ..rollouts import CLIP_FRAMES, block_places
 
 FLOAT = 4  # bytes of latents, statistics and rotations, whatever the model's dtype
 
@@ -64,7 +64,7 @@ def rollout_bytes(
     as one that keeps no weights (``matmul`` does). What autocast makes besides is not counted. Raises ValueError for
     frames that do not cut into chunks.
     """
-    places = places_of(config, frames, 0)
+    places = block_places(config, frames, 0)
     trained = [place for place in places if place.start >= frames - clip_frames]
     sizes = _Sizes(arch, latent_size, batch, dtype.itemsize)
     last, seen = places[-1].frames, _seen_frames(config, places[-1])

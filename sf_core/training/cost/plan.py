@@ -11,7 +11,7 @@ import torch
 
 from ...config import RolloutConfig
 from ...model.architecture import WanArchitecture
-from ..recipe import LowRank
+from ..recipe import AdapterSettings
 from .memory import FLOAT, judging_bytes, rollout_bytes
 
 MOMENTS = 2  # of AdamW, as large as a gradient each
@@ -62,7 +62,7 @@ def training_bytes(
     latent_size: tuple[int, int],
     frames: int = 21,
     dtype: torch.dtype = torch.bfloat16,
-    lora: LowRank | None = None,
+    lora: AdapterSettings | None = None,
     batch: int = 1,
     checkpointing: bool = True,
 ) -> TrainingMemory:
@@ -132,7 +132,7 @@ def table() -> str:
         *(("1.3B", "1.3B", 0), ("1.3B", "14B", 0), ("1.3B", "1.3B", 64), ("1.3B", "1.3B", 256)),
         *(("14B", "14B", 0), ("14B", "14B", 64), ("14B", "14B", 256)),
     ):
-        lora = LowRank(rank=rank, alpha=rank) if rank else None
+        lora = AdapterSettings(rank=rank, alpha=rank) if rank else None
         arch, judge = SIZES[student], SIZES[teacher]
         memory = training_bytes(arch, judge, PUBLISHED, LATENT_SIZE, lora=lora)
         alive = (memory.weights, memory.gradients, memory.moments, memory.average, memory.rollout, memory.judged)

@@ -15,7 +15,7 @@ from ...files.safetensors_file import StoredTensor, open_tensors, write_tensors
 from ..engine.process_group import Group
 from .shuffled import Shuffled
 
-Progress = Callable[[int, int], None]  # clips done, of how many
+EncodeProgress = Callable[[int, int], None]  # clips done, of how many
 
 _MANIFEST = "manifest.json"
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -73,7 +73,7 @@ def encode_clips(
     folder: Path,
     key: str,
     shard_clips: int = 64,
-    progress: Progress | None = None,
+    progress: EncodeProgress | None = None,
     dtype: torch.dtype = torch.float32,
     group: Group | None = None,
 ) -> LatentStore:
@@ -95,7 +95,7 @@ def encode_clips(
         )
     manifest = _Manifest(key, len(source), shard_clips, names[dtype])
     group = group or Group()
-    with group.first_alone():
+    with group.rank0_first():
         _claim(Path(folder), manifest)
     shape: tuple[int, ...] | None = None  # of the latents of a clip
     for number in group.share(manifest.shards):
@@ -108,7 +108,7 @@ def encode_clips(
             if progress:
                 progress(manifest.clips_of(number).stop, manifest.clips)
         shape = shard.latents.shape[1:]
-    group.wait()
+    group.barrier()
     if progress and group.size > 1:
         progress(manifest.clips, manifest.clips)
     return LatentStore.open(folder)
@@ -139,7 +139,7 @@ def _encode_shard(
     manifest: _Manifest,
     number: int,
     shape: tuple[int, ...] | None,
-    progress: Progress | None,
+    progress: EncodeProgress | None,
 ) -> None:
     """Clips go through the VAE one by one: a kernel may round a clip otherwise when it has company."""
     rows: list[Tensor] = []

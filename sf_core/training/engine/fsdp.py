@@ -26,9 +26,9 @@ from ...files.safetensors_file import open_tensors
 from ...model.forward import LayerAttention
 from ...model.kv_cache import KeysValues
 from ...model.wan import Block, CausalWan
-from .networks import save_network, whole
-from .process_group import Group, Network, own
-from .run_log import Report, Silent
+from .networks import full_tensor, save_network
+from .process_group import Group, Network, local_shard
+from .run_log import NullRunLog, RunLog
 from .shards import SHARD_FOLDERS, SHARDS, read_shards
 
 # keys and values leave a block as views; nobody writes to them in place
@@ -58,12 +58,12 @@ class Processes(Group):
         return network
 
     @torch.no_grad()
-    def twin(self, model: CausalWan) -> CausalWan:
+    def frozen_copy(self, model: CausalWan) -> CausalWan:
         with torch.device("meta"):
             other = CausalWan(model.arch)
         self.shard(other).to_empty(device=model.device)
         for mine, theirs in zip(other.parameters(), model.parameters(), strict=True):
-            own(mine).copy_(own(theirs))
+            local_shard(mine).copy_(local_shard(theirs))
         other.attention, other.metadata = model.attention, model.metadata
         other.rollout_config, other.latent_size = model.rollout_config, model.latent_size
         return other.eval().requires_grad_(False)
@@ -81,52 +81,52 @@ class Processes(Group):
         dist.all_reduce(together)
         return dict(zip(values, together / self.size, strict=True))
 
-    def placed(self, value: Tensor, like: Tensor) -> Tensor:
+    def distribute_like(self, value: Tensor, like: Tensor) -> Tensor:
         if not isinstance(like, DTensor):
-            return whole(value)
+            return full_tensor(value)
         if isinstance(value, DTensor):
             return value
         return distribute_tensor(value.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
 
     # Agreeing -------------------------------------------------------------------------------------------------------
 
-    def any(self, flags: Sequence[bool]) -> list[bool]:
+    def any_rank(self, flags: Sequence[bool]) -> list[bool]:
         up = torch.tensor(flags, dtype=torch.int32)
         dist.all_reduce(up, dist.ReduceOp.MAX)
         return [bool(flag) for flag in up]
 
-    def wait(self) -> None:
-        self.any([False])
+    def barrier(self) -> None:
+        self.any_rank([False])
 
     # Files ----------------------------------------------------------------------------------------------------------
 
-    def report(self, folder: Path, steps: int, done: int) -> Report:
-        return super().report(folder, steps, done) if self.first else Silent()
+    def run_log(self, folder: Path, steps: int, done: int) -> RunLog:
+        return super().run_log(folder, steps, done) if self.is_rank0 else NullRunLog()
 
     def write(self, path: Path, weights: Mapping[str, Tensor], facts: Mapping[str, str]) -> None:
-        if self.first:
+        if self.is_rank0:
             save_network(path, weights, facts)
         else:
             for tensor in weights.values():
-                whole(tensor)
-        self.wait()
+                full_tensor(tensor)
+        self.barrier()
 
     def write_state(self, path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> None:
         before = open_tensors(path)[1].get(SHARDS) if path.exists() else None
         folder = path.with_name(SHARD_FOLDERS[before == SHARD_FOLDERS[0]])
-        self.wait()
+        self.barrier()
         if tensors:
-            if self.first:
+            if self.is_rank0:
                 shutil.rmtree(folder, ignore_errors=True)
-            self.wait()
+            self.barrier()
             save(dict(tensors), checkpoint_id=folder)
             facts = {**facts, SHARDS: folder.name}
-        if self.first:
+        if self.is_rank0:
             save_network(path, {}, facts)  # replaces the file that says which folder counts
             for other in SHARD_FOLDERS:
                 if other != facts.get(SHARDS):
                     shutil.rmtree(path.with_name(other), ignore_errors=True)
-        self.wait()
+        self.barrier()
 
     def read_state(self, path: Path) -> dict[str, Tensor]:
         facts = open_tensors(path)[1]

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from ..losses.loss import Loss
 from ..recipe import Optimizer
-from .lora_adapters import own_state
-from .networks import whole
-from .process_group import Group, own
+from .lora_adapters import state_without_base
+from .networks import full_tensor
+from .process_group import Group, local_shard
 
 
 class Learner:
@@ -61,7 +61,7 @@ class Learner:
                     logs[key] = logs.get(key, 0) + value.detach().float() / len(todo)
             parameters = list(self._parameters.values())
             self.group.average_gradients(parameters)
-            norm = whole(nn.utils.clip_grad_norm_(parameters, self.settings.clip))
+            norm = full_tensor(nn.utils.clip_grad_norm_(parameters, self.settings.clip))
             if not torch.isfinite(norm):
                 raise FloatingPointError(
                     f"the gradient of {self.name} is {float(norm)} at its update {self.updates + 1}; the weights are "
@@ -96,9 +96,9 @@ class Learner:
 
     @torch.no_grad()
     def _follow(self, average: nn.Module, decay: float) -> None:
-        weights = own_state(self.network)
-        for name, tensor in own_state(average).items():
-            own(tensor).lerp_(own(weights[name]), 1 - decay)
+        weights = state_without_base(self.network)
+        for name, tensor in state_without_base(average).items():
+            local_shard(tensor).lerp_(local_shard(weights[name]), 1 - decay)
 
     def _freeze(self) -> None:
         for parameter in (*self._parameters.values(), *self._handles.values()):
@@ -114,9 +114,9 @@ class Learner:
 
     def state(self) -> dict[str, Tensor]:
         """All that the next update depends on, by name. Tensors are the live ones."""
-        tensors = {f"network.{name}": tensor for name, tensor in own_state(self.network).items()}
+        tensors = {f"network.{name}": tensor for name, tensor in state_without_base(self.network).items()}
         if self.average is not None:
-            tensors |= {f"average.{name}": tensor for name, tensor in own_state(self.average).items()}
+            tensors |= {f"average.{name}": tensor for name, tensor in state_without_base(self.average).items()}
         tensors["updates"] = torch.tensor(self.updates)
         for name, optimizer in self._owners():
             for key, value in optimizer.state[self._handles[name]].items():
@@ -129,11 +129,13 @@ class Learner:
             if module is None:
                 continue
             found = {k.removeprefix(f"{part}."): v for k, v in state.items() if k.startswith(f"{part}.")}
-            mine = own_state(module)
+            mine = state_without_base(module)
             try:
                 if odd := sorted(found.keys() ^ mine.keys()):
                     raise RuntimeError(f"one has {odd[0]}, the other has not")
-                module.load_state_dict({k: self.group.placed(v, mine[k]) for k, v in found.items()}, strict=False)
+                module.load_state_dict(
+                    {k: self.group.distribute_like(v, mine[k]) for k, v in found.items()}, strict=False
+                )
             except RuntimeError as error:
                 raise ValueError(f"the saved {self.name} is of another network: {error}") from error
         self.updates = int(state["updates"])
@@ -146,7 +148,9 @@ class Learner:
             handle = self._handles[name]
             # AdamW counts its steps on the CPU
             optimizer.state[handle] = {
-                k: v.clone() if v.ndim == 0 else self.group.placed(v, handle).to(handle.device, handle.dtype, copy=True)
+                k: v.clone()
+                if v.ndim == 0
+                else self.group.distribute_like(v, handle).to(handle.device, handle.dtype, copy=True)
                 for k, v in kept.get(name, {}).items()
             }
 

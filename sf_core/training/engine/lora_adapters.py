@@ -17,7 +17,7 @@ from ...files.lora import lora_parts
 from ...files.safetensors_file import open_tensors, read_value
 from ...model.wan import CausalWan
 from ...noise import noise_key
-from ..recipe import LowRank
+from ..recipe import AdapterSettings
 
 LAYERS = (
     *("self_attn.q", "self_attn.k", "self_attn.v", "self_attn.o"),
@@ -30,7 +30,7 @@ PREFIX = "diffusion_model."  # of ComfyUI's names
 class AdaptedLinear(nn.Module):
     """A linear layer and what is learnt on top of it, in float32; it begins as the layer itself."""
 
-    def __init__(self, linear: nn.Linear, settings: LowRank, generator: torch.Generator) -> None:
+    def __init__(self, linear: nn.Linear, settings: AdapterSettings, generator: torch.Generator) -> None:
         super().__init__()
         self.weight, self.bias = linear.weight, linear.bias
         self.factor = settings.alpha / settings.rank
@@ -52,7 +52,7 @@ class AdaptedWan(CausalWan):
     base: bare; it is frozen. seed: of the adapters' first values, which change nothing.
     """
 
-    def __init__(self, base: CausalWan, settings: LowRank, seed: int = 0) -> None:
+    def __init__(self, base: CausalWan, settings: AdapterSettings, seed: int = 0) -> None:
         with torch.device("meta"):
             super().__init__(base.arch)
         self.load_state_dict(base.requires_grad_(False).state_dict(), assign=True)
@@ -82,7 +82,7 @@ class AdaptedWan(CausalWan):
         return self
 
     @torch.no_grad()
-    def twin(self) -> AdaptedWan:
+    def frozen_copy(self) -> AdaptedWan:
         """Another over the same base, with copies of the adapters, which need no gradient."""
         other = AdaptedWan(self.base[0], self.settings)
         for name, module in other.adapted.items():
@@ -119,7 +119,7 @@ class AdaptedWan(CausalWan):
             module.up.copy_(parts["up"])
 
 
-def own_state(network: nn.Module) -> dict[str, Tensor]:
+def state_without_base(network: nn.Module) -> dict[str, Tensor]:
     """What a network's state is beside the base that it shares with others: of a bare one, all."""
     shared = {
         id(parameter)

@@ -37,7 +37,7 @@ def new_transformer(arch: WanArchitecture, seed: int) -> CausalWan:
     return model.eval()
 
 
-def twin(model: CausalWan) -> CausalWan:
+def frozen_copy(model: CausalWan) -> CausalWan:
     """Another model with the same weights, which need no gradient."""
     with torch.device("meta"):
         other = CausalWan(model.arch)
@@ -50,10 +50,10 @@ def twin(model: CausalWan) -> CausalWan:
 def save_network(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """A safetensors file with these weights, whole or not at all."""
     layout = {name: (tensor.shape, tensor.dtype) for name, tensor in weights.items()}
-    write_tensors(path, layout, map(whole, weights.values()), metadata)
+    write_tensors(path, layout, map(full_tensor, weights.values()), metadata)
 
 
-def whole(tensor: Tensor) -> Tensor:
+def full_tensor(tensor: Tensor) -> Tensor:
     """All of a tensor that several processes hold together (all must ask for it); any other as it is."""
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
@@ -70,10 +70,10 @@ def save_transformer(
     write: Write = save_network,
 ) -> None:
     """As a file that `sf_core.load_model` reads, with all that it should know of itself."""
-    write(path, model.state_dict(), {**facts_of(model, config, latent_size), **facts})
+    write(path, model.state_dict(), {**model_metadata(model, config, latent_size), **facts})
 
 
-def facts_of(model: CausalWan, config: RolloutConfig, latent_size: tuple[int, int]) -> dict[str, str]:
+def model_metadata(model: CausalWan, config: RolloutConfig, latent_size: tuple[int, int]) -> dict[str, str]:
     """What a file says of a model in its metadata."""
     return {
         "sf.num_heads": str(model.arch.num_heads),

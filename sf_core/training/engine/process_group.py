@@ -18,14 +18,14 @@ from ...files.safetensors_file import open_tensors, read_value
 from ...model.wan import CausalWan
 from ..recipe import Recipe
 from .lora_adapters import AdaptedWan
-from .networks import save_network, twin
-from .run_log import Report
+from .networks import frozen_copy, save_network
+from .run_log import RunLog
 from .shards import SHARD_FOLDERS, SHARDS, read_shards
 
 Network = TypeVar("Network", bound=Module)
 
 
-def own(tensor: Tensor) -> Tensor:
+def local_shard(tensor: Tensor) -> Tensor:
     """This process's part of a tensor that several hold together, the same memory; any other as it is."""
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor
 
@@ -37,7 +37,7 @@ class Group:
     size = 1
 
     @property
-    def first(self) -> bool:
+    def is_rank0(self) -> bool:
         """Whether this process is the one that writes and tells."""
         return self.rank == 0
 
@@ -63,9 +63,9 @@ class Group:
         """The network itself, of whose weights each process keeps a part from now on."""
         return network
 
-    def twin(self, model: CausalWan) -> CausalWan:
+    def frozen_copy(self, model: CausalWan) -> CausalWan:
         """Another model with the same weights, kept as those are, which need no gradient."""
-        return model.twin() if isinstance(model, AdaptedWan) else twin(model)
+        return model.frozen_copy() if isinstance(model, AdaptedWan) else frozen_copy(model)
 
     def average_gradients(self, parameters: Iterable[Parameter]) -> None:
         """The mean over processes, of gradients that are not averaged already."""
@@ -74,33 +74,33 @@ class Group:
         """The means of scalars over processes."""
         return dict(values)
 
-    def placed(self, value: Tensor, like: Tensor) -> Tensor:
+    def distribute_like(self, value: Tensor, like: Tensor) -> Tensor:
         """A value of a saved state, held as ``like`` is."""
         return value
 
     # Agreeing -------------------------------------------------------------------------------------------------------
 
-    def any(self, flags: Sequence[bool]) -> list[bool]:
+    def any_rank(self, flags: Sequence[bool]) -> list[bool]:
         """Which flags are up in any process."""
         return list(flags)
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Until all processes are here."""
 
     @contextmanager
-    def first_alone(self) -> Iterator[None]:
+    def rank0_first(self) -> Iterator[None]:
         """The first process does this, then the others, who find what it left on the disk."""
-        if not self.first:
-            self.wait()
+        if not self.is_rank0:
+            self.barrier()
         yield
-        if self.first:
-            self.wait()
+        if self.is_rank0:
+            self.barrier()
 
     # Files ----------------------------------------------------------------------------------------------------------
 
-    def report(self, folder: Path, steps: int, done: int) -> Report:
-        """Where this process tells of a run; see `Report`."""
-        return Report(folder, steps, done)
+    def run_log(self, folder: Path, steps: int, done: int) -> RunLog:
+        """Where this process tells of a run; see `RunLog`."""
+        return RunLog(folder, steps, done)
 
     def write(self, path: Path, weights: Mapping[str, Tensor], facts: Mapping[str, str]) -> None:
         """A safetensors file with whole tensors, whole or not at all."""

@@ -46,7 +46,7 @@ class _Step:
     values: dict[str, Value]
 
 
-class Report:
+class RunLog:
     """Everything that a run shows and writes about itself; a context manager.
 
     folder: of the run; made if need be. total_steps: of the whole run, all stages together.
@@ -168,7 +168,7 @@ class Report:
             finite = {name: number if math.isfinite(number) else None for name, number in numbers.items()}
             lines.append(json.dumps({**facts, "values": finite}) + "\n")
             self._log({f"{step.stage}/{name}": number for name, number in numbers.items()}, step.done)
-            self.was_read(step.done, step.stage, step.step, finite)
+            self.on_values_read(step.done, step.stage, step.step, finite)
         self._metrics.write("".join(lines))
         self._metrics.flush()
         self._shown = "".join(f", {name} {number:.4g}" for name, number in values[-1].items())
@@ -178,7 +178,7 @@ class Report:
             for tag, number in scalars.items():
                 self._board.add_scalar(tag, number, done)
 
-    def was_read(self, done: int, stage: str, step: int, values: Mapping[str, float | None]) -> None:
+    def on_values_read(self, done: int, stage: str, step: int, values: Mapping[str, float | None]) -> None:
         """For who tells of it elsewhere too: the values of a step, None where one is NaN or Inf. See `_Step`."""
 
     def flush(self) -> None:
@@ -246,7 +246,7 @@ class Report:
             if self._bar is not None:
                 self._bar.close()
 
-    def __enter__(self) -> Report:
+    def __enter__(self) -> RunLog:
         return self
 
     def __exit__(
@@ -255,7 +255,7 @@ class Report:
         self.close()
 
 
-class Silent(Report):
+class NullRunLog(RunLog):
     """Says and writes nothing: of the processes that train together, one alone reports."""
 
     def __init__(self) -> None:

@@ -17,7 +17,7 @@ from ...model.block_causal import chunk_ends
 from ...model.forward import WanForward
 from ...schedule import TRAIN_STEPS, FlowSchedule, flow_schedule
 from .loss import Loss
-from .score_distillation import drawn
+from .score_distillation import noise_or_random
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class FlowMatching:
         ``rng``, on the CPU.
         """
         timestep = self._timestep(latents, timestep, rng)
-        noise = drawn(noise, latents, rng)
+        noise = noise_or_random(noise, latents, rng)
         noisy = self.schedule.add_noise(latents, noise, timestep)
         given = _Given(noisy, timestep.to(latents.device), prompt, latents, noise, rng)
         flow = self._predict(model, given)

@@ -17,7 +17,7 @@ from ...model.forward import WanForward
 from ...schedule import flow_schedule
 from ..rollouts import Rollout
 from .flow_matching import draw_per_chunk
-from .score_distillation import drawn
+from .score_distillation import noise_or_random
 
 Forcing = Literal["teacher-forcing", "diffusion-forcing"]
 
@@ -39,7 +39,7 @@ def forced_rollout(
     schedule = flow_schedule(config.shift)
     steps = torch.tensor(config.timesteps(config.frames_of_block(0)))
     timestep = steps[draw_per_chunk(config, latents.shape[0], latents.shape[2], len(steps), rng)]  # [B, F]
-    noisy = schedule.add_noise(latents, drawn(noise, latents, rng), timestep)
+    noisy = schedule.add_noise(latents, noise_or_random(noise, latents, rng), timestep)
     clean = latents if by == "teacher-forcing" else None
     chunks = config.chunk_frames, config.first_chunk_frames, config.window_frames
     flow = generator.predict(noisy, timestep.to(latents.device), prompt, *chunks, clean)

@@ -16,7 +16,7 @@ from torch import Tensor
 from ...schedule import FlowSchedule, flow_schedule
 from ..rollouts import Rollout
 from .loss import Loss
-from .score_distillation import NoiseLevels, drawn
+from .score_distillation import NoiseLevels, noise_or_random
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class GAN:
         made = rollout.latents
         _check_real(real, made)
         timestep = self._timestep(rollout, timestep, rng)
-        noises = [drawn(None if noise is None else noise[i], made, rng) for i in range(2)]
+        noises = [noise_or_random(None if noise is None else noise[i], made, rng) for i in range(2)]
         noisy = [self.schedule.add_noise(x, n, timestep) for x, n in zip((made, real.to(made)), noises, strict=True)]
         made_logit, real_logit = self._logits(noisy[0], noisy[1], timestep, prompt)
         loss = F.softplus(-(made_logit - real_logit if self.relativistic else made_logit)).mean()
@@ -88,7 +88,7 @@ class GAN:
         made = rollout.latents.detach()
         _check_real(real, made)
         timestep = self._timestep(rollout, timestep, rng)
-        shared = drawn(None if noise is None else noise[0], made, rng)
+        shared = noise_or_random(None if noise is None else noise[0], made, rng)
         noisy_made = self.schedule.add_noise(made, shared, timestep)
         noisy_real = self.schedule.add_noise(real.to(made), shared, timestep)
         made_logit, real_logit = self._logits(noisy_made, noisy_real, timestep, prompt)
@@ -104,7 +104,7 @@ class GAN:
             ("r2", self.r2_weight, self.r2_sigma, noisy_made, made_logit),
         ):
             if weight:
-                moved = video + sigma * drawn(moves.pop(0) if moves else None, video, rng)
+                moved = video + sigma * noise_or_random(moves.pop(0) if moves else None, video, rng)
                 slope = (self.discriminator(moved, timestep.to(made.device), prompt) - logit) / sigma
                 penalty = weight * slope.square().mean()
                 loss, logs[name] = loss + 0.5 * penalty, penalty

@@ -47,7 +47,7 @@ class NoiseLevels:
         return (self.shift * part / (1 + (self.shift - 1) * part) * TRAIN_STEPS).clamp(*self.bounds)
 
 
-def drawn(given: Tensor | None, like: Tensor, rng: torch.Generator | None) -> Tensor:
+def noise_or_random(given: Tensor | None, like: Tensor, rng: torch.Generator | None) -> Tensor:
     """The noise that was given, or a new one: drawn on the CPU, so that it is the same whatever the device."""
     noise = torch.randn(like.shape, generator=rng) if given is None else given
     return noise.to(like.device, torch.float32)
@@ -97,7 +97,7 @@ class ScoreDistillation:
         timestep: see `NoiseLevels.timestep`; noise: like the latents. What is None is drawn from ``rng``.
         """
         x = rollout.latents.detach()
-        timestep, noise = self._timestep(rollout, timestep, rng), drawn(noise, x, rng)
+        timestep, noise = self._timestep(rollout, timestep, rng), noise_or_random(noise, x, rng)
         noisy = self.schedule.add_noise(x, noise, timestep)
         x0 = self._x0(self.fake, noisy, timestep, prompt)
         loss = F.mse_loss(self.schedule.to_flow(noisy, x0, timestep), noise - x)
@@ -110,7 +110,9 @@ class ScoreDistillation:
         self, rollout: Rollout, timestep: Tensor | None, noise: Tensor | None, rng: torch.Generator | None
     ) -> tuple[Tensor, Tensor]:
         timestep = self._timestep(rollout, timestep, rng)
-        return self.schedule.add_noise(rollout.latents, drawn(noise, rollout.latents, rng), timestep), timestep
+        return self.schedule.add_noise(
+            rollout.latents, noise_or_random(noise, rollout.latents, rng), timestep
+        ), timestep
 
     def _x0(self, model: ScoreModel, noisy: Tensor, timestep: Tensor, text: Tensor) -> Tensor:
         schedule = flow_schedule(self.shift if self.score_shift is None else self.score_shift)

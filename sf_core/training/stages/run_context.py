@@ -22,7 +22,7 @@ from ...text.word_table import TinyText
 from ...tiny.words import write_text
 from ...tiny.world import World, prompts
 from ...vae.wan_vae import WanVAE, load_vae
-from ..data.latent_store import ClipSource, LatentStore, Progress, encode_clips
+from ..data.latent_store import ClipSource, EncodeProgress, LatentStore, encode_clips
 from ..data.prompts import Prompts
 from ..data.video_folder import VideoFolder
 from ..engine.lora_adapters import AdaptedWan
@@ -34,7 +34,7 @@ ADAPTED = ("causal", "model", "critic")  # networks that are LoRA files if the r
 KEPT_EMBEDDINGS = 512  # of prompts, in memory: some MB each with umT5
 
 
-class Parts:
+class RunContext:
     """``folder`` holds what the run makes: ``<name>.safetensors`` for each network, ``latents/``, ``text/``.
 
     group: the processes that train together; None: one.
@@ -67,15 +67,15 @@ class Parts:
 
     # Networks -------------------------------------------------------------------------------------------------------
 
-    def made(self, name: str) -> Path:
+    def network_path(self, name: str) -> Path:
         """Where a stage of this run leaves the network ``name``."""
         adapters = self.recipe.lora is not None and name in ADAPTED
         return self.folder / f"{name}{'.lora' if adapters else ''}.safetensors"
 
-    def find(self, *names: str) -> Path:
+    def find_network(self, *names: str) -> Path:
         """The first of these networks that a stage has made, or else that the recipe names. Raises ValueError."""
         for name in names:
-            for path in (self.made(name), getattr(self.recipe.files, name, None)):
+            for path in (self.network_path(name), getattr(self.recipe.files, name, None)):
                 if path is not None and path.exists():
                     return path
         raise ValueError(
@@ -83,9 +83,9 @@ class Parts:
             "stage that makes it before"
         )
 
-    def has(self, name: str) -> bool:
+    def has_network(self, name: str) -> bool:
         named = getattr(self.recipe.files, name, None)
-        return self.made(name).exists() or (named is not None and named.exists())
+        return self.network_path(name).exists() or (named is not None and named.exists())
 
     def transformer(self, *names: str, dtype: torch.dtype = torch.float32, shard: bool = True) -> CausalWan:
         """The first of these that there is; of its weights each process keeps a part, unless ``shard`` is False.
@@ -97,8 +97,8 @@ class Parts:
                 return self.base
             model = AdaptedWan(self.base, self.recipe.lora, self.recipe.seed)
             others = [name for name in names if name != "teacher"]
-            if any(map(self.has, others)):
-                model.load_lora(self.find(*others))
+            if any(map(self.has_network, others)):
+                model.load_lora(self.find_network(*others))
             return model
         return self._bare(names, dtype, shard)
 
@@ -109,7 +109,7 @@ class Parts:
         return self._bare(("teacher",), torch.bfloat16 if half else torch.float32, shard=False).requires_grad_(False)
 
     def _bare(self, names: Sequence[str], dtype: torch.dtype, shard: bool) -> CausalWan:
-        path = self.find(*names)
+        path = self.find_network(*names)
         model = load_model(path, self.device, dtype)
         model.attention = self.attention
         embedding = self.embed(self.recipe.negative)
@@ -121,9 +121,9 @@ class Parts:
 
     @cached_property
     def vae(self) -> WanVAE:
-        return load_vae(self.find("vae"), self.device)
+        return load_vae(self.find_network("vae"), self.device)
 
-    def forget(self) -> None:
+    def drop_networks(self) -> None:
         """Read networks anew from now on: a stage has made some."""
         self.__dict__.pop("vae", None)
         self.__dict__.pop("base", None)
@@ -179,7 +179,7 @@ class Parts:
         return Prompts(prompts(WORLD_PROMPTS, self.recipe.seed), self.recipe.seed)
 
     @property
-    def shown_prompts(self) -> Sequence[str]:
+    def sample_prompts(self) -> Sequence[str]:
         return self.recipe.samples.prompts or self.prompts.prompts[:4]
 
     def world(self, frames: int) -> World:
@@ -202,7 +202,7 @@ class Parts:
             raise ValueError("the recipe has neither videos under [files] nor a [world]; this stage learns from videos")
         return self.world(frames), json.dumps([recipe.world.size, frames, recipe.world.clips, recipe.world.seed])
 
-    def latents(self, progress: Progress) -> LatentStore:
+    def latents(self, progress: EncodeProgress) -> LatentStore:
         """The videos as latents: encoded now, if that is not done yet."""
         source, words = self.clips()
         key = f"{words} {weights_fingerprint(self.vae.state_dict().items())}"
