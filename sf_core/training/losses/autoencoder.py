@@ -1,9 +1,11 @@
 """Training of a small Wan 2.1 VAE: its shapes, its first weights, its loss and the scale of its latents.
 
-vae = new_vae(dim=8, seed=0)
-AutoencoderLoss().loss(vae, frames, rng=generator).value.backward()   # and so on
-measure_latents(vae, clips)
-vae.state_dict()                                                      # what `sf_core.load_vae` reads
+Example::
+
+    vae = new_vae(dim=8, seed=0)
+    AutoencoderLoss().loss(vae, frames, rng=generator).value.backward()  # in each step, with an optimizer
+    measure_latents(vae, clips)
+    vae.state_dict()  # the format that `sf_core.load_vae` reads
 """
 
 from __future__ import annotations
@@ -33,11 +35,19 @@ def wan_vae_shapes(
     res_blocks: int = 1,
     temporal_downsample: Sequence[bool] = (False, True, True),
 ) -> dict[str, Shape]:
-    """The shapes of a Wan 2.1 VAE's weights by their original names; Wan's own has dim 96 and 2 residual blocks.
+    """Return the shapes of a Wan 2.1 VAE's weights by their original names.
 
-    dim: channels at full resolution; dim_mult: times as many at each level, the next of half the height and width.
-    res_blocks: at each level of the encoder; the decoder has one more. temporal_downsample: whether the step from a
-    level to the next also halves the frames. Raises ValueError for steps that do not go with the levels.
+    The published VAE has ``dim`` 96 and 2 residual blocks.
+
+    Args:
+        dim: Channels at full resolution.
+        z_dim: Latent channels.
+        dim_mult: Factor of the channels at each level; each level has half the height and width of the one before.
+        res_blocks: Residual blocks at each level of the encoder; the decoder has one more.
+        temporal_downsample: For each step between two levels, whether it also halves the frames.
+
+    Raises:
+        ValueError: If ``temporal_downsample`` does not have one entry per step.
     """
     if len(temporal_downsample) != len(dim_mult) - 1:
         raise ValueError(
@@ -115,7 +125,7 @@ def _head(name: str, inputs: int, outputs: int) -> dict[str, Shape]:
 
 # First weights ------------------------------------------------------------------------------------------------------
 
-_LOG_VARIANCE = -4.0  # of a new VAE's latents: little noise, or the decoder learns to ignore them
+_LOG_VARIANCE = -4.0  # of a new VAE's latents: with much noise the decoder would learn to ignore them
 
 
 def new_vae(
@@ -126,11 +136,21 @@ def new_vae(
     temporal_downsample: Sequence[bool] = (False, True, True),
     seed: int = 0,
 ) -> WanVAE:
-    """A Wan 2.1 VAE to be trained, on the CPU in float32: an image VAE that is "inflated" to video, as Wan's was.
+    """Build an untrained Wan 2.1 VAE in float32 on the CPU: an image VAE "inflated" to video, as Wan's was.
 
-    Each frame passes by itself and frames are dropped or repeated in time, so that images alone train it a long way.
-    The same ``seed`` gives the same weights. Latents have mean 0 and standard deviation 1 until `measure_latents`.
-    Sizes and errors are those of `wan_vae_shapes`.
+    At first each frame is processed alone, and frames are dropped or repeated in time, so training on images goes
+    far. The latents' mean is 0 and their standard deviation 1 until `measure_latents` sets them.
+
+    Args:
+        dim: See `wan_vae_shapes`, also for the next four.
+        z_dim: Latent channels.
+        dim_mult: Factors of the channels.
+        res_blocks: Residual blocks per level of the encoder.
+        temporal_downsample: Steps that halve the frames.
+        seed: Seed of the weights; the same seed gives the same weights.
+
+    Raises:
+        ValueError: As `wan_vae_shapes`.
     """
     shapes = wan_vae_shapes(dim, z_dim, dim_mult, res_blocks, temporal_downsample)
     generator = torch.Generator("cpu").manual_seed(noise_key(seed, 0, 0, 0))
@@ -153,10 +173,10 @@ def _first_value(name: str, shape: Shape, generator: torch.Generator) -> Tensor:
             value[:, :, tap, 0, 0] = torch.eye(shape[1]).repeat(shape[0] // shape[1], 1)
         return value
     if kind == "bias":
-        # not zero: a gray pixel is, and where all channels are zero, the gradient of a norm is infinite
+        # not zero: a gray pixel is zero, and where all channels are zero, the gradient of a norm is infinite
         return _uniform(shape, 0.1, generator)
     newest = value[:, :, -1] if value.ndim == 5 else value
-    # variance 1 / inputs: a third of that, PyTorch's default, learns much more slowly
+    # variance 1 / inputs; PyTorch's default, a third of that, learns much more slowly
     newest.copy_(_uniform(newest.shape, math.sqrt(3 / newest[0].numel()), generator))
     return value
 
@@ -169,26 +189,38 @@ def _uniform(shape: Shape, bound: float, generator: torch.Generator) -> Tensor:
 
 
 def encode_moments(vae: WanVAE, frames: Tensor) -> tuple[Tensor, Tensor]:
-    """Means and log-variances of the latents of ``frames``, not normalised: each [B, C, F, H, W], with gradient.
+    """Return means and log-variances of the latents, before normalisation, with gradient.
 
-    frames: [B, T, H, W, 3] in 0..1. Raises ValueError for frames that cannot be encoded.
+    Args:
+        vae: The VAE, whose encoder is used.
+        frames: [B, T, H, W, 3] in 0..1.
+
+    Returns:
+        Two tensors [B, C, F, H, W], float32.
+
+    Raises:
+        ValueError: If the VAE cannot encode frames of this shape.
     """
     vae.check_frames(frames)
     pixels = vae.at_weights((frames.float() * 2 - 1).movedim(-1, 1))
     mean, log_variance = run([*vae.encoder.layers(), vae.conv1], pixels, Memory()).float().chunk(2, dim=1)
-    return mean, log_variance.clamp(-30, 20)  # whose exponential is finite
+    return mean, log_variance.clamp(-30, 20)  # the exponential stays finite
 
 
 def decode_pixels(vae: WanVAE, latents: Tensor) -> Tensor:
-    """Pixels [B, T, H, W, 3], about -1..1 and not cut there, of latents that are not normalised; with gradient."""
+    """Decode latents without normalisation to pixels [B, T, H, W, 3], about -1..1 without clamping, with gradient."""
     return run([vae.conv2, *vae.decoder.layers()], vae.at_weights(latents), Memory()).movedim(1, -1).float()
 
 
 @dataclass(frozen=True)
 class AutoencoderLoss:
-    """L1 + 2 MSE + 0.5 L1 of the gradients in space, all on pixels in -1..1, + ``kl_weight`` times the KL divergence.
+    """L1 + 2 MSE + 0.5 L1 of the spatial gradients, all on pixels in -1..1, + ``kl_weight`` times the KL divergence.
 
-    Each is a mean over elements. Where only the decoder is trained, ``kl_weight`` changes no gradient.
+    Each term is a mean over elements.
+
+    Attributes:
+        kl_weight: Weight of the KL divergence of the latents from a standard normal; it changes no gradient where
+            only the decoder is trained.
     """
 
     kl_weight: float = 1e-3
@@ -196,11 +228,19 @@ class AutoencoderLoss:
     def loss(
         self, vae: WanVAE, frames: Tensor, noise: Tensor | None = None, rng: torch.Generator | None = None
     ) -> Loss:
-        """The loss of ``frames`` [B, T, H, W, 3] in 0..1, encoded, sampled and decoded again.
+        """Return the loss of frames that are encoded, sampled and decoded again.
 
-        noise: standard normal, of the latents' shape [B, C, F, H, W]. Without it, it is drawn from ``rng``, a CPU
-        generator; without either, the latents' means are decoded. Logs: each part, and ``psnr`` in dB.
-        Raises ValueError for frames that cannot be encoded, and for noise of another shape.
+        Args:
+            vae: The VAE to train.
+            frames: [B, T, H, W, 3] in 0..1.
+            noise: Standard normal noise of the latents' shape [B, C, F, H, W]; None draws it from ``rng``.
+            rng: CPU generator. Without noise and generator, the latents' means are decoded.
+
+        Returns:
+            The loss; its logs are the terms, and ``psnr`` in dB.
+
+        Raises:
+            ValueError: If the VAE cannot encode the frames, or the noise has another shape than the latents.
         """
         mean, log_variance = encode_moments(vae, frames)
         if noise is None and rng is not None:
@@ -208,19 +248,19 @@ class AutoencoderLoss:
         latents = mean if noise is None else mean + (log_variance / 2).exp() * _like(mean, noise)
         pixels = decode_pixels(vae, latents)
         target = (frames.float() * 2 - 1).to(pixels.device)
-        parts = {
+        terms = {
             "l1": F.l1_loss(pixels, target),
             "mse": F.mse_loss(pixels, target),
             "gradient": _step_error(pixels, target, 2) + _step_error(pixels, target, 3),
             "kl": 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean(),
         }
-        value = parts["l1"] + 2 * parts["mse"] + 0.5 * parts["gradient"] + self.kl_weight * parts["kl"]
-        logs = {name: part.detach() for name, part in parts.items()}
+        value = terms["l1"] + 2 * terms["mse"] + 0.5 * terms["gradient"] + self.kl_weight * terms["kl"]
+        logs = {name: term.detach() for name, term in terms.items()}
         return Loss(value, logs | {"psnr": -10 * (logs["mse"] / 4).log10()})
 
 
 def _step_error(pixels: Tensor, target: Tensor, dim: int) -> Tensor:
-    """L1 between the steps from each pixel to the next along ``dim``."""
+    """Return the L1 distance of the differences between neighbouring pixels along ``dim``."""
     return F.l1_loss(pixels.diff(dim=dim), target.diff(dim=dim))
 
 
@@ -235,12 +275,17 @@ def _like(mean: Tensor, noise: Tensor) -> Tensor:
 
 @torch.no_grad()
 def measure_latents(vae: WanVAE, clips: Iterable[Tensor]) -> None:
-    """Set ``vae.mean`` and ``vae.std`` to those of the latents of ``clips``, per channel, so that `encode` normalises.
+    """Set ``vae.mean`` and ``vae.std`` per channel from the latents of ``clips``, so that `encode` normalises.
 
-    The spread is that of the latents as the decoder was trained on them, noise included: a channel that says little,
-    all noise to the decoder, stays small instead of being blown up to as much as the others.
-    clips: frames [B, T, H, W, 3] in 0..1 each. Raises ValueError if there are none, or if a channel is not finite; the
-    VAE is then as it was.
+    The standard deviation includes the sampling noise that the decoder was trained with. So a channel that carries
+    little signal keeps small values, instead of being scaled up to the level of the others.
+
+    Args:
+        vae: The VAE, changed in place.
+        clips: Batches of frames [B, T, H, W, 3] in 0..1.
+
+    Raises:
+        ValueError: If there are no clips, or a channel is not finite; the VAE is unchanged then.
     """
     count, total, squares = 0, torch.zeros_like(vae.mean).double(), torch.zeros_like(vae.mean).double()
     for frames in clips:

@@ -1,4 +1,4 @@
-"""What the distribution-matching losses have in common: noise levels, scores, the critic's own loss."""
+"""Shared parts of the distribution-matching losses: noise levels, scores, the critic's loss."""
 
 from __future__ import annotations
 
@@ -18,10 +18,13 @@ ScoreModel = Callable[[Tensor, Tensor, Tensor], Tensor]  # (noisy [B, C, F, H, W
 
 @dataclass(frozen=True)
 class NoiseLevels:
-    """How noisy a video is when it is judged: drawn uniformly, warped by ``shift``, kept within ``bounds``.
+    """The distribution of noise levels at which videos are judged: uniform, then warped by ``shift`` and clamped.
 
-    ts_schedule: not below the timestep that the rollout's exit step led to; ts_schedule_max: nor above the one it came
-    from (the GAN of the paper). Both as nominal timesteps, before the warp.
+    Attributes:
+        shift: Shift of the warp.
+        bounds: Lowest and highest timestep.
+        ts_schedule: Draw no timestep below ``timestep_to`` of the rollout (nominal, before the warp).
+        ts_schedule_max: Draw no timestep above ``timestep_from`` of the rollout, as the GAN of the paper does.
     """
 
     shift: float = 5.0
@@ -30,10 +33,13 @@ class NoiseLevels:
     ts_schedule_max: bool = False
 
     def timestep(self, rollout: Rollout, given: Tensor | None, rng: torch.Generator | None) -> Tensor:
-        """One timestep [B] a video, on the CPU or where ``given`` lies.
+        """Return a timestep per video [B], on the CPU or on the device of ``given``.
 
-        given: integers stand for the draw, before warp and bounds; floating point for the noise level itself.
-        [B], [B, 1], or [B, F] of which the first column counts.
+        Args:
+            rollout: The videos to judge.
+            given: [B], [B, 1], or [B, F], of which the first column counts. Integers are draws before the warp;
+                floating point numbers are timesteps. None draws them from ``rng``.
+            rng: CPU generator; None: torch's global one.
         """
         batch = rollout.latents.shape[0]
         if given is None:
@@ -43,33 +49,36 @@ class NoiseLevels:
         given = given.reshape(batch, -1)[:, 0] if given.ndim else given.expand(batch)
         if given.is_floating_point():
             return given
-        part = given / TRAIN_STEPS
-        return (self.shift * part / (1 + (self.shift - 1) * part) * TRAIN_STEPS).clamp(*self.bounds)
+        sigma = given / TRAIN_STEPS
+        return (self.shift * sigma / (1 + (self.shift - 1) * sigma) * TRAIN_STEPS).clamp(*self.bounds)
 
 
 def noise_or_random(given: Tensor | None, like: Tensor, rng: torch.Generator | None) -> Tensor:
-    """The noise that was given, or a new one: drawn on the CPU, so that it is the same whatever the device."""
+    """Return ``given``, or noise shaped like ``like``, drawn on the CPU so that it is the same on every device."""
     noise = torch.randn(like.shape, generator=rng) if given is None else given
     return noise.to(like.device, torch.float32)
 
 
 def guided(x0: Tensor, x0_negative: Tensor, guidance: float) -> Tensor:
-    """Classifier-free guidance as Self Forcing counts it: 3.0 here is what others call a scale of 4.0."""
+    """Apply classifier-free guidance as Self Forcing counts it: 3.0 here is a guidance scale of 4.0 elsewhere."""
     return x0 + guidance * (x0 - x0_negative)
 
 
 @dataclass(frozen=True)
 class ScoreDistillation:
-    """A generator judged by two diffusion models: ``real`` knows the data, ``fake`` the generator's own videos.
+    """A generator judged by two diffusion models, one of the data and one of the generator's videos.
 
-    Both predict the flow of a whole noisy video, bidirectionally. ``fake`` (the critic) is trained along with the
-    generator, by `critic_loss`.
+    Both predict the flow of a whole noisy video, bidirectionally.
 
-    guidance, fake_guidance: of the two scores; see `guided`.
-    shift: of the schedule that adds the noise, and of the noise levels.
-    score_shift: of the schedule by which a score's flow is read as x0. The reference has 8 here and 5 above, looked up
-        as the nearest entry, a small inconsistency; None is consistent: as ``shift``.
-    levels: None: `NoiseLevels` of ``shift``.
+    Attributes:
+        real: Score model of the data: the teacher.
+        fake: Score model of the generator's videos: the critic, trained along with the generator by `critic_loss`.
+        guidance: Guidance of ``real``; see `guided`.
+        shift: Shift of the schedule that adds the noise, and of the noise levels.
+        score_shift: Shift of the schedule that turns a score model's flow into x0; None: ``shift``. The reference has
+            8 here and 5 for ``shift``, looked up as the nearest entry, which is slightly inconsistent.
+        fake_guidance: Guidance of ``fake``.
+        levels: Noise levels; None: `NoiseLevels` with ``shift``.
     """
 
     real: ScoreModel
@@ -82,6 +91,7 @@ class ScoreDistillation:
 
     @property
     def schedule(self) -> FlowSchedule:
+        """The schedule that adds the noise."""
         return flow_schedule(self.shift)
 
     def critic_loss(
@@ -92,9 +102,14 @@ class ScoreDistillation:
         noise: Tensor | None = None,
         rng: torch.Generator | None = None,
     ) -> Loss:
-        """Flow matching of ``fake`` on the generator's video, whose own gradient is not followed.
+        """Return the flow matching loss of ``fake`` on the generator's video, whose gradient is not followed.
 
-        timestep: see `NoiseLevels.timestep`; noise: like the latents. What is None is drawn from ``rng``.
+        Args:
+            rollout: The generator's video.
+            prompt: Text embeddings [B or 1, rows, text_dim].
+            timestep: See `NoiseLevels.timestep`; None draws it from ``rng``.
+            noise: Standard normal noise, shaped like the latents; None draws it from ``rng``.
+            rng: CPU generator; None: torch's global one.
         """
         x = rollout.latents.detach()
         timestep, noise = self._timestep(rollout, timestep, rng), noise_or_random(noise, x, rng)
@@ -119,7 +134,7 @@ class ScoreDistillation:
         return schedule.to_x0(noisy, model(noisy, timestep.to(noisy.device), text), timestep)
 
     def _scores(self, noisy: Tensor, timestep: Tensor, prompt: Tensor, negative: Tensor) -> tuple[Tensor, Tensor]:
-        """x0 as the data and as the generator's videos would have it."""
+        """Return x0 as predicted by ``real`` and by ``fake``."""
 
         def score(model: ScoreModel, guidance: float) -> Tensor:
             x0 = self._x0(model, noisy, timestep, prompt)
