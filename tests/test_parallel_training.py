@@ -168,7 +168,7 @@ def stop_after(steps: int, recipe: Path, folder: Path) -> None:
                 raise Killed
 
         def _save_if_due(self, *args: Any) -> None:
-            self._saving_took = 0.0
+            self._save_seconds = 0.0
             super()._save_if_due(*args)
 
     with pytest.raises(Killed):
