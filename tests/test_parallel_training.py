@@ -67,8 +67,7 @@ from sf_core.model.sequence_parallel import joined
 from sf_core.training import Trainer
 from sf_core.training.engine import fsdp
 from sf_core.training.engine.fsdp import Processes, save
-from sf_core.training.engine.networks import full_tensor
-from sf_core.training.engine.process_group import local_shard
+from sf_core.training.engine.shards import full_tensor, local_shard
 from sf_core.training.stages.self_forcing import SelfForcingTraining
 from sf_core.training.trainer import TrainingStopped
 from tests.helpers import random_latents, random_model, prompt

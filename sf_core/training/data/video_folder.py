@@ -62,7 +62,7 @@ class VideoFolder:
         return len(self.files)
 
     def __getitem__(self, index: int) -> tuple[Tensor, str]:
-        """Return clip ``index`` and its caption. Raises ValueError for a video that is too short or cannot be decoded."""
+        """Return clip ``index`` and its caption. Raises ValueError for one that is too short or cannot be decoded."""
         return self._clip(self.files[index]), self.captions[index]
 
     def check(self) -> None:

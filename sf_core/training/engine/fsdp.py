@@ -26,10 +26,10 @@ from ...files.safetensors_file import open_tensors
 from ...model.forward import LayerAttention
 from ...model.kv_cache import KeysValues
 from ...model.wan import Block, CausalWan
-from .networks import full_tensor, save_network
-from .process_group import Group, Network, local_shard
+from .networks import save_network
+from .process_group import Group, Network
 from .run_log import NullRunLog, RunLog
-from .shards import SHARD_FOLDERS, SHARDS, read_shards
+from .shards import SHARD_FOLDERS, SHARDS, full_tensor, local_shard, read_shards
 
 # keys and values leave a block as views; nobody writes to them in place
 warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")

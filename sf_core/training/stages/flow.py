@@ -1,4 +1,4 @@
-"""The stages that learn from given latents: the teacher, and the causal start."""
+"""The stages that train on given latents: the teacher, and the causal start."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from ..losses.flow_matching import DiffusionForcing, FlowMatching, TeacherForcin
 from ..losses.loss import Loss
 from ..losses.ode_regression import ODERegression, ode_trajectory
 from ..recipe import CausalStage, TeacherStage
-from .base import StageRun, sampler
+from .base import StageRun, make_sampler
 from .run_context import RunContext
 from .trajectories import as_states, make_trajectories
 
-SOLVER_STEPS = 24  # of the teacher's samples, and
-SHOWN_GUIDANCE = 1.0  # their guidance
+SOLVER_STEPS = 24  # of the teacher's samples
+SAMPLE_GUIDANCE = 1.0
 
 
 class TeacherTraining(StageRun):
-    """A new bidirectional model, or the one that an earlier stage or the recipe has."""
+    """Training of a bidirectional model: a new one, or that of an earlier stage or of the recipe."""
 
     makes = "teacher"
     spec: TeacherStage
@@ -60,15 +60,16 @@ class TeacherTraining(StageRun):
         )
 
     def _clip_frames(self) -> int:
-        """How much of each clip is learnt from. A VAE that is causal gives the same latents for the beginning alone."""
-        wanted, there = self.spec.frames, self.store.shape[1]
-        if wanted is not None and wanted > there:
+        """Return the latent frames of each clip to train on; a causal VAE's latents do not depend on later frames."""
+        wanted, available = self.spec.frames, self.store.shape[1]
+        if wanted is not None and wanted > available:
             raise ValueError(
-                f"a teacher stage has frames = {wanted}; the clips have {there} latent frames (see frames)"
+                f"a teacher stage has frames = {wanted}; the clips have {available} latent frames (see frames)"
             )
-        return wanted or there
+        return wanted or available
 
     def step(self, index: int) -> dict[str, Tensor]:
+        """Update the model once."""
         return self.learners["teacher"].update(self.microbatches(index, 0, self._loss))
 
     def _loss(self, number: int, rng: torch.Generator) -> Loss:
@@ -78,6 +79,7 @@ class TeacherTraining(StageRun):
 
     @torch.no_grad()
     def show(self, step: int) -> None:
+        """Write videos from the teacher's ODE, one per sample prompt."""
         context, prompts = self.context, list(self.context.sample_prompts)
         channels, _, *size = self.store.shape
         shape = (len(prompts), channels, self.frames, *size)
@@ -85,16 +87,24 @@ class TeacherTraining(StageRun):
         model = self.learners["teacher"].result
         negative = context.text([context.recipe.negative])
         states = ode_trajectory(
-            model, context.text(prompts), negative, noise, context.config, SOLVER_STEPS, self.spec.shift, SHOWN_GUIDANCE
+            model,
+            context.text(prompts),
+            negative,
+            noise,
+            context.config,
+            SOLVER_STEPS,
+            self.spec.shift,
+            SAMPLE_GUIDANCE,
         )
         self.run_log.sample(self.name, step, context.vae.decode(states[:, -1]).cpu(), context.recipe.fps, prompts)
 
     def finish(self) -> None:
+        """Write the teacher."""
         self.save_transformer("teacher", self.learners["teacher"].result)
 
 
 class CausalTraining(StageRun):
-    """From the teacher's weights to a causal model; a further stage goes on with it."""
+    """Training of a causal model from the teacher's weights, or from an earlier such stage."""
 
     makes = "causal"
     spec: CausalStage
@@ -110,11 +120,12 @@ class CausalTraining(StageRun):
             self.store = make_trajectories(spec, context, run_log.progress("solving the teacher's trajectories"))
         else:
             self.store = context.latents(run_log.progress("encoding videos"))
-        self.sampler = sampler(context)
+        self.sampler = make_sampler(context)
         average = context.group.frozen_copy(self.model) if spec.optimizer.ema else None
         self.learners = {"causal": Learner("causal", self.model, spec.optimizer, spec.steps, average, context.group)}
 
     def step(self, index: int) -> dict[str, Tensor]:
+        """Update the model once."""
         return self.learners["causal"].update(self.microbatches(index, 0, self._loss))
 
     def _loss(self, number: int, rng: torch.Generator) -> Loss:
@@ -126,7 +137,9 @@ class CausalTraining(StageRun):
         return self.forcing.loss(self.model, latents, text, rng=rng)
 
     def show(self, step: int) -> None:
+        """Write rollouts of the sample prompts."""
         self.show_rollouts(self.learners["causal"].result, self.sampler, step)
 
     def finish(self) -> None:
+        """Write the causal model."""
         self.save_transformer("causal", self.learners["causal"].result)

@@ -1,4 +1,4 @@
-"""The stage that trains a generator on its own rollouts (or as a baseline), and the critic that goes along."""
+"""The stage that trains a generator on its own rollouts (or as a baseline), together with its critic."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ from ..losses.score_distillation import NoiseLevels
 from ..losses.sid import SiD
 from ..recipe import SelfForcingStage
 from ..rollouts import Rollout, rollout
-from .base import StageRun, sampler
+from .base import StageRun, make_sampler
 from .run_context import RunContext
 
-GENERATOR, CRITIC = 0, 1  # roles of a step's draws
+GENERATOR, CRITIC = 0, 1  # roles of `StageRun.microbatches`
 
 
 class SelfForcingTraining(StageRun):
-    """Steps are the critic's; the generator has its own before the first of every ``ratio`` of them.
+    """Training of generator and critic.
 
-    The generator begins as what an earlier such stage left, the recipe's, the causal start, or the teacher; the critic
-    as an earlier one, the recipe's, or the teacher.
+    A step is one update of the critic; the generator is updated before every ``ratio``-th one, the first included. Of
+    these networks the generator starts from the first that exists: an earlier such stage's, the recipe's, the causal
+    start, the teacher; the critic from: an earlier stage's, the recipe's, the teacher.
     """
 
     makes = "model"
@@ -54,12 +55,12 @@ class SelfForcingTraining(StageRun):
         self.negative = context.text([context.recipe.negative])
         self.vae = context.vae if context.has_network("vae") else None
         self._check_lengths()
-        self.sampler = sampler(context)
+        self.sampler = make_sampler(context)
         if spec.videos == "rollouts":
             run_log.message(f"a rollout and its backward pass: {self._memory().describe()}")
 
     def _loss(self) -> tuple[DMD | SiD | GAN, torch.nn.Module]:
-        """The loss, and the network that learns as its critic."""
+        """Build the loss; also return the network that is trained as its critic."""
         spec, context = self.spec, self.context
         shift = context.config.shift
         levels = NoiseLevels(shift, ts_schedule=spec.ts_schedule, ts_schedule_max=spec.ts_schedule_max)
@@ -98,6 +99,7 @@ class SelfForcingTraining(StageRun):
         )
 
     def step(self, index: int) -> dict[str, Tensor]:
+        """Update the critic, and before every ``ratio``-th update the generator."""
         values: dict[str, Tensor] = {}
         if index % self.spec.ratio == 0:
             number = index // self.spec.ratio
@@ -105,22 +107,22 @@ class SelfForcingTraining(StageRun):
         return values | self.learners["critic"].update(self.microbatches(index, CRITIC, self._critic_loss))
 
     def _generator_loss(self, number: int, rng: torch.Generator) -> Loss:
-        made, text, real = self._roll_out(number, GENERATOR, rng)
+        video, text, real = self._roll_out(number, GENERATOR, rng)
         if isinstance(self.loss, GAN):
             assert real is not None
-            return self.loss.generator_loss(made, text, rng=rng, real=real)
-        return self.loss.generator_loss(made, text, self.negative, rng=rng)
+            return self.loss.generator_loss(video, text, rng=rng, real=real)
+        return self.loss.generator_loss(video, text, self.negative, rng=rng)
 
     def _critic_loss(self, number: int, rng: torch.Generator) -> Loss:
         with torch.no_grad():
-            made, text, real = self._roll_out(number, CRITIC, rng)
+            video, text, real = self._roll_out(number, CRITIC, rng)
         if isinstance(self.loss, GAN):
             assert real is not None
-            return self.loss.critic_loss(made, text, rng=rng, real=real)
-        return self.loss.critic_loss(made, text, rng=rng)
+            return self.loss.critic_loss(video, text, rng=rng, real=real)
+        return self.loss.critic_loss(video, text, rng=rng)
 
     def _roll_out(self, number: int, role: int, rng: torch.Generator) -> tuple[Rollout, Tensor, Tensor | None]:
-        """A batch of rollouts, their prompts, and real videos where the loss or the start needs some."""
+        """Return a batch of rollouts, their text, and the given videos if the loss or the context needs them."""
         context, spec = self.context, self.spec
         real: Tensor | None = None
         prompts: list[str] = []
@@ -129,40 +131,42 @@ class SelfForcingTraining(StageRun):
             latents, prompts = self.store.batch(number, spec.batch, seed)
             real = latents.to(context.device)
         elif self.order is not None:
-            # the critic's prompts are others than the generator's
+            # critic and generator take different prompts
             first = (2 * number + role) * spec.batch
             prompts = [context.prompts.prompts[i] for i in self.order.indices(first, spec.batch)]
         text = context.text(prompts)
         if spec.videos != "rollouts":
             assert real is not None
             return forced_rollout(self.generator, text, real, context.config, spec.videos, rng=rng), text, real
-        # how many passes it takes is drawn once an update: processes that share it make each pass together
+        # the number of passes is drawn once per update, because all ranks must make each sharded pass together
         first = number - number % spec.accumulate
-        common = rng if number == first else context.generator(self.number, first, role)
-        made = rollout(
+        shared = rng if number == first else context.generator(self.number, first, role)
+        video = rollout(
             self.generator,
             text,
             SeededNoise(context.seed(self.number, number, 2 + role)),
             context.config,
-            frames=self._frames(common),
+            frames=self._frames(shared),
             context=None if real is None or not spec.context_frames else real[:, :, : spec.context_frames],
-            rng=common,
+            rng=shared,
             vae=self.vae,
             clip_frames=context.recipe.frames,
             kv_gradient=spec.kv_gradient,
             latent_size=context.latent_size,
         )
-        return made, text, real
+        return video, text, real
 
     def _frames(self, rng: torch.Generator) -> int:
-        """How long this rollout is: the training length and up to ``max_frames``, in whole chunks."""
+        """Draw the length of a rollout: the training length plus whole chunks, up to ``max_frames``."""
         frames, chunk = self.context.recipe.frames, self.context.config.chunk_frames
         more = ((self.spec.max_frames or frames) - frames) // chunk
         return frames + chunk * int(torch.randint(more + 1, (1,), generator=rng))
 
     def show(self, step: int) -> None:
+        """Write rollouts of the sample prompts."""
         self.show_rollouts(self.learners["generator"].result, self.sampler, step)
 
     def finish(self) -> None:
+        """Write the critic and the generator."""
         self.save_transformer("critic", self.critic)
         self.save_transformer("model", self.learners["generator"].result)

@@ -1,4 +1,4 @@
-"""The teacher's trajectories, solved once and kept on disk like the latents of videos."""
+"""The teacher's trajectories, solved once and stored on disk like the latents of videos."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from ..recipe import CausalStage
 from .run_context import RunContext
 
 
-class _Solved:
-    """A source of "clips" that are trajectories already; states lie one behind the other along the channels."""
+class _TrajectorySource:
+    """A source of trajectories in place of clips; the states are concatenated along the channels."""
 
     def __init__(self, spec: CausalStage, context: RunContext) -> None:
         self.spec, self.context = spec, context
@@ -44,17 +44,18 @@ class _Solved:
 
     @staticmethod
     def encode(frames: Tensor) -> Tensor:
+        """Return ``frames``: trajectories are latents already."""
         return frames
 
 
 def make_trajectories(spec: CausalStage, context: RunContext, progress: EncodeProgress) -> LatentStore:
-    """Solve them, or go on where that was broken off."""
-    source = _Solved(spec, context)
+    """Solve the trajectories that the run's folder does not have yet."""
+    source = _TrajectorySource(spec, context)
     settings = [spec.trajectories, spec.solver_steps, spec.solver_shift, spec.guidance, context.recipe.seed]
     key = f"trajectories {json.dumps(settings)} {source.teacher.fingerprint}"
     return encode_clips(source, source, context.folder / "trajectories", key, progress=progress, group=context.group)
 
 
 def as_states(rows: Tensor, model: CausalWan) -> Tensor:
-    """Rows of the store [B, (S + 1) * C, F, H, W] as trajectories [B, S + 1, C, F, H, W]."""
+    """Split rows of the store [B, (S + 1) * C, F, H, W] into states [B, S + 1, C, F, H, W]."""
     return rows.unflatten(1, (-1, model.arch.in_dim))

@@ -15,11 +15,13 @@ from ..recipe import VAEStage
 from .base import StageRun
 from .run_context import RunContext
 
-MEASURED_CLIPS = 256  # of the training length, for the mean and spread of the latents
-SHOWN_CLIPS = 8
+MEASURED_CLIPS = 256  # of the training length, for the mean and standard deviation of the latents
+SAMPLE_CLIPS = 8
 
 
 class VAETraining(StageRun):
+    """Training of a small Wan VAE: a new one, or that of an earlier stage or of the recipe."""
+
     makes = "vae"
     spec: VAEStage
 
@@ -39,6 +41,7 @@ class VAETraining(StageRun):
         self.learners = {"vae": Learner("vae", vae, spec.optimizer, spec.steps, group=context.group)}
 
     def step(self, index: int) -> dict[str, Tensor]:
+        """Update the VAE once."""
         return self.learners["vae"].update(self.microbatches(index, 0, self._loss))
 
     def _loss(self, number: int, rng: torch.Generator) -> Loss:
@@ -47,17 +50,18 @@ class VAETraining(StageRun):
 
     @torch.no_grad()
     def show(self, step: int) -> None:
-        """Clips, each with what becomes of it to its right."""
+        """Write clips, each with its reconstruction to its right."""
         factor = self.vae.temporal_factor
         world = self.context.world(1 + (self.context.recipe.frames - 1) * factor)
-        shown = [world[i] for i in range(min(SHOWN_CLIPS, len(world)))]
-        frames = torch.stack([clip for clip, _ in shown])
-        again = self.vae.decode(self.vae.encode(frames.to(self.context.device))).cpu()
-        pairs = torch.stack([frames, again], dim=1).flatten(0, 1)
-        captions = [caption for _, caption in shown for _ in range(2)]
+        samples = [world[i] for i in range(min(SAMPLE_CLIPS, len(world)))]
+        frames = torch.stack([clip for clip, _ in samples])
+        decoded = self.vae.decode(self.vae.encode(frames.to(self.context.device))).cpu()
+        pairs = torch.stack([frames, decoded], dim=1).flatten(0, 1)
+        captions = [caption for _, caption in samples for _ in range(2)]
         self.run_log.sample(self.name, step, pairs, self.context.recipe.fps, captions)
 
     def finish(self) -> None:
+        """Measure the latents' scale and write the VAE."""
         world = self.context.world(1 + (self.context.recipe.frames - 1) * self.vae.temporal_factor)
         clips = (world[i][0][None].to(self.context.device) for i in range(min(MEASURED_CLIPS, len(world))))
         measure_latents(self.vae, clips)
