@@ -10,7 +10,7 @@ from torch import Tensor
 from .kv_cache import KeysValues
 
 
-class Recorded:
+class RecordedPass:
     """A pass over a cache, ``run``, that comes to be replayed. ``state`` changes with weights and attention.
 
     It is recorded when a second chunk takes the very buffers of the one before, which is when the ring is full, and

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..cuda_streams import sent
+from ..cuda_streams import to_device_async
 
 THETA = 10000.0
 
@@ -36,7 +36,7 @@ def rope_rotations(
     f = _turns(torch.tensor(list(frames), dtype=torch.int64), pairs - 2 * side)
     h = _turns(torch.arange(height), side)
     w = _turns(torch.arange(width), side)
-    f, h, w = (sent(turns.to(torch.complex64), device) for turns in (f, h, w))
+    f, h, w = (to_device_async(turns.to(torch.complex64), device) for turns in (f, h, w))
     grid = (len(f), height, width)
     full = torch.cat(
         [

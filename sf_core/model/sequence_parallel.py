@@ -25,7 +25,7 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from ..config import RolloutConfig
-from .forward import LayerAttention, Look
+from .forward import BlockPass, LayerAttention
 from .kv_cache import CacheShape, KeysValues
 from .wan import CausalWan
 
@@ -96,8 +96,7 @@ class HeadParallelWan(CausalWan):
         with torch.device("meta"):
             shared = HeadParallelWan(model.arch)
         shared.load_state_dict(model.state_dict(), assign=True)
-        shared.attention, shared.metadata = model.attention, model.metadata
-        shared.rollout_config, shared.latent_size = model.rollout_config, model.latent_size
+        shared.copy_settings(model)
         return shared.eval().requires_grad_(False)
 
     def cache_shape(self, config: RolloutConfig, latent_size: tuple[int, int], batch: int) -> CacheShape:
@@ -111,24 +110,17 @@ class HeadParallelWan(CausalWan):
                 )
         return replace(whole, heads=whole.heads // size, text_len=whole.text_len * size)
 
-    def _over(self, views: Sequence[KeysValues]) -> LayerAttention:
-        return _ByHeads(super()._over(views))
+    def attend_to_cache(self, views: Sequence[KeysValues]) -> LayerAttention:
+        """Self-attention over this process's heads and the tokens of all processes."""
+        return _ByHeads(super().attend_to_cache(views))
 
-    def _blocks(
-        self,
-        x: Tensor,
-        modulations: Tensor,
-        rotations: Tensor,
-        text: Sequence[KeysValues],
-        attend: LayerAttention,
-        keys_only: bool = False,
-        look: Look = lambda layer, x: True,
-    ) -> Tensor:
-        if not isinstance(attend, _ByHeads):
-            return super()._blocks(x, modulations, rotations, text, attend, keys_only, look)
-        # over a cache there is one timestep a chunk, so that one modulation does for any part of its tokens
-        own = super()._blocks(_part(x, 1), modulations, _part(rotations, 0), text, attend, keys_only, look)
-        return own if keys_only else _all_tokens(own)
+    def run_blocks(self, x: Tensor, given: BlockPass) -> Tensor:
+        """All blocks over this process's part of the tokens; a pass without a cache is not divided."""
+        if not isinstance(given.attend, _ByHeads):
+            return super().run_blocks(x, given)
+        # over a cache there is one timestep a chunk, so that one modulation serves any part of its tokens
+        part = super().run_blocks(_part(x, 1), replace(given, rotations=_part(given.rotations, 0)))
+        return part if given.keys_only else _all_tokens(part)
 
 
 class _ByHeads:

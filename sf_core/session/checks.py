@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
 from ..config import RolloutConfig
+from ..model.causal_model import CausalModel
 from .blocks import Prompt
 
-if TYPE_CHECKING:
-    from ..model.forward import WanForward
 
-
-def check_prompt(model: WanForward, prompt: Tensor, batch: int, words: str = "") -> Prompt:
+def check_prompt(model: CausalModel, prompt: Tensor, batch: int, words: str = "") -> Prompt:
     """The embeddings as a record. Raises ValueError for another width, length or batch, and for NaN."""
     model.check_text(prompt)
     if prompt.shape[0] not in (1, batch):

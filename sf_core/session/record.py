@@ -4,25 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ..config import RolloutConfig
+from ..model.causal_model import CausalModel
 from ..noise import NoiseSource
 from .archive import Archive
 from .blocks import Block, Event, Prompt
-
-if TYPE_CHECKING:
-    from ..model.forward import WanForward
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class SessionRecord:
     """An immutable record of a video; `Session` is the record and what can be done with it."""
 
-    model: WanForward
+    model: CausalModel
     config: RolloutConfig
     latent_size: tuple[int, int]
     batch: int

@@ -8,19 +8,15 @@ more pass over the clean chunk writes its keys and values into the cache.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from ..model.causal_model import CausalModel
 from ..model.kv_cache import KeysValues, Place, RollingKVCache
-from ..model.rope import rope_rotations
 from ..schedule import FlowSchedule
 from .blocks import Prompt
 from .replay import Pass
-
-if TYPE_CHECKING:
-    from ..model.forward import WanForward
 
 Predict = Callable[[Tensor, float], Tensor]  # (noisy latents, timestep) -> flow
 
@@ -48,7 +44,7 @@ class ChunkForward:
 
     def __init__(
         self,
-        model: WanForward,
+        model: CausalModel,
         cache: RollingKVCache,
         place: Place,
         prompt: Prompt,
@@ -59,9 +55,7 @@ class ChunkForward:
         self._model = model
         self._text = cache.text(state + prompt.digest, lambda: model.text_keys_values(_for_batch(prompt, cache)))
         self._views: list[KeysValues] = cache.open(place)
-        rows, columns = model.arch.token_grid(latent_size)
-        frames = range(place.start, place.end)
-        self._rotations = rope_rotations(frames, rows, columns, model.arch.head_dim, model.device)
+        self._rotations = model.rotations(range(place.start, place.end), latent_size)
 
     def flow(self, x: Tensor, timestep: float) -> Tensor:
         return self._model.flow_over_cache(x, self._at(x, timestep), self._rotations, self._text, self._views)
@@ -78,7 +72,7 @@ def _for_batch(prompt: Prompt, cache: RollingKVCache) -> Tensor:
     return prompt.text.expand(cache.shape.batch, -1, -1)
 
 
-def write_block(model: WanForward, cache: RollingKVCache, todo: Pass, state: bytes) -> None:
+def write_block(model: CausalModel, cache: RollingKVCache, todo: Pass, state: bytes) -> None:
     """The forward of one pass: leaves the block's clean keys and values in the cache's front, to be committed."""
     latents = todo.block.latents.get()
     forward = ChunkForward(model, cache, todo.place, todo.prompt, (latents.shape[3], latents.shape[4]), state)

@@ -8,15 +8,15 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import islice, takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ..config import RolloutConfig
-from ..cuda_streams import sent
+from ..cuda_streams import to_device_async
 from ..hashing import digest
 from ..model.cache_pool import LiveCache
+from ..model.causal_model import CausalModel
 from ..model.kv_cache import CacheShape
 from ..noise import NoiseSource, SeededNoise
 from ..schedule import flow_schedule
@@ -27,9 +27,6 @@ from .record import SessionRecord
 from .replay import Moment, Pass, last_passes, moment, moment_before, replay_passes, replay_reach
 from .sampler import ChunkForward, sample_chunk, write_block
 from .session_file import open_session, save_session
-
-if TYPE_CHECKING:
-    from ..model.forward import WanForward
 
 # Called before every forward as (stage, index, count): "rebuild" for passes that only fill the cache, "step" for
 # denoising steps. Whatever it raises ends next_chunk; nothing that was made before is lost.
@@ -46,7 +43,7 @@ class Session(SessionRecord):
 
     @staticmethod
     def start(
-        model: WanForward,
+        model: CausalModel,
         prompt: Tensor,
         latent_size: tuple[int, int] | None = None,
         config: RolloutConfig | None = None,
@@ -194,7 +191,7 @@ class Session(SessionRecord):
                 raise ValueError(
                     f"the noise source gave {list(drawn.shape)} for chunk {self.chunks}; expected {list(shape)}"
                 )
-            return sent(drawn.to(dtype=torch.float32), self.model.device)
+            return to_device_async(drawn.to(dtype=torch.float32), self.model.device)
 
         return sample_chunk(forward.flow, noise, steps, flow_schedule(self.config.shift))
 
@@ -271,7 +268,7 @@ class Session(SessionRecord):
 
     @staticmethod
     def load(
-        path: str | Path, model: WanForward, noise: NoiseSource | None = None, allow_other_model: bool = False
+        path: str | Path, model: CausalModel, noise: NoiseSource | None = None, allow_other_model: bool = False
     ) -> Session:
         """A session from a file.
 

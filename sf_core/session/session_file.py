@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,13 +19,11 @@ from torch import Tensor
 
 from ..config import RolloutConfig
 from ..files.safetensors_file import write_tensors
+from ..model.causal_model import CausalModel
 from ..noise import MAX_SEED, NoiseSource, SeededNoise
 from ..schedule import TRAIN_STEPS
 from .blocks import Event, Prompt
 from .record import SessionRecord
-
-if TYPE_CHECKING:
-    from ..model.forward import WanForward
 
 FORMAT_VERSION = 1
 KEY = "sf.session"
@@ -219,7 +217,7 @@ class SavedSession:
 
 @contextmanager
 def open_session(
-    path: Path, model: WanForward, noise: NoiseSource | None, allow_other_model: bool
+    path: Path, model: CausalModel, noise: NoiseSource | None, allow_other_model: bool
 ) -> Iterator[SavedSession]:
     """A session file as `Session.load` reads it; see there for arguments and errors."""
     record = read_record(path)
@@ -255,7 +253,7 @@ def _finite(path: Path, tensor: Tensor, what: str) -> Tensor:
     return tensor
 
 
-def _check_model(path: Path, record: dict[str, Any], model: WanForward, allow: bool) -> tuple[str, ...]:
+def _check_model(path: Path, record: dict[str, Any], model: CausalModel, allow: bool) -> tuple[str, ...]:
     """The fingerprints of all other models that this video has seen. Raises ValueError if this one may not go on."""
     arch = model.arch
     if (record["channels"], record["text_dim"]) != (arch.in_dim, arch.text_dim):

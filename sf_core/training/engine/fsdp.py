@@ -1,16 +1,16 @@
-"""Training on many processes: PyTorch's FSDP2 and its distributed checkpoints, under ``torchrun``.
+"""Training on several processes: PyTorch's FSDP2 and its distributed checkpoints, under ``torchrun``.
 
-Each process keeps a part of every weight, gradient, average and optimizer's moment, and takes its part of the batches
-of an update. Weights are gathered block by block, as they are needed, and let go of again; gradients are averaged as
-each block's are complete. What is drawn depends on the number of the batch alone, so the update is that of one process.
+Each rank holds a shard of every weight, gradient, EMA and optimizer moment, and computes its micro-batches of an
+update. Weights are gathered block by block when they are needed, and freed again. Gradients are averaged as soon as a
+block's gradients are complete. Random numbers depend on the number of the micro-batch alone, so the update equals that
+of a single process.
 """
 
 from __future__ import annotations
 
 import shutil
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,22 +23,23 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from ...files.safetensors_file import open_tensors
-from ...model.forward import LayerAttention
-from ...model.kv_cache import KeysValues
-from ...model.wan import Block, CausalWan
+from ...model.wan import CausalWan
 from .networks import save_network
 from .process_group import Group, Network
 from .run_log import NullRunLog, RunLog
 from .shards import SHARD_FOLDERS, SHARDS, full_tensor, local_shard, read_shards
 
-# keys and values leave a block as views; nobody writes to them in place
+# blocks return keys and values as views; they are never changed in place
 warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
 
 
 class Processes(Group):
-    """All processes of a ``torchrun``, which have joined (`joined`); each makes one of these.
+    """All processes of a ``torchrun``; each makes one of these after it has joined the others (`joined`).
 
-    device: where this one computes. All of them see one folder, and do all that is said here in the same order.
+    All ranks must share one file system, and call the methods in the same order.
+
+    Args:
+        device: This rank's device.
     """
 
     def __init__(self, device: str) -> None:
@@ -48,40 +49,42 @@ class Processes(Group):
     # Networks -------------------------------------------------------------------------------------------------------
 
     def shard(self, network: Network) -> Network:
-        if isinstance(network, CausalWan):
-            # in place, as `fully_shard` itself does
-            network.__class__ = _ShardedWan  # type: ignore[assignment]
-            for block in network.blocks:
-                block.__class__ = _ShardedBlock
+        """Shard the network's weights with FSDP2; a `CausalWan` block by block."""
+        sharded: nn.Module = ShardedWan.of(network) if isinstance(network, CausalWan) else network
+        if isinstance(sharded, ShardedWan):
+            for block in sharded.blocks:
                 fully_shard(block, mesh=self._mesh)
-        fully_shard(network, mesh=self._mesh, reshard_after_forward=True)
-        return network
+        fully_shard(sharded, mesh=self._mesh, reshard_after_forward=True)
+        return sharded  # type: ignore[return-value]
 
     @torch.no_grad()
     def frozen_copy(self, model: CausalWan) -> CausalWan:
+        """Copy a sharded model, without gradient and sharded alike."""
         with torch.device("meta"):
-            other = CausalWan(model.arch)
-        self.shard(other).to_empty(device=model.device)
-        for mine, theirs in zip(other.parameters(), model.parameters(), strict=True):
-            local_shard(mine).copy_(local_shard(theirs))
-        other.attention, other.metadata = model.attention, model.metadata
-        other.rollout_config, other.latent_size = model.rollout_config, model.latent_size
+            bare = CausalWan(model.arch)
+        bare.copy_settings(model)
+        other = self.shard(bare).to_empty(device=model.device)
+        for parameter, original in zip(other.parameters(), model.parameters(), strict=True):
+            local_shard(parameter).copy_(local_shard(original))
         return other.eval().requires_grad_(False)
 
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Average the gradients of parameters that are not sharded; FSDP2 has averaged the others."""
         for parameter in parameters:
             if parameter.grad is not None and not isinstance(parameter.grad, DTensor):
                 dist.all_reduce(parameter.grad)
                 parameter.grad /= self.size
 
     def mean(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the means of scalars over ranks, with one all-reduce."""
         if not values:
             return {}
-        together = torch.stack([value.detach().float() for value in values.values()])
-        dist.all_reduce(together)
-        return dict(zip(values, together / self.size, strict=True))
+        stacked = torch.stack([value.detach().float() for value in values.values()])
+        dist.all_reduce(stacked)
+        return dict(zip(values, stacked / self.size, strict=True))
 
     def distribute_like(self, value: Tensor, like: Tensor) -> Tensor:
+        """Return ``value`` as a DTensor if ``like`` is one, else in full."""
         if not isinstance(like, DTensor):
             return full_tensor(value)
         if isinstance(value, DTensor):
@@ -91,27 +94,32 @@ class Processes(Group):
     # Agreeing -------------------------------------------------------------------------------------------------------
 
     def any_rank(self, flags: Sequence[bool]) -> list[bool]:
-        up = torch.tensor(flags, dtype=torch.int32)
-        dist.all_reduce(up, dist.ReduceOp.MAX)
-        return [bool(flag) for flag in up]
+        """Return the element-wise OR over ranks (all-reduce)."""
+        maxima = torch.tensor(flags, dtype=torch.int32)
+        dist.all_reduce(maxima, dist.ReduceOp.MAX)
+        return [bool(flag) for flag in maxima]
 
     def barrier(self) -> None:
+        """Wait for all ranks."""
         self.any_rank([False])
 
     # Files ----------------------------------------------------------------------------------------------------------
 
     def run_log(self, folder: Path, steps: int, done: int) -> RunLog:
+        """Open the run's log in rank 0, and one that writes nothing in the others."""
         return super().run_log(folder, steps, done) if self.is_rank0 else NullRunLog()
 
-    def write(self, path: Path, weights: Mapping[str, Tensor], facts: Mapping[str, str]) -> None:
+    def write(self, path: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+        """Gather the weights and write them in rank 0, atomically."""
         if self.is_rank0:
-            save_network(path, weights, facts)
+            save_network(path, weights, metadata)
         else:
             for tensor in weights.values():
                 full_tensor(tensor)
         self.barrier()
 
-    def write_state(self, path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> None:
+    def write_state(self, path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+        """Write the shards into the unused shard folder, then replace the state file that names the folder."""
         before = open_tensors(path)[1].get(SHARDS) if path.exists() else None
         folder = path.with_name(SHARD_FOLDERS[before == SHARD_FOLDERS[0]])
         self.barrier()
@@ -120,78 +128,45 @@ class Processes(Group):
                 shutil.rmtree(folder, ignore_errors=True)
             self.barrier()
             save(dict(tensors), checkpoint_id=folder)
-            facts = {**facts, SHARDS: folder.name}
+            metadata = {**metadata, SHARDS: folder.name}
         if self.is_rank0:
-            save_network(path, {}, facts)  # replaces the file that says which folder counts
+            save_network(path, {}, metadata)  # from here on, the new folder is the state
             for other in SHARD_FOLDERS:
-                if other != facts.get(SHARDS):
+                if other != metadata.get(SHARDS):
                     shutil.rmtree(path.with_name(other), ignore_errors=True)
         self.barrier()
 
     def read_state(self, path: Path) -> dict[str, Tensor]:
-        facts = open_tensors(path)[1]
-        return read_shards(path.with_name(facts[SHARDS]), self._mesh) if SHARDS in facts else super().read_state(path)
+        """Read a state, each rank its shards if several processes wrote it."""
+        metadata = open_tensors(path)[1]
+        if SHARDS not in metadata:
+            return super().read_state(path)
+        return read_shards(path.with_name(metadata[SHARDS]), self._mesh)
 
 
-class _ShardedBlock(Block):
-    """Its weights are there while ``compute`` runs: FSDP gathers them before a forward, and in backward."""
+class ShardedWan(CausalWan):
+    """A `CausalWan` whose methods all run inside ``forward``, around which FSDP gathers the weights."""
 
-    def forward(self, compute: Any, *args: Any) -> Any:
-        return compute(*args)
-
-
-class _ShardedWan(CausalWan):
-    """A `CausalWan` that goes through ``forward`` of itself and its blocks wherever their weights are used."""
-
-    _inside = False
+    @staticmethod
+    def of(model: CausalWan) -> ShardedWan:
+        """Make a model that shares the weight tensors of ``model``."""
+        with torch.device("meta"):
+            sharded = ShardedWan(model.arch)
+        sharded.load_state_dict(model.state_dict(), assign=True)
+        for parameter, original in zip(sharded.parameters(), model.parameters(), strict=True):
+            parameter.requires_grad_(original.requires_grad)
+        sharded.copy_settings(model)
+        sharded.gradient_checkpointing = model.gradient_checkpointing
+        return sharded.train(model.training)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
+        """See `CausalWan.predict`."""
         return self.predict(*args, **kwargs)
 
-    def forward(self, compute: Any, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
-        return compute(*args, **kwargs)
+    def forward(self, compute: Callable[..., Any], *args: Any) -> Any:  # type: ignore[override]
+        """Call ``compute``, with the weights gathered."""
+        return compute(*args)
 
-    def _pass(self, compute: Any, *args: Any, **kwargs: Any) -> Any:
-        """What one method calls of another is inside its forward already."""
-        if self._inside:
-            return compute(*args, **kwargs)
-        self._inside = True
-        try:
-            return super().__call__(compute, *args, **kwargs)
-        finally:
-            self._inside = False
-
-    def predict(self, *args: Any, **kwargs: Any) -> Tensor:
-        return self._pass(super().predict, *args, **kwargs)
-
-    def features(self, *args: Any, **kwargs: Any) -> list[Tensor]:
-        return self._pass(super().features, *args, **kwargs)
-
-    def flow_with(self, *args: Any, **kwargs: Any) -> Tensor:
-        return self._pass(super().flow_with, *args, **kwargs)
-
-    def write_with(self, *args: Any, **kwargs: Any) -> None:
-        self._pass(super().write_with, *args, **kwargs)
-
-    def embed_time(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        return self._pass(super().embed_time, *args, **kwargs)
-
-    def text_keys_values(self, *args: Any, **kwargs: Any) -> list[KeysValues]:
-        return self._pass(super().text_keys_values, *args, **kwargs)
-
-    def _text_pair(self, block: Any, context: Tensor) -> KeysValues:
-        return block(partial(super()._text_pair, block), context)
-
-    def _block(
-        self,
-        block: Any,
-        layer: int,
-        x: Tensor,
-        modulations: Tensor,
-        rotations: Tensor,
-        text: KeysValues,
-        attend: LayerAttention,
-        keys_only: bool,
-    ) -> Tensor:
-        compute = partial(super()._block, block, layer, attend=attend, keys_only=keys_only)
-        return block(compute, x, modulations, rotations, text)
+    def enter(self, compute: Callable[..., Any], *args: Any) -> Any:
+        """Call ``compute`` inside this module's forward."""
+        return super().__call__(compute, *args)

@@ -40,11 +40,8 @@ def new_transformer(arch: WanArchitecture, seed: int) -> CausalWan:
 
 def frozen_copy(model: CausalWan) -> CausalWan:
     """Copy a model, without gradient."""
-    with torch.device("meta"):
-        other = CausalWan(model.arch)
+    other = model.like()
     other.load_state_dict({name: tensor.detach().clone() for name, tensor in model.state_dict().items()}, assign=True)
-    other.attention, other.metadata = model.attention, model.metadata
-    other.rollout_config, other.latent_size = model.rollout_config, model.latent_size
     return other.eval().requires_grad_(False)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...config import RolloutConfig
 from ...model.block_causal import chunk_ends
-from ...model.forward import WanForward
+from ...model.sequence_forward import SequenceForward
 from ...schedule import TRAIN_STEPS, FlowSchedule, flow_schedule
 from .loss import Loss
 from .score_distillation import noise_or_random
@@ -50,7 +50,7 @@ class FlowMatching:
 
     def loss(
         self,
-        model: WanForward,
+        model: SequenceForward,
         latents: Tensor,
         prompt: Tensor,
         timestep: Tensor | None = None,
@@ -87,7 +87,7 @@ class FlowMatching:
     def _draw(self, latents: Tensor, count: int, rng: torch.Generator | None) -> Tensor:
         return torch.randint(count, (latents.shape[0],), generator=rng)
 
-    def _predict(self, model: WanForward, sample: _Sample) -> Tensor:
+    def _predict(self, model: SequenceForward, sample: _Sample) -> Tensor:
         return model.predict(sample.noisy, sample.timestep, sample.prompt)
 
 
@@ -104,7 +104,7 @@ class DiffusionForcing(FlowMatching):
     def _draw(self, latents: Tensor, count: int, rng: torch.Generator | None) -> Tensor:
         return draw_per_chunk(self.config, latents.shape[0], latents.shape[2], count, rng)
 
-    def _predict(self, model: WanForward, sample: _Sample) -> Tensor:
+    def _predict(self, model: SequenceForward, sample: _Sample) -> Tensor:
         return model.predict(sample.noisy, sample.timestep, sample.prompt, *self._chunks)
 
     @property
@@ -123,7 +123,7 @@ class TeacherForcing(DiffusionForcing):
 
     context_noise: int = 0
 
-    def _predict(self, model: WanForward, sample: _Sample) -> Tensor:
+    def _predict(self, model: SequenceForward, sample: _Sample) -> Tensor:
         clean, timestep = sample.latents, torch.zeros(1)
         if self.context_noise:
             index = self._draw(sample.latents, self.context_noise, sample.rng)

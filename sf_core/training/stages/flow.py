@@ -32,9 +32,9 @@ class TeacherTraining(StageRun):
         if context.has_network("teacher"):
             self.model = context.transformer("teacher")
         else:
-            self.model = new_transformer(self._architecture(), context.seed(number)).to(context.device)
-            self.model.attention = context.attention
-            context.group.shard(self.model)
+            model = new_transformer(self._architecture(), context.seed(number)).to(context.device)
+            model.attention = context.attention
+            self.model = context.group.shard(model)
         self.model.requires_grad_(True)
         self.store = context.latents(run_log.progress("encoding videos"))
         self.frames = self._clip_frames()
