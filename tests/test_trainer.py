@@ -416,7 +416,7 @@ STAGE = '[[stages]]\nkind = "teacher"\nsteps = 1\n'
         ('name = "a"\n' + STAGE.replace("steps", "stpes"), r"stages.0.teacher.stpes: Unexpected .* \(it is 1\)"),
         ('name = "a"\n' + STAGE.replace("teacher", "tutor"), "'tutor' found .* expected tags: 'vae', 'teacher'"),
         ('name = "a"\n' + STAGE.replace("1", "0"), "stages.0.teacher.steps: .* greater than or equal to 1"),
-        ('name = "a"\nframes = 10\n' + STAGE, "frames is 10, .* the nearest that do: 9 or 12"),
+        ('name = "a"\nframes = 10\n' + STAGE, "10 latent frames do not cut .* the nearest counts that do: 9 or 12"),
         ('name = "a"\n[rollout]\nwindow = 3\n' + STAGE, "unknown rollout settings: window; known are"),
         ('name = "a"\nstages = []\n', "there is nothing to do"),
     ],

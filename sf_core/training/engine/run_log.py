@@ -26,9 +26,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ...files.video import VideoWriter
+from .drift_plot import load_figure, relative_to_first, write_drift_plot
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from torch.utils.tensorboard import SummaryWriter
 
 Value = Tensor | float
@@ -76,7 +76,7 @@ class RunLog:
         self.samples.mkdir(parents=True, exist_ok=True)
         self._metrics = open_metrics(folder / "metrics.jsonl", done)
         self._board = _start_tensorboard(folder / "tensorboard", done)
-        self._figure = _load_figure()
+        self._figure = load_figure()
         self._unread: list[_Step] = []
         self._value_text = ""  # the values that were read last, for the bar
         self._bar: tqdm[Any] | None = None
@@ -247,18 +247,8 @@ class RunLog:
         self._log({f"drift/{name}": curve[-1] for name, curve in relative.items()}, self.done)
         if self._figure is None:
             return None
-        figure = self._figure(figsize=(10, 4.5), layout="constrained")
-        axes = figure.add_subplot()
-        for name, curve in relative.items():
-            axes.plot(range(1, len(curve) + 1), curve, marker=".", label=f"{name} (x {curve[-1]:.2f})")
-        axes.axvline(trained_chunks + 0.5, color="black", linestyle="--", label="end of the training length")
-        axes.set(xlabel="chunk", ylabel="relative to the first", title=f"{stage}, step {step}")
-        axes.grid(alpha=0.3)
-        figure.legend(loc="outside right upper")
         path = self.samples / f"{stage}-{step:06d}-drift.png"
-        part = path.with_name(path.name + ".part")
-        figure.savefig(part, format="png", dpi=100)
-        part.replace(path)
+        write_drift_plot(self._figure, path, f"{stage}, step {step}", relative, trained_chunks)
         return path
 
     # Messages, closing ----------------------------------------------------------------------------------------------
@@ -352,13 +342,6 @@ def _done_of(line: bytes, where: str) -> int:
         raise ValueError(f"{where} is not a step's metrics; move the file away, or train in another folder") from error
 
 
-def relative_to_first(curve: Tensor) -> list[float]:
-    """Divide ``curve`` [n] by its first value that is not zero; a distance from the first chunk is zero there."""
-    values: list[float] = curve.tolist()
-    first = next((value for value in values if value != 0), 1.0)
-    return [value / first for value in values]
-
-
 def in_grid(frames: Tensor) -> Tensor:
     """Arrange videos [B, T, H, W, 3] in a grid [T, rows * H, columns * W, 3]; empty places are black."""
     columns = math.ceil(math.sqrt(len(frames)))
@@ -374,12 +357,3 @@ def _start_tensorboard(folder: Path, done: int) -> SummaryWriter | None:
     except ImportError:
         return None
     return SummaryWriter(str(folder), purge_step=done + 1, flush_secs=10)
-
-
-def _load_figure() -> type[Figure] | None:
-    """Import matplotlib's `Figure`, which needs neither global state nor a screen; None without matplotlib."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        return None
-    return Figure
