@@ -63,7 +63,7 @@ class LossCurves:
 
 
 class NodeReport(RunLog):
-    """Tells the node's watchers what the files of a run are told."""
+    """A run log that also reports progress, losses and samples on the node."""
 
     def __init__(
         self, folder: Path, recipe: Recipe, done: int, view: LiveView, bar: host.Progress, interrupts: Interrupts
@@ -78,13 +78,13 @@ class NodeReport(RunLog):
             if before["done"] == done:
                 self._tell(before["stage"], before["step"])
 
-    def progress(self, what: str) -> Callable[[int, int], None]:
-        shown = super().progress(what)
+    def progress(self, task: str) -> Callable[[int, int], None]:
+        show_bar = super().progress(task)
 
-        def show(done: int, of: int) -> None:
-            host.check_interrupt()  # nothing was learnt meanwhile, and what is done lies on the disk
-            shown(done, of)
-            self._progress.say(f"{what}: {done} of {of}")
+        def show(done: int, total: int) -> None:
+            host.check_interrupt()  # nothing was learnt meanwhile, and finished work is on the disk
+            show_bar(done, total)
+            self._progress.say(f"{task}: {done} of {total}")
 
         return show
 
@@ -122,7 +122,7 @@ _IN_WORDS = {"causal": "causal start", "self-forcing": "self forcing"}
 
 
 class NodeGroup(Group):
-    """One process, which a node is at work in."""
+    """A single process inside a node, which ComfyUI can interrupt."""
 
     def __init__(self, recipe: Recipe, view: LiveView, bar: host.Progress) -> None:
         self._recipe, self._view, self._bar = recipe, view, bar

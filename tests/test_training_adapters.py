@@ -234,4 +234,4 @@ def test_several_processes_are_refused(recipe: Path) -> None:
         size = 2
 
     with pytest.raises(ValueError, match="trained by one process"):
-        Two().check(Recipe.read(recipe))
+        Two().check_recipe(Recipe.read(recipe))

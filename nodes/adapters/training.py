@@ -1,4 +1,4 @@
-"""The trainer of `sf_core` inside ComfyUI: prompts of a CLIP, samples through a VAE, and a node that tells of it."""
+"""Adapters of the trainer of `sf_core` to ComfyUI: the teacher's file, prompt embeddings of a CLIP, a hosted VAE."""
 
 from __future__ import annotations
 
@@ -60,7 +60,15 @@ def _patched(patcher: Any, name: str) -> Tensor:
 
 
 class HostRunContext(RunContext):
-    """embeddings: of every prompt, the negative one too, [1, rows, width]. vae: None: nothing is shown."""
+    """A run whose text encoder and VAE are ComfyUI's.
+
+    Args:
+        recipe: The recipe.
+        folder: Folder of the run.
+        group: The processes that train together.
+        embeddings: Embeddings [1, rows, width] of every prompt, the negative one included.
+        vae: VAE of the samples; None: no videos.
+    """
 
     def __init__(
         self, recipe: Recipe, folder: Path, group: Group, embeddings: Mapping[str, Tensor], vae: VideoVAE | None

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
+from torch import nn
 
 from ...config import RolloutConfig
 from ...model.architecture import WanArchitecture
@@ -31,8 +32,8 @@ def adapter_count(arch: WanArchitecture, rank: int) -> int:
     """Return the number of parameters of one set of adapters."""
     with torch.device("meta"):
         block = WanBlock(arch)
-    shapes = [block.get_submodule(name).weight.shape for name in LAYERS]
-    return arch.num_layers * rank * sum(outputs + inputs for outputs, inputs in shapes)
+    adapted = [module for name, module in block.named_modules() if name in LAYERS and isinstance(module, nn.Linear)]
+    return arch.num_layers * rank * sum(layer.in_features + layer.out_features for layer in adapted)
 
 
 @dataclass(frozen=True)
