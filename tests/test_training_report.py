@@ -437,9 +437,9 @@ def test_health_of_single_frames_is_told() -> None:
 def test_what_cannot_be_sampled_is_refused() -> None:
     with pytest.raises(ValueError, match="no prompt"):
         Sampler([], lambda text: prompt(0), None, SIZE, CONFIG, trained_frames=6)
-    with pytest.raises(ValueError, match="7 latent frames do not cut .* the nearest counts that do: 6 or 9"):
+    with pytest.raises(ValueError, match=r"7 latent frames do not cut .* the nearest counts that do: 6 or 9"):
         small_sampler(trained_frames=7)
-    with pytest.raises(ValueError, match="2 latent frames do not cut .* 3"):
+    with pytest.raises(ValueError, match=r"2 latent frames do not cut .* 3"):
         small_sampler(trained_frames=2)
     with pytest.raises(ValueError, match="long is 0"):
         small_sampler(long=0)
