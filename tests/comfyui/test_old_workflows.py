@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
-from sf_core.video import read_record
+from sf_core.files.video import read_record
 from tests.comfyui.graphs import Graph, Tiny, facts, forget_all, latents, probe
 from tests.comfyui.test_workflows import FOLDERS, _check_values, decoded
 from tests.helpers import relative

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from sf_core import Session, tiny
 from sf_core.__main__ import main
-from sf_core.video import read_record
+from sf_core.files.video import read_record
 
 VIDEOS = Path(__file__).parents[1] / "written_by_20d3907" / "videos"
 RED = "a red circle moving left quickly on a black background"
