@@ -104,9 +104,12 @@ def small_shape(sink: int = 0) -> CacheShape:
 
 def test_a_frames_place_depends_on_its_index_alone() -> None:
     shape = small_shape(sink=2)
-    assert shape.kept(Place(0, 3, 0, 2)) == [(0, 0, 3)]  # two frames into the sink, one into the ring
-    assert shape.kept(Place(6, 3, 0, 2)) == [(0, 6, 2), (2, 2, 1)]  # frames 6 and 7 end the ring, 8 begins it again
-    assert shape.kept(Place(0, 3, 0, 2), keep_sink=True) == [(2, 2, 1)]
+    assert shape.committed_runs(Place(0, 3, 0, 2)) == [(0, 0, 3)]  # two frames into the sink, one into the ring
+    assert shape.committed_runs(Place(6, 3, 0, 2)) == [
+        (0, 6, 2),
+        (2, 2, 1),
+    ]  # frames 6 and 7 end the ring, 8 begins it again
+    assert shape.committed_runs(Place(0, 3, 0, 2), keep_sink=True) == [(2, 2, 1)]
 
 
 def test_what_is_committed_is_untouched_by_the_chunk_at_work() -> None:

@@ -20,7 +20,7 @@ CASES = """
 import json, sys
 import torch
 import sf_core
-from sf_core.parallel import HeadParallelWan, joined
+from sf_core.model.sequence_parallel import HeadParallelWan, joined
 from tests.helpers import prompt, random_latents, random_model, relative, SIZE
 
 torch.set_num_threads(1)

@@ -63,13 +63,13 @@ SCRIPT = """
 import json, os, signal, sys
 from pathlib import Path
 import torch
-from sf_core.parallel import joined
+from sf_core.model.sequence_parallel import joined
 from sf_core.training import Trainer
 from sf_core.training import parallel
-from sf_core.training.group import own
-from sf_core.training.networks import whole
-from sf_core.training.parallel import Processes, save
-from sf_core.training.stage_self_forcing import SelfForcingTraining
+from sf_core.training.engine.process_group import own
+from sf_core.training.engine.networks import whole
+from sf_core.training.engine.fsdp import Processes, save
+from sf_core.training.stages.self_forcing import SelfForcingTraining
 from sf_core.training.trainer import Stopped
 from tests.helpers import random_latents, random_model, prompt
 

@@ -19,7 +19,7 @@ import sf_core.session.session as session_module
 from sf_core.model.kv_cache import RollingKVCache
 from sf_core.schedule import flow_schedule
 from sf_core.session.archive import StoredLatents
-from sf_core.session.replay import Pass
+from sf_core.session.replay import CachePass
 from sf_core.session.sampler import write_block
 from sf_core.training import DMD, Rollout, SiD, rollout
 from sf_core.training.losses.forced_rollout import forced_rollout
@@ -88,7 +88,7 @@ def inference(video: Video, text: Tensor, context: Tensor | None) -> Tensor:
     """What a session makes if it noises its clean chunks, before it writes their keys and values, as training does."""
     config = video.config
 
-    def write_noised(model: sf_core.CausalWan, cache: RollingKVCache, todo: Pass, state: bytes) -> None:
+    def write_noised(model: sf_core.CausalWan, cache: RollingKVCache, todo: CachePass, state: bytes) -> None:
         block = todo.block
         if block.chunk is not None:
             latents = block.latents.get()
