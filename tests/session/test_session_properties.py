@@ -318,7 +318,7 @@ def test_a_new_thread_computes_what_the_main_thread_does() -> None:
         "model.release_cache()\n"
         "assert torch.equal(made[0], session.next_chunk()[1])\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent.parent)
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
 
 
 def test_two_threads_on_one_model_do_not_mix() -> None:

@@ -28,7 +28,7 @@ from sf_core.training.data.prompts import Prompts
 from sf_core.training.data.shuffled import Shuffled
 from sf_core.training.data.video_folder import VideoFolder
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SEEDS = st.integers(0, 2**64 - 1)
 
 # The order ----------------------------------------------------------------------------------------------------------

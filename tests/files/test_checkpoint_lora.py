@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import sf_core
+from tests.files.test_checkpoint_formats import diffusers
 from tests.helpers import random_model
-from tests.test_checkpoint_formats import diffusers
 
 State = dict[str, Tensor]
 STATE: State = dict(random_model(layers=2, dim=48, heads=4).state_dict())

@@ -17,8 +17,8 @@ from sf_core.cli.info import describe
 from sf_core.files import safetensors_file as tensor_file
 from sf_core.files.convert import convert
 from sf_core.files.published_models import FAMILY, member_by_file, member_called
+from tests.files.test_checkpoint_formats import GAN, diffusers, fsdp, prefixed
 from tests.helpers import random_model
-from tests.test_checkpoint_formats import GAN, diffusers, fsdp, prefixed
 
 State = dict[str, Tensor]
 STATE: State = dict(random_model(layers=2, dim=256, heads=2).state_dict())

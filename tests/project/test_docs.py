@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "js" / "docs"
 LANGUAGES = ("en", "zh")
 SYNTAX_OF_MESSAGES = re.compile(r"[{}|@$%]")  # the editor reads these in a translation as more than themselves

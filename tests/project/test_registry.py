@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 NEVER_REQUIRED = {"torch", "torchvision", "torchaudio", "flash-attn", "sageattention", "xformers", "triton"}
 

@@ -235,7 +235,7 @@ def test_a_file_is_never_in_memory_beside_its_model(tmp_path: Path) -> None:
     torch.save({"generator_ema": prefixed("model.", state), "generator": state}, paths[0])
     save_file(state, paths[1])
     command = [sys.executable, "-c", PEAKS, *map(str, paths)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parent.parent)
+    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parents[2])
     assert all(float(peak) < 1.1 * size + 8 for peak in done.stdout.split())
 
 

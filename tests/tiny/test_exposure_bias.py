@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from sf_core.training import Trainer
-from tests.test_trainer import CAUSAL, ROOT, SELF_FORCING, TEACHER, VAE, WORLD, write
+from tests.training.test_trainer import CAUSAL, ROOT, SELF_FORCING, TEACHER, VAE, WORLD, write
 
 
 def few(stage: str) -> str:

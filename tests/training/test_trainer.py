@@ -27,7 +27,7 @@ from sf_core.training.recipe import RECIPES, Recipe
 from sf_core.training.trainer import Stopped
 from sf_core.vae.wan_vae import load_vae
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 WORLD = """
 name = "small"

@@ -18,7 +18,7 @@ from sf_core import Session, tiny
 from sf_core.files.video import sidecar_of
 
 KILLS = int(os.environ.get("SF_KILLS", "4"))  # the thorough run makes 30
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 # Streams without end, as fast as it can: writes every chunk, saves the session after every second one.
 ENDLESS = """

@@ -17,7 +17,7 @@ from sf_core.vae import wan_vae as vae_module
 from sf_core.vae.layers import Memory
 from sf_core.vae.taehv import load_taehv
 from tests.helpers import relative
-from tests.test_vae import frames_from, latents_for, stream
+from tests.vae.test_wan_vae import frames_from, latents_for, stream
 
 
 def random_state(
