@@ -101,25 +101,25 @@ def rollout(
     batch = noise.shape[0] if isinstance(noise, Tensor) else max(len(prompt), 1 if context is None else len(context))
     generator.check_text(prompt)
     shape = (batch, generator.arch.in_dim, *size)
-    given_frames = 0 if context is None else context.shape[2]
-    places = block_places(config, frames, given_frames)
+    context_frames = 0 if context is None else context.shape[2]
+    places = block_places(config, frames, context_frames)
     _check_shapes(shape, frames, prompt, noise, context)
-    sampled = [place for place in places if place.start >= given_frames]
-    draws = _Draws(noise, rng, shape, given_frames)
+    sampled = [place for place in places if place.start >= context_frames]
+    rollout_noise = _RolloutNoise(noise, rng, shape, context_frames)
     exits = _exit_steps(exit_step, rng, len(config.denoising_steps), len(sampled))
 
     passes = _Passes(generator, prompt.expand(batch, -1, -1), config, size, kv_gradient == "straight-through")
-    parts = []
+    blocks = []
     for place in places:
         if place not in sampled:
             assert context is not None
-            given = context[:, :, place.start : place.end].expand(batch, -1, -1, -1, -1)
-            parts.append(given.to(generator.device, torch.float32))
-            passes.write(place, parts[-1], 0.0)
+            block = context[:, :, place.start : place.end].expand(batch, -1, -1, -1, -1)
+            blocks.append(block.to(generator.device, torch.float32))
+            passes.write(place, blocks[-1], 0.0)
             continue
         chunk = sampled.index(place)
-        parts.append(passes.sample(place, draws, chunk, exits[chunk], place.start >= frames - clip_frames))
-    latents = torch.cat(parts, dim=2)
+        blocks.append(passes.sample(place, rollout_noise, chunk, exits[chunk], place.start >= frames - clip_frames))
+    latents = torch.cat(blocks, dim=2)
     same = len(set(exits)) == 1
     t_from, t_to = _nominal_timesteps(config, exits[0]) if same else (None, None)
     resolved = exits[0] if exit_step is None or isinstance(exit_step, int) else exits
@@ -140,7 +140,9 @@ class _Passes:
         self._shape = model.cache_shape(config, size, text.shape[0])
         self._record = KVRecord(self._shape)
 
-    def sample(self, place: Place, draws: _Draws, chunk: int, exit_step: int, with_gradient: bool) -> Tensor:
+    def sample(
+        self, place: Place, rollout_noise: _RolloutNoise, chunk: int, exit_step: int, with_gradient: bool
+    ) -> Tensor:
         """Return the prediction of step ``exit_step`` for the chunk at ``place``; also write its keys and values."""
         config, schedule = self._config, flow_schedule(self._config.shift)
         steps = config.timesteps(place.start)
@@ -153,7 +155,7 @@ class _Passes:
                 return pass_.flow(x, timestep)
 
         def noise(step: int) -> Tensor:
-            return draws(chunk, step, place).to(self._model.device, torch.float32)
+            return rollout_noise(chunk, step, place).to(self._model.device, torch.float32)
 
         latents = sample_chunk(predict, noise, steps[: exit_step + 1], schedule)
         timestep = float(config.context_noise)
@@ -221,20 +223,24 @@ class _Pass:
         return torch.full((x.shape[0], 1), timestep, dtype=torch.float32, device=x.device)
 
 
-class _Draws:
+class _RolloutNoise:
     """The noise of a rollout, from a tensor, a generator or a `NoiseSource`."""
 
     def __init__(
-        self, noise: Tensor | NoiseSource, rng: torch.Generator | NoiseSource | None, shape: tuple[int, ...], given: int
+        self,
+        noise: Tensor | NoiseSource,
+        rng: torch.Generator | NoiseSource | None,
+        shape: tuple[int, ...],
+        context: int,
     ) -> None:
-        """Take the source, the video's ``shape`` [B, C, height, width], and its number of ``given`` context frames."""
-        self._noise, self._rng, self._shape, self._given = noise, rng, shape, given
+        """Take the source, the video's ``shape`` [B, C, height, width], and its number of ``context`` frames."""
+        self._noise, self._rng, self._shape, self._context = noise, rng, shape, context
 
     def __call__(self, chunk: int, step: int, place: Place) -> Tensor:
         shape = (*self._shape[:2], place.frames, *self._shape[2:])
         if isinstance(self._noise, Tensor):
             if step == 0:
-                return self._noise[:, :, place.start - self._given : place.end - self._given]
+                return self._noise[:, :, place.start - self._context : place.end - self._context]
             if self._rng is None or isinstance(self._rng, torch.Generator):
                 return torch.randn(shape, generator=self._rng)
         source = self._rng if isinstance(self._noise, Tensor) else self._noise
@@ -246,12 +252,12 @@ class _Draws:
 
 
 def _latent_size(
-    generator: WanForward, noise: Tensor | NoiseSource, context: Tensor | None, given: tuple[int, int] | None
+    generator: WanForward, noise: Tensor | NoiseSource, context: Tensor | None, latent_size: tuple[int, int] | None
 ) -> tuple[int, int]:
     for tensor in (noise, context):
         if isinstance(tensor, Tensor):
             return tensor.shape[-2], tensor.shape[-1]
-    size = given or generator.latent_size
+    size = latent_size or generator.latent_size
     if size is None:
         raise ValueError("latent_size is missing: neither noise nor context shows it, and this model names none")
     return size
@@ -262,21 +268,23 @@ def _check_shapes(
 ) -> None:
     """Raise ValueError for tensors that do not fit a video of ``frames`` with ``shape`` [B, C, height, width]."""
     batch, channels, height, width = shape
-    given = 0 if context is None else context.shape[2]
-    if given >= frames:
-        raise ValueError(f"frames is {frames}, of which {given} are context: none is left to make; raise frames")
+    context_frames = 0 if context is None else context.shape[2]
+    if context_frames >= frames:
+        raise ValueError(
+            f"frames is {frames}, of which {context_frames} are context: none is left to make; raise frames"
+        )
     if len(prompt) not in (1, batch):
         raise ValueError(f"prompt embeddings for {len(prompt)} videos, but the batch is {batch}; expected 1 or {batch}")
     for name, tensor, count, batches in (
-        ("noise", noise, frames - given, {batch}),
-        ("context", context, given, {1, batch}),
+        ("noise", noise, frames - context_frames, {batch}),
+        ("context", context, context_frames, {1, batch}),
     ):
         if isinstance(tensor, Tensor):
             expected = (channels, count, height, width)
             if tensor.shape[0] not in batches or tuple(tensor.shape[1:]) != expected:
                 raise ValueError(
                     f"{name} has the shape {list(tensor.shape)}; expected {[batch, *expected]}: {frames} latent "
-                    f"frames, of which {given} are context"
+                    f"frames, of which {context_frames} are context"
                 )
 
 
@@ -291,14 +299,14 @@ def block_places(config: RolloutConfig, frames: int, context: int) -> list[Place
 
 
 def _exit_steps(
-    given: int | Sequence[int] | None, rng: torch.Generator | NoiseSource | None, steps: int, chunks: int
+    exit_step: int | Sequence[int] | None, rng: torch.Generator | NoiseSource | None, steps: int, chunks: int
 ) -> list[int]:
-    if given is None:
+    if exit_step is None:
         generator = rng if isinstance(rng, torch.Generator) else None
-        given = int(torch.randint(steps, (1,), generator=generator))
-    exits = [given] * chunks if isinstance(given, int) else [int(step) for step in given]
+        exit_step = int(torch.randint(steps, (1,), generator=generator))
+    exits = [exit_step] * chunks if isinstance(exit_step, int) else [int(step) for step in exit_step]
     if len(exits) != chunks or not all(0 <= step < steps for step in exits):
-        raise ValueError(f"exit_step is {given}; expected an index below {steps}, or {chunks} of them, one a chunk")
+        raise ValueError(f"exit_step is {exit_step}; expected an index below {steps}, or {chunks} of them, one a chunk")
     return exits
 
 

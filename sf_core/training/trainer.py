@@ -72,7 +72,7 @@ class Trainer:
         self._state = self.folder / STATE
         missing = self.recipe.files.missing()
         if missing:
-            raise ValueError(f"the recipe names files that are not there: {'; '.join(missing)}")
+            raise ValueError(f"the recipe names files that do not exist: {'; '.join(missing)}")
         self.group.check_recipe(self.recipe)
         with self.group.rank0_first():
             if over and self._state.exists() and _recipe_of(self._state)["name"] == self.recipe.name:
@@ -81,7 +81,7 @@ class Trainer:
         if self._resumed:
             self._stage, self._step, self._tensors = self._load()
         elif self._state.exists():
-            raise ValueError(f"{self.folder} holds a run already: go on with it (--resume), or name another folder")
+            raise ValueError(f"{self.folder} holds a run already: resume it (--resume), or name another folder")
         else:
             self._stage, self._step, self._tensors = 0, 0, dict[str, Tensor]()
         self._threads = int(open_tensors(self._state)[1]["sf.threads"]) if self._resumed else None
@@ -108,7 +108,7 @@ class Trainer:
         with self.group.run_log(self.folder, self.recipe.steps, done) as run_log, self._stop_on_signals(run_log):
             if self._threads not in (None, torch.get_num_threads()):
                 run_log.message(
-                    f"begun with {self._threads} threads: with another number, results may differ in last bits"
+                    f"started with {self._threads} threads: with another number, results may differ in the last bits"
                 )
             while self._stage < len(self.recipe.stages):
                 self._run_stage(context, run_log)
@@ -158,8 +158,8 @@ class Trainer:
         if stop:
             network = self._save_progress(stage, run_log)
             raise TrainingStopped(
-                f"stopped after step {self._step} of stage {stage.name}; what it has learnt so far is in {network}, "
-                "and --resume goes on from there"
+                f"stopped after step {self._step} of stage {stage.name}; the network trained so far is in {network}, "
+                "and --resume continues from there"
             )
         if due:
             run_log.flush()
@@ -186,12 +186,12 @@ class Trainer:
 
     def _load(self) -> tuple[int, int, dict[str, Tensor]]:
         if not self._state.exists():
-            raise ValueError(f"there is no run to go on with in {self.folder}: begin one without --resume")
+            raise ValueError(f"there is no run to resume in {self.folder}: start one without --resume")
         metadata = open_tensors(self._state)[1]
         changed = differences(self.recipe, self._state)
         if changed:
             raise ValueError(
-                f"the run in {self.folder} was begun with another recipe: {', '.join(changed)} differ. Take that one, "
+                f"the run in {self.folder} was started with another recipe: {', '.join(changed)} differ. Use that one, "
                 "or name another folder"
             )
         stage, step = int(metadata["sf.stage"]), int(metadata["sf.step"])
@@ -208,7 +208,7 @@ class Trainer:
 
         def stop(number: int, frame: object) -> None:
             if not self._in_steps:
-                raise TrainingStopped("stopped while a stage was getting ready; --resume goes on from there")
+                raise TrainingStopped("stopped while a stage was preparing; --resume continues from there")
             if self._stop_requested:
                 raise KeyboardInterrupt
             self.request_stop()

@@ -292,7 +292,7 @@ def test_asked_to_stop_while_a_stage_gets_ready_it_does_so_at_once(
 
     monkeypatch.setattr(VAETraining, "__init__", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     recipe = Recipe.read(write(tmp_path, WORLD + VAE))
-    with pytest.raises(TrainingStopped, match="getting ready"):
+    with pytest.raises(TrainingStopped, match="while a stage was preparing"):
         Trainer(recipe, tmp_path / "run").run()
     assert Trainer(recipe, tmp_path / "run", resume=True)._step == 0
 
@@ -302,9 +302,9 @@ def test_a_run_is_not_begun_over_another_nor_gone_on_with_by_another_recipe(run:
     with pytest.raises(ValueError, match="holds a run already"):
         Trainer(recipe, run)
     other = write(tmp_path, recipe.read_text().replace("ffn_dim = 64", "ffn_dim = 96"))
-    with pytest.raises(ValueError, match="begun with another recipe: model differ"):
+    with pytest.raises(ValueError, match="started with another recipe: model differ"):
         Trainer(other, run, resume=True)
-    with pytest.raises(ValueError, match="no run to go on with"):
+    with pytest.raises(ValueError, match="no run to resume"):
         Trainer(recipe, tmp_path / "nothing", resume=True)
     assert Trainer(recipe, run, resume=True).run() == run / "model.safetensors"
 
@@ -319,9 +319,9 @@ def test_stages_that_have_not_begun_may_still_be_changed(run: Path, tmp_path: Pa
     after = load_file(tmp_path / "run" / "vae.safetensors")
     assert all(torch.equal(after[name], before[name]) for name in before)
     other = longer.replace("steps = 2", "steps = 4")
-    with pytest.raises(ValueError, match="begun with another recipe: stages differ"):
+    with pytest.raises(ValueError, match="started with another recipe: stages differ"):
         Trainer(write(tmp_path, other), tmp_path / "run", resume=True)
-    with pytest.raises(ValueError, match="begun with another recipe: stages differ"):
+    with pytest.raises(ValueError, match="started with another recipe: stages differ"):
         Trainer(write(tmp_path, WORLD + VAE.replace("steps = 50", "steps = 3")), tmp_path / "run", resume=True)
 
 

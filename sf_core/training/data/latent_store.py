@@ -133,8 +133,8 @@ def _claim(folder: Path, manifest: _Manifest) -> None:
         changed = [f"{name} {stored[name]!r}, not {wanted[name]!r}" for name in stored if stored[name] != wanted[name]]
         if changed:
             raise ValueError(
-                f"the latents in {folder} are others: made with {'; '.join(changed)}. Name another folder, or delete "
-                "this one"
+                f"the latents in {folder} were made with other settings: {'; '.join(changed)}. Name another "
+                "folder, or delete this one"
             )
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -215,7 +215,7 @@ class LatentStore:
         if problems:
             raise ValueError(
                 f"the latents in {folder} are not complete: {len(shards)} of {manifest.shards} shards are there and "
-                f"whole. Encode the same clips again: it goes on from what is there. The first problem: {problems[0]}"
+                f"whole. Encode the same clips again: complete shards are kept. The first problem: {problems[0]}"
             )
         if len({shard.latents.shape[1:] for shard in shards}) > 1:
             raise ValueError(f"the latents in {folder} are of several shapes; delete the folder and encode again")

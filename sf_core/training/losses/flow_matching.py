@@ -79,10 +79,10 @@ class FlowMatching:
         loss = error.mean()
         return Loss(loss, {"flow_loss": loss.detach(), "timestep": timestep.mean()})
 
-    def _timestep(self, latents: Tensor, given: Tensor | None, rng: torch.Generator | None) -> Tensor:
-        if given is None:
-            given = self._draw(latents, TRAIN_STEPS, rng)
-        return given if given.is_floating_point() else self.schedule.timesteps.to(given.device)[given]
+    def _timestep(self, latents: Tensor, timestep: Tensor | None, rng: torch.Generator | None) -> Tensor:
+        if timestep is None:
+            timestep = self._draw(latents, TRAIN_STEPS, rng)
+        return timestep if timestep.is_floating_point() else self.schedule.timesteps.to(timestep.device)[timestep]
 
     def _draw(self, latents: Tensor, count: int, rng: torch.Generator | None) -> Tensor:
         return torch.randint(count, (latents.shape[0],), generator=rng)

@@ -138,8 +138,8 @@ class GAN:
                 loss, logs[name] = loss + 0.5 * penalty, penalty
         return Loss(loss, {name: value.detach() for name, value in logs.items()})
 
-    def _timestep(self, rollout: Rollout, given: Tensor | None, rng: torch.Generator | None) -> Tensor:
-        return (self.levels or NoiseLevels(self.shift)).timestep(rollout, given, rng)
+    def _timestep(self, rollout: Rollout, timestep: Tensor | None, rng: torch.Generator | None) -> Tensor:
+        return (self.levels or NoiseLevels(self.shift)).timestep(rollout, timestep, rng)
 
     def _logits(self, generated: Tensor, real: Tensor, timestep: Tensor, prompt: Tensor) -> tuple[Tensor, Tensor]:
         """Return the logits of both videos, computed in one batch."""

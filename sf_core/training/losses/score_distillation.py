@@ -32,30 +32,30 @@ class NoiseLevels:
     ts_schedule: bool = False
     ts_schedule_max: bool = False
 
-    def timestep(self, rollout: Rollout, given: Tensor | None, rng: torch.Generator | None) -> Tensor:
-        """Return a timestep per video [B], on the CPU or on the device of ``given``.
+    def timestep(self, rollout: Rollout, timestep: Tensor | None, rng: torch.Generator | None) -> Tensor:
+        """Return a timestep per video [B], on the CPU or on the device of ``timestep``.
 
         Args:
             rollout: The videos to judge.
-            given: [B], [B, 1], or [B, F], of which the first column counts. Integers are draws before the warp;
+            timestep: [B], [B, 1], or [B, F], of which the first column counts. Integers are draws before the warp;
                 floating point numbers are timesteps. None draws them from ``rng``.
             rng: CPU generator; None: torch's global one.
         """
         batch = rollout.latents.shape[0]
-        if given is None:
+        if timestep is None:
             low = rollout.timestep_to if self.ts_schedule else None
             high = rollout.timestep_from if self.ts_schedule_max else None
-            given = torch.randint(low or 0, TRAIN_STEPS if high is None else high, (batch,), generator=rng)
-        given = given.reshape(batch, -1)[:, 0] if given.ndim else given.expand(batch)
-        if given.is_floating_point():
-            return given
-        sigma = given / TRAIN_STEPS
+            timestep = torch.randint(low or 0, TRAIN_STEPS if high is None else high, (batch,), generator=rng)
+        timestep = timestep.reshape(batch, -1)[:, 0] if timestep.ndim else timestep.expand(batch)
+        if timestep.is_floating_point():
+            return timestep
+        sigma = timestep / TRAIN_STEPS
         return (self.shift * sigma / (1 + (self.shift - 1) * sigma) * TRAIN_STEPS).clamp(*self.bounds)
 
 
-def noise_or_random(given: Tensor | None, like: Tensor, rng: torch.Generator | None) -> Tensor:
-    """Return ``given``, or noise shaped like ``like``, drawn on the CPU so that it is the same on every device."""
-    noise = torch.randn(like.shape, generator=rng) if given is None else given
+def noise_or_random(noise: Tensor | None, like: Tensor, rng: torch.Generator | None) -> Tensor:
+    """Return ``noise``, or new noise shaped like ``like``, drawn on the CPU so that it is the same on every device."""
+    noise = torch.randn(like.shape, generator=rng) if noise is None else noise
     return noise.to(like.device, torch.float32)
 
 
@@ -118,8 +118,8 @@ class ScoreDistillation:
         loss = F.mse_loss(self.schedule.to_flow(noisy, x0, timestep), noise - x)
         return Loss(loss, {"critic_loss": loss.detach(), "critic_timestep": timestep.mean()})
 
-    def _timestep(self, rollout: Rollout, given: Tensor | None, rng: torch.Generator | None) -> Tensor:
-        return (self.levels or NoiseLevels(self.shift)).timestep(rollout, given, rng)
+    def _timestep(self, rollout: Rollout, timestep: Tensor | None, rng: torch.Generator | None) -> Tensor:
+        return (self.levels or NoiseLevels(self.shift)).timestep(rollout, timestep, rng)
 
     def _noisy(
         self, rollout: Rollout, timestep: Tensor | None, noise: Tensor | None, rng: torch.Generator | None
