@@ -451,7 +451,7 @@ def test_a_smoke_run_begins_anew_over_another_but_never_over_a_training(run: Pat
 
 def test_missing_files_are_named_before_anything_is_done(tmp_path: Path) -> None:
     with pytest.raises(
-        ValueError, match=r"not there: generator = models/ode_init.pt; teacher = .*; prompts = prompts.txt"
+        ValueError, match=r"do not exist: generator = models/ode_init.pt; teacher = .*; prompts = prompts.txt"
     ):
         Trainer("wan-1.3b-dmd", tmp_path)
     assert not list(tmp_path.iterdir())
