@@ -1,7 +1,7 @@
 """Memory that a run needs on a GPU, predicted for several sizes: the second table of docs/hardware.md.
 
-Weights and cache are counted exactly. The work on a chunk and the Wan decoder are scaled from what `realtime.py` measured
-on an NVIDIA H200 (results/realtime_cuda.json): by tokens and width, and by pixels. The TAEHV decoder is an upper bound.
+Weights and cache are counted exactly. The work on a chunk is scaled by tokens and width, and the Wan decoder by pixels,
+from what `realtime.py` measured on an NVIDIA H200 (results/realtime_cuda.json). The TAEHV decoder is an upper bound.
 """
 
 from __future__ import annotations
