@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from models import vae_shapes
 
 import sf_core
-from sf_core.wan_architecture import WanArchitecture
+from sf_core.model.architecture import WanArchitecture
 
 GIB = 2**30
 MODELS = {
@@ -23,7 +22,7 @@ MODELS = {
 }
 MEASURED_DIM, MEASURED_PIXELS = 1536, 832 * 480
 TAEHV_VALUES = 1000  # bfloat16 values for each pixel of a frame, as the nodes reserve
-VAE_WIDTH = 96
+VAE_PARAMETERS = 126_892_531  # of the Wan 2.1 VAE
 CARDS = (6, 8, 12, 16, 24, 32, 48, 80)  # GB
 SPARE = 1.0  # GiB for CUDA itself and the desktop
 
@@ -72,8 +71,7 @@ def parts(setup: Setup) -> tuple[float, float, float, float]:
     if setup.decoder == "TAEHV":
         decoder = pixels * TAEHV_VALUES * 2 / GIB
     else:
-        vae = sum(torch.Size(shape).numel() for shape in vae_shapes(VAE_WIDTH).values()) * 2 / GIB
-        decoder = vae + measured("decoding, beside weights") * scale
+        decoder = VAE_PARAMETERS * 2 / GIB + measured("decoding, beside weights") * scale
     return weights / GIB, cache / GIB, chunk, decoder
 
 

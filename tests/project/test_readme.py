@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from sf_core.__main__ import build_parser
-from sf_core.family import FAMILY, member_by_file
+from sf_core.cli.parser import build_parser
+from sf_core.files.published_models import FAMILY, member_by_file
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
@@ -192,7 +192,7 @@ def test_the_settings_of_presets_are_those_of_the_code() -> None:
 
 
 def test_predicted_hardware_is_what_the_script_prints() -> None:
-    script = [sys.executable, "benchmarks/vram.py"]
+    script = [sys.executable, "-m", "benchmarks.vram"]
     printed = subprocess.run(script, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
     page = text_of(ROOT / "docs" / "hardware.md").splitlines()
     assert [line for line in printed if line not in page] == []
