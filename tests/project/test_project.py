@@ -36,8 +36,3 @@ def test_a_session_needs_only_torch_safetensors_and_einops() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-
-
-def test_readme_begins_with_the_two_commands() -> None:
-    readme = (ROOT / "README.md").read_text()
-    assert readme.index("make run") < readme.index("make test") < 1200
