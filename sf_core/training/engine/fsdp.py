@@ -4,6 +4,8 @@ Each rank holds a shard of every weight, gradient, EMA and optimizer moment, and
 update. Weights are gathered block by block when they are needed, and freed again. Gradients are averaged as soon as a
 block's gradients are complete. Random numbers depend on the number of the micro-batch alone, so the update equals that
 of a single process.
+
+Experimental: tested with several CPU processes, never run on several GPUs.
 """
 
 from __future__ import annotations

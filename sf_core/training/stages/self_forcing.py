@@ -28,9 +28,10 @@ GENERATOR, CRITIC = 0, 1  # roles of `StageRun.microbatches`
 class SelfForcingTraining(StageRun):
     """Training of generator and critic.
 
-    A step is one update of the critic; the generator is updated before every ``ratio``-th one, the first included. Of
-    these networks the generator starts from the first that exists: an earlier such stage's, the recipe's, the causal
-    start, the teacher; the critic from: an earlier stage's, the recipe's, the teacher.
+    A step is one update of the critic. The generator is updated before every ``ratio``-th of them, the first included.
+
+    Each network starts from the first file that exists. Generator: the result of an earlier such stage, the recipe's
+    generator, the causal start, the teacher. Critic: that of an earlier such stage, the recipe's critic, the teacher.
     """
 
     makes = "model"
