@@ -16,7 +16,7 @@ from torch import Tensor
 from ..sf_core.byte_units import format_bytes
 from ..sf_core.noise import MAX_SEED
 from ..sf_core.training.trainer import Stopped, Trainer
-from ..sf_core.vae.wan_vae import VideoVAE
+from ..sf_core.vae.video_vae import VideoVAE
 from .adapters import host
 from .adapters.conditioning import embeddings, encode
 from .adapters.model import HostedWan, Settings, config_for, with_settings

@@ -16,7 +16,7 @@ from ..config import RolloutConfig
 from ..model.wan import CausalWan
 from ..session.frame_counts import video_frames
 from ..session.session import Session, for_one_image
-from ..vae.wan_vae import VideoVAE
+from ..vae.video_vae import VideoVAE
 
 Encode = Callable[[str], Tensor]  # a caption -> its embeddings [1, rows, width]
 
