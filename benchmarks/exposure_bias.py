@@ -2,7 +2,7 @@
 
 Teacher forcing, diffusion forcing and Self Forcing, all with DMD: the same causal start, teacher, first critic, prompts
 and number of updates, several seeds each. Beside them the causal start itself ("untrained") and the teacher, which
-makes videos of the training length alone. All are scored by `sf_core.tiny.scorer`.
+makes videos of the training length alone. All are scored by `benchmarks.tiny_world.scorer`.
 
 It needs a finished ``make train`` (--base). It may be killed at any time; the same command goes on with what is there.
 Whatever comes out is written into docs/exposure-bias.md and docs/exposure-bias/.
@@ -20,22 +20,22 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import models  # noqa: F401 - makes sf_core importable
 import torch
-from exposure_bias_report import LENGTHS, TEACHER, UNTRAINED, write_report
 from torch import Tensor
 
 from sf_core import load_model, load_vae
 from sf_core.model.wan import CausalWan
 from sf_core.tiny import TinyText
-from sf_core.tiny.evaluate import frames_of, make_videos
-from sf_core.tiny.observe import Observation, observe
-from sf_core.tiny.scorer import judge, summarize
 from sf_core.tiny.world import prompts
 from sf_core.training import ode_trajectory
 from sf_core.training.recipe import Files, Recipe, SelfForcingStage, Videos
 from sf_core.training.trainer import Trainer
 from sf_core.vae.wan_vae import WanVAE
+
+from .exposure_bias_report import LENGTHS, TEACHER, UNTRAINED, write_report
+from .tiny_world.evaluate import frames_of, make_videos
+from .tiny_world.observe import Observation, observe
+from .tiny_world.scorer import judge, summarize
 
 METHODS: dict[str, Videos] = {  # what the generator is judged on
     "teacher forcing + DMD": "teacher-forcing",
@@ -166,7 +166,7 @@ def run_all(study: Study, arguments: Sequence[str]) -> None:
     def one(model: tuple[str, int]) -> None:
         what, seed = model
         if not study.result(what, seed).exists():
-            command = [sys.executable, __file__, *arguments, "--only", what, str(seed)]
+            command = [sys.executable, "-m", "benchmarks.exposure_bias", *arguments, "--only", what, str(seed)]
             subprocess.run(command, check=True)
 
     with ThreadPoolExecutor(study.jobs) as pool:

@@ -18,13 +18,14 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from measure import Report, alternate
-from models import Rollout, add_arguments, architecture, context_frames, random_model, start_session
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import sf_core
 from sf_core.model.attention import BACKENDS, choose_attention
+
+from .measure import Report, alternate
+from .models import Rollout, add_arguments, architecture, context_frames, random_model, start_session
 
 _SDPA = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu  # torch has no count for this one
 

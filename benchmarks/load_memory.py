@@ -17,17 +17,17 @@ import tempfile
 from pathlib import Path
 
 import torch
-from measure import FOLDER, Report
-from models import architecture
 
 import sf_core
 from sf_core.files.safetensors_file import write_tensors
 
+from .measure import ROOT, Report
+from .models import architecture
+
 RANK = 256
-# {root}: of the checkout; {work}: the statement to measure
+# {work}: the statement to measure
 CHILD = """
 import sys, time
-sys.path.insert(0, {root!r})
 import torch, sf_core
 from sf_core.files.convert import convert
 torch.set_num_threads(1)
@@ -42,8 +42,8 @@ print(memory("VmHWM:") - before, time.perf_counter() - begin)
 
 def _measure(work: str) -> tuple[float, float]:
     """Bytes at the peak and seconds that ``work`` takes in a process of its own."""
-    code = CHILD.format(root=str(FOLDER.parent), work=work)
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    code = CHILD.format(work=work)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
     peak, seconds = map(float, done.stdout.split())
     return peak, seconds
 
@@ -73,7 +73,7 @@ def main() -> int:
     def weight(name: str) -> torch.Tensor:
         return torch.full(shapes[name], 0.01 * (1 + len(name)), dtype=torch.bfloat16)
 
-    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+    with tempfile.TemporaryDirectory(dir=args.folder and args.folder.resolve()) as folder:
         safe, pickled, target = (Path(folder) / name for name in ("m.safetensors", "m.pt", "out.safetensors"))
         layout = {name: (shape, torch.bfloat16) for name, shape in shapes.items()}
         write_tensors(safe, layout, map(weight, layout), {"sf.num_heads": str(args.heads)})

@@ -18,8 +18,8 @@ import argparse
 import gc
 from statistics import median
 
-from measure import Report, alternate, resident_mib, timed
-from models import Rollout, add_arguments, architecture, random_model, start_session
+from .measure import Report, alternate, resident_mib, timed
+from .models import Rollout, add_arguments, architecture, random_model, start_session
 
 POINTS = 7  # at which memory is read
 

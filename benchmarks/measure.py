@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import torch
 
-FOLDER = Path(__file__).resolve().parent
+ROOT = Path(__file__).resolve().parent.parent  # of the checkout
 Result = TypeVar("Result")
 
 
@@ -117,10 +117,10 @@ class Report:
             verdict = f"{' '.join(bar)}: {'met' if row['met'] else 'MISSED'}" if bar else ""
             quarters, extremes, median = f"{low} .. {high}", f"{least} .. {most}", f"{row['median']:.4g} {row['unit']}"
             print(f"{what:{width}}  {median:>9}  {quarters:>19}  {extremes:>20}  {row['count']:>4}  {verdict}".rstrip())
-        path = FOLDER / "results" / f"{self.name}.json"
+        path = ROOT / "benchmarks" / "results" / f"{self.name}.json"
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps({"name": self.name, "settings": self.settings, "rows": self.rows}, indent=1) + "\n")
-        print(f"written to {path.relative_to(FOLDER.parent)}")
+        print(f"written to {path.relative_to(ROOT)}")
         return 0 if all(row.get("met", True) for row in self.rows.values()) else 1
 
 

@@ -1,26 +1,19 @@
-"""What the benchmarks run: a random model of any size, a session on it, and the options that say so.
-
-Importing it makes `sf_core` importable from the checkout that this file lies in.
-"""
+"""Random models of any size, sessions on them, and the options that set both."""
 
 from __future__ import annotations
 
 import argparse
 import math
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 import sf_core
 from sf_core.cli.generate import DTYPES
 from sf_core.model.architecture import WanArchitecture
-from sf_core.vae.wan_vae import WanVAE
+from sf_core.vae.wan_vae import WanVAE, WanVAEConfig
 
 
 def add_arguments(parser: argparse.ArgumentParser, **defaults: Any) -> None:
@@ -110,63 +103,10 @@ class Rollout:
         return latents
 
 
-def vae_shapes(width: int, depth: int = 2, channels: int = 16) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the weights of a Wan 2.1 VAE (the real one: 96 wide, 2 residual blocks deep)."""
-    shapes: dict[str, tuple[int, ...]] = {}
-
-    def conv(name: str, outputs: int, inputs: int, *kernel: int) -> None:
-        shapes[f"{name}.weight"], shapes[f"{name}.bias"] = (outputs, inputs, *kernel), (outputs,)
-
-    def residual(name: str, inputs: int, outputs: int) -> None:
-        shapes[f"{name}.residual.0.gamma"], shapes[f"{name}.residual.3.gamma"] = (inputs, 1, 1, 1), (outputs, 1, 1, 1)
-        conv(f"{name}.residual.2", outputs, inputs, 3, 3, 3)
-        conv(f"{name}.residual.6", outputs, outputs, 3, 3, 3)
-        if inputs != outputs:
-            conv(f"{name}.shortcut", outputs, inputs, 1, 1, 1)
-
-    def ends(part: str, first: int, inner: int, last: int, inputs: int, outputs: int) -> None:
-        conv(f"{part}.conv1", first, inputs, 3, 3, 3)
-        residual(f"{part}.middle.0", inner, inner)
-        residual(f"{part}.middle.2", inner, inner)
-        shapes[f"{part}.middle.1.norm.gamma"] = (inner, 1, 1)
-        conv(f"{part}.middle.1.to_qkv", 3 * inner, inner, 1, 1)
-        conv(f"{part}.middle.1.proj", inner, inner, 1, 1)
-        shapes[f"{part}.head.0.gamma"] = (last, 1, 1, 1)
-        conv(f"{part}.head.2", outputs, last, 3, 3, 3)
-
-    inner = 4 * width
-    ends("encoder", width, inner, inner, 3, 2 * channels)
-    ends("decoder", inner, inner, width, channels, 3)
-    conv("conv1", 2 * channels, 2 * channels, 1, 1, 1)
-    conv("conv2", channels, channels, 1, 1, 1)
-    number, size = 0, width
-    for level, outputs in enumerate((width, 2 * width, inner, inner)):
-        for _ in range(depth):
-            residual(f"encoder.downsamples.{number}", size, outputs)
-            number, size = number + 1, outputs
-        if level < 3:
-            conv(f"encoder.downsamples.{number}.resample.1", outputs, outputs, 3, 3)
-            if level:
-                conv(f"encoder.downsamples.{number}.time_conv", outputs, outputs, 3, 1, 1)
-            number += 1
-    number, size = 0, inner
-    for level, outputs in enumerate((inner, inner, 2 * width, width)):
-        for _ in range(depth + 1):
-            residual(f"decoder.upsamples.{number}", size, outputs)
-            number, size = number + 1, outputs
-        if level < 3:
-            size = outputs // 2
-            conv(f"decoder.upsamples.{number}.resample.1", size, outputs, 3, 3)
-            if level < 2:
-                conv(f"decoder.upsamples.{number}.time_conv", 2 * outputs, outputs, 3, 1, 1)
-            number += 1
-    return shapes
-
-
-def random_vae_state(width: int, depth: int = 2, seed: int = 0) -> dict[str, Tensor]:
+def random_vae_state(width: int, seed: int = 0) -> dict[str, Tensor]:
     """Random weights of a Wan 2.1 VAE, scaled so that activations keep their size."""
     generator, state = torch.Generator().manual_seed(seed), {}
-    for name, shape in vae_shapes(width, depth).items():
+    for name, shape in WanVAEConfig(width).shapes.items():
         if name.endswith("gamma"):
             state[name] = torch.ones(shape)
         else:

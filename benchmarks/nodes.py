@@ -15,17 +15,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from measure import FOLDER, Report, timed
-from models import random_prompt, random_state
 from safetensors.torch import save_file
 
 import sf_core
 from sf_core.model.architecture import WanArchitecture
+from tools.comfyui.find import Checkout, latest
+from tools.comfyui.server import PACK, Server
 
-ROOT = FOLDER.parent
-sys.path.insert(0, str(ROOT))
-from tools.comfyui.find import Checkout, latest  # noqa: E402
-from tools.comfyui.server import PACK, Server  # noqa: E402
+from .measure import ROOT, Report, timed
+from .models import random_prompt, random_state
 
 CHUNK, STEPS = 3, 4
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 import argparse
 from functools import partial
 
-from measure import Report, timed
-from models import Rollout, add_arguments, architecture, random_model, random_vae, start_session
-
 import sf_core
+
+from .measure import Report, timed
+from .models import Rollout, add_arguments, architecture, random_model, random_vae, start_session
 
 
 def main() -> int:

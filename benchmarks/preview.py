@@ -16,17 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measure import FOLDER, Report
 from safetensors.torch import save_file
 
-from nodes import node, save_model, server_seconds
 from sf_core.model.architecture import WanArchitecture
-from sf_core.training.losses.autoencoder import wan_vae_shapes
+from sf_core.vae.wan_vae import WanVAEConfig
+from tools.comfyui.find import primary
+from tools.comfyui.server import PACK, Server
 
-ROOT = FOLDER.parent
-sys.path.insert(0, str(ROOT))
-from tools.comfyui.find import primary  # noqa: E402
-from tools.comfyui.server import PACK, Server  # noqa: E402
+from .measure import ROOT, Report
+from .nodes import node, save_model, server_seconds
 
 SIZE = 256
 _seeds: Iterator[int] = itertools.count()
@@ -56,9 +54,7 @@ def small(chunks: int) -> dict[str, Any]:
 def save_vae(server: Server) -> None:
     """Wan's VAE in a small width, so that decoding it does not hide what is measured."""
     rng = torch.Generator().manual_seed(0)
-    weights = {
-        name: 0.05 * torch.randn(shape, generator=rng) for name, shape in wan_vae_shapes(8, res_blocks=2).items()
-    }
+    weights = {name: 0.05 * torch.randn(shape, generator=rng) for name, shape in WanVAEConfig(8).shapes.items()}
     folder = server.base / "models" / "vae"
     folder.mkdir(parents=True, exist_ok=True)
     save_file(weights, folder / "small.safetensors")

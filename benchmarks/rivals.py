@@ -19,13 +19,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from measure import Report, alternate, commit_of
-from models import Rollout, add_arguments, add_latent, architecture, context_frames, random_state, start_session
-from rival_comfyui import Core
-from rival_reference import Reference
 from torch import Tensor
 
 import sf_core
+
+from .measure import Report, alternate, commit_of
+from .models import Rollout, add_arguments, add_latent, architecture, context_frames, random_state, start_session
+from .rival_comfyui import Core
+from .rival_reference import Reference
 
 LENGTHS = (21, 41, 101)  # latent frames
 

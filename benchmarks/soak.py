@@ -13,14 +13,14 @@ import time
 from pathlib import Path
 
 import numpy as np
-from measure import Report, resident_mib
-from models import start_session  # noqa: F401 - makes sf_core importable
 
 import sf_core
 from sf_core import tiny
 from sf_core.files.video import VideoWriter
 from sf_core.session.frame_counts import video_frames
 from sf_core.session.replay import replay_reach
+
+from .measure import Report, resident_mib
 
 
 def main() -> int:

@@ -19,15 +19,14 @@ from typing import Any
 import av
 import numpy as np
 import psutil
-from measure import FOLDER, Report
 
-ROOT = FOLDER.parent
-sys.path.insert(0, str(ROOT))
-from sf_core import tiny  # noqa: E402
-from sf_core.session.replay import replay_reach  # noqa: E402
-from tools.comfyui.browser import Editor, chromium, editor  # noqa: E402
-from tools.comfyui.find import primary  # noqa: E402
-from tools.comfyui.server import Server  # noqa: E402
+from sf_core import tiny
+from sf_core.session.replay import replay_reach
+from tools.comfyui.browser import Editor, chromium, editor
+from tools.comfyui.find import primary
+from tools.comfyui.server import Server
+
+from .measure import ROOT, Report
 
 WATCH = """() => {
   window.soak = { lost: 0, state: null, frames: 0, interruptions: 0 };

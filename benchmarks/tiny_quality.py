@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import argparse
 
-import models  # noqa: F401 - makes sf_core importable
-
 from sf_core import tiny
-from sf_core.tiny.evaluate import frames_of, make_videos
-from sf_core.tiny.observe import observe
-from sf_core.tiny.scorer import judge, summarize
 from sf_core.tiny.world import prompts
+
+from .tiny_world.evaluate import frames_of, make_videos
+from .tiny_world.observe import observe
+from .tiny_world.scorer import judge, summarize
 
 LENGTH = 9  # latent frames that it was trained to roll out
 SHOWN = ("all_correct", "frames_correct", "colour", "shape", "direction", "speed", "one_object", "background_error")

@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from benchmarks.tiny_world.scorer import score
 from sf_core import Session, tiny
 from sf_core.__main__ import main
 from sf_core.files.video import read_record
-from sf_core.tiny.scorer import score
 
 RED = "a red circle moving left quickly on a black background"
 BLUE = "a blue square moving up on a white background"

@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .world import BACKGROUNDS, RADII, SHAPES, coverage, wrapped
+from sf_core.tiny.world import BACKGROUNDS, RADII, SHAPES, coverage, wrapped
 
 _LEAST_SIZE = 32  # pixels; at 16 a square of 6 x 6 is a circle as well
 _VISIBLE = 0.15  # the difference to the background, in one channel, from which a pixel belongs to a thing

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from ..config import RolloutConfig
-from ..model.wan import CausalWan
-from ..session.frame_counts import video_frames
-from ..session.session import Session, for_one_image
-from ..vae.video_vae import VideoVAE
+from sf_core.config import RolloutConfig
+from sf_core.model.wan import CausalWan
+from sf_core.session.frame_counts import video_frames
+from sf_core.session.session import Session, for_one_image
+from sf_core.vae.video_vae import VideoVAE
 
 Encode = Callable[[str], Tensor]  # a caption -> its embeddings [1, rows, width]
 

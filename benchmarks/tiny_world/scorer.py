@@ -25,9 +25,10 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from sf_core.tiny.words import ALIASES, PAD, VOCABULARY
+from sf_core.tiny.world import BACKGROUNDS, COLOURS, DIRECTIONS, SHAPES, SPEEDS, wrapped
+
 from .observe import Observation, observe
-from .words import ALIASES, PAD, VOCABULARY
-from .world import BACKGROUNDS, COLOURS, DIRECTIONS, SHAPES, SPEEDS, wrapped
 
 CHANCE = {  # what a perfect clip scores under the caption of another; its other figures do not change
     "colour": 1 / len(COLOURS),
