@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from sf_core import load_model, load_vae
+from sf_core.files.atomic_write import atomic_write
 from sf_core.model.wan import CausalWan
 from sf_core.tiny import TinyText
 from sf_core.tiny.world import prompts
@@ -105,9 +106,8 @@ def run_one(study: Study, what: str, seed: int) -> None:
             torch.save(_sheet_frames(frames, length, lengths[-1]), folder / f"shown-{number}.pt")
     scores = {times: _scores(seen, captions, length, times) for times in lengths}
     facts = {"what": what, "seed": seed, "prompts": study.prompts, "steps": study.steps, "scores": scores}
-    part = study.result(what, seed).with_suffix(".part")
-    part.write_text(json.dumps(facts, indent=1))
-    part.replace(study.result(what, seed))
+    with atomic_write(study.result(what, seed)) as part:
+        part.write_text(json.dumps(facts, indent=1))
 
 
 def _train(study: Study, method: str, seed: int) -> Path:

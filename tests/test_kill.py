@@ -26,7 +26,7 @@ import sys, torch
 torch.set_num_threads(1)
 import sf_core
 from sf_core import tiny
-from sf_core.video import VideoWriter
+from sf_core.files.video import VideoWriter
 video, saved = sys.argv[1:]
 session = sf_core.Session.start(tiny.load_transformer(), tiny.load_text().encode(tiny.PROMPT))
 writer = VideoWriter(video, 16, record={"prompt": tiny.PROMPT})

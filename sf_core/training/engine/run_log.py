@@ -25,6 +25,7 @@ from einops import rearrange
 from torch import Tensor
 from tqdm import tqdm
 
+from ...files.atomic_write import atomic_write
 from ...files.video import VideoWriter
 
 if TYPE_CHECKING:
@@ -224,9 +225,8 @@ class Report:
         axes.grid(alpha=0.3)
         figure.legend(loc="outside right upper")
         path = self.samples / f"{stage}-{step:06d}-drift.png"
-        part = path.with_name(path.name + ".part")
-        figure.savefig(part, format="png", dpi=100)
-        part.replace(path)
+        with atomic_write(path, sync=False) as part:
+            figure.savefig(part, format="png", dpi=100)
         return path
 
     # ----------------------------------------------------------------------------------------------------------------
