@@ -1,7 +1,9 @@
-"""Videos of many captions of the world, and what is to be seen in them: for scores of a model, of any length.
+"""Videos for many captions of the world, of any length, to score a model by.
 
-seen = [observe(frames) for frames in make_videos(model, vae, encode, captions, latent_frames=72)]
-summarize([judge(clip, caption, 0, frames_of(18)) for clip, caption in zip(seen, captions)])
+Example::
+
+    seen = [observe(frames) for frames in make_videos(model, vae, encode, captions, latent_frames=72)]
+    summarize([judge(clip, caption, 0, frames_of(18)) for clip, caption in zip(seen, captions)])
 """
 
 from __future__ import annotations
@@ -18,11 +20,11 @@ from sf_core.session.frame_counts import video_frames
 from sf_core.session.session import Session, for_one_image
 from sf_core.vae.video_vae import VideoVAE
 
-Encode = Callable[[str], Tensor]  # a caption -> its embeddings [1, rows, width]
+Encode = Callable[[str], Tensor]  # caption -> embeddings [1, rows, width]
 
 
 def frames_of(latent_frames: int, temporal_factor: int = 4) -> int:
-    """Of a video from its beginning."""
+    """Return the number of frames of so many latent frames from a video's beginning."""
     return video_frames(latent_frames, temporal_factor)
 
 
@@ -38,11 +40,22 @@ def make_videos(
     given: Sequence[Tensor] | None = None,
     batch: int = 20,
 ) -> Iterator[Tensor]:
-    """A video of each caption, in their order: frames [T, H, W, 3] in 0..1, on the CPU.
+    """Sample a video for each caption with the inference code.
 
-    Made by the code of inference, ``batch`` at a time, of ``latent_frames`` or up to a chunk more. config: None: the
-    model's own. given: what each video begins with, frames [T, H, W, 3] in 0..1; one: image-to-video. They are part of
-    it, as the VAE gives them back.
+    Args:
+        model: The causal transformer.
+        vae: Its decoder, and the encoder of ``given``.
+        encode: Its text encoder.
+        captions: The prompts.
+        latent_frames: Length of each video, rounded up to whole chunks.
+        config: Rollout settings; None for the model's own.
+        seed: Of the first batch; each further batch adds one.
+        given: Frames [T, H, W, 3] in 0..1 that each video begins with, one for image-to-video. They become part of the
+            video as the VAE reconstructs them.
+        batch: Videos sampled together.
+
+    Yields:
+        The videos in the order of the captions, [T, H, W, 3] in 0..1 on the CPU.
     """
     for number, first in enumerate(range(0, len(captions), batch)):
         part = range(first, min(first + batch, len(captions)))
@@ -51,9 +64,10 @@ def make_videos(
         decoder = vae.stream_decoder()
         pieces = []
         if given is not None:
-            begin = torch.stack([given[index] for index in part])
-            latents = vae.encode(begin)
-            session = (for_one_image(session) if begin.shape[1] == 1 else session).with_context(latents)
+            first_frames = torch.stack([given[index] for index in part])
+            latents = vae.encode(first_frames)
+            one_image = first_frames.shape[1] == 1
+            session = (for_one_image(session) if one_image else session).with_context(latents)
             pieces.append(decoder(latents, at=0))
         while (at := session.frames) < latent_frames:
             session, latents = session.next_chunk()

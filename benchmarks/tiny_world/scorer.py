@@ -1,18 +1,15 @@
-"""Does a clip show what its caption says? Measured from the pixels alone, without a learned model.
+"""Scores of clips by their captions, from the pixels alone, without a learned model.
 
-What is seen in each frame, `observe` tells; the caption plays no part in it.
+`observe` measures each frame, without the caption; `judge` compares the measurements with the caption (`Score`). What a
+caption does not mention is not judged, and None. That there is exactly one object is always judged. Motion:
 
-Judged by the caption (`Score`). What a caption does not say is not judged and None; that there is exactly one object is
-the law of the world and always judged. Of motion:
-
-- The track: the object's centre in the frames in which it is found. From one to the next it goes the shortest way,
-  also across the frame's edge. At this world's 2 px a frame or less, no other can be meant unless it is lost for 15
-  frames or more.
-- direction: of the way from the track's first place to its last, with its sign, in any window, however late.
+- track: the object's centre in the frames that have one. From one to the next it takes the shortest way, also across
+  the frame's edge. At this world's 2 px a frame or less, that is wrong only after 15 frames or more without an object.
+- direction: from the track's first place to its last, in any window.
 - speed: the mean length of the velocity over pieces of at most 8 frames. Velocities are fitted by least squares, so
-  that jitter is hardly motion; a standstill lowers the speed, a turn only spoils its piece.
+  that jitter hardly counts as motion; a standstill lowers the speed, a turn affects only its piece.
 
-Pixels are of a frame 64 wide; other sizes are scaled. Chance, for captions dealt out at random, is in `CHANCE`.
+Pixels are of a frame 64 wide; other sizes are scaled. `CHANCE` has the scores of captions dealt out at random.
 """
 
 from __future__ import annotations
@@ -30,7 +27,7 @@ from sf_core.tiny.world import BACKGROUNDS, COLOURS, DIRECTIONS, SHAPES, SPEEDS,
 
 from .observe import Observation, observe
 
-CHANCE = {  # what a perfect clip scores under the caption of another; its other figures do not change
+CHANCE = {  # scores of perfect clips under the captions of others; other fields do not change
     "colour": 1 / len(COLOURS),
     "shape": 1 / len(SHAPES),
     "background": 1 / len(BACKGROUNDS),
@@ -40,20 +37,20 @@ CHANCE = {  # what a perfect clip scores under the caption of another; its other
     "all_correct": 1 / (len(COLOURS) * len(SHAPES) * len(BACKGROUNDS) * len(DIRECTIONS) * len(SPEEDS)),
 }
 _EDGE = 64  # pixels; lengths are given for a frame of this size
-_MOST = 0.9  # the share of frames that has to be right
-_COLOUR_REACH = 0.3  # a colour further than this from all of the world's is none of them
-_BACKGROUND_REACH = 0.1  # mean over channels; the world's backgrounds are 0.5 apart
-_LEAST_IOU = 0.7  # a thing that fits its best shape less well has none; a circle is a square to 0.83
-_LEAST_RUN = 3  # frames
-_RUN = 8  # frames of a track that are measured at once: enough against jitter, and few to lose by a turn
-_STILL = SPEEDS["slowly"] / 4  # edges a frame; what is slower has no direction
+_REQUIRED_SHARE = 0.9  # of the frames that have to be right
+_MAX_COLOUR_DISTANCE = 0.3  # a colour further from all of the world's is none of them
+_MAX_BACKGROUND_ERROR = 0.1  # mean over channels; the world's backgrounds are 0.5 apart
+_MIN_IOU = 0.7  # with the best shape; a circle and a square have 0.83
+_MIN_RUN = 3  # frames
+_RUN = 8  # frames of a piece of a track: enough against jitter, and few to lose by a turn
+_STILL = SPEEDS["slowly"] / 4  # edges a frame; slower motion has no direction
 _HALF_SECTOR = math.cos(math.pi / len(DIRECTIONS))
-_RATIO = math.sqrt(SPEEDS["quickly"] / SPEEDS["slowly"])  # to where the one speed is as near as the other
+_RATIO = math.sqrt(SPEEDS["quickly"] / SPEEDS["slowly"])  # to the midpoint between the two speeds
 
 
 @dataclass(frozen=True)
 class Caption:
-    """What a caption says; None for what it does not say."""
+    """The parts of a caption; None for those that it does not mention."""
 
     colour: str | None = None
     shape: str | None = None
@@ -63,7 +60,11 @@ class Caption:
 
     @staticmethod
     def read(text: str) -> Caption:
-        """Raises ValueError for a word that the world does not have (it lists them) and for two where one can be."""
+        """Parse a caption.
+
+        Raises:
+            ValueError: A word is not in the world (the message lists those that are), or two contradict each other.
+        """
         words = [ALIASES.get(word, word) for word in re.findall(r"[\w<>]+", text.lower())]
         known = [word for word in VOCABULARY if word != PAD]
         if unknown := [word for word in words if word not in known]:
@@ -80,37 +81,39 @@ class Caption:
         )
 
 
-def _only(what: str, known: Iterable[str], words: Sequence[str], text: str) -> str | None:
-    said = [word for word in known if word in words]
-    if len(said) > 1:
-        raise ValueError(f"the caption {text!r} says {' and '.join(said)}; expected one {what}")
-    return said[0] if said else None
+def _only(field: str, options: Iterable[str], words: Sequence[str], text: str) -> str | None:
+    mentioned = [word for word in options if word in words]
+    if len(mentioned) > 1:
+        raise ValueError(f"the caption {text!r} says {' and '.join(mentioned)}; expected one {field}")
+    return mentioned[0] if mentioned else None
 
 
 @dataclass(frozen=True)
 class Score:
-    """How a clip, or a window of one, fares by its caption.
+    """The score of a clip, or of a window of one, by its caption.
 
-    Shares of its frames in which that is right (0..1):
-      one_object: exactly one thing, and that an object.
-      colour: of the world's colours the right one is nearest, and within 0.3.
-      shape: the right shape fits best, and to an IoU of 0.7 or more.
-      background: within 0.1 (mean of the channels) of the right one.
-      frames_correct: all of these that are judged, in the same frame.
-    direction: right to 45 degrees, and faster than a quarter of "slowly". speed: pace within 1 / sqrt 2 .. sqrt 2,
-      where the right one of the two speeds is nearer.
-    all_correct: one_object, colour, shape and background in at least 90 % of frames each, direction and speed right;
-      of all these, those that are judged.
-    iou: mean, with the right shape; 0 where there is no object. background_error: mean absolute distance from the
-      right background of all that is not object, 0..1. background_drift: the same between the background's mean
-      colours in the first and in the last quarter.
-    net_speed: the way from the track's first place to its last, along the right direction and a frame, over the right
-      speed; below 0 it goes the wrong way. pace: the mean length of the velocity over pieces of the track, over the
-      right speed. Both are 0 where the object is found in less than 3 frames.
-    jerk: mean length of the track's second difference, in pixels; None where there are no three frames in a row to
-      tell it from.
-    frames: how many there are; in less than 3 motion is not judged. motion_frames: in how many the object is found,
-      and 0 where motion is not judged.
+    ``one_object`` to ``frames_correct`` are shares of the frames, 0..1.
+
+    Args:
+        frames: Number of frames; with less than 3, motion is not judged.
+        motion_frames: Number of frames with an object; 0 where motion is not judged.
+        one_object: There is exactly one thing, and it is an object.
+        colour: The right one is the nearest of the world's colours, and within 0.3.
+        shape: The right one has the highest IoU, and at least 0.7.
+        background: It is within 0.1 (mean of the channels) of the right one.
+        frames_correct: All of these that are judged are right in the same frame.
+        direction: It is right to 45 degrees, at more than a quarter of the speed "slowly".
+        speed: ``pace`` is within 1 / sqrt 2 .. sqrt 2, where the right one of the two speeds is nearer.
+        all_correct: Of those that are judged, one_object, colour, shape and background are each right in at least 90 %
+            of the frames, and direction and speed are right.
+        iou: Mean IoU with the right shape; frames without an object count 0.
+        background_error: Mean absolute distance of all pixels outside the object from the right background, 0..1.
+        background_drift: The distance between the background's mean colours in the first and in the last quarter.
+        net_speed: Displacement per frame from the track's first place to its last, along the right direction, divided
+            by the right speed; negative for the wrong direction, 0 with an object in less than 3 frames.
+        pace: Mean length of the velocity over pieces of the track, divided by the right speed; 0 with an object in
+            less than 3 frames.
+        jerk: Mean length of the track's second difference, in pixels; None without three consecutive frames.
     """
 
     frames: int
@@ -132,37 +135,43 @@ class Score:
 
 
 def score(frames: Tensor, caption: str, start: int = 0, end: int | None = None) -> Score:
-    """Judge frames start .. end - 1 (None: the last) of ``frames`` [T, H, W, 3] in 0..1 by ``caption``.
+    """Score frames of a clip by a caption. For several windows or captions, call `observe` once and then `judge`.
 
-    To judge several windows of a long video, or several captions, `observe` once and `judge`.
-    Raises ValueError for other frames, for words that the world does not have, and for a window outside the clip.
+    Args:
+        frames: The clip, [T, H, W, 3] in 0..1.
+        caption: Its caption.
+        start: First frame of the window.
+        end: The frame behind the window; None for the end of the clip.
+
+    Raises:
+        ValueError: The frames have another shape, a word is not in the world, or the window is outside the clip.
     """
     return judge(observe(frames), caption, start, end)
 
 
-# What was said --------------------------------------------------------------------------------------------------------
+# Comparison with the caption ----------------------------------------------------------------------------------------
 
 
 def judge(seen: Observation, caption: str, start: int = 0, end: int | None = None) -> Score:
-    """The score of frames start .. end - 1 (None: the last) of what was seen. Raises ValueError as `score` does."""
+    """Score frames start .. end - 1 (None: the last) of an observed clip; see `score`."""
     end = len(seen) if end is None else end
     if not 0 <= start < end <= len(seen):
         raise ValueError(f"frames {start} .. {end} of a clip of {len(seen)}; expected 0 <= start < end <= {len(seen)}")
-    said, seen = Caption.read(caption), seen.window(start, end)
+    expected, seen = Caption.read(caption), seen.window(start, end)
     right = {
         "one_object": (seen.things == 1) & seen.found,
-        "colour": _colour_right(seen, said.colour),
-        "shape": _shape_right(seen, said.shape),
+        "colour": _colour_right(seen, expected.colour),
+        "shape": _shape_right(seen, expected.shape),
         "background": None,
     }
     background_error = None
-    if said.background is not None:
-        errors = seen.backgrounds[:, list(BACKGROUNDS).index(said.background)]
-        right["background"] = errors <= _BACKGROUND_REACH
+    if expected.background is not None:
+        errors = seen.backgrounds[:, list(BACKGROUNDS).index(expected.background)]
+        right["background"] = errors <= _MAX_BACKGROUND_ERROR
         background_error = float(errors.mean())
-    judged = {what: verdict for what, verdict in right.items() if verdict is not None}
-    shares = {what: float(verdict.float().mean()) for what, verdict in judged.items()}
-    motion = _motion(seen, said)
+    judged = {field: verdict for field, verdict in right.items() if verdict is not None}
+    shares = {field: float(verdict.float().mean()) for field, verdict in judged.items()}
+    motion = _motion(seen, expected)
     quarter = max(1, len(seen) // 4)
     drift = seen.ground[-quarter:].mean(dim=0) - seen.ground[:quarter].mean(dim=0)
     return Score(
@@ -175,8 +184,10 @@ def judge(seen: Observation, caption: str, start: int = 0, end: int | None = Non
         frames_correct=float(torch.stack(list(judged.values())).all(dim=0).float().mean()),
         direction=motion.direction,
         speed=motion.speed,
-        all_correct=min(shares.values()) >= _MOST and motion.direction is not False and motion.speed is not False,
-        iou=None if said.shape is None else float(seen.fits[:, list(SHAPES).index(said.shape)].mean()),
+        all_correct=min(shares.values()) >= _REQUIRED_SHARE
+        and motion.direction is not False
+        and motion.speed is not False,
+        iou=None if expected.shape is None else float(seen.fits[:, list(SHAPES).index(expected.shape)].mean()),
         background_error=background_error,
         background_drift=float(drift.abs().mean()),
         net_speed=motion.net_speed,
@@ -185,23 +196,23 @@ def judge(seen: Observation, caption: str, start: int = 0, end: int | None = Non
     )
 
 
-def _colour_right(seen: Observation, said: str | None) -> Tensor | None:
-    if said is None:
+def _colour_right(seen: Observation, name: str | None) -> Tensor | None:
+    if name is None:
         return None
     nearest = torch.cdist(seen.colour, torch.tensor(list(COLOURS.values()))).min(dim=1)
-    return seen.found & (nearest.indices == list(COLOURS).index(said)) & (nearest.values <= _COLOUR_REACH)
+    return seen.found & (nearest.indices == list(COLOURS).index(name)) & (nearest.values <= _MAX_COLOUR_DISTANCE)
 
 
-def _shape_right(seen: Observation, said: str | None) -> Tensor | None:
-    if said is None:
+def _shape_right(seen: Observation, name: str | None) -> Tensor | None:
+    if name is None:
         return None
     best = seen.fits.max(dim=1)
-    return seen.found & (best.indices == list(SHAPES).index(said)) & (best.values >= _LEAST_IOU)
+    return seen.found & (best.indices == list(SHAPES).index(name)) & (best.values >= _MIN_IOU)
 
 
 @dataclass(frozen=True)
 class _Motion:
-    """The part of a `Score` that is about motion."""
+    """The fields of a `Score` about motion."""
 
     frames: int = 0
     direction: bool | None = None
@@ -211,73 +222,78 @@ class _Motion:
     jerk: float | None = None
 
 
-def _motion(seen: Observation, said: Caption) -> _Motion:
-    if len(seen) < _LEAST_RUN:
+def _motion(seen: Observation, expected: Caption) -> _Motion:
+    if len(seen) < _MIN_RUN:
         return _Motion()
     times = seen.found.nonzero()[:, 0]
     track = _unwrapped(seen.centre[times] / seen.size)
     heading, length = [0.0, 0.0], 0.0  # in edges a frame
-    if len(times) >= _LEAST_RUN:
+    if len(times) >= _MIN_RUN:
         heading = ((track[-1] - track[0]) / (times[-1] - times[0])).tolist()
         length = _mean_speed(times, track)
     direction = speed = net = pace = None
-    if said.direction is not None:
-        way = DIRECTIONS[said.direction]
+    if expected.direction is not None:
+        way = DIRECTIONS[expected.direction]
         along = heading[0] * way[0] + heading[1] * way[1]
         direction = along >= _HALF_SECTOR * math.hypot(*heading) and math.hypot(*heading) > _STILL
-        net = along / SPEEDS[said.speed] if said.speed is not None else None
-    if said.speed is not None:
-        pace = length / SPEEDS[said.speed]
+        net = along / SPEEDS[expected.speed] if expected.speed is not None else None
+    if expected.speed is not None:
+        pace = length / SPEEDS[expected.speed]
         speed = 1 / _RATIO <= pace <= _RATIO
     return _Motion(len(times), direction, speed, net, pace, _jerk(times, track))
 
 
 def _unwrapped(places: Tensor) -> Tensor:
-    """The track through these places by the shortest ways, in edges: [N, 2]."""
+    """Connect places by the shortest ways, in edges: [N, 2]."""
     return torch.cat([places[:1], places[:1] + wrapped(places.diff(dim=0), 1).cumsum(dim=0)])
 
 
 def _mean_speed(times: Tensor, track: Tensor) -> float:
-    """The mean length of the velocity over pieces of the track, each weighted by its length, in edges a frame."""
-    pieces = [piece for piece in torch.arange(len(times)).split(_RUN) if len(piece) >= _LEAST_RUN]
+    """Average the length of the velocity over pieces of the track by their lengths, in edges a frame."""
+    pieces = [piece for piece in torch.arange(len(times)).split(_RUN) if len(piece) >= _MIN_RUN]
     lengths = [len(piece) * _velocity(times[piece], track[piece]) for piece in pieces]
     return sum(lengths) / sum(map(len, pieces))
 
 
 def _velocity(times: Tensor, track: Tensor) -> float:
-    """The length of the slope of the line nearest to the track, in edges a frame."""
+    """Fit a line to the track, and return the length of its slope, in edges a frame."""
     since = (times - times.float().mean())[:, None]
     return float(((since * track).sum(dim=0) / since.square().sum()).norm())
 
 
 def _jerk(times: Tensor, track: Tensor) -> float | None:
-    if len(times) < _LEAST_RUN:
+    if len(times) < _MIN_RUN:
         return None
-    in_a_row = times[2:] - times[:-2] == 2
-    bends = track.diff(n=2, dim=0).norm(dim=1)[in_a_row]
+    consecutive = times[2:] - times[:-2] == 2
+    bends = track.diff(n=2, dim=0).norm(dim=1)[consecutive]
     return float(bends.mean()) * _EDGE if len(bends) else None
 
 
 def summarize(scores: Sequence[Score]) -> dict[str, float]:
-    """Means over clips, each over those in which it was judged; what none was judged in is left out.
+    """Average scores over clips, each field over the clips in which it was judged.
 
-    Beside each, where two or more were judged, ``<name>_se``: its standard error; for what is right or wrong
-    also ``<name>_low``: the lower end of Wilson's 95 % interval. ``clips``: how many. Raises ValueError for none.
+    Returns:
+        The means by field, without fields that were never judged. ``<name>_se`` is the standard error, for fields that
+        were judged in two or more clips; ``<name>_low`` the lower end of Wilson's 95 % interval, for fields that are
+        right or wrong; ``clips`` the number of clips.
+
+    Raises:
+        ValueError: There are no scores.
     """
     if not scores:
         raise ValueError("there are no scores to summarize; score one clip or more")
     summary = {"clips": float(len(scores))}
     for field in fields(Score):
-        found = [value for one in scores if (value := getattr(one, field.name)) is not None]
-        if not found:
+        values = [value for one in scores if (value := getattr(one, field.name)) is not None]
+        if not values:
             continue
-        mean = sum(found) / len(found)
+        mean = sum(values) / len(values)
         summary[field.name] = mean
-        if len(found) > 1:
-            variance = sum((value - mean) ** 2 for value in found) / (len(found) - 1)
-            summary[f"{field.name}_se"] = math.sqrt(variance / len(found))
-        if isinstance(found[0], bool):
-            summary[f"{field.name}_low"] = _wilson_low(mean, len(found))
+        if len(values) > 1:
+            variance = sum((value - mean) ** 2 for value in values) / (len(values) - 1)
+            summary[f"{field.name}_se"] = math.sqrt(variance / len(values))
+        if isinstance(values[0], bool):
+            summary[f"{field.name}_low"] = _wilson_low(mean, len(values))
     return summary
 
 

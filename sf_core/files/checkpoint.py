@@ -122,7 +122,7 @@ def load_model(
     return model
 
 
-# Contents of a file ----------------------------------------------------------------------------------------------------
+# Contents of a file -------------------------------------------------------------------------------------------------
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -141,7 +141,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def open_source(source: Source) -> tuple[dict[str, Value], dict[str, str]]:
-    """Return tensors by name, nested names joined by dots, and metadata; the tensors of a file are not read yet."""
+    """Return tensors by name, nested names joined by dots, and metadata; files are not read yet."""
     if isinstance(source, (str, Path)):
         stored, metadata = open_tensors(Path(source))
         return dict(stored), metadata
@@ -204,7 +204,7 @@ def rollout_settings(metadata: Mapping[str, str]) -> tuple[RolloutConfig | None,
     return config, size
 
 
-# The architecture -----------------------------------------------------------------------------------------------------
+# The architecture ---------------------------------------------------------------------------------------------------
 
 
 def detect_architecture(
@@ -242,8 +242,8 @@ def detect_architecture(
     }
     if in_dim != detected["out_dim"]:
         raise ValueError(
-            f"this model reads {in_dim} channels and gives {detected['out_dim']}: one that is led by images or by control "
-            "signals. Self Forcing models are text-to-video ones"
+            f"this model reads {in_dim} channels and gives {detected['out_dim']}: one that is led by images or by "
+            "control signals. Self Forcing models are text-to-video ones"
         )
     chosen = {name: value for name, value in overrides.items() if name not in _ROLLOUT_SETTINGS}
     settings = {f.name for f in fields(WanArchitecture)}
