@@ -1,4 +1,4 @@
-"""What a file is, in words."""
+"""The command ``info``: describe a session, a checkpoint, a LoRA or a training run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,11 @@ _SIZES = {(1536, 30): "1.3B", (5120, 40): "14B"}  # by width and layers
 
 
 def describe(path: Path) -> str:
-    """A session file, a checkpoint or a LoRA, described line by line. Raises ValueError for anything else."""
+    """Describe a file line by line.
+
+    Raises:
+        ValueError: The file is none of these.
+    """
     tensors, metadata = open_tensors(path)
     if KEY in metadata:
         return _describe_session(read_record(path))
@@ -49,7 +53,7 @@ def describe(path: Path) -> str:
 
 
 def _architecture(weights: Mapping[str, Weight], metadata: Mapping[str, str]) -> tuple[WanArchitecture, str]:
-    """The architecture, and the number of heads in words: where nothing says it, the architecture's is made up."""
+    """Detect the architecture, and format the number of heads; the architecture has 1 where the file has no number."""
     width = weights["patch_embedding.weight"].shape[:1] if "patch_embedding.weight" in weights else ()
     if "sf.num_heads" not in metadata and any(n % REAL_HEAD_DIM for n in width):
         return empty_model(weights, metadata, {"num_heads": 1}).arch, "unknown (give num_heads to load it)"
@@ -58,15 +62,15 @@ def _architecture(weights: Mapping[str, Weight], metadata: Mapping[str, str]) ->
 
 
 def _layout(tensors: Mapping[str, Value]) -> dict[str, str]:
-    """How a file names and groups its tensors, if not plainly."""
+    """Describe groups, wrappers and foreign names of the tensors, if there are any."""
     lines = {}
     if group := group_of(tensors, (*MODEL_GROUPS, *LORA_GROUPS)):
         counts = Counter(
             g for g in (*MODEL_GROUPS, *LORA_GROUPS, *SKIPPED_GROUPS) for n in tensors if n.startswith(f"{g}.")
         )
         others = len(tensors) - sum(counts.values())
-        said = [f"{g}: {n} tensors" + (" (these are loaded)" if g == group else "") for g, n in counts.items()]
-        lines["groups"] = "; ".join(said + ([f"{others} others"] if others else []))
+        parts = [f"{g}: {n} tensors" + (" (these are loaded)" if g == group else "") for g, n in counts.items()]
+        lines["groups"] = "; ".join(parts + ([f"{others} others"] if others else []))
     if any(".attn1." in name for name in tensors):
         lines["names"] = "diffusers'"
     if wrappers := wrappers_in(tensors):
@@ -80,7 +84,7 @@ _ALIKE = "the weights do not tell: names and shapes are the same in all"
 
 
 def _origin(path: Path, tensors: Mapping[str, Value], metadata: Mapping[str, str], published: bool) -> dict[str, str]:
-    """Which model of the family this may be, how that is known, and the settings that go with it."""
+    """Name the model that this may be, the evidence for it, and its settings."""
     config, _ = rollout_settings(metadata)
     member = model_by_file_name(path)
     if "sf.member" in metadata:
@@ -107,7 +111,7 @@ def _settings(member: PublishedModel | None) -> dict[str, str]:
 
 def _describe_lora(path: Path, tensors: Mapping[str, Value], metadata: Mapping[str, str]) -> str:
     parts = lora_parts(tensors)
-    ranks = Counter(found["down"].shape[0] for found in parts.values() if "down" in found and found["down"].shape)
+    ranks = Counter(part["down"].shape[0] for part in parts.values() if "down" in part and part["down"].shape)
     dtypes = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()})
     peft = any(".lora_A." in name for name in tensors)
     member, config = model_by_file_name(path), rollout_settings(metadata)[0]
@@ -125,7 +129,7 @@ def _describe_lora(path: Path, tensors: Mapping[str, Value], metadata: Mapping[s
         "parameters": f"{sum(math.prod(t.shape) for t in tensors.values()) / 1e6:.2f} million, {', '.join(dtypes)}",
         "layers": str(len(parts)),
         "ranks": ", ".join(f"{rank} ({count} layers)" for rank, count in sorted(ranks.items())) or "none",
-        "alpha": "in the file" if any("alpha" in found for found in parts.values()) else "not in the file: the rank",
+        "alpha": "in the file" if any("alpha" in part for part in parts.values()) else "not in the file: the rank",
         "names": "PEFT's" if peft else "kohya's or ComfyUI's",
         **_layout(tensors),
         "looks like": looks,
