@@ -52,7 +52,7 @@ def test_a_file_that_cannot_be_written_is_refused(tmp_path: Path, monkeypatch: p
     check_new_file(tmp_path / "later" / "v.mp4", needs_folder=False)
     with pytest.raises(ValueError, match="is a folder; name a file in it"):
         check_new_file(tmp_path)
-    with pytest.raises(ValueError, match="there is no folder .*later; make it first, or name another"):
+    with pytest.raises(ValueError, match=r"there is no folder .*later; make it first"):
         check_new_file(tmp_path / "later" / "v.mp4")
     for windows in (False, True):
         monkeypatch.setattr(file_names, "WINDOWS", windows)

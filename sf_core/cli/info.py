@@ -105,8 +105,8 @@ def _origin(path: Path, tensors: Mapping[str, Value], metadata: Mapping[str, str
 def _settings(member: PublishedModel | None) -> dict[str, str]:
     if member is None:
         return {"settings": "unknown; where none are given, Self Forcing's are used"}
-    known = format_settings(member.config) if member.config else "none"
-    return {"settings": known, **({"mind": member.remark} if member.remark else {})}
+    settings = format_settings(member.config) if member.config else "none"
+    return {"settings": settings, **({"mind": member.remark} if member.remark else {})}
 
 
 def _describe_lora(path: Path, tensors: Mapping[str, Value], metadata: Mapping[str, str]) -> str:

@@ -113,8 +113,8 @@ def model_by_name(name: str) -> PublishedModel:
     wanted = name.lower()
     model = next((m for m in PUBLISHED_MODELS if m.name.lower() == wanted or re.search(m.file, wanted)), None)
     if model is None or model.config is None:
-        known = "; ".join(model.name for model in PUBLISHED_MODELS if model.config)
-        raise ValueError(f"no rollout settings are known for {name!r}; known are: {known}")
+        names = "; ".join(model.name for model in PUBLISHED_MODELS if model.config)
+        raise ValueError(f"no rollout settings are known for {name!r}; known are: {names}")
     return model
 
 

@@ -33,11 +33,11 @@ class TinyText:
             ValueError: The prompt is too long, or has a word outside the vocabulary; the message lists the vocabulary.
         """
         words = [self.aliases.get(word, word) for word in re.findall(r"[\w<>]+", prompt.lower())]
-        known = [word for word in self.words if not word.startswith("<")]
-        unknown = [word for word in words if word not in known]
+        vocabulary = [word for word in self.words if not word.startswith("<")]
+        unvocabulary = [word for word in words if word not in vocabulary]
         if unknown:
             raise ValueError(
-                f"the tiny model does not know {', '.join(map(repr, unknown))}. Its words: {', '.join(known)}; "
+                f"the tiny model does not know {', '.join(map(repr, unknown))}. Its words: {', '.join(vocabulary)}; "
                 f"also {', '.join(sorted(self.aliases))}"
             )
         if len(words) > self.text_len:
