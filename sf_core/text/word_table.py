@@ -34,7 +34,7 @@ class TinyText:
         """
         words = [self.aliases.get(word, word) for word in re.findall(r"[\w<>]+", prompt.lower())]
         vocabulary = [word for word in self.words if not word.startswith("<")]
-        unvocabulary = [word for word in words if word not in vocabulary]
+        unknown = [word for word in words if word not in vocabulary]
         if unknown:
             raise ValueError(
                 f"the tiny model does not know {', '.join(map(repr, unknown))}. Its words: {', '.join(vocabulary)}; "
