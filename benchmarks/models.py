@@ -17,7 +17,7 @@ from sf_core.vae.wan_vae import WanVAE, WanVAEConfig
 
 
 def add_arguments(parser: argparse.ArgumentParser, **defaults: Any) -> None:
-    """The options of every benchmark: sizes of the model and picture, window, threads. ``defaults`` by name."""
+    """Add the options of every benchmark: sizes of model and picture, window, threads; ``defaults`` by name."""
     sizes = {
         "dim": 512, "ffn": 2048, "layers": 8, "heads": 4, "text_dim": 256, "text_len": 512, "chunk": 3,
         "window": 21, "sink": 0, "pairs": 9, "threads": 1, "seed": 0,
@@ -31,11 +31,13 @@ def add_arguments(parser: argparse.ArgumentParser, **defaults: Any) -> None:
 
 
 def add_latent(parser: argparse.ArgumentParser, option: str, default: tuple[int, int]) -> None:
-    explained = "latent size, a token for 2 x 2; default: %(default)s"
-    parser.add_argument(option, type=int, nargs=2, default=default, metavar=("ROWS", "COLUMNS"), help=explained)
+    """Add an option for a latent size."""
+    text = "latent size, a token for 2 x 2; default: %(default)s"
+    parser.add_argument(option, type=int, nargs=2, default=default, metavar=("ROWS", "COLUMNS"), help=text)
 
 
 def architecture(args: argparse.Namespace) -> WanArchitecture:
+    """Return the architecture of the options."""
     return WanArchitecture(
         dim=args.dim, ffn_dim=args.ffn, num_layers=args.layers, num_heads=args.heads,
         text_dim=args.text_dim, text_len=args.text_len,
@@ -43,7 +45,7 @@ def architecture(args: argparse.Namespace) -> WanArchitecture:
 
 
 def random_state(arch: WanArchitecture, seed: int = 0, device: str = "cpu") -> dict[str, Tensor]:
-    """Random weights under Wan's names, scaled so that activations and latents keep their size."""
+    """Draw weights under Wan's names, scaled so that activations and latents keep their magnitude."""
     generator = torch.Generator(device).manual_seed(seed)
     with torch.device("meta"):
         shapes = {name: p.shape for name, p in sf_core.CausalWan(arch).named_parameters()}
@@ -63,22 +65,24 @@ def random_state(arch: WanArchitecture, seed: int = 0, device: str = "cpu") -> d
 def random_model(
     arch: WanArchitecture, seed: int = 0, device: str = "cpu", dtype: str = "float32"
 ) -> sf_core.CausalWan:
+    """Build a transformer with random weights."""
     state = random_state(arch, seed, device)
     return sf_core.load_model(state, device, DTYPES[dtype], num_heads=arch.num_heads, text_len=arch.text_len)
 
 
 def random_prompt(arch: WanArchitecture, seed: int = 0) -> Tensor:
-    """Text embeddings [1, text_len, text_dim]; every row counts, so that nobody has to fill up."""
+    """Draw text embeddings [1, text_len, text_dim], of full length so that no implementation has to pad them."""
     return torch.randn(1, arch.text_len, arch.text_dim, generator=torch.Generator().manual_seed(seed + 1))
 
 
 def random_latents(arch: WanArchitecture, frames: int, size: Sequence[int], seed: int = 0) -> Tensor:
+    """Draw latents [1, C, F, H, W]."""
     shape = (1, arch.in_dim, frames, *size)
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed + 2))
 
 
 def start_session(model: sf_core.CausalWan, args: argparse.Namespace, context: int = 0) -> sf_core.Session:
-    """A session of the size, window, sink and prompt that ``args`` say, after ``context`` random latent frames."""
+    """Start a session with the options ``args``, after ``context`` random latent frames."""
     size = (args.latent[0], args.latent[1])
     config = sf_core.RolloutConfig(chunk_frames=args.chunk, window_frames=args.window, sink_frames=args.sink)
     prompt = random_prompt(model.arch, args.seed)
@@ -87,24 +91,24 @@ def start_session(model: sf_core.CausalWan, args: argparse.Namespace, context: i
 
 
 def context_frames(args: argparse.Namespace) -> int:
-    """Frames of context after which a chunk sees a full window (or nearly, if chunks do not fill it evenly)."""
+    """Count the context frames after which a chunk sees a full window, or nearly if chunks do not divide it."""
     return int(args.window // args.chunk - 1) * int(args.chunk)
 
 
 class Rollout:
-    """A session that goes on, chunk by chunk."""
+    """A session that is continued chunk by chunk."""
 
     def __init__(self, session: sf_core.Session) -> None:
         self.session = session
 
     def chunk(self) -> Tensor:
-        """One `next_chunk`: the cache pass of the chunk before, then the denoising steps."""
+        """Sample a chunk: the cache pass of the chunk before, then the denoising steps."""
         self.session, latents = self.session.next_chunk()
         return latents
 
 
 def random_vae_state(width: int, seed: int = 0) -> dict[str, Tensor]:
-    """Random weights of a Wan 2.1 VAE, scaled so that activations keep their size."""
+    """Draw weights of a Wan 2.1 VAE, scaled so that activations keep their magnitude."""
     generator, state = torch.Generator().manual_seed(seed), {}
     for name, shape in WanVAEConfig(width).shapes.items():
         if name.endswith("gamma"):
@@ -116,4 +120,5 @@ def random_vae_state(width: int, seed: int = 0) -> dict[str, Tensor]:
 
 
 def random_vae(width: int, device: str = "cpu", dtype: str = "float32") -> WanVAE:
+    """Build a VAE with random weights."""
     return sf_core.load_vae(random_vae_state(width), device, DTYPES[dtype])
