@@ -1,7 +1,7 @@
 """Shares of videos of the embedded model that show what their prompts say, by length.
 
-The 300 prompts of tests/test_tiny_quality.py, over 1, 2, 4 and 8 training lengths. For all-correct the table has the
-lower end of the 95 % interval, too; net speed is that of the last length. The test has the bars.
+The 300 prompts of tests/tiny/test_tiny_quality.py, over 1, 2, 4 and 8 training lengths. For all-correct the table has
+the lower end of the 95 % interval, too; net speed is that of the last length. The test has the bars.
 """
 
 from __future__ import annotations
