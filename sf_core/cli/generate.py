@@ -51,13 +51,13 @@ class LoadedModels:
                 raise ValueError(
                     "--vae and --text-encoder go with --model; without one the embedded tiny model is used"
                 )
-            self.model: CausalWan = tiny.load_transformer(device)
+            self.transformer: CausalWan = tiny.load_transformer(device)
             self.vae = tiny.load_vae(device)
             self.encode = tiny.load_text().encode
             return
         if args.vae is None or args.text_encoder is None:
             raise ValueError("--model needs --vae (a Wan VAE or a TAEHV file) and --text-encoder (umT5, or embeddings)")
-        self.model = load_model(args.model, device, dtype, lora=args.lora, lora_strength=args.lora_strength)
+        self.transformer = load_model(args.model, device, dtype, lora=args.lora, lora_strength=args.lora_strength)
         # CPUs are slow in half precision
         self.vae = _load_decoder(args.vae, device, torch.float32 if device == "cpu" else dtype)
         self.encode = load_text_encoder(args.text_encoder, device, dtype)
@@ -79,15 +79,15 @@ def generate(args: argparse.Namespace) -> None:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         models = LoadedModels(args)
         if args.fast:
-            models.model.compile()
-            models.model.record()
+            models.transformer.compile()
+            models.transformer.record()
         _generate(args, models)
         return
     from ..model.sequence_parallel import HeadParallelWan, joined
 
     with joined(args.device) as args.device:
         models = LoadedModels(args)
-        models.model = HeadParallelWan.of(models.model)
+        models.transformer = HeadParallelWan.of(models.transformer)
         _generate(args, models, first=os.environ["RANK"] == "0")
 
 
@@ -149,7 +149,7 @@ def _begin(args: argparse.Namespace, models: LoadedModels) -> Session:
     """Return the session to continue, with everything that the arguments set."""
     if args.session is None:
         return _start(args, models)
-    session = Session.load(args.session, models.model).rewind(args.rewind)
+    session = Session.load(args.session, models.transformer).rewind(args.rewind)
     if args.seed is not None:
         session = session.with_seed(args.seed)
     if args.prompt is not None:
@@ -161,7 +161,9 @@ def _start(args: argparse.Namespace, models: LoadedModels) -> Session:
     text = models.encode(args.prompt or tiny.PROMPT)
     factor = models.vae.spatial_factor
     size = None if args.size is None else (args.size[1] // factor, args.size[0] // factor)
-    session = Session.start(models.model, text, size or models.model.latent_size or (60, 104), seed=args.seed or 0)
+    session = Session.start(
+        models.transformer, text, size or models.transformer.latent_size or (60, 104), seed=args.seed or 0
+    )
     if not args.image and not args.video:
         return session
     pixels = (session.latent_size[1] * factor, session.latent_size[0] * factor)
