@@ -27,11 +27,11 @@ train: .venv/.train
 
 # docs/exposure-bias.md: the paper's claim, out of what `make train` made; goes on with what is there
 study: .venv/.train
-	.venv/bin/python benchmarks/exposure_bias.py
+	.venv/bin/python -m benchmarks.exposure_bias
 
 # a live run in a real editor, for MINUTES: does memory stay flat, is the file complete
 soak: .venv/.comfyui
-	.venv/bin/python benchmarks/soak_live.py --minutes $(MINUTES)
+	.venv/bin/python -m benchmarks.soak_live --minutes $(MINUTES)
 
 test: .venv/.test lint
 	.venv/bin/python -m pytest -q -n 2 -m "not alone" tests

@@ -15,7 +15,7 @@ from ..sf_core.session.session import Session
 from ..sf_core.session.session_file import events_in, record_of
 from ..sf_core.session.streaming import Decoder, chunks_for, stream
 from ..sf_core.session.timeline import Timeline
-from ..sf_core.vae.wan_vae import VideoVAE
+from ..sf_core.vae.video_vae import VideoVAE
 from .adapters import host
 from .adapters.memory_report import memory_in_words
 from .adapters.model import hosted

@@ -14,9 +14,10 @@ from comfy_api.v0_0_2 import io
 from torch import Tensor
 
 from ..sf_core.byte_units import format_bytes
+from ..sf_core.files.atomic_write import atomic_write
 from ..sf_core.noise import MAX_SEED
 from ..sf_core.training.trainer import Trainer, TrainingStopped
-from ..sf_core.vae.wan_vae import VideoVAE
+from ..sf_core.vae.video_vae import VideoVAE
 from .adapters import host
 from .adapters.conditioning import embeddings, encode
 from .adapters.model import HostedWan, Settings, config_for, with_settings
@@ -232,10 +233,9 @@ def _publish(job: Job, view: LiveView) -> None:
     """Puts the newest network where loaders look, if there is one."""
     if job.made is None:
         return
-    part = job.file.with_suffix(".part")
     job.file.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(job.made, part)
-    part.replace(job.file)
+    with atomic_write(job.file) as part:
+        shutil.copyfile(job.made, part)
     if (training := view.state()["training"]) is not None:
         view.tell(training={**training, "file": f"{job.file.parent.name}/{job.file.name}"})
 

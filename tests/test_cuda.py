@@ -14,14 +14,14 @@ from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
 
 import sf_core
+from benchmarks.tiny_world.evaluate import frames_of, make_videos
+from benchmarks.tiny_world.observe import observe
+from benchmarks.tiny_world.scorer import judge, summarize
 from sf_core import tiny
 from sf_core.model.attention import BACKENDS, is_installed
 from sf_core.model.cuda_graphs import RecordedPass
 from sf_core.model.kv_cache import RollingKVCache
 from sf_core.session.sampler import ChunkForward, write_block
-from sf_core.tiny.evaluate import frames_of, make_videos
-from sf_core.tiny.observe import observe
-from sf_core.tiny.scorer import judge, summarize
 from sf_core.tiny.world import prompts
 from sf_core.training import Trainer, rollout
 from sf_core.training.cost.memory import rollout_bytes

@@ -17,7 +17,7 @@ from ...sf_core.model.wan import CausalWan
 from ...sf_core.training.engine.process_group import Group
 from ...sf_core.training.recipe import Recipe
 from ...sf_core.training.stages.run_context import RunContext
-from ...sf_core.vae.wan_vae import VideoVAE
+from ...sf_core.vae.video_vae import VideoVAE
 from . import host
 from .model import HostedWan
 

@@ -21,7 +21,7 @@ from ..model.rope import rope_rotations
 from ..noise import NoiseSource
 from ..schedule import TRAIN_STEPS, flow_schedule
 from ..session.sampler import sample_chunk
-from ..vae.wan_vae import VideoVAE
+from ..vae.video_vae import VideoVAE
 from .kv_record import KVRecord, Pieces
 
 CLIP_FRAMES = 21  # latent frames that the losses see and that have a gradient: Wan 2.1's training length

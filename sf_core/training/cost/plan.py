@@ -1,6 +1,6 @@
 """Predicted memory and operations of a Self Forcing stage, before anything is loaded.
 
-`python -m sf_core.training.cost.plan` prints the table of docs/training.md.
+`python -m sf_core train --plan` prints the table of docs/training.md.
 """
 
 from __future__ import annotations
@@ -164,7 +164,3 @@ def table() -> str:
         flops = "{:.1f} + {:.1f}".format(*(one / 1e15 for one in update_flops(arch, judge, PUBLISHED, LATENT_SIZE)))
         lines.append(" | ".join([f"| {name}", teacher, *(f"{part / 2**30:.1f}" for part in numbers), flops]) + " |")
     return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    print(table())

@@ -11,6 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from ...files.atomic_write import atomic_write
 from ...files.safetensors_file import StoredTensor, open_tensors, write_tensors
 from ..engine.process_group import Group
 from .shuffled import Shuffled
@@ -138,9 +139,8 @@ def _claim(folder: Path, manifest: _Manifest) -> None:
             )
         return
     folder.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(asdict(manifest)), encoding="utf-8")
-    part.replace(path)
+    with atomic_write(path) as part:
+        part.write_text(json.dumps(asdict(manifest)), encoding="utf-8")
 
 
 def _encode_shard(

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from ...files.atomic_write import atomic_write
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -48,6 +50,5 @@ def write_drift_plot(
     axes.set(xlabel="chunk", ylabel="relative to the first", title=title)
     axes.grid(alpha=0.3)
     figure.legend(loc="outside right upper")
-    part = path.with_name(path.name + ".part")
-    figure.savefig(part, format="png", dpi=100)
-    part.replace(path)
+    with atomic_write(path, sync=False) as part:
+        figure.savefig(part, format="png", dpi=100)

@@ -1,4 +1,4 @@
-"""Training of a small Wan 2.1 VAE: its shapes, its first weights, its loss and the scale of its latents.
+"""Training of a small Wan 2.1 VAE: its first weights, its loss and the scale of its latents.
 
 Example::
 
@@ -19,109 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...noise import noise_key
-from ...vae.layers import Memory, run
-from ...vae.wan_vae import WanVAE, load_vae
+from ...vae.layers import StreamState, run
+from ...vae.wan_vae import WanVAE, WanVAEConfig, load_vae
 from .loss import Loss
-
-Shape = tuple[int, ...]
-
-# Shapes -------------------------------------------------------------------------------------------------------------
-
-
-def wan_vae_shapes(
-    dim: int,
-    z_dim: int = 16,
-    dim_mult: Sequence[int] = (1, 2, 4, 4),
-    res_blocks: int = 1,
-    temporal_downsample: Sequence[bool] = (False, True, True),
-) -> dict[str, Shape]:
-    """Return the shapes of a Wan 2.1 VAE's weights by their original names.
-
-    The published VAE has ``dim`` 96 and 2 residual blocks.
-
-    Args:
-        dim: Channels at full resolution.
-        z_dim: Latent channels.
-        dim_mult: Factor of the channels at each level; each level has half the height and width of the one before.
-        res_blocks: Residual blocks at each level of the encoder; the decoder has one more.
-        temporal_downsample: For each step between two levels, whether it also halves the frames.
-
-    Raises:
-        ValueError: If ``temporal_downsample`` does not have one entry per step.
-    """
-    if len(temporal_downsample) != len(dim_mult) - 1:
-        raise ValueError(
-            f"temporal_downsample has {len(temporal_downsample)} entries; expected {len(dim_mult) - 1}: one for each "
-            f"step between the {len(dim_mult)} levels of dim_mult"
-        )
-    widths = [dim * factor for factor in dim_mult]
-    return {
-        **_encoder("encoder", dim, widths, 2 * z_dim, res_blocks, temporal_downsample),
-        **_conv("conv1", 2 * z_dim, 2 * z_dim, 1, 1, 1),
-        **_conv("conv2", z_dim, z_dim, 1, 1, 1),
-        **_decoder("decoder", z_dim, widths[::-1], res_blocks + 1, temporal_downsample[::-1]),
-    }
-
-
-def _encoder(
-    name: str, dim: int, widths: list[int], outputs: int, res_blocks: int, temporal: Sequence[bool]
-) -> dict[str, Shape]:
-    shapes = _conv(f"{name}.conv1", 3, dim, 3, 3, 3)
-    size, index = dim, 0
-    for level, width in enumerate(widths):
-        for _ in range(res_blocks):
-            shapes |= _residual(f"{name}.downsamples.{index}", size, width)
-            size, index = width, index + 1
-        if level < len(temporal):
-            shapes |= _conv(f"{name}.downsamples.{index}.resample.1", size, size, 3, 3)
-            if temporal[level]:
-                shapes |= _conv(f"{name}.downsamples.{index}.time_conv", size, size, 3, 1, 1)
-            index += 1
-    return shapes | _middle(f"{name}.middle", size) | _head(f"{name}.head", size, outputs)
-
-
-def _decoder(name: str, inputs: int, widths: list[int], res_blocks: int, temporal: Sequence[bool]) -> dict[str, Shape]:
-    size, index = widths[0], 0
-    shapes = _conv(f"{name}.conv1", inputs, size, 3, 3, 3) | _middle(f"{name}.middle", size)
-    for level, width in enumerate(widths):
-        for _ in range(res_blocks):
-            shapes |= _residual(f"{name}.upsamples.{index}", size, width)
-            size, index = width, index + 1
-        if level < len(temporal):
-            shapes |= _conv(f"{name}.upsamples.{index}.resample.1", size, size // 2, 3, 3)
-            if temporal[level]:
-                shapes |= _conv(f"{name}.upsamples.{index}.time_conv", size, 2 * size, 3, 1, 1)
-            size, index = size // 2, index + 1
-    return shapes | _head(f"{name}.head", size, 3)
-
-
-def _conv(name: str, inputs: int, outputs: int, *kernel: int) -> dict[str, Shape]:
-    return {f"{name}.weight": (outputs, inputs, *kernel), f"{name}.bias": (outputs,)}
-
-
-def _residual(name: str, inputs: int, outputs: int) -> dict[str, Shape]:
-    return {
-        f"{name}.residual.0.gamma": (inputs, 1, 1, 1),
-        **_conv(f"{name}.residual.2", inputs, outputs, 3, 3, 3),
-        f"{name}.residual.3.gamma": (outputs, 1, 1, 1),
-        **_conv(f"{name}.residual.6", outputs, outputs, 3, 3, 3),
-        **(_conv(f"{name}.shortcut", inputs, outputs, 1, 1, 1) if inputs != outputs else {}),
-    }
-
-
-def _middle(name: str, size: int) -> dict[str, Shape]:
-    return {
-        **_residual(f"{name}.0", size, size),
-        f"{name}.1.norm.gamma": (size, 1, 1),
-        **_conv(f"{name}.1.to_qkv", size, 3 * size, 1, 1),
-        **_conv(f"{name}.1.proj", size, size, 1, 1),
-        **_residual(f"{name}.2", size, size),
-    }
-
-
-def _head(name: str, inputs: int, outputs: int) -> dict[str, Shape]:
-    return {f"{name}.0.gamma": (inputs, 1, 1, 1), **_conv(f"{name}.2", inputs, outputs, 3, 3, 3)}
-
 
 # First weights ------------------------------------------------------------------------------------------------------
 
@@ -142,7 +42,7 @@ def new_vae(
     far. The latents' mean is 0 and their standard deviation 1 until `measure_latents` sets them.
 
     Args:
-        dim: See `wan_vae_shapes`, also for the next four.
+        dim: See `WanVAEConfig`, also for the next four.
         z_dim: Latent channels.
         dim_mult: Factors of the channels.
         res_blocks: Residual blocks per level of the encoder.
@@ -150,18 +50,18 @@ def new_vae(
         seed: Seed of the weights; the same seed gives the same weights.
 
     Raises:
-        ValueError: As `wan_vae_shapes`.
+        ValueError: As `WanVAEConfig`.
     """
-    shapes = wan_vae_shapes(dim, z_dim, dim_mult, res_blocks, temporal_downsample)
+    config = WanVAEConfig(dim, z_dim, tuple(dim_mult), res_blocks, tuple(temporal_downsample))
     generator = torch.Generator("cpu").manual_seed(noise_key(seed, 0, 0, 0))
-    state = {name: _first_value(name, shape, generator) for name, shape in shapes.items()}
+    state = {name: _first_value(name, shape, generator) for name, shape in config.shapes.items()}
     state["conv1.bias"][z_dim:] = _LOG_VARIANCE
     vae = load_vae(state | {"mean": torch.zeros(z_dim), "std": torch.ones(z_dim)})
     vae.requires_grad_(True)
     return vae
 
 
-def _first_value(name: str, shape: Shape, generator: torch.Generator) -> Tensor:
+def _first_value(name: str, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     layer, kind = name.rsplit(".", 1)
     if kind == "gamma":
         return torch.ones(shape)
@@ -181,7 +81,7 @@ def _first_value(name: str, shape: Shape, generator: torch.Generator) -> Tensor:
     return value
 
 
-def _uniform(shape: Shape, bound: float, generator: torch.Generator) -> Tensor:
+def _uniform(shape: tuple[int, ...], bound: float, generator: torch.Generator) -> Tensor:
     return torch.rand(shape, generator=generator) * 2 * bound - bound
 
 
@@ -203,13 +103,13 @@ def encode_moments(vae: WanVAE, frames: Tensor) -> tuple[Tensor, Tensor]:
     """
     vae.check_frames(frames)
     pixels = vae.at_weights((frames.float() * 2 - 1).movedim(-1, 1))
-    mean, log_variance = run([*vae.encoder.layers(), vae.conv1], pixels, Memory()).float().chunk(2, dim=1)
+    mean, log_variance = run([*vae.encoder.layers(), vae.conv1], pixels, StreamState()).float().chunk(2, dim=1)
     return mean, log_variance.clamp(-30, 20)  # the exponential stays finite
 
 
 def decode_pixels(vae: WanVAE, latents: Tensor) -> Tensor:
     """Decode latents without normalisation to pixels [B, T, H, W, 3], about -1..1 without clamping, with gradient."""
-    return run([vae.conv2, *vae.decoder.layers()], vae.at_weights(latents), Memory()).movedim(1, -1).float()
+    return run([vae.conv2, *vae.decoder.layers()], vae.at_weights(latents), StreamState()).movedim(1, -1).float()
 
 
 @dataclass(frozen=True)

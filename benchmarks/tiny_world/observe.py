@@ -1,14 +1,13 @@
-"""What is to be seen in a clip of the world, from the pixels alone: background, things, colour, place, shape.
+"""Measurements on the frames of a clip, from the pixels alone: background, things, colour, place, shape.
 
-As the world has no walls, pixels at opposite edges of a frame are neighbours, in all that follows.
+As the world wraps around, pixels at opposite edges of a frame are neighbours everywhere in this module.
 
 - background: the median colour of the frame, from a quarter of its pixels; no shape of the world covers a fifth of it.
-- things: connected areas that differ from the background by more than 0.15 in some channel and are at least an eighth
-  of the world's smallest shape; specks do not count. The object is the largest, and no object if it is less than half
-  the smallest shape or more than twice the largest.
-- the object's colour (median), area and centre (each pixel counts by how far it is from background to that colour,
-  0..1), and how well it fits each of the three shapes, drawn at that centre with that area: the intersection over the
-  union (IoU).
+- things: connected areas that differ from the background by more than 0.15 in some channel and have at least an eighth
+  of the area of the world's smallest shape. The object is the largest thing; there is none if that has less than half
+  the area of the smallest shape or more than twice that of the largest.
+- the object's colour (median), area and centre (each pixel is weighted by its position between background and that
+  colour, 0..1), and its intersection over union (IoU) with each of the three shapes, drawn at that centre and area.
 """
 
 from __future__ import annotations
@@ -22,25 +21,37 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .world import BACKGROUNDS, RADII, SHAPES, coverage, wrapped
+from sf_core.tiny.world import BACKGROUNDS, RADII, SHAPES, coverage, wrapped
 
-_LEAST_SIZE = 32  # pixels; at 16 a square of 6 x 6 is a circle as well
-_VISIBLE = 0.15  # the difference to the background, in one channel, from which a pixel belongs to a thing
+_MIN_SIZE = 32  # pixels; at 16 a square of 6 x 6 is a circle as well
+_VISIBLE = 0.15  # a pixel that differs more from the background in one channel belongs to a thing
 _AREAS = {  # of a shape of radius 1
     "circle": math.pi,
     "square": 2 * SHAPES["square"][0] * sum(SHAPES["square"][1:]),
     "triangle": SHAPES["triangle"][0] * sum(SHAPES["triangle"][1:]),
 }
-_AREA = (RADII[0] ** 2 * min(_AREAS.values()), RADII[1] ** 2 * max(_AREAS.values()))  # the world's, in frames
+_AREA = (
+    RADII[0] ** 2 * min(_AREAS.values()),
+    RADII[1] ** 2 * max(_AREAS.values()),
+)  # smallest and largest of the world, in areas of a frame
 
 
 @dataclass(frozen=True)
 class Observation:
-    """What is to be seen in each of T frames; lengths in pixels of the frames themselves.
+    """Measurements on each of T frames; lengths are in pixels of these frames.
 
-    backgrounds: mean absolute distance of what is not object to each of ``BACKGROUNDS`` [T, 3]; ground: the
-    background's colour [T, 3]. things: how many [T]. Of the object: found [T], colour [T, 3], centre (x, y) [T, 2],
-    area [T], fits: IoU with each of ``SHAPES`` [T, 3]; all zero where none is found. size: of a frame.
+    Those of the object are zero in frames without one.
+
+    Args:
+        size: Height and width of a frame.
+        ground: The background's colour [T, 3].
+        backgrounds: Mean absolute distance of all pixels outside the object to each of ``BACKGROUNDS`` [T, 3].
+        things: Number of things [T].
+        found: Whether there is an object [T].
+        colour: Of the object [T, 3].
+        centre: Of the object, (x, y) [T, 2].
+        area: Of the object [T].
+        fits: IoU of the object with each of ``SHAPES`` [T, 3].
     """
 
     size: int
@@ -57,14 +68,18 @@ class Observation:
         return len(self.found)
 
     def window(self, start: int, end: int) -> Observation:
-        """Frames start .. end - 1."""
+        """Return the observation of frames start .. end - 1."""
         parts = {field.name: getattr(self, field.name) for field in fields(self)}
         return Observation(**{name: part if name == "size" else part[start:end] for name, part in parts.items()})
 
 
 @torch.no_grad()
 def observe(frames: Tensor) -> Observation:
-    """See the module's text. ``frames``: [T, H, W, 3] in 0..1, square. Raises ValueError for anything else."""
+    """Measure square frames, [T, H, W, 3] in 0..1.
+
+    Raises:
+        ValueError: The frames are something else.
+    """
     frames = _checked(frames)
     size = frames.shape[1]
     ground = frames[:, ::2, ::2].flatten(1, 2).median(dim=1).values
@@ -91,10 +106,9 @@ def observe(frames: Tensor) -> Observation:
 
 def _checked(frames: Tensor) -> Tensor:
     shape = tuple(frames.shape)
-    if frames.ndim != 4 or shape[3] != 3 or shape[1] != shape[2] or shape[0] < 1 or shape[1] < _LEAST_SIZE:
+    if frames.ndim != 4 or shape[3] != 3 or shape[1] != shape[2] or shape[0] < 1 or shape[1] < _MIN_SIZE:
         raise ValueError(
-            f"the frames have shape {list(shape)}; expected [T, H, W, 3] with T from 1 on and "
-            f"H = W from {_LEAST_SIZE} on"
+            f"the frames have shape {list(shape)}; expected [T, H, W, 3] with T from 1 on and H = W from {_MIN_SIZE} on"
         )
     if not frames.is_floating_point():
         raise ValueError(f"the frames are {frames.dtype}; expected floating point in 0..1")
@@ -106,7 +120,7 @@ def _checked(frames: Tensor) -> Tensor:
 
 
 def _things(visible: Tensor) -> tuple[Tensor, Tensor]:
-    """How many things there are [T], and where the object is [T, H, W], of the pixels that are ``visible``."""
+    """Count the things [T], and mark the pixels of the object [T, H, W], among those that are ``visible``."""
     labels = _components(visible.numpy())
     frames, pixels, numbers = len(labels), labels[0].size, int(labels.max()) + 1
     offsets = numbers * np.arange(frames)[:, None, None]
@@ -119,10 +133,10 @@ def _things(visible: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _components(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
-    """Connected areas, by pixels that share a side: in each frame a number from 1 on for each, and 0 outside.
+    """Label connected areas, by pixels that share a side: numbers from 1 on in each frame, and 0 outside.
 
-    Every unbroken run of pixels in a row starts with a number of its own; runs that touch, in the next row or across
-    the frame's edge, take the least of theirs until nothing changes.
+    Every unbroken run of pixels in a row starts with its own number; runs that touch, in the next row or across the
+    frame's edge, take the lowest of their numbers until nothing changes.
     """
     starts = _starts(mask)
     runs = np.cumsum(starts, dtype=np.intp).reshape(mask.shape)
@@ -142,14 +156,14 @@ def _components(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
 
 
 def _starts(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """The first pixel of each unbroken run in a row."""
+    """Mark the first pixel of each unbroken run in a row."""
     starts = mask.copy()
     starts[:, :, 1:] &= ~mask[:, :, :-1]
     return starts
 
 
 def _share(difference: Tensor, paint: Tensor, mask: Tensor) -> Tensor:
-    """How far each pixel in and next to ``mask`` is on the way from background to object, 0..1: [T, H, W]."""
+    """Compute the position of each pixel in and next to ``mask`` between background and object, 0..1: [T, H, W]."""
     near = F.max_pool2d(F.pad(mask[:, None].float(), (1,) * 4, "circular"), 3, stride=1)[:, 0]
     length = paint.square().sum(dim=1).clamp(min=_VISIBLE**2)
     along = (difference.flatten(1, 2) @ paint[:, :, None]).view_as(near) / length[:, None, None]
@@ -157,7 +171,7 @@ def _share(difference: Tensor, paint: Tensor, mask: Tensor) -> Tensor:
 
 
 def _centre(share: Tensor) -> Tensor:
-    """The centre of gravity, (x, y) in pixels: [T, 2]. It is measured from the circular mean, which is close to it."""
+    """Compute the centre of gravity, (x, y) in pixels [T, 2], relative to the circular mean, which is close to it."""
     size = share.shape[1]
     pixels = torch.arange(size) + 0.5
     weights = torch.stack([share.sum(dim=1), share.sum(dim=2)], dim=1)  # [T, 2, size]
@@ -168,7 +182,7 @@ def _centre(share: Tensor) -> Tensor:
 
 
 def _distances(frames: Tensor, outside: Tensor) -> Tensor:
-    """Mean absolute distance to each of the world's backgrounds over the pixels that are ``outside``: [T, 3]."""
+    """Compute the mean absolute distance of the pixels ``outside`` to each of the world's backgrounds: [T, 3]."""
     weight = outside.flatten(1).float() / outside.sum(dim=(1, 2)).clamp(min=1)[:, None]
     pixels = frames.flatten(1, 2)
     means = [weight[:, None] @ (pixels - torch.tensor(ground)).abs_() for ground in BACKGROUNDS.values()]  # [T, 1, 3]
@@ -176,7 +190,7 @@ def _distances(frames: Tensor, outside: Tensor) -> Tensor:
 
 
 def _fits(share: Tensor, centre: Tensor, area: Tensor) -> Tensor:
-    """IoU of ``share`` with each of the world's shapes at that centre and area: [T, 3]."""
+    """Compute the IoU of ``share`` with each of the world's shapes at that centre and area: [T, 3]."""
     size = share.shape[1]
     right, down = wrapped(torch.arange(size) + 0.5 - centre[..., None], size).unbind(dim=1)
     fits = []
