@@ -1,13 +1,13 @@
 import { after, clientId, listen, loading, locale, post, register, rootGraph, workflowOf } from "./lib/editor.js";
 import { executionIds } from "./lib/ids.js";
 import { isFrames, isState, isWithdrawn } from "./lib/messages.js";
-import { LOOP_SETTING, Player } from "./lib/player.js";
-import { followPreset } from "./lib/presets.js";
-import { replayFromFile } from "./lib/replay.js";
-import { Runs } from "./lib/run_state.js";
-import { addSessionsPanel } from "./lib/sessions_panel.js";
-import { addTimeline } from "./lib/timeline_widget.js";
-import { words } from "./lib/words.js";
+import { LOOP_SETTING, Player } from "./player/player.js";
+import { followPreset } from "./presets.js";
+import { replayFromFile } from "./replay/replay.js";
+import { Runs } from "./player/runs.js";
+import { addSessionsPanel } from "./sessions/panel.js";
+import { addTimeline } from "./timeline/widget.js";
+import { words } from "./lib/i18n.js";
 
 /** What a node of the pack gets beside what its schema says: class -> what is done to each new one. */
 const ADDITIONS = {

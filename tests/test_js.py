@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).parent / "js"
-FILES = sorted(path.name for path in FOLDER.glob("*.test.js"))
+FILES = sorted(path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*.test.js"))
 
 
 def test_there_are_some() -> None:

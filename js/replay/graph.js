@@ -1,5 +1,5 @@
-import { freePlace } from "./free_place.js";
-import { fill, words } from "./words.js";
+import { freePlace } from "../lib/free_place.js";
+import { fill, words } from "../lib/i18n.js";
 
 const GAP = 60; // pixels between a new node and one that is in its way, its title included
 

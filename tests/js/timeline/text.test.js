@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import * as timeline from "../../js/lib/timeline_text.js";
+import * as timeline from "../../../js/timeline/text.js";
 
 const { parse } = timeline;
 const TEXT = `# opening

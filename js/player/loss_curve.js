@@ -1,12 +1,12 @@
-import { make } from "./player_controls.js";
-import { fill } from "./words.js";
+import { make } from "./controls.js";
+import { fill } from "../lib/i18n.js";
 
 /** What a training tells of itself, in words and as a plot. docs/live.md says what `training` in a state is. */
 
 const [WIDTH, HEIGHT] = [300, 60]; // of the plot's own coordinates
 const COLOURS = { generator: "#4a90d9", critic: "#d9904a" };
 
-/** The lines over the picture, as run_state.js has them for videos. */
+/** The lines over the picture, as runs.js has them for videos. */
 export function trainingBadge({ training, state }, said) {
   const ended = { interrupted: said.interrupted, failed: said.failed }[state] ?? "";
   if (!training) return { facts: "", status: state === "running" ? said.trainingBegins : ended, note: "" };

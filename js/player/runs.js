@@ -1,4 +1,4 @@
-import { fill } from "./words.js";
+import { fill } from "../lib/i18n.js";
 
 /** What a run's state says, in words; and which node shows which run. docs/live.md says what a state is. */
 

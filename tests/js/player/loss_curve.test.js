@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { trainingBadge } from "../../js/lib/training.js";
-import { words } from "../../js/lib/words.js";
+import { trainingBadge } from "../../../js/player/loss_curve.js";
+import { words } from "../../../js/lib/i18n.js";
 
 const SAID = words("en");
 const AT_WORK = { stage: "self-forcing", step: 12, of: 80, left: 130, losses: {}, file: "" };

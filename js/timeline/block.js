@@ -1,6 +1,6 @@
-import { colourOf, shareOf } from "./timeline_axis.js";
-import { formatSecond } from "./timeline_text.js";
-import { fill } from "./words.js";
+import { colourOf, shareOf } from "./axis.js";
+import { formatSecond } from "./text.js";
+import { fill } from "../lib/i18n.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const MARKS = {

@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { Asked, Runs, actionInWords, badge, isSteered, sizeInWords } from "../../js/lib/run_state.js";
-import { words } from "../../js/lib/words.js";
+import { Asked, Runs, actionInWords, badge, isSteered, sizeInWords } from "../../../js/player/runs.js";
+import { words } from "../../../js/lib/i18n.js";
 
 const SAID = words("en");
 const RUNNING = {

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { makeReplay } from "../../js/lib/replay_graph.js";
+import { makeReplay } from "../../../js/replay/graph.js";
 
 const STATE = { rows: "0: a red circle\n2.25 cut:", seconds: 7.3125 };
 

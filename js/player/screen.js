@@ -1,4 +1,4 @@
-import { make } from "./player_controls.js";
+import { make } from "./controls.js";
 
 /**
  * Where pictures are drawn, and where the finished video plays in their place.

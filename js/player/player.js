@@ -1,13 +1,13 @@
-import { addElement, after, fileUrl, locale, picture, post, saveAs, setting, toast } from "./editor.js";
+import { addElement, after, fileUrl, locale, picture, post, saveAs, setting, toast } from "../lib/editor.js";
 import { FrameQueue } from "./frame_queue.js";
-import { isState } from "./messages.js";
-import { createControls, make } from "./player_controls.js";
-import { STYLE } from "./player_style.js";
-import { badge, isLive, isSteered } from "./run_state.js";
+import { isState } from "../lib/messages.js";
+import { createControls, make } from "./controls.js";
+import { STYLE } from "./style.js";
+import { badge, isLive, isSteered } from "./runs.js";
 import { Screen } from "./screen.js";
 import { createSteeringBar } from "./steering_bar.js";
-import { LossCurve, trainingBadge } from "./training.js";
-import { words } from "./words.js";
+import { LossCurve, trainingBadge } from "./loss_curve.js";
+import { words } from "../lib/i18n.js";
 
 export const LOOP_SETTING = "SelfForcing.Player.Loop";
 const HEIGHTS = { all: 320, stop: 180, undefined: 220 }; // pixels, at least, by what a run can be told
@@ -222,7 +222,7 @@ export class Player {
 
   async #replay() {
     try {
-      const { replay } = await import("./replay.js");
+      const { replay } = await import("../replay/replay.js");
       await replay(this.#node, this.#state);
     } catch (error) {
       this.#refused(error);

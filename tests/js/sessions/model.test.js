@@ -9,9 +9,9 @@ import {
   nameToKeep,
   soleOrigin,
   titleOf,
-} from "../../js/lib/sessions_model.js";
-import { freePlace } from "../../js/lib/free_place.js";
-import { words } from "../../js/lib/words.js";
+} from "../../../js/sessions/model.js";
+import { freePlace } from "../../../js/lib/free_place.js";
+import { words } from "../../../js/lib/i18n.js";
 
 const SAVED = {
   name: "shelf/red_00001_.session",

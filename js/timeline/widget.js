@@ -1,10 +1,10 @@
-import { addElement, after, growTo, keepPlace, locale, setWidget, undoable, wheelCanvas, widgetOf } from "./editor.js";
-import * as axis from "./timeline_axis.js";
-import { element, makeBlock, percent } from "./timeline_block.js";
-import { draggable } from "./timeline_drag.js";
-import { STYLE } from "./timeline_style.js";
-import { addRow, formatSecond, moveRow, parse, removeRow, setPrompt } from "./timeline_text.js";
-import { fill, words } from "./words.js";
+import { addElement, after, growTo, keepPlace, locale, setWidget, undoable, wheelCanvas, widgetOf } from "../lib/editor.js";
+import * as axis from "./axis.js";
+import { element, makeBlock, percent } from "./block.js";
+import { draggable } from "./drag.js";
+import { STYLE } from "./style.js";
+import { addRow, formatSecond, moveRow, parse, removeRow, setPrompt } from "./text.js";
+import { fill, words } from "../lib/i18n.js";
 
 const HEIGHT = 120; // pixels, with the editor's margin
 const NEW_NODE = [480, 300]; // pixels that a new node is wide and high, at least

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { isFrames, isState, isWithdrawn } from "../../js/lib/messages.js";
+import { isFrames, isState, isWithdrawn } from "../../../js/lib/messages.js";
 
 const STATE = {
   ...{ node_id: "7", run: "ab", workflow: "", state: "running", fps: 16, chunk: 2, chunks: 0, frames: 21, first_frame: 0 },

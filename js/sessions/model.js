@@ -1,5 +1,5 @@
 /**
- * What the sessions panel says and decides, without a page: see sessions_panel.js. An entry is one of `sessions` as
+ * What the sessions panel says and decides, without a page: see panel.js. An entry is one of `sessions` as
  * docs/live.md has them.
  */
 

@@ -1,4 +1,4 @@
-import { fill } from "./words.js";
+import { fill } from "../lib/i18n.js";
 
 const ICONS = {
   play: "M4 2.5v11l9-5.5z",

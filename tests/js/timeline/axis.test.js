@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import * as axis from "../../js/lib/timeline_axis.js";
+import * as axis from "../../../js/timeline/axis.js";
 
 test("a block lasts to the next row in time, and a row without a prompt keeps the one before", () => {
   const rows = [

@@ -18,7 +18,7 @@ const OPTIONS = ["blend", "recache", "cut", "seed"]; // in the order in which th
 
 /**
  * @returns {{rows: Row[], errors: {line: number, message: string}[]}} the rows in the order of the text, and the lines
- *   that are none. Lines count from 1; a message is a key of words.js. The rows' places in the list are the `index` of
+ *   that are none. Lines count from 1; a message is a key of i18n.js. The rows' places in the list are the `index` of
  *   the edits below.
  * @typedef {{second: number, prompt: string, blend: number, recache: boolean, cut: boolean, seed: bigint | null,
  *   line: number}} Row blend: chunks in which the video turns to the prompt, 1: at once

@@ -1,6 +1,6 @@
-import { make } from "./player_controls.js";
-import { Asked, actionInWords, isLive } from "./run_state.js";
-import { fill } from "./words.js";
+import { make } from "./controls.js";
+import { Asked, actionInWords, isLive } from "./runs.js";
+import { fill } from "../lib/i18n.js";
 
 const LISTED = 3; // actions
 const LONGEST_BLEND = 16; // chunks

@@ -1,7 +1,7 @@
-import * as editor from "./editor.js";
-import { freePlace } from "./free_place.js";
-import { factsOf, fill, isNews, keyOf, nameToKeep, soleOrigin, titleOf } from "./sessions_model.js";
-import { words } from "./words.js";
+import * as editor from "../lib/editor.js";
+import { freePlace } from "../lib/free_place.js";
+import { factsOf, fill, isNews, keyOf, nameToKeep, soleOrigin, titleOf } from "./model.js";
+import { words } from "../lib/i18n.js";
 
 const PATH = "/self_forcing/sessions";
 const AGAIN = 2000; // milliseconds between two looks while something is live

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { FrameQueue } from "../../js/lib/frame_queue.js";
+import { FrameQueue } from "../../../js/player/frame_queue.js";
 
 const FPS = 16;
 const CHUNK = 12;
