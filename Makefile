@@ -8,7 +8,7 @@ RECIPE ?= tiny-world
 MINUTES ?= 10
 export PYTHON
 
-.PHONY: run comfyui demo train study soak test test-thorough lint clean
+.PHONY: run comfyui demo train study soak test test-thorough lint lint-js clean
 
 run: .venv/.comfyui
 	.venv/bin/python -m tools.comfyui.run $(WORKFLOW)
@@ -41,13 +41,25 @@ test: .venv/.test lint
 test-thorough: .venv/.test
 	SF_TEST_PROFILE=thorough .venv/bin/python -m pytest -q -n 2 tests
 
-lint: .venv/.test
+lint: .venv/.test lint-js
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	@# the nodes import the core as ComfyUI has them do it: as parts of one package, which the folder is
 	@mkdir -p .mypy_cache/pack && ln -sfn ../.. .mypy_cache/pack/self_forcing
 	MYPYPATH=.mypy_cache/pack .venv/bin/mypy -p self_forcing.nodes
+
+# types and style of js/; needs npm
+lint-js:
+	@if command -v npm >/dev/null; then \
+	  $(MAKE) --no-print-directory node_modules/.package-lock.json && npx --no-install tsc && npx --no-install eslint .; \
+	else \
+	  echo "SKIPPED: js/ is not checked, since npm is not installed"; \
+	fi
+
+node_modules/.package-lock.json: package.json package-lock.json
+	npm ci --no-audit --no-fund --ignore-scripts
+	@touch $@
 
 .venv/.run: tools/venv.sh requirements.txt constraints.txt
 	tools/venv.sh
@@ -66,4 +78,4 @@ lint: .venv/.test
 	@touch $@
 
 clean:
-	rm -rf .venv .comfyui .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	rm -rf .venv .comfyui node_modules .pytest_cache .hypothesis .mypy_cache .ruff_cache

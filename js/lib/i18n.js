@@ -1,277 +1,53 @@
-const ENGLISH = {
-  stopTooltip: "Ends the video after the chunk that is being made; what is made so far is the result.",
-  stopping: "Stopping after this chunk",
-  // the player
-  player: "Player",
-  loopSetting: "Loop what there is while the next chunk is made",
-  loopSettingTooltip: "For models that are slower than real time. The loop button of a player counts for that one.",
-  nothingYet: "The video appears here while it is made",
-  wireVae: "With a preview_vae the chunks play here",
-  play: "Play",
-  pause: "Pause",
-  place: "Place in the video",
-  time: "{at} / {to} s",
-  loop: "Loop",
-  goLive: "Go to what is being made",
-  goLiveBehind: "Go to what is being made: {n} s ahead",
-  size: "Size of the picture",
-  fit: "fit",
-  natural: "100 %",
-  double: "200 %",
-  snapshot: "Snapshot of this frame",
-  copied: "Frame copied to the clipboard",
-  downloaded: "Frame downloaded as a PNG",
-  replay: "Replay",
-  replayTitle: "Make this video again: what was done by hand becomes a prompt timeline",
-  chunk: "chunk {n}",
-  chunkOf: "chunk {n}/{m}",
-  madeFps: "{n} fps made",
-  shownFps: "{n} shown",
-  firstFrame: "first frame {n} s",
-  cache: "cache {size}",
-  waitingFirst: "Waiting for the first chunk",
-  late: "Slower than real time: waiting for the next chunk",
-  slow: "Slower than real time: waited {n} times",
-  paused: "Playback paused",
-  runPaused: "The run is paused",
-  stopped: "Stopped",
-  interrupted: "Interrupted",
-  failed: "Failed",
-  // steering
-  prompt: "Prompt from the next chunk on: Enter",
-  promptHere: "New prompt, Enter",
-  notSteerable: "To steer by prompts, wire a CLIP into this node",
-  blend: "blend",
-  blendTitle: "Chunks over which the old prompt turns into the new one; 1 is at once",
-  pauseRun: "Pause run",
-  pauseRunTitle: "Make no more chunks for now",
-  resumeRun: "Resume run",
-  resumeRunTitle: "Go on making chunks",
-  reroll: "Re-roll",
-  rerollTitle: "Take the newest chunk back and make it again with other noise",
-  cut: "Cut",
-  cutTitle: "The next chunk sees nothing of what came before it: a new scene; the prompt stays",
-  stopRun: "Stop",
-  waitsFor: "waiting: {what}",
-  pauseWaits: "pause",
-  resumeWaits: "resume",
-  rerollWaits: "re-roll",
-  cutWaits: "cut",
-  stopWaits: "stop",
-  fromChunk: "from chunk {n}: {what}",
-  atChunk: "chunk {n}: {what}",
-  promptBlended: "{prompt} (over {n} chunks)",
-  didCut: "cut",
-  didReroll: "re-rolled",
-  refused: "This was not done",
-  // training
-  nothingTrained: "Losses appear here while it trains; with a vae, videos of the first prompts too",
-  trainingBegins: "Getting ready to train",
-  stage_causal: "causal start {n}/{m}",
-  "stage_self-forcing": "self forcing {n}/{m}",
-  timeLeft: "{time} left",
-  seconds: "{n} s",
-  minutes: "{n} min",
-  hours: "{n} h",
-  trained: "{file} is ready",
-  trainedSoFar: "{file} has what was learnt; Run goes on",
-  lossPlot: "Losses of the training",
-  lossPlotTitle: "Losses over the whole training, each to a scale of its own. The generator's says little about quality.",
-  loss_generator: "generator {n}",
-  loss_critic: "critic {n}",
-  // the sessions panel; {names} are filled in
-  sessionsTitle: "Self Forcing sessions",
-  sessionsRefresh: "Refresh",
-  sessionsEmpty:
-    "No sessions yet. Wire Save Session behind Stream Video or Sample Chunks to keep a video as a small file; a run at work, or one that was interrupted, shows up here by itself.",
-  sessionsFailed: "The sessions cannot be listed: {why}",
-  sessionsLive: "live",
-  sessionsSaved: "saved",
-  sessionsInterrupted: "interrupted",
-  sessionsDamaged: "damaged",
-  sessionsNode: "Node {id}",
-  sessionsLength: "Chunks: {chunks} · latent frames: {frames}",
-  sessionsModel: "Model {model}",
-  sessionsContinue: "Continue",
-  sessionsContinueTooltip: "Adds Load Session with this file, wired to a new Stream Video.",
-  sessionsLoad: "Load into the graph",
-  sessionsLoadTooltip: "Adds Load Session with this file.",
-  sessionsFork: "Fork here",
-  sessionsForkTooltip: "Keeps what is made so far as a file and adds Load Session with it; the run goes on.",
-  sessionsDelete: "Delete",
-  sessionsDeleteTooltip: "Deletes the file.",
-  sessionsDeleteTitle: "Delete session",
-  sessionsDeleteAsk: "Delete {name} for good?",
-  sessionsDeleted: "Deleted {name}",
-  sessionsKept: "Kept as {name}",
-  sessionsAdded: "Added to the graph",
-  sessionsWireModel: "Wire the model that made it into Load Session.",
-  sessionsRefused: "That did not work",
-  // the timeline widget and Replay
-  timeline: "Timeline of prompts",
-  timelineBefore: "the session's prompt",
-  timelineAdd: "Add a row after the selected one",
-  timelineAxisHelp: "Double-click adds a row here. Ctrl and the wheel zoom.",
-  timelineHelp:
-    "Drag the left edge or press an arrow key to move it (Shift: finer), double-click or Enter edits the prompt, Delete removes it.",
-  timelinePromptAt: "Prompt from second {second} on",
-  timelineBlends: "turns to it over {n} chunks",
-  timelineRecaches: "passes what is in the window again under it",
-  timelineCuts: "begins with a fresh context",
-  timelineSeeds: "other noise from here on: seed {n}",
-  timelineLine: "Line {n}: {what}",
-  timelineEmpty: "No rows yet: double-click the axis, or press +.",
-  timelineColon: "a colon is missing; expected 'second: prompt', as in '2.5: a cat'",
-  timelineSecond: "it does not begin with a second of 0 or more, as in '2.5: a cat'",
-  timelineOption: "not an option; known are blend CHUNKS, recache, cut, seed NUMBER",
-  timelineBlend: "blend takes a whole number of chunks, 1 to 1000",
-  timelineSeed: "seed takes a whole number, 0 to 18446744073709551615",
-  timelinePrompt: "expected a prompt after the colon, or 'cut' or 'seed NUMBER' before it",
-  timelineTwice: "another row is at the same second",
-  replayDone: "Run makes this video again",
-  replayTold: "The rows are in Prompt Timeline; Stream Video makes {seconds} s.",
-  replayAdded: "Prompt Timeline was added with the rows; Stream Video makes {seconds} s.",
-  replayWireClip: "Wire the model's CLIP into Prompt Timeline before you press Run.",
-};
-const CHINESE = {
-  stopTooltip: "当前块生成完后结束视频；已生成的部分就是结果。",
-  stopping: "将在当前块完成后停止",
-  // the player
-  player: "播放器",
-  loopSetting: "等待下一块时循环播放已有画面",
-  loopSettingTooltip: "用于慢于实时的模型。播放器上的循环按钮只对该播放器有效。",
-  nothingYet: "视频生成时会显示在这里",
-  wireVae: "接上 preview_vae 后，各块会在此播放",
-  play: "播放",
-  pause: "暂停",
-  place: "视频中的位置",
-  time: "{at} / {to} 秒",
-  loop: "循环",
-  goLive: "跳到正在生成的部分",
-  goLiveBehind: "跳到正在生成的部分：{n} 秒之后",
-  size: "画面大小",
-  fit: "适应",
-  natural: "100 %",
-  double: "200 %",
-  snapshot: "截取当前帧",
-  copied: "已复制当前帧到剪贴板",
-  downloaded: "已下载当前帧的 PNG",
-  replay: "重现",
-  replayTitle: "重新生成此视频：手动操作会变成提示词时间线",
-  chunk: "块 {n}",
-  chunkOf: "块 {n}/{m}",
-  madeFps: "生成 {n} fps",
-  shownFps: "显示 {n}",
-  firstFrame: "首帧 {n} 秒",
-  cache: "缓存 {size}",
-  waitingFirst: "正在等待第一块",
-  late: "慢于实时：正在等待下一块",
-  slow: "慢于实时：已等待 {n} 次",
-  paused: "播放已暂停",
-  runPaused: "生成已暂停",
-  stopped: "已停止",
-  interrupted: "已中断",
-  failed: "失败",
-  // steering
-  prompt: "从下一块起生效的提示词：按回车",
-  promptHere: "新提示词，按回车",
-  notSteerable: "要用提示词控制，请将 CLIP 连接到该节点",
-  blend: "过渡",
-  blendTitle: "旧提示词过渡到新提示词所用的块数；1 表示立即切换",
-  pauseRun: "暂停",
-  pauseRunTitle: "暂时不再生成新的块",
-  resumeRun: "继续",
-  resumeRunTitle: "继续生成",
-  reroll: "重抽",
-  rerollTitle: "收回最新的一块，用其他噪声重新生成",
-  cut: "切断",
-  cutTitle: "下一块看不到之前的内容：新的场景；提示词不变",
-  stopRun: "停止",
-  waitsFor: "等待中：{what}",
-  pauseWaits: "暂停",
-  resumeWaits: "继续",
-  rerollWaits: "重抽",
-  cutWaits: "切断",
-  stopWaits: "停止",
-  fromChunk: "从第 {n} 块起：{what}",
-  atChunk: "第 {n} 块：{what}",
-  promptBlended: "{prompt}（{n} 块过渡）",
-  didCut: "切断",
-  didReroll: "重抽",
-  refused: "未能执行",
-  // training
-  nothingTrained: "训练时损失会显示在这里；接上 vae 后还会显示前几个提示词的视频",
-  trainingBegins: "正在准备训练",
-  stage_causal: "因果起步 {n}/{m}",
-  "stage_self-forcing": "self forcing {n}/{m}",
-  timeLeft: "还剩 {time}",
-  seconds: "{n} 秒",
-  minutes: "{n} 分钟",
-  hours: "{n} 小时",
-  trained: "{file} 已完成",
-  trainedSoFar: "{file} 中是目前学到的内容；再次运行会继续",
-  lossPlot: "训练的损失",
-  lossPlotTitle: "整个训练过程的损失，各用自己的刻度。生成器的损失并不能说明质量。",
-  loss_generator: "生成器 {n}",
-  loss_critic: "评判器 {n}",
-  // 会话面板；{名称} 会被替换
-  sessionsTitle: "Self Forcing 会话",
-  sessionsRefresh: "刷新",
-  sessionsEmpty:
-    "还没有会话。在“流式生成视频”或“采样视频块”之后接上“保存会话”，即可把视频存成一个小文件；正在运行或被中断的任务会自动出现在这里。",
-  sessionsFailed: "无法列出会话：{why}",
-  sessionsLive: "运行中",
-  sessionsSaved: "已保存",
-  sessionsInterrupted: "已中断",
-  sessionsDamaged: "已损坏",
-  sessionsNode: "节点 {id}",
-  sessionsLength: "块：{chunks} · 潜空间帧：{frames}",
-  sessionsModel: "模型 {model}",
-  sessionsContinue: "继续",
-  sessionsContinueTooltip: "添加使用此文件的“加载会话”，并连接到新的“流式生成视频”。",
-  sessionsLoad: "载入工作流",
-  sessionsLoadTooltip: "添加使用此文件的“加载会话”。",
-  sessionsFork: "从此处分叉",
-  sessionsForkTooltip: "把目前已生成的内容存成文件，并添加使用它的“加载会话”；任务继续运行。",
-  sessionsDelete: "删除",
-  sessionsDeleteTooltip: "删除此文件。",
-  sessionsDeleteTitle: "删除会话",
-  sessionsDeleteAsk: "永久删除 {name}？",
-  sessionsDeleted: "已删除 {name}",
-  sessionsKept: "已保存为 {name}",
-  sessionsAdded: "已添加到工作流",
-  sessionsWireModel: "请把生成它的模型连接到“加载会话”。",
-  sessionsRefused: "操作未成功",
-  // 时间线控件与重放
-  timeline: "提示词时间线",
-  timelineBefore: "会话的提示词",
-  timelineAdd: "在所选行之后添加一行",
-  timelineAxisHelp: "双击可在此处添加一行。按住 Ctrl 并滚动滚轮可缩放。",
-  timelineHelp: "拖动左边缘或按方向键移动（Shift：更精细），双击或按 Enter 编辑提示词，按 Delete 删除。",
-  timelinePromptAt: "从第 {second} 秒起的提示词",
-  timelineBlends: "在 {n} 个块内逐渐过渡",
-  timelineRecaches: "用它重新计算窗口内的内容",
-  timelineCuts: "从全新的上下文开始",
-  timelineSeeds: "从此处起使用其他噪声：种子 {n}",
-  timelineLine: "第 {n} 行：{what}",
-  timelineEmpty: "还没有任何行：双击时间轴，或按 +。",
-  timelineColon: "缺少冒号；格式应为“秒: 提示词”，例如 2.5: a cat",
-  timelineSecond: "开头不是大于或等于 0 的秒数，例如 2.5: a cat",
-  timelineOption: "未知选项；可用的有 blend 块数、recache、cut、seed 数字",
-  timelineBlend: "blend 需要 1 到 1000 的整数块数",
-  timelineSeed: "seed 需要 0 到 18446744073709551615 的整数",
-  timelinePrompt: "冒号后应有提示词，或冒号前应有 cut 或 seed 数字",
-  timelineTwice: "同一秒已有另一行",
-  replayDone: "按“运行”即可重新生成此视频",
-  replayTold: "各行已写入“提示词时间线”；“流式生成视频”将生成 {seconds} 秒。",
-  replayAdded: "已添加带有这些行的“提示词时间线”；“流式生成视频”将生成 {seconds} 秒。",
-  replayWireClip: "运行前请把模型的 CLIP 连接到“提示词时间线”。",
-};
+/**
+ * Texts of the interface. They are written in locales/<language>/main.json, under "selfForcing".
+ *
+ * The server hands out the locale files of all packs at /i18n, as {language: main.json}.
+ */
 
-/** The words of what the locale files do not reach: widgets that are no inputs, and messages. */
-export function words(locale) {
-  return locale?.startsWith("zh") ? CHINESE : ENGLISH;
+/** @typedef {Record<string, Record<string, string>>} Catalog texts by group and name */
+
+const ENGLISH = "en";
+
+/** @type {Record<string, Catalog | undefined>} by language */
+let catalogs = {};
+
+/**
+ * Sets the texts of all languages.
+ *
+ * @param {Record<string, any>} answer the server's answer to /i18n
+ */
+export function setTexts(answer) {
+  catalogs = Object.fromEntries(Object.entries(answer).map(([language, main]) => [language, main?.selfForcing]));
 }
 
-/** A text with values in place of the {names} in it. */
-export const fill = (text, values) => text.replace(/\{(\w+)\}/g, (_, name) => values[name]);
+/**
+ * Returns the function that gives texts in a language. English stands in for a language or a text that is missing.
+ *
+ * @param {string} locale such as "zh" or "zh-TW"
+ * @returns {Translate}
+ */
+export function translator(locale) {
+  const languages = [locale, locale.split("-")[0], ENGLISH];
+  return (key, values = {}) => {
+    const [group, name] = key.split(".");
+    const texts = languages.map((language) => catalogs[language]?.[group]?.[name]);
+    return fill(texts.find((text) => text !== undefined) ?? standIn(name, values), values);
+  };
+}
+
+/**
+ * Returns a readable text for when the server did not hand out its own: "chunk of 3 7" for chunkOf and {n: 3, m: 7}.
+ *
+ * @param {string} name
+ * @param {Record<string, unknown>} values
+ */
+const standIn = (name, values) =>
+  [name.replace(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`), ...Object.values(values)].join(" ");
+
+/**
+ * Puts values in the place of {their names}; a name without a value stays.
+ *
+ * @param {string} text
+ * @param {Record<string, unknown>} values
+ */
+const fill = (text, values) => text.replace(/\{(\w+)\}/g, (whole, name) => String(values[name] ?? whole));

@@ -1,42 +1,52 @@
-const MAX_BYTES = 8 * 2 ** 20; // of pictures; older ones are asked for again when they are wanted
-const GRACE = 1; // frames that the next one may be late before that is a wait
-const ROUNDING = 1e-6; // frames: a clock's sums are not exact
-const MEASURED = 2; // seconds over which pictures are counted
+import { Pictures } from "./pictures.js";
+
+const MAX_BYTES = 8 * 2 ** 20; // of pictures; older ones are fetched again when they are needed
+const GRACE = 1; // frames of delay that do not count as a wait
+const ROUNDING = 1e-6; // frames: sums of times are not exact
+const MEASURED = 2; // seconds over which shownFps counts
+
+/** @typedef {import("./screen.js").Picture} Picture */
+/** @typedef {{first: number, count: number, numbers: number[], arrived: number}} Chunk */
 
 /**
- * Frames that come in chunks, now early and now late, and what is to be shown of them at a time: number by number at
- * the video's own rate. It has no timer and no clock: every method that depends on the time is told it, in seconds.
+ * A playback queue of frames that come in chunks, early or late: says which frame to show at a time, at the video's own
+ * rate. It has no timer and no clock; every method that depends on the time takes it as `now`, in seconds.
  *
- * Playing begins with the first chunk. When there is nothing more to show it holds the newest frame, or begins again if
- * `loop` is on, and goes on with what comes. It never goes back by itself, and leaves nothing out that it has time for.
+ * Playback begins with the first chunk. At the newest frame it waits for the next chunk, or begins again if `loop` is on.
+ * It never goes back by itself, and skips no frame that there is time to show.
  */
 export class FrameQueue {
   loop = false;
-  /** Whether it goes on by itself. */
   playing = true;
   /** Whether more frames will come. */
   live = true;
-  /** Whether frames are wanted and do not come. */
+  /** Whether playback waits for frames that are due. */
   late = false;
-  /** How often that was so. */
+  /** Number of such waits. */
   interruptions = 0;
-  /** The oldest frame that can be shown, and the one after the newest. */
+  /** The oldest frame that can be shown. */
   first = 0;
+  /** The number after that of the newest frame. */
   end = 0;
-  /** Pictures that were drawn. */
+  /** Number of pictures that were drawn. */
   shown = 0;
 
   #fps;
-  #time = -Infinity; // when #position was right
-  #position = 0; // in frames; at the end: the newest frame had its time
-  #due = null; // since when the next frame is wanted
-  #excused = false; // from being late, until a chunk comes: whoever jumps to the end has to wait
-  #counted = false; // this wait is among the interruptions
-  #chunks = []; // {first, count, numbers, arrived}, in order
+  #time = -Infinity; // of #position
+  #position = 0; // in frames; equal to `end` after the newest frame had its time
+  /** @type {number | null} */
+  #due = null; // when the next frame was to be shown
+  #excused = false; // until the next chunk no wait counts as late: the user jumped to the end
+  #counted = false; // whether this wait is among the interruptions
+  /** @type {Chunk[]} */
+  #chunks = []; // in the order of their frames
   #pictures;
-  #drawn = []; // times, of late
-  #begun = null; // the first of all
+  /** @type {number[]} */
+  #drawn = []; // times of the pictures drawn in the last MEASURED seconds
+  /** @type {number | null} */
+  #firstDrawn = null; // time of the first picture
 
+  /** @param {{fps?: number, maxBytes?: number}} options */
   constructor({ fps = 16, maxBytes = MAX_BYTES } = {}) {
     this.#fps = fps;
     this.#pictures = new Pictures(maxBytes);
@@ -54,9 +64,14 @@ export class FrameQueue {
     return this.end <= this.first;
   }
 
-  // what comes --------------------------------------------------------------------------------------------------------
+  // arrivals ---------------------------------------------------------------------------------------------------------
 
-  /** A chunk: frames `first` to `first + count - 1`; `numbers` says which of them are in `frames`. */
+  /**
+   * Adds a chunk: frames `first` to `first + count - 1`, of which `numbers` came as pictures, `frames`.
+   *
+   * @param {{first: number, count: number, numbers: number[], frames: Picture[]}} chunk
+   * @param {number} now
+   */
   add({ first, count, numbers, frames }, now) {
     this.#settle(now);
     if (this.empty) this.first = this.#position = first;
@@ -69,7 +84,12 @@ export class FrameQueue {
     this.#due = null;
   }
 
-  /** Frames from `first` on never were. */
+  /**
+   * Drops frames from `first` on: their chunk was re-rolled.
+   *
+   * @param {number} first
+   * @param {number} now
+   */
   withdraw(first, now) {
     this.#settle(now);
     if (first >= this.end) return;
@@ -84,7 +104,13 @@ export class FrameQueue {
     if (this.#position >= first) this.#position = this.playing ? first : Math.max(this.first, first - 1);
   }
 
-  /** There are so many frames, seen or not, of which those from `first` on can be had: begins at the newest. */
+  /**
+   * Joins a run that has made `frames` frames. The server still has those from `first` on; playback begins at the newest.
+   *
+   * @param {number} frames
+   * @param {number} first
+   * @param {number} now
+   */
   join(frames, first, now) {
     this.#settle(now);
     if (this.empty) {
@@ -94,82 +120,112 @@ export class FrameQueue {
     this.end = Math.max(this.end, frames);
   }
 
-  /** Frames before `first` can no longer be had. */
+  /**
+   * Gives up frames before `first`: the server no longer has them.
+   *
+   * @param {number} first
+   */
   forget(first) {
     if (!this.empty) this.first = Math.min(Math.max(this.first, first), this.end - 1);
   }
 
-  /** No more frames will come. */
+  /**
+   * Ends the queue: no more frames will come.
+   *
+   * @param {number} now
+   */
   finish(now) {
     this.#settle(now);
     this.live = this.late = false;
   }
 
-  // what the user does ------------------------------------------------------------------------------------------------
+  // actions of the user -----------------------------------------------------------------------------------------------
 
+  /** @param {number} now */
   play(now) {
     this.#settle(now);
     if (!this.live && this.#position >= this.end - 1) this.#position = this.first;
     this.playing = true;
   }
 
+  /** @param {number} now */
   pause(now) {
     this.#settle(now);
     this.playing = false;
     this.#position = Math.max(this.first, Math.min(this.#position, this.end - 1));
-    this.#wanted(null);
+    this.#endWait();
   }
 
+  /** @type {(number: number, now: number) => void} */
   seek(number, now) {
     this.#settle(now);
     this.#position = Math.max(this.first, Math.min(number, this.end - 1));
-    this.#wanted(null);
+    this.#endWait();
   }
 
-  /** Leaves out what is waiting to be shown: plays what has just been made, as if each chunk had been shown at once. */
+  /**
+   * Skips the frames that wait to be shown: goes where a player would be that showed each chunk at once.
+   *
+   * @param {number} now
+   */
   goLive(now) {
     this.#settle(now);
     this.#position = Math.max(this.#position, this.#newest(now));
     this.#excused = this.playing = true;
   }
 
+  /** @type {(fps: number, now: number) => void} */
   setFps(fps, now) {
     this.#settle(now);
     this.#fps = fps;
   }
 
-  // what is to be seen ------------------------------------------------------------------------------------------------
+  // what to show ------------------------------------------------------------------------------------------------------
 
-  /** The number of the frame that is to be shown, or null. */
+  /**
+   * The number of the frame to show, or null.
+   *
+   * @param {number} now
+   */
   at(now) {
     this.#settle(now);
     return this.empty ? null : Math.max(0, Math.min(Math.floor(this.#position + ROUNDING), this.end - 1));
   }
 
-  /** Whether `at` will change without a message or a user. */
+  /**
+   * Whether `at` or `late` will change by the time alone.
+   *
+   * @param {number} now
+   */
   moving(now) {
     this.#settle(now);
     if (!this.playing || this.empty) return false;
     return this.#position < this.end || (this.#due !== null && !this.late);
   }
 
-  /** Seconds from what is shown to what has just been made. */
+  /**
+   * Seconds from the shown frame to the newest one.
+   *
+   * @param {number} now
+   */
   behind(now) {
     this.#settle(now);
     return Math.max(0, this.#newest(now) - this.#position) / this.#fps;
   }
 
   /**
-   * What to draw for a frame: {number, picture} of it or of the nearest earlier one that was sent. The picture is
-   * undefined if it has to be fetched; null if there is nothing to draw.
+   * The picture to draw for a frame: its own, or that of the nearest earlier frame that was sent. null if there is none.
+   *
+   * @param {number} number
+   * @returns {import("./screen.js").WantedPicture | null}
    */
   pictureOf(number) {
     if (this.#pictures.has(number)) return { number, picture: this.#pictures.get(number) };
     const at = this.#chunks.findLastIndex((one) => one.first <= number);
     const chunk = this.#chunks[at];
-    const seen = chunk && number < chunk.first + chunk.count;
-    // of frames whose message did not come, nobody knows which there are
-    if (!seen) return number >= this.first && number < this.end ? { number, picture: undefined } : null;
+    const isInChunk = chunk && number < chunk.first + chunk.count;
+    // the message of this frame did not come: it may or may not have been sent
+    if (!isInChunk) return number >= this.first && number < this.end ? { number, picture: undefined } : null;
     for (let k = at; k >= 0; k--) {
       const sent = this.#chunks[k].numbers.findLast((one) => one <= number);
       if (sent !== undefined) return { number: sent, picture: this.#pictures.get(sent) };
@@ -177,32 +233,50 @@ export class FrameQueue {
     return { number, picture: undefined };
   }
 
+  /** @param {number} number */
   has(number) {
     return this.#pictures.has(number);
   }
 
-  /** Keeps a picture that was fetched. */
+  /**
+   * Keeps a picture that was fetched.
+   *
+   * @param {number} number
+   * @param {Picture} picture
+   */
   keep(number, picture) {
     if (number < this.end) this.#pictures.put(number, picture);
   }
 
-  /** A picture was drawn. */
+  /**
+   * Counts a picture that was drawn.
+   *
+   * @param {number} now
+   */
   drawn(now) {
     this.shown += 1;
     this.#drawn.push(now);
-    this.#begun ??= now;
+    this.#firstDrawn ??= now;
     while (this.#drawn[0] <= now - MEASURED) this.#drawn.shift();
   }
 
-  /** Pictures drawn a second, of late. */
+  /**
+   * Pictures drawn per second, over the last MEASURED seconds.
+   *
+   * @param {number} now
+   */
   shownFps(now) {
-    const lately = this.#drawn.filter((time) => time > now - MEASURED).length;
-    return lately / Math.max(0.5, Math.min(MEASURED, now - this.#begun));
+    const count = this.#drawn.filter((time) => time > now - MEASURED).length;
+    return count / Math.max(0.5, Math.min(MEASURED, now - (this.#firstDrawn ?? now)));
   }
 
   // the clock ---------------------------------------------------------------------------------------------------------
 
-  /** Moves on to the present. */
+  /**
+   * Moves the position to the present.
+   *
+   * @param {number} now
+   */
   #settle(now) {
     const passed = now - this.#time;
     if (passed < 0) return;
@@ -213,77 +287,41 @@ export class FrameQueue {
     else this.#reachedEnd(position, now);
   }
 
+  /** @type {(position: number, now: number) => void} */
   #reachedEnd(position, now) {
     if (!this.live && !this.loop) {
       this.playing = false;
       this.#position = this.end - 1;
     } else if (this.loop) {
       this.#position = this.first + ((position - this.end) % (this.end - this.first));
-      if (this.live) this.#isLate();
+      if (this.live) this.#markLate();
     } else {
       this.#position = this.end;
       this.#due ??= now - (position - this.end) / this.#fps;
-      if (now - this.#due > GRACE / this.#fps) this.#isLate();
+      if (now - this.#due > GRACE / this.#fps) this.#markLate();
     }
   }
 
-  #isLate() {
+  #markLate() {
     if (this.#excused) return;
     this.late = true;
     if (!this.#counted) this.interruptions += 1;
     this.#counted = true;
   }
 
-  #wanted(due) {
-    this.#due = due;
+  #endWait() {
+    this.#due = null;
     this.late = false;
   }
 
-  /** The position of a player that never waited to begin a chunk. */
+  /**
+   * The position of a player that shows each chunk as soon as it comes.
+   *
+   * @param {number} now
+   */
   #newest(now) {
     const newest = this.#chunks.at(-1);
-    const end = newest ? newest.first + newest.count : -1;
-    return end < this.end ? this.end : Math.min(this.end, newest.first + (now - newest.arrived) * this.#fps);
+    if (!newest || newest.first + newest.count < this.end) return this.end;
+    return Math.min(this.end, newest.first + (now - newest.arrived) * this.#fps);
   }
 }
-
-/** Pictures by number. The ones that came first make room; a picture is a string or a Blob. */
-class Pictures {
-  bytes = 0;
-  #pictures = new Map();
-  #maxBytes;
-
-  constructor(maxBytes) {
-    this.#maxBytes = maxBytes;
-  }
-
-  has(number) {
-    return this.#pictures.has(number);
-  }
-
-  get(number) {
-    return this.#pictures.get(number);
-  }
-
-  put(number, picture) {
-    this.#drop(number);
-    this.#pictures.set(number, picture);
-    this.bytes += sizeOf(picture);
-    for (const oldest of this.#pictures.keys()) {
-      if (this.bytes <= this.#maxBytes || oldest === number) break;
-      this.#drop(oldest);
-    }
-  }
-
-  dropFrom(first) {
-    for (const number of [...this.#pictures.keys()]) if (number >= first) this.#drop(number);
-  }
-
-  #drop(number) {
-    if (!this.has(number)) return;
-    this.bytes -= sizeOf(this.get(number));
-    this.#pictures.delete(number);
-  }
-}
-
-const sizeOf = (picture) => picture.size ?? picture.length;

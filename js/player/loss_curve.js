@@ -1,67 +1,91 @@
-import { make } from "./controls.js";
-import { fill } from "../lib/i18n.js";
+import { make, makeSvg } from "../lib/dom.js";
 
-/** What a training tells of itself, in words and as a plot. docs/live.md says what `training` in a state is. */
+/** The view of a training: its badge, and the plot of its losses. docs/live.md describes `training` of a state. */
+
+/** @typedef {import("../lib/messages.js").Training} Training */
 
 const [WIDTH, HEIGHT] = [300, 60]; // of the plot's own coordinates
-const COLOURS = { generator: "#4a90d9", critic: "#d9904a" };
 
-/** The lines over the picture, as runs.js has them for videos. */
-export function trainingBadge({ training, state }, said) {
-  const ended = { interrupted: said.interrupted, failed: said.failed }[state] ?? "";
-  if (!training) return { facts: "", status: state === "running" ? said.trainingBegins : ended, note: "" };
+/** @type {Record<string, TextKey>} */
+const STAGE_TEXTS = { causal: "training.stageCausal", "self-forcing": "training.stageSelfForcing" };
+
+/** @type {Record<string, {colour: string, text: TextKey}>} */
+const NETWORKS = {
+  generator: { colour: "#4a90d9", text: "training.lossGenerator" },
+  critic: { colour: "#d9904a", text: "training.lossCritic" },
+};
+const OTHER_COLOUR = "#999"; // of a network that only another version's server has
+
+/**
+ * @param {Pick<import("../lib/messages.js").RunState, "training" | "state">} run
+ * @param {Translate} t
+ * @returns {import("./badge.js").Badge}
+ */
+export function trainingBadge({ training, state }, t) {
+  const failure = state === "interrupted" ? t("player.interrupted") : state === "failed" ? t("player.failed") : "";
+  if (!training) return { facts: "", status: state === "running" ? t("training.starting") : failure, note: "" };
   const { stage, step, of, left, file } = training;
-  const facts = [fill(said[`stage_${stage}`] ?? stage, { n: step, m: of })];
-  if (state === "running" && left > 0) facts.push(fill(said.timeLeft, { time: timeInWords(left, said) }));
-  const kept = file ? fill(state === "ended" ? said.trained : said.trainedSoFar, { file }) : "";
-  return { facts: facts.join(" · "), status: [ended, kept].filter(Boolean).join(": "), note: "" };
+  const stageText = STAGE_TEXTS[stage];
+  const facts = [stageText ? t(stageText, { n: step, m: of }) : stage];
+  if (state === "running" && left > 0) facts.push(t("training.timeLeft", { time: duration(left, t) }));
+  const result = file && t(state === "ended" ? "training.finished" : "training.unfinished", { file });
+  return { facts: facts.join(" · "), status: [failure, result].filter(Boolean).join(": "), note: "" };
 }
 
-function timeInWords(seconds, said) {
-  if (seconds < 90) return fill(said.seconds, { n: Math.ceil(seconds) });
-  if (seconds < 5400) return fill(said.minutes, { n: Math.round(seconds / 60) });
-  return fill(said.hours, { n: (seconds / 3600).toFixed(1) });
+/** @type {(seconds: number, t: Translate) => string} */
+function duration(seconds, t) {
+  if (seconds < 90) return t("training.seconds", { n: Math.ceil(seconds) });
+  if (seconds < 5400) return t("training.minutes", { n: Math.round(seconds / 60) });
+  return t("training.hours", { n: (seconds / 3600).toFixed(1) });
 }
 
-/** The losses over the whole training: a line each, each to a scale of its own. */
+/** The losses over the whole training: a line for each network, each on its own scale. */
 export class LossCurve {
-  #said;
-  #plot = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img" });
+  #t;
+  #plot;
   #legend = make("div", { className: "sf-legend" });
 
-  constructor(said) {
-    this.#said = said;
-    this.#plot.setAttribute("aria-label", said.lossPlot);
-    this.element = make("div", { className: "sf-losses", title: said.lossPlotTitle, hidden: true });
-    this.element.append(this.#plot, this.#legend);
+  /** @param {Translate} t */
+  constructor(t) {
+    this.#t = t;
+    const looks = { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img" };
+    this.#plot = makeSvg("svg", { ...looks, "aria-label": t("training.lossPlot") });
+    const properties = { className: "sf-losses", title: t("training.lossPlotTooltip"), hidden: true };
+    this.element = make("div", properties, this.#plot, this.#legend);
   }
 
+  /** @param {Training | null} training */
   show(training) {
     const losses = Object.entries(training?.losses ?? {}).filter(([, points]) => points.length);
     this.element.hidden = !losses.length;
-    this.#plot.replaceChildren(...losses.map(([whose, points]) => lineOf(whose, points)));
-    this.#legend.replaceChildren(...losses.map(([whose, points]) => this.#entry(whose, points)));
+    this.#plot.replaceChildren(...losses.map(([network, points]) => lineOf(network, points)));
+    this.#legend.replaceChildren(...losses.map(([network, points]) => this.#entry(network, points)));
   }
 
-  #entry(whose, points) {
-    const text = fill(this.#said[`loss_${whose}`] ?? whose, { n: points.at(-1)[1].toPrecision(3) });
-    const entry = make("span", { textContent: text });
-    entry.style.color = COLOURS[whose];
+  /** @type {(network: string, points: [number, number][]) => HTMLElement} */
+  #entry(network, points) {
+    const loss = points[points.length - 1][1].toPrecision(3);
+    const known = NETWORKS[network];
+    const entry = make("span", {}, known ? this.#t(known.text, { n: loss }) : `${network} ${loss}`);
+    entry.style.color = colourOf(network);
     return entry;
   }
 }
 
-/** points: [[how far the training was, 0 to 1; loss]]. One alone is drawn as a short line. */
-function lineOf(whose, points) {
+/**
+ * Makes the line of a network. A single point is drawn as a short line.
+ *
+ * @type {(network: string, points: [number, number][]) => SVGElement}
+ */
+function lineOf(network, points) {
   const highest = Math.max(...points.map(([, loss]) => loss), Number.MIN_VALUE);
-  const places = points.map(([far, loss]) => `${(far * WIDTH).toFixed(1)},${(HEIGHT - 2 - (loss / highest) * (HEIGHT - 4)).toFixed(1)}`);
-  const all = places.length > 1 ? places : [places[0], places[0].replace(/^[^,]+/, (x) => Number(x) + 2)];
-  const looks = { fill: "none", stroke: COLOURS[whose], "stroke-width": 1.5, "vector-effect": "non-scaling-stroke" };
-  return svg("polyline", { points: all.join(" "), ...looks });
+  const places = points.map(([progress, loss]) => [progress * WIDTH, HEIGHT - 2 - (loss / highest) * (HEIGHT - 4)]);
+  const [x, y] = places[0];
+  if (places.length === 1) places.push([x + 2, y]);
+  const corners = places.map((place) => place.map((one) => one.toFixed(1)).join(",")).join(" ");
+  const looks = { fill: "none", stroke: colourOf(network), "stroke-width": 1.5, "vector-effect": "non-scaling-stroke" };
+  return makeSvg("polyline", { points: corners, ...looks });
 }
 
-function svg(tag, attributes) {
-  const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
-  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-  return element;
-}
+/** @param {string} network */
+const colourOf = (network) => NETWORKS[network]?.colour ?? OTHER_COLOUR;

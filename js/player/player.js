@@ -1,56 +1,81 @@
-import { addElement, after, fileUrl, locale, picture, post, saveAs, setting, toast } from "../lib/editor.js";
-import { FrameQueue } from "./frame_queue.js";
+import { make, saveAs } from "../lib/dom.js";
+import { addElement, after, locale, setting, toast } from "../lib/editor.js";
+import { translator } from "../lib/i18n.js";
 import { isState } from "../lib/messages.js";
-import { createControls, make } from "./controls.js";
-import { STYLE } from "./style.js";
-import { badge, isLive, isSteered } from "./runs.js";
+import { fileUrl, getBlob, post } from "../lib/server.js";
+import { replay } from "../replay/replay.js";
+import { BadgeLines, EMPTY_BADGE, runBadge } from "./badge.js";
+import { createControls } from "./controls.js";
+import { FrameQueue } from "./frame_queue.js";
+import { keepEvents, listenToKeys } from "./keyboard.js";
+import { LossCurve, trainingBadge } from "./loss_curve.js";
+import { isLive, isSteered } from "./runs.js";
 import { Screen } from "./screen.js";
 import { createSteeringBar } from "./steering_bar.js";
-import { LossCurve, trainingBadge } from "./loss_curve.js";
-import { words } from "../lib/i18n.js";
+import { STYLE } from "./style.js";
+
+/**
+ * @typedef {import("../lib/messages.js").RunState} RunState
+ * @typedef {import("../lib/messages.js").FramesMessage} FramesMessage
+ * @typedef {import("../lib/messages.js").WithdrawnMessage} WithdrawnMessage
+ * @typedef {import("../lib/messages.js").ServerFile} ServerFile
+ * @typedef {import("./controls.js").Size} Size
+ * @typedef {{steering?: import("./steering_bar.js").Steering, trains?: boolean}} Options steering: actions that runs of
+ *   the node take; trains: whether they are trainings, whose frames are samples
+ */
 
 export const LOOP_SETTING = "SelfForcing.Player.Loop";
-const HEIGHTS = { all: 320, stop: 180, undefined: 220 }; // pixels, at least, by what a run can be told
-const REFRESH = 0.2; // seconds between two looks at what the badge says, while something plays
+const HEIGHTS = { all: 320, stop: 180, none: 220 }; // pixels, at least, by the steering
+const REFRESH = 0.2; // seconds between two updates of the badge while something plays
+/** @type {Size[]} */
 const SIZES = ["fit", "natural", "double"];
-const KEYS = [" ", "ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Home", "End"];
-// what the canvas, or a node of Nodes 2.0, would take for its own when the user's hand is on a control
-const KEYBOARD = ["keydown", "keyup", "keypress", "paste", "copy", "cut"];
-const HANDS = [...KEYBOARD, "pointerdown", "mousedown", "dblclick", "contextmenu"];
 
 const clock = () => performance.now() / 1000;
 
 /**
- * A place on a node where a run's frames play as they come, then its video, and where the run is steered.
+ * The player on a node: shows a run's frames as they come and then its video, and steers the run.
  *
- * Drawn by its own elements, alike in the classic canvas and in Nodes 2.0. No part of saved workflows, nor of prompts.
+ * It is drawn by its own elements, alike in the classic canvas and in Nodes 2.0. Neither saved workflows nor prompts hold
+ * it.
  */
 export class Player {
   #node;
-  #said = words(locale());
+  #t = translator(locale());
+  /** @type {RunState | null} */
   #state = null;
+  /** @type {string | null} */
   #run = null;
-  #past = new Set(); // runs whose last messages may still come
+  /** @type {Set<string>} */
+  #formerRuns = new Set(); // late messages of these are ignored
   #queue = new FrameQueue();
-  #loops = null; // the user's choice, if there is one
+  /** @type {boolean | null} */
+  #loops = null; // the user's choice; null: as the setting says
   #paused = false; // by the user
   #size = SIZES[0];
-  #frame = 0; // of the browser's, that was asked for
-  #refreshed = 0;
+  #animation = 0; // handle of the next animation frame; -1 after remove()
+  #refreshed = 0; // when the badge was updated
+
+  #screen;
+  #controls;
+  #bar;
+  #curve;
+  #hint = make("div", { className: "sf-hint" });
+  #lines = new BadgeLines();
+  #frame; // the picture with the badge over it
+  #element;
 
   /**
-   * @param options {{steering, trains}} steering: what runs of this node can be told, "all", "stop" or nothing;
-   *   trains: whether they are trainings, whose frames are samples
+   * @param {ComfyNode} node
+   * @param {Options} options
    */
   constructor(node, { steering, trains = false } = {}) {
     this.#node = node;
     this.#screen = new Screen({
       fetch: (number) => this.#fetch(number),
       drawn: () => this.#queue.drawn(clock()),
-      video: () => this.#wake(),
-      error: () => this.#wake(),
+      changed: () => this.#wake(),
     });
-    this.#controls = createControls(this.#said, {
+    this.#controls = createControls(this.#t, {
       toggle: () => this.#toggle(),
       seek: (seconds) => this.#seek(seconds),
       loop: () => this.#loop(),
@@ -59,38 +84,37 @@ export class Player {
       snapshot: () => this.#snapshot(),
       replay: () => this.#replay(),
     });
+    /** @param {object} body */
     const send = (body) => post("/self_forcing/steer", body);
-    this.#bar = steering ? createSteeringBar(this.#said, steering, send, this.#refused) : null;
-    this.#curve = trains ? new LossCurve(this.#said) : null;
-    this.#build(steering);
+    this.#bar = steering ? createSteeringBar(this.#t, steering, send, this.#showRefusal) : null;
+    this.#curve = trains ? new LossCurve(this.#t) : null;
+    this.#hint.textContent = this.#hintFor(steering);
+    this.#frame = this.#makeFrame();
+    this.#element = this.#makeElement(HEIGHTS[steering ?? "none"]);
+    addElement(node, "live", this.#element, HEIGHTS[steering ?? "none"]);
+    after(node, "onRemoved", () => this.remove());
     this.#refresh();
   }
-
-  #screen;
-  #controls;
-  #bar;
-  #curve;
-  #badge;
-  #hint;
-  #over;
-  #element;
 
   get run() {
     return this.#run;
   }
 
-  // what the server says ----------------------------------------------------------------------------------------------
+  // messages of the server --------------------------------------------------------------------------------------------
 
-  /** joined: the run went on, or ended, without this player. */
+  /**
+   * @param {RunState} state
+   * @param {boolean} joined whether the run began, and perhaps ended, before this player could show it
+   */
   showState(state, joined = false) {
-    if (this.#past.has(state.run)) return;
+    if (this.#formerRuns.has(state.run)) return;
     if (joined && state.run !== this.#run && isLive(this.#state) && !isLive(state)) return;
-    const late = joined && (state.run !== this.#run || isLive(state));
+    const missedFrames = joined && (state.run !== this.#run || isLive(state));
     if (state.run !== this.#run) this.#begin(state.run);
     const now = clock();
     this.#state = state;
     if (state.fps !== this.#queue.fps) this.#queue.setFps(state.fps, now);
-    if (late && state.frames) this.#queue.join(state.frames, state.first_frame, now);
+    if (missedFrames && state.frames) this.#queue.join(state.frames, state.first_frame, now);
     this.#queue.forget(state.first_frame);
     if (!isLive(state)) this.#queue.finish(now);
     if (state.video) this.showVideo(state.video);
@@ -99,13 +123,15 @@ export class Player {
     this.#wake();
   }
 
+  /** @param {FramesMessage} message */
   addFrames(message) {
-    if (this.#past.has(message.run)) return;
+    if (this.#formerRuns.has(message.run)) return;
     if (message.run !== this.#run) this.#begin(message.run);
     this.#queue.add(message, clock());
     this.#wake();
   }
 
+  /** @param {WithdrawnMessage} message */
   withdraw({ run, first }) {
     if (run !== this.#run) return;
     this.#queue.withdraw(first, clock());
@@ -113,17 +139,25 @@ export class Player {
     this.#wake();
   }
 
-  /** What the node returned, perhaps long ago: ComfyUI sends it again when it has the result. */
+  /**
+   * Shows the result of the node. ComfyUI sends a cached one again, perhaps long after its run.
+   *
+   * @param {{sf_run?: any[], sf_video?: ServerFile[]} | null} output
+   */
   showResult(output) {
     const [state] = output?.sf_run ?? [];
     const [file] = output?.sf_video ?? [];
     if (state && !isState(state)) return;
-    if (state) this.#past.delete(state.run);
+    if (state) this.#formerRuns.delete(state.run);
     if (state && !(state.run === this.#run && this.#state)) this.showState(state, true);
     if (file) this.showVideo(file);
   }
 
-  /** The finished video, a file as the server names it, in place of the frames; it goes on from the same moment. */
+  /**
+   * Shows the finished video in place of the frames, from the same moment on.
+   *
+   * @param {ServerFile} file
+   */
   showVideo(file) {
     this.#screen.video.loop = this.#loops ?? true;
     this.#screen.showVideo(fileUrl(file), {
@@ -133,33 +167,38 @@ export class Player {
   }
 
   remove() {
-    cancelAnimationFrame(this.#frame);
-    this.#frame = -1;
+    cancelAnimationFrame(this.#animation);
+    this.#animation = -1;
     this.#screen.remove();
     this.#element.remove();
   }
 
+  /** @param {string} run */
   #begin(run) {
-    if (this.#run) this.#past.add(this.#run);
+    if (this.#run) this.#formerRuns.add(this.#run);
     [this.#run, this.#state, this.#paused] = [run, null, false];
     this.#queue = new FrameQueue({ fps: this.#queue.fps });
     this.#queue.loop = this.#loops ?? Boolean(setting(LOOP_SETTING));
     this.#screen.clear();
   }
 
-  /** A picture that memory does not hold. */
+  /**
+   * Fetches a picture that is no longer in memory, or the nearest one that still is.
+   *
+   * @param {number} number
+   */
   async #fetch(number) {
     const [run, queue] = [this.#run, this.#queue];
     try {
-      const found = await picture(`/self_forcing/frames/${run}/${number}`);
-      queue.keep(number, found);
-      return found;
+      const picture = await getBlob(`/self_forcing/frames/${run}/${number}`);
+      queue.keep(number, picture);
+      return picture;
     } catch {
-      return queue.pictureOf(number)?.picture; // the nearest one is better than none
+      return queue.pictureOf(number)?.picture;
     }
   }
 
-  // what the user does ------------------------------------------------------------------------------------------------
+  // actions of the user -----------------------------------------------------------------------------------------------
 
   #playing() {
     return this.#screen.showsVideo ? !this.#screen.video.paused : this.#queue.playing;
@@ -175,6 +214,7 @@ export class Player {
     this.#wake();
   }
 
+  /** @param {number} seconds */
   #seek(seconds) {
     const frame = Math.round(seconds * this.#queue.fps);
     // into the middle of the frame: its beginning may be rounded to the one before
@@ -183,6 +223,7 @@ export class Player {
     this.#wake();
   }
 
+  /** @param {number} frames */
   #step(frames) {
     if (this.#playing()) this.#toggle();
     this.#seek(this.#moment().at + frames / this.#queue.fps);
@@ -203,92 +244,84 @@ export class Player {
   #resize() {
     this.#size = SIZES[(SIZES.indexOf(this.#size) + 1) % SIZES.length];
     this.#screen.element.classList.toggle("sf-fit", this.#size === "fit");
-    const zoom = { fit: "", natural: 1, double: 2 }[this.#size];
+    const zoom = { fit: "", natural: "1", double: "2" }[this.#size];
     for (const part of [this.#screen.canvas, this.#screen.video]) part.style.zoom = zoom;
     this.#refresh();
   }
 
   async #snapshot() {
-    const taken = await this.#screen.snapshot();
-    if (!taken) return;
+    const picture = await this.#screen.snapshot();
+    if (!picture) return;
     try {
-      await navigator.clipboard.write([new ClipboardItem({ "image/png": taken })]);
-      toast("success", this.#said.copied);
+      await navigator.clipboard.write([new ClipboardItem({ "image/png": picture })]);
+      toast("success", this.#t("player.copied"));
     } catch {
-      saveAs(taken, "frame.png"); // the page may not write there
-      toast("success", this.#said.downloaded);
+      saveAs(picture, "frame.png"); // the page has no access to the clipboard
+      toast("success", this.#t("player.downloaded"));
     }
   }
 
-  async #replay() {
+  #replay() {
     try {
-      const { replay } = await import("../replay/replay.js");
-      await replay(this.#node, this.#state);
+      if (this.#state) replay(this.#node, this.#state);
     } catch (error) {
-      this.#refused(error);
+      this.#showRefusal(/** @type {Error} */ (error));
     }
   }
 
-  #refused = (error) => toast("error", this.#said.refused, error.message);
+  /** @param {Error} error */
+  #showRefusal = (error) => toast("error", this.#t("player.refused"), error.message);
 
-  #onKey(event) {
-    const { key, target } = event;
-    const typing = target.matches("input:not([type=range])");
-    if (typing || !KEYS.includes(key) || event.ctrlKey || event.metaKey || event.altKey) return;
-    event.stopPropagation();
-    if (key === " " && target.matches("button")) return; // presses it
-    event.preventDefault();
-    const { from, to } = this.#moment();
-    if (key === " ") this.#toggle();
-    else if (key === "Home") this.#seek(from);
-    else if (key === "End") this.#seek(to);
-    else this.#step(key === "ArrowLeft" || key === "ArrowDown" ? -1 : 1);
-  }
+  // elements ----------------------------------------------------------------------------------------------------------
 
-  // what is seen ------------------------------------------------------------------------------------------------------
-
-  #build(steering) {
-    const [said, height] = [this.#said, HEIGHTS[steering]];
-    this.#hint = make("div", { className: "sf-hint" }, this.#hintFor(steering));
+  #makeFrame() {
     this.#screen.element.append(this.#hint);
     this.#screen.element.classList.add("sf-fit");
-    this.#badge = ["sf-facts", "sf-status", "sf-note"].map((className) => make("div", { className }));
-    this.#badge[1].setAttribute("role", "status");
-    this.#over = make("div", { className: "sf-badge" }, ...this.#badge);
-    const frame = make("div", { className: "sf-frame" }, this.#screen.element, this.#over);
-    const below = [this.#curve, this.#controls, this.#bar].filter(Boolean).map((part) => part.element);
-    const properties = { className: "sf-player", tabIndex: 0, role: "group", "aria-label": said.player };
-    this.#element = make("div", properties, make("style", { textContent: STYLE }), frame, ...below);
-    this.#element.addEventListener("keydown", (event) => this.#onKey(event));
-    for (const part of below) for (const type of HANDS) part.addEventListener(type, (event) => this.#keep(event));
-    this.#element.style.minHeight = `${height}px`; // an older editor's Nodes 2.0 gives it no height of its own
-    addElement(this.#node, "live", this.#element, height);
-    after(this.#node, "onRemoved", () => this.remove());
+    return make("div", { className: "sf-frame" }, this.#screen.element, this.#lines.element);
   }
 
+  /** @param {number} height */
+  #makeElement(height) {
+    const below = [this.#curve, this.#controls, this.#bar].flatMap((part) => (part ? [part.element] : []));
+    for (const part of below) keepEvents(part);
+    const style = make("style", { textContent: STYLE });
+    const properties = { className: "sf-player", tabIndex: 0, role: "group", "aria-label": this.#t("player.title") };
+    const element = make("div", properties, style, this.#frame, ...below);
+    listenToKeys(element, {
+      " ": () => this.#toggle(),
+      Home: () => this.#seek(this.#moment().from),
+      End: () => this.#seek(this.#moment().to),
+      ArrowLeft: () => this.#step(-1),
+      ArrowDown: () => this.#step(-1),
+      ArrowRight: () => this.#step(1),
+      ArrowUp: () => this.#step(1),
+    });
+    element.style.minHeight = `${height}px`; // Nodes 2.0 of an older editor gives it no height of its own
+    return element;
+  }
+
+  /** @param {import("./steering_bar.js").Steering} [steering] */
   #hintFor(steering) {
-    if (this.#curve) return this.#said.nothingTrained;
-    return steering === "stop" ? this.#said.wireVae : this.#said.nothingYet;
+    if (this.#curve) return this.#t("training.nothingYet");
+    return this.#t(steering === "stop" ? "player.wireVae" : "player.nothingYet");
   }
 
-  /** Keys go through for the player's own, which keeps those that it knows; all that is typed stays here. */
-  #keep(event) {
-    if (event.type !== "keydown" || event.target.matches("input:not([type=range])")) event.stopPropagation();
-  }
+  // drawing -----------------------------------------------------------------------------------------------------------
 
+  /** The position and the range of the slider, in seconds. */
   #moment() {
     const [{ fps, first, end }, video] = [this.#queue, this.#screen.video];
     if (!this.#screen.showsVideo) return { at: (this.#queue.at(clock()) ?? 0) / fps, from: first / fps, to: end / fps };
-    // what a video says of its time may be just before the frame that it shows
+    // currentTime may be just before the frame that the video shows
     return { at: Math.floor(video.currentTime * fps + 0.01) / fps, from: 0, to: video.duration || 0 };
   }
 
-  /** Something has changed: shows it, and goes on by itself while something plays. */
+  /** Draws after a change, and goes on drawing while something plays. */
   #wake() {
-    if (this.#frame < 0) return;
-    this.#show(clock());
+    if (this.#animation < 0) return;
+    this.#draw(clock());
     this.#refresh();
-    if (!this.#frame && this.#moves()) this.#frame = requestAnimationFrame(() => this.#tick());
+    if (!this.#animation && this.#moves()) this.#animation = requestAnimationFrame(() => this.#tick());
   }
 
   #moves() {
@@ -296,26 +329,28 @@ export class Player {
   }
 
   #tick() {
-    this.#frame = 0;
+    this.#animation = 0;
     const now = clock();
-    this.#show(now);
+    this.#draw(now);
     if (!this.#moves()) return this.#refresh();
     if (now - this.#refreshed > REFRESH) this.#refresh();
-    this.#frame = requestAnimationFrame(() => this.#tick());
+    this.#animation = requestAnimationFrame(() => this.#tick());
   }
 
-  #show(now) {
+  /** @param {number} now */
+  #draw(now) {
     const number = this.#screen.showsVideo ? null : this.#queue.at(now);
     if (number === null) return;
-    // with time to spare, the very frame, if the server has it
+    // while paused there is time to fetch the very frame, if it was left out
     const exact = !this.#queue.playing && !this.#queue.has(number);
     this.#screen.want(exact ? { number, picture: undefined } : this.#queue.pictureOf(number));
   }
 
+  /** Updates all but the picture. */
   #refresh() {
-    const [now, queue, state] = [clock(), this.#queue, this.#state];
+    const [now, queue, state, video] = [clock(), this.#queue, this.#state, this.#screen.showsVideo];
+    const live = isLive(state);
     this.#refreshed = now;
-    const [live, video] = [isLive(state), this.#screen.showsVideo];
     this.#hint.hidden = video || !this.#screen.canvas.hidden || live;
     this.#controls.element.hidden = !video && queue.empty;
     this.#controls.show({
@@ -324,19 +359,18 @@ export class Player {
       playing: this.#playing(),
       loops: video ? this.#screen.video.loop : queue.loop,
       behind: live && !video ? queue.behind(now) : null,
-      sized: this.#size,
+      size: this.#size,
       canReplay: !live && isSteered(state),
     });
-    this.#over.parentElement.classList.toggle("sf-over", !live);
-    const { empty, late, interruptions } = queue;
-    const shownFps = live && this.#moves() ? queue.shownFps(now) : null;
-    const seen = { empty, late, interruptions, paused: !queue.playing, shownFps };
-    const texts = state ? this.#textsOf(state, seen) : {};
-    for (const [k, text] of [texts.facts, texts.status, texts.note].entries())
-      if (this.#badge[k].textContent !== (text ?? "")) this.#badge[k].textContent = text ?? "";
+    this.#frame.classList.toggle("sf-over", !live);
+    this.#lines.show(state ? this.#badgeOf(state, now) : EMPTY_BADGE);
   }
 
-  #textsOf(state, seen) {
-    return this.#curve ? trainingBadge(state, this.#said) : badge(state, seen, this.#said);
+  /** @type {(state: RunState, now: number) => import("./badge.js").Badge} */
+  #badgeOf(state, now) {
+    if (this.#curve) return trainingBadge(state, this.#t);
+    const { empty, late, interruptions, playing } = this.#queue;
+    const shownFps = isLive(state) && this.#moves() ? this.#queue.shownFps(now) : null;
+    return runBadge(state, { empty, late, interruptions, paused: !playing, shownFps }, this.#t);
   }
 }

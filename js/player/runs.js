@@ -1,75 +1,68 @@
-import { fill } from "../lib/i18n.js";
-
-/** What a run's state says, in words; and which node shows which run. docs/live.md says what a state is. */
-
-export const isLive = (state) => ["running", "paused", "stopping"].includes(state?.state);
-
-/** Whether a run was steered, so that it takes rows of a timeline to make it again. */
-export const isSteered = (state) => Boolean(state?.rows && state.actions?.length);
+/** Runs: their states and actions, and which node shows which run. docs/live.md describes a state. */
 
 /**
- * The two lines over the picture.
- * @param seen {{empty, late, paused, interruptions, shownFps}} of the player; shownFps null: not counted
+ * @typedef {import("../lib/messages.js").RunState} RunState
+ * @typedef {import("../lib/messages.js").RunAction} RunAction
+ * @typedef {import("../lib/messages.js").FramesMessage} FramesMessage
+ * @typedef {import("../lib/messages.js").WithdrawnMessage} WithdrawnMessage
  */
-export function badge(state, seen, said) {
-  const one = (text, value, digits) => fill(text, { n: value.toFixed(digits) });
-  const facts = [
-    state.chunks ? fill(said.chunkOf, { n: state.chunk, m: state.chunks }) : fill(said.chunk, { n: state.chunk }),
-    state.made_fps ? one(said.madeFps, state.made_fps, 1) : "",
-    seen.shownFps === null ? "" : one(said.shownFps, seen.shownFps, 1),
-    state.first_seconds === null ? "" : one(said.firstFrame, state.first_seconds, state.first_seconds < 10 ? 1 : 0),
-    state.cache_bytes ? fill(said.cache, { size: sizeInWords(state.cache_bytes) }) : "",
-  ];
-  return { facts: facts.filter(Boolean).join(" · "), status: status(state, seen, said), note: state.note ?? "" };
+
+/** @param {RunState | null} [state] */
+export const isLive = (state) => state != null && ["running", "paused", "stopping"].includes(state.state);
+
+/**
+ * Whether a run was steered by hand, so that only the rows of a timeline can make its video again.
+ *
+ * @param {RunState | null} state
+ */
+export const isSteered = (state) => Boolean(state?.rows && state.actions.length);
+
+/**
+ * Describes an action that took effect, in a few words.
+ *
+ * @param {RunAction} action
+ * @param {Translate} t
+ */
+export function describeAction({ action, prompt = "", blend = 1 }, t) {
+  if (action === "prompt") return blend > 1 ? t("steering.promptBlended", { prompt, n: blend }) : prompt;
+  if (action === "cut") return t("steering.doneCut");
+  return action === "reroll" ? t("steering.doneReroll") : action;
 }
 
-function status(state, seen, said) {
-  if (state.state === "paused") return said.runPaused;
-  if (state.state === "stopping") return said.stopping;
-  if (state.state === "interrupted") return said.interrupted;
-  if (state.state === "failed") return said.failed;
-  if (state.state === "ended") return state.chunk < state.chunks || !state.chunks ? said.stopped : "";
-  if (seen.empty) return state.chunk ? "" : said.waitingFirst;
-  if (seen.paused) return said.paused;
-  if (seen.late) return said.late;
-  return seen.interruptions && state.made_fps < state.fps ? fill(said.slow, { n: seen.interruptions }) : "";
-}
+/** @typedef {{action: string, prompt?: string, blend?: number}} ActionRequest */
 
-export function sizeInWords(bytes) {
-  const units = ["B", "KiB", "MiB", "GiB"];
-  const unit = Math.min(units.length - 1, Math.floor(Math.log2(Math.max(1, bytes)) / 10));
-  const size = bytes / 1024 ** unit;
-  return `${size.toFixed(unit && size < 100 ? 1 : 0)} ${units[unit]}`;
-}
+/** States of the run that answer a request which is no action of its own. @type {Record<string, string>} */
+const ANSWERING_STATES = { pause: "paused", resume: "running", stop: "stopping" };
 
-/** What was done to a run by hand, in a few words. */
-export function actionInWords({ action, prompt, blend }, said) {
-  if (action === "prompt") return blend > 1 ? fill(said.promptBlended, { prompt, n: blend }) : prompt;
-  return { cut: said.didCut, reroll: said.didReroll }[action] ?? action;
-}
+/** Requests to a run that the server accepted and that did not take effect yet. */
+export class PendingActions {
+  /** @type {{request: ActionRequest, seen: number}[]} seen: number of actions in the state when it was requested */
+  #pending = [];
 
-/** What was asked of a run and did not take effect yet. */
-export class Asked {
-  #waiting = []; // {body, seen: how many actions there were}
-
-  get waiting() {
-    return this.#waiting.map((one) => one.body);
+  get requests() {
+    return this.#pending.map(({ request }) => request);
   }
 
-  add(body, state) {
-    this.#waiting.push({ body, seen: state.actions.length });
+  /** @type {(request: ActionRequest, state: RunState) => void} */
+  add(request, state) {
+    this.#pending.push({ request, seen: state.actions.length });
   }
 
-  /** Returns the actions that were waited for and took effect. */
+  /**
+   * Drops the requests that took effect. Returns their actions.
+   *
+   * @param {RunState} state
+   */
   settle(state) {
+    /** @type {RunAction[]} */
     const taken = [];
     const used = new Set();
-    this.#waiting = this.#waiting.filter((one) => {
+    this.#pending = this.#pending.filter((one) => {
       one.seen = Math.min(one.seen, state.actions.length); // a re-roll may take actions back
       if (!isLive(state)) return false;
-      const states = { pause: ["paused"], resume: ["running"], stop: ["stopping"] }[one.body.action];
-      if (states) return !states.includes(state.state);
-      const at = state.actions.findIndex((action, k) => k >= one.seen && !used.has(k) && isAnswer(action, one.body));
+      const answer = ANSWERING_STATES[one.request.action];
+      if (answer) return answer !== state.state;
+      const at = state.actions.findIndex((action, k) => k >= one.seen && !used.has(k) && answers(action, one.request));
       if (at < 0) return true;
       used.add(at);
       taken.push(state.actions[at]);
@@ -79,78 +72,108 @@ export class Asked {
   }
 
   clear() {
-    this.#waiting = [];
+    this.#pending = [];
   }
 }
 
-const isAnswer = (action, body) =>
-  action.action === body.action && (body.action !== "prompt" || plain(action.prompt) === plain(body.prompt));
-const plain = (text) => text.trim().replace(/\s+/g, " "); // as the server has it
+/** @type {(action: RunAction, request: ActionRequest) => boolean} */
+const answers = (action, request) =>
+  action.action === request.action && (action.action !== "prompt" || plain(action.prompt) === plain(request.prompt));
+
+/** The prompt as the server stores it. */
+const plain = (prompt = "") => prompt.trim().replace(/\s+/g, " ");
 
 /**
- * Which node's player shows which run. States are kept for nodes that are not there, as in a workflow that is yet to be
- * opened.
+ * @typedef {object} RunView a player, as Runs needs it
+ * @property {string | null} run
+ * @property {(state: RunState, joined: boolean) => void} showState
+ * @property {(message: FramesMessage) => void} addFrames
+ * @property {(message: WithdrawnMessage) => void} withdraw
+ */
+
+/**
+ * Passes each run's messages to the players of its node. Keeps states of nodes without a player too: the workflow may be
+ * opened later.
  */
 export class Runs {
-  #players = new Map(); // by node
-  #states = new Map(); // by execution id
+  /** @type {Map<ComfyNode, RunView>} */
+  #players = new Map();
+  /** @type {Map<string, RunState>} by execution id */
+  #states = new Map();
+  /** @type {Map<string, string | undefined>} ids of workflows by run */
+  #workflows = new Map();
   #idsOf;
-  #placeOf;
-  #places;
+  #workflowOf;
 
   /**
-   * @param idsOf the execution ids of a node
-   * @param placeOf the name of the workflow that a node is in: another one has a node of the same id
-   * @param places {Map} workflow by run
+   * @param {object} graph
+   * @param {(node: ComfyNode) => string[]} graph.idsOf execution ids of a node
+   * @param {(node: ComfyNode) => string | undefined} graph.workflowOf id of the workflow of a node: another workflow may
+   *   have a node of the same id
    */
-  constructor({ idsOf, placeOf, places = new Map() }) {
-    [this.#idsOf, this.#placeOf, this.#places] = [idsOf, placeOf, places];
+  constructor({ idsOf, workflowOf }) {
+    this.#idsOf = idsOf;
+    this.#workflowOf = workflowOf;
   }
 
+  /** @type {(node: ComfyNode, player: RunView) => void} */
   add(node, player) {
     this.#players.set(node, player);
   }
 
-  /** The node is in its graph now: its player gets the state that was kept for it. */
+  /**
+   * Gives the player of a node, now that the node is in its graph, the state that was kept for it.
+   *
+   * @param {ComfyNode} node
+   */
   offer(node) {
     for (const state of this.#states.values())
       for (const player of this.#playersOf(state, node)) player.showState(state, true);
   }
 
+  /** @param {ComfyNode} node */
   remove(node) {
     this.#players.delete(node);
   }
 
-  /** joined: the run went on, or ended, while nobody here listened. */
+  /**
+   * @param {RunState} state
+   * @param {boolean} joined whether the run began, and perhaps ended, while this page was not connected
+   */
   state(state, joined = false) {
-    if (joined && !isLive(state) && !state.workflow && !this.#isShown(state.run)) return; // whose was it?
-    const known = this.#states.get(String(state.node_id));
-    if (known && known.run !== state.run && isLive(known) && joined && !isLive(state)) return;
-    this.#states.set(String(state.node_id), state);
-    if (state.workflow) this.#places.set(state.run, state.workflow);
+    const ended = joined && !isLive(state);
+    if (ended && !state.workflow && !this.#isShown(state.run)) return; // nobody knows whose it was
+    const known = this.#states.get(state.node_id);
+    if (ended && isLive(known) && known?.run !== state.run) return;
+    this.#states.set(state.node_id, state);
+    if (state.workflow) this.#workflows.set(state.run, state.workflow);
     for (const player of this.#playersOf(state)) player.showState(state, joined);
   }
 
+  /** @param {string} run */
   #isShown(run) {
     return [...this.#players.values()].some((player) => player.run === run);
   }
 
+  /** @param {FramesMessage} message */
   frames(message) {
     for (const player of this.#playersOf(message)) player.addFrames(message);
   }
 
+  /** @param {WithdrawnMessage} message */
   withdrawn(message) {
     for (const player of this.#playersOf(message)) player.withdraw(message);
   }
 
+  /** @type {(message: {node_id: string, run: string}, only?: ComfyNode) => RunView[]} */
   #playersOf({ node_id, run }, only) {
-    const found = [];
+    const players = [];
     for (const [node, player] of this.#players) {
-      if ((only && node !== only) || !this.#idsOf(node).includes(String(node_id))) continue;
-      const place = this.#placeOf(node);
-      if (!this.#places.has(run)) this.#places.set(run, place);
-      if (player.run === run || this.#places.get(run) === place) found.push(player);
+      if ((only && node !== only) || !this.#idsOf(node).includes(node_id)) continue;
+      const workflow = this.#workflowOf(node);
+      if (!this.#workflows.has(run)) this.#workflows.set(run, workflow);
+      if (player.run === run || this.#workflows.get(run) === workflow) players.push(player);
     }
-    return found;
+    return players;
   }
 }

@@ -1,4 +1,4 @@
-/** How the player looks: with the editor's own colours, light or dark. */
+/** CSS of the player, in the editor's own colours. */
 export const STYLE = `
 .sf-player { display: flex; flex-direction: column; gap: 4px; height: 100%; font: 11px/1.4 sans-serif;
   color: var(--input-text, #ddd); outline: none; user-select: none; }

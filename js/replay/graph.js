@@ -1,66 +1,84 @@
 import { freePlace } from "../lib/free_place.js";
-import { fill, words } from "../lib/i18n.js";
-
-const GAP = 60; // pixels between a new node and one that is in its way, its title included
+import { translator } from "../lib/i18n.js";
 
 /**
- * What Replay does to a graph. `editor` has the functions of editor.js that it takes, so that it can be tried on any.
+ * @typedef {Pick<import("../lib/messages.js").RunState, "rows" | "seconds">} Mark what makes the video of a run again
+ * @typedef {typeof import("../lib/editor.js")} EditorModule
+ * @typedef {Pick<EditorModule, "addNode" | "connect" | "locale" | "originOf" | "setWidget" | "toast" | "undoable" |
+ *   "widgetOf">} Editor
+ */
+
+const GAP = 60; // pixels between a new node and others, for its title
+
+/**
+ * Makes the functions of Replay for an editor; tests have one of their own.
+ *
+ * @param {Editor} editor
  */
 export function makeReplay(editor) {
   /**
-   * Makes the graph such that Run gives the video of a run again, without a hand: what was typed becomes rows of the
-   * Prompt Timeline that the node has or is given.
+   * Changes the graph so that Run makes the video of a run again: what was typed becomes rows of the node's Prompt
+   * Timeline, which is added if need be. Returns the Prompt Timeline.
    *
-   * @param node a Stream Video
-   * @param state {{rows: string, seconds: number, seeds: object}} of the run, as in docs/live.md
-   * @returns the Prompt Timeline
+   * @param {ComfyNode} node a Stream Video
+   * @param {Mark & {seeds?: Record<string, Record<string, number>>}} state of the run
    */
   function replay(node, state) {
     return editor.undoable(() => {
-      bringBack(node.graph.rootGraph ?? node.graph, state.seeds ?? {});
-      return writeDown(node, state);
+      restoreSeeds(node.graph.rootGraph ?? node.graph, state.seeds ?? {});
+      return writeRows(node, state);
     });
   }
 
-  /** The seeds of the run, in place of those that the editor has drawn since; it draws no others. */
-  function bringBack(graph, seeds) {
+  /**
+   * Sets the seeds to those of the run, since the editor has drawn others after it, and keeps them from changing.
+   *
+   * @type {(graph: ComfyGraph, seeds: Record<string, Record<string, number>>) => void}
+   */
+  function restoreSeeds(graph, seeds) {
     for (const [id, inputs] of Object.entries(seeds)) {
       const node = nodeAt(graph, id);
-      for (const [name, value] of Object.entries(inputs)) if (node) editor.setWidget(node, name, value);
-      if (node) editor.setWidget(node, "control_after_generate", "fixed");
+      if (!node) continue;
+      for (const [name, value] of Object.entries(inputs)) editor.setWidget(node, name, value);
+      editor.setWidget(node, "control_after_generate", "fixed");
     }
   }
 
   /**
-   * Does the same after a workflow was loaded, for each node that it has marks for: a video that was steered by hand
-   * carries them. They are {execution id: {rows, seconds}} in extra.self_forcing, and go when they are used.
+   * Does the same after a workflow was loaded, for each node that it has a mark for: a video that was steered by hand
+   * carries them. They are {execution id: mark} in extra.self_forcing, and are removed when they are used.
    *
-   * It is no step of its own that could be undone, but part of loading.
+   * This is part of loading, so it cannot be undone by itself.
+   *
+   * @param {ComfyGraph} graph
+   * @param {{self_forcing?: Record<string, Mark>} | undefined} extra
    */
   function replayFromFile(graph, extra) {
     const marks = Object.entries(extra?.self_forcing ?? {});
     if (extra) delete extra.self_forcing;
-    for (const [id, state] of marks) {
+    for (const [id, mark] of marks) {
       const node = nodeAt(graph, id);
-      if (node?.inputs?.some((input) => input.name === "timeline") && state?.rows) writeDown(node, state);
+      if (node?.inputs?.some(({ name }) => name === "timeline") && mark?.rows) writeRows(node, mark);
     }
   }
 
-  function writeDown(node, { rows, seconds }) {
+  /** @type {(node: ComfyNode, mark: Mark) => ComfyNode} */
+  function writeRows(node, { rows, seconds }) {
     const wired = editor.originOf(node, "timeline")?.node;
-    const there = isTimeline(wired);
-    const timeline = there ? wired : addTimelineTo(node);
+    const existing = wired?.type === "SFPromptTimeline" ? wired : null;
+    const timeline = existing ?? addTimelineTo(node);
     editor.setWidget(timeline, "rows", rows);
     editor.setWidget(timeline, "recache", false); // the rows say where
     editor.setWidget(node, "seconds", seconds);
     const length = editor.widgetOf(node, "seconds");
-    if (length) length.value = seconds; // as it is: the editor rounds what a user sets
-    tell(timeline, seconds, there);
+    if (length) length.value = seconds; // exactly: the editor rounds what a user sets
+    report(timeline, seconds, existing !== null);
     return timeline;
   }
 
+  /** @param {ComfyNode} node */
   function addTimelineTo(node) {
-    const boxes = node.graph.nodes.map((one) => [...one.pos, ...one.size]);
+    const boxes = node.graph.nodes.map(({ pos, size }) => /** @type {Box} */ ([pos[0], pos[1], size[0], size[1]]));
     const timeline = editor.addNode("SFPromptTimeline", node, (wanted) => freePlace(wanted, boxes, GAP));
     const clip = editor.originOf(node, "clip");
     if (clip) editor.connect(clip.node, clip.slot, timeline, "clip");
@@ -68,20 +86,24 @@ export function makeReplay(editor) {
     return timeline;
   }
 
-  function tell(timeline, seconds, there) {
-    const said = words(editor.locale());
-    const told = [fill(there ? said.replayTold : said.replayAdded, { seconds: Number(seconds.toFixed(3)) })];
+  /** @type {(timeline: ComfyNode, seconds: number, existed: boolean) => void} */
+  function report(timeline, seconds, existed) {
+    const t = translator(editor.locale());
+    const key = existed ? "replay.rowsReplaced" : "replay.timelineAdded";
+    const texts = [t(key, { seconds: Number(seconds.toFixed(3)) })];
     const clip = editor.originOf(timeline, "clip");
-    if (!clip) told.push(said.replayWireClip);
-    editor.toast(clip ? "success" : "warn", said.replayDone, told.join(" "));
+    if (!clip) texts.push(t("replay.wireClip"));
+    editor.toast(clip ? "success" : "warn", t("replay.done"), texts.join(" "));
   }
 
   return { replay, replayFromFile };
 }
 
-const isTimeline = (node) => node?.type === "SFPromptTimeline";
-
-/** The node that the server calls so: "7", or "3:7" inside subgraph node 3. */
+/**
+ * Returns the node of an execution id: "7", or "3:7" inside subgraph node 3.
+ *
+ * @type {(graph: ComfyGraph, id: string) => ComfyNode | null | undefined}
+ */
 function nodeAt(graph, id) {
   const [first, ...inner] = id.split(":");
   const node = graph.getNodeById(first) ?? graph.getNodeById(Number(first)); // older editors' ids are numbers

@@ -1,52 +1,89 @@
+import { formatBytes } from "../lib/format.js";
+
+/** The sessions panel without its page: what it says and decides. See panel.js. */
+
 /**
- * What the sessions panel says and decides, without a page: see panel.js. An entry is one of `sessions` as
- * docs/live.md has them.
+ * @typedef {"live" | "saved" | "interrupted" | "damaged"} Kind
+ * @typedef {"model" | "vae" | "clip"} SharedInput
+ *
+ * @typedef {object} Entry one of `sessions`, as docs/live.md describes them
+ * @property {string} name
+ * @property {"live" | "saved" | "interrupted"} kind
+ * @property {string | null} node_id
+ * @property {number | null} chunks
+ * @property {number | null} frames
+ * @property {number | null} width
+ * @property {number | null} height
+ * @property {string | null} model
+ * @property {number | null} bytes
+ * @property {number | null} modified seconds since 1970
+ * @property {string | null} [picture] a path
+ * @property {string | null} [error]
  */
 
-const UNITS = ["bytes", "KiB", "MiB", "GiB", "TiB"];
-
-/** A number of bytes as people say it. */
-export function bytesInWords(bytes) {
-  let unit = 0;
-  for (; bytes >= 1000 && unit < UNITS.length - 1; unit++) bytes /= 1024;
-  return `${unit ? bytes.toFixed(1) : bytes} ${UNITS[unit]}`;
-}
-
-/** Puts values in the place of {their names}. */
-export const fill = (text, values) => text.replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
-
-/** Names an entry for as long as its card may stay the same one. */
+/**
+ * Returns a key that names an entry for as long as its card may stay the same one.
+ *
+ * @param {Entry} entry
+ */
 export const keyOf = (entry) => JSON.stringify([entry.kind, entry.error != null, entry.name]);
 
-/** A file's name as people say it; of a live one the node. */
-export function titleOf(entry, said) {
-  if (entry.kind === "live") return fill(said.sessionsNode, { id: entry.node_id });
+/**
+ * @param {Entry} entry
+ * @returns {Kind}
+ */
+export const kindOf = (entry) => (entry.error != null ? "damaged" : entry.kind);
+
+/**
+ * Returns the name of a file without its ending; for a live session, its node.
+ *
+ * @param {Entry} entry
+ * @param {Translate} t
+ */
+export function titleOf(entry, t) {
+  if (entry.kind === "live") return t("sessions.node", { id: entry.node_id });
   return entry.name.replace(/\.session$/i, "");
 }
 
-/** Lines about an entry: of what it holds, of the file, of the model; or of what is wrong with it. */
-export function factsOf(entry, said, locale) {
-  const file = [
-    entry.bytes == null ? "" : bytesInWords(entry.bytes),
-    entry.modified == null
-      ? ""
-      : new Date(1000 * entry.modified).toLocaleString(locale, { dateStyle: "short", timeStyle: "short" }),
-  ];
-  const held = [fill(said.sessionsLength, entry), `${entry.width} × ${entry.height}`];
-  const lines = entry.error == null ? [held, file, [fill(said.sessionsModel, entry)]] : [[entry.error], file];
-  return lines.map((parts) => parts.filter(Boolean).join(" · ")).filter(Boolean);
+/**
+ * Returns the lines of a card: length and size, file, model; for a damaged file what is wrong with it.
+ *
+ * @param {Entry} entry
+ * @param {Translate} t
+ * @param {string} locale
+ */
+export function factsOf(entry, t, locale) {
+  const file = [];
+  if (entry.bytes != null) file.push(formatBytes(entry.bytes));
+  if (entry.modified != null) {
+    const modified = new Date(1000 * entry.modified);
+    file.push(modified.toLocaleString(locale, { dateStyle: "short", timeStyle: "short" }));
+  }
+  const { error, chunks, frames, width, height, model } = entry;
+  const session = [t("sessions.length", { chunks, frames }), `${width} × ${height}`];
+  const lines = error != null ? [[error], file] : [session, file, [t("sessions.model", { model })]];
+  return lines.filter((parts) => parts.length).map((parts) => parts.join(" · "));
 }
 
-/** The name under which a live session is kept. */
+/**
+ * Returns the name under which a live session is saved.
+ *
+ * @param {Entry} entry
+ */
 export const nameToKeep = (entry) => `fork of node ${entry.node_id}`.replace(/[^\w .-]/g, "-");
 
-/** Whether a message about a run says that there is something new to list. */
+/**
+ * Whether the list of sessions changes with this state of a run.
+ *
+ * @param {Pick<import("../lib/messages.js").RunState, "state" | "node_id">} state
+ * @param {Entry[]} entries
+ */
 export function isNews(state, entries) {
   if (["ended", "interrupted", "failed"].includes(state.state)) return true;
-  return !entries.some((entry) => entry.kind === "live" && entry.node_id === String(state.node_id));
+  return !entries.some((entry) => entry.kind === "live" && entry.node_id === state.node_id);
 }
 
-/** Where each input of new nodes may come from: what the graph's own nodes of these classes are wired to. */
+/** Nodes that show where an input of a new node comes from. @type {Record<SharedInput, string[]>} */
 const USERS = {
   model: ["SFSession", "SFLoadSession"],
   vae: ["SFStreamVideo", "SFDecodeChunks", "SFStartFromImages"],
@@ -54,15 +91,16 @@ const USERS = {
 };
 
 /**
- * The one output that all nodes of the graph use for such an input; null if there is none, or a choice.
+ * Returns the one output that all nodes of the graph use for an input; null if there is none, or several.
  *
- * @param originOf {(node, input: string) => {node, slot} | null}
+ * @param {ComfyNode[]} nodes
+ * @param {SharedInput} input
+ * @param {(node: ComfyNode, input: string) => Origin | null} originOf
  */
 export function soleOrigin(nodes, input, originOf) {
-  const found = nodes
+  const origins = nodes
     .filter((node) => USERS[input].includes(node.type))
-    .map((node) => originOf(node, input))
-    .filter(Boolean);
-  const [first] = found;
-  return first && found.every(({ node, slot }) => node === first.node && slot === first.slot) ? first : null;
+    .flatMap((node) => originOf(node, input) ?? []);
+  const [first] = origins;
+  return first && origins.every(({ node, slot }) => node === first.node && slot === first.slot) ? first : null;
 }

@@ -1,100 +1,102 @@
+import { make } from "../lib/dom.js";
 import * as editor from "../lib/editor.js";
 import { freePlace } from "../lib/free_place.js";
-import { factsOf, fill, isNews, keyOf, nameToKeep, soleOrigin, titleOf } from "./model.js";
-import { words } from "../lib/i18n.js";
+import { translator } from "../lib/i18n.js";
+import { isState } from "../lib/messages.js";
+import { get, listen, post, url } from "../lib/server.js";
+import { factsOf, isNews, keyOf, kindOf, nameToKeep, soleOrigin, titleOf } from "./model.js";
+import { STYLE } from "./style.js";
+
+/**
+ * @typedef {import("./model.js").Entry} Entry
+ * @typedef {{element: HTMLElement, show: (entry: Entry) => void}} Card
+ * @typedef {{tooltip: TextKey, label: TextKey, run: (entry: Entry, t: Translate, refresh: () => Promise<void>) => unknown}}
+ *   Action of a button on a card
+ */
 
 const PATH = "/self_forcing/sessions";
-const AGAIN = 2000; // milliseconds between two looks while something is live
-const GAP = 80; // between new nodes and others; Nodes 2.0 draws them larger than they say they are
+const REFRESH = 2000; // milliseconds between two requests while something is live
+const GAP = 80; // pixels between new nodes and others; Nodes 2.0 draws them larger than their size says
 const ENDS = ["execution_success", "execution_error", "execution_interrupted"];
 
-const STYLE = `
-.sf-sessions { height: 100%; box-sizing: border-box; display: flex; flex-direction: column; color: var(--input-text, #ddd);
-  background: var(--comfy-menu-bg, #353535); font: 13px/1.4 sans-serif; }
-.sf-sessions header { display: flex; align-items: center; gap: 8px; padding: 10px 12px; }
-.sf-sessions h2 { flex: 1; margin: 0; font-size: 15px; font-weight: 600; }
-.sf-sessions ul { flex: 1; overflow-y: auto; margin: 0; padding: 0 12px 12px; list-style: none; }
-.sf-sessions li { display: grid; grid-template-columns: 84px minmax(0, 1fr); gap: 8px 10px; margin-bottom: 10px; padding: 8px;
-  background: var(--comfy-input-bg, #222); border: 1px solid var(--border-color, #4e4e4e); border-radius: 8px; }
-.sf-sessions li > img, .sf-sessions li > i { width: 84px; height: 64px; border-radius: 4px; object-fit: contain;
-  background: var(--comfy-menu-bg, #353535); }
-.sf-sessions li > i { display: grid; place-items: center; font-size: 22px; color: var(--descrip-text, #999); }
-.sf-sessions [hidden] { display: none !important; }
-.sf-sessions b { overflow-wrap: anywhere; margin-right: 6px; }
-.sf-sessions .sf-kind { font-size: 11px; padding: 0 6px; border: 1px solid currentColor; border-radius: 9px; white-space: nowrap; }
-.sf-sessions .sf-live { color: var(--p-green-500, #3a3); }
-.sf-sessions .sf-damaged { color: var(--error-text, #e55); }
-.sf-sessions .sf-fact { color: var(--descrip-text, #999); font-size: 12px; overflow-wrap: anywhere; }
-.sf-sessions .sf-buttons { grid-column: 1 / -1; display: flex; flex-wrap: wrap; gap: 5px; }
-.sf-sessions button { padding: 2px 7px; font: inherit; font-size: 12px; cursor: pointer; color: var(--input-text, #ddd);
-  background: var(--comfy-menu-bg, #353535); border: 1px solid var(--border-color, #4e4e4e); border-radius: 6px; }
-.sf-sessions button:hover:enabled { border-color: var(--input-text, #ddd); }
-.sf-sessions button:focus-visible { outline: 2px solid var(--p-primary-color, #4a9eff); outline-offset: 1px; }
-.sf-sessions button:disabled { opacity: 0.5; cursor: default; }
-.sf-sessions p { margin: 0; padding: 0 12px 12px; color: var(--descrip-text, #999); }
-`;
+/** @type {Record<import("./model.js").Kind, TextKey>} */
+const KINDS = {
+  live: "sessions.live",
+  saved: "sessions.saved",
+  interrupted: "sessions.interrupted",
+  damaged: "sessions.damaged",
+};
 
 /** Adds the tab of sessions to the sidebar. To be called from the extension's setup(). */
 export function addSessionsPanel() {
-  const { sessionsTitle } = words(editor.locale());
-  editor.registerTab({ id: "self-forcing-sessions", icon: "pi pi-video", title: sessionsTitle }, mountSessions);
+  const title = translator(editor.locale())("sessions.title");
+  editor.registerTab({ id: "self-forcing-sessions", icon: "pi pi-video", title }, mountSessions);
 }
 
-/** Fills `place` with the sessions, and keeps them up to date until the function that it returns is called. */
+/**
+ * Fills an element with the list of sessions and keeps it up to date. Returns the function that ends that.
+ *
+ * @param {HTMLElement} place
+ */
 export function mountSessions(place) {
-  const said = words(editor.locale());
+  const t = translator(editor.locale());
+  /** @type {Map<string, Card>} */
   const cards = new Map(); // by keyOf
+  /** @type {Entry[]} */
   let entries = [];
   let timer = 0;
-  let asking = null; // the request under way
-  let askAgain = false;
-  let gone = false;
+  /** @type {Promise<void> | null} */
+  let request = null;
+  let again = false; // whether to send another request after this one
+  let removed = false;
 
   const list = make("ul");
   const note = make("p", { role: "status" });
-  const button = make("button", { type: "button", title: said.sessionsRefresh, ariaLabel: said.sessionsRefresh });
-  button.append(make("span", { className: "pi pi-refresh" }));
-  button.addEventListener("click", () => refresh());
-  const header = make("header", {}, make("h2", { textContent: said.sessionsTitle }), button);
-  const root = make("section", { className: "sf-sessions", ariaLabel: said.sessionsTitle });
-  root.append(make("style", { textContent: STYLE }), header, note, list);
+  const label = { title: t("sessions.refresh"), "aria-label": t("sessions.refresh") };
+  const icon = make("span", { className: "pi pi-refresh" });
+  const button = make("button", { type: "button", onclick: () => refresh(), ...label }, icon);
+  const header = make("header", {}, make("h2", {}, t("sessions.title")), button);
+  const style = make("style", { textContent: STYLE });
+  const properties = { className: "sf-sessions", "aria-label": t("sessions.title") };
+  const root = make("section", properties, style, header, note, list);
   place.replaceChildren(root);
 
-  /** Asks the server; one request at a time, and once more if it is called meanwhile. */
+  /** Asks the server for the list. A call during a request sends one more after it. */
   async function refresh() {
-    askAgain = asking != null;
-    asking ??= ask().finally(() => {
-      asking = null;
-      if (askAgain && !gone) refresh();
+    again = request !== null;
+    request ??= ask().finally(() => {
+      request = null;
+      if (again && !removed) refresh();
     });
-    return asking;
+    return request;
   }
 
   async function ask() {
     clearTimeout(timer);
     try {
-      const { sessions } = await editor.get(PATH);
-      if (gone) return;
+      const { sessions } = await get(PATH);
+      if (removed) return;
       entries = sessions;
       draw();
-      say(entries.length ? "" : said.sessionsEmpty);
+      showNote(entries.length ? "" : t("sessions.empty"));
     } catch (error) {
-      if (!gone) say(fill(said.sessionsFailed, { why: error.message }));
+      if (!removed) showNote(t("sessions.failed", { why: /** @type {Error} */ (error).message }));
     }
-    if (!gone && entries.some(({ kind }) => kind === "live")) timer = setTimeout(look, AGAIN);
+    if (!removed && entries.some(({ kind }) => kind === "live")) timer = setTimeout(refreshIfVisible, REFRESH);
   }
 
-  function look() {
-    if (document.hidden) timer = setTimeout(look, AGAIN);
+  function refreshIfVisible() {
+    if (document.hidden) timer = setTimeout(refreshIfVisible, REFRESH);
     else refresh();
   }
 
-  function say(text) {
-    if (note.textContent !== text) note.textContent = text; // it is read aloud
+  /** @param {string} text */
+  function showNote(text) {
+    if (note.textContent !== text) note.textContent = text; // screen readers read each change aloud
     note.hidden = !text;
   }
 
-  /** Cards that stay are not moved, so that the focus stays where it is. */
+  /** Draws the cards. Those that stay are not moved, so that the focus stays where it is. */
   function draw() {
     const keys = new Set(entries.map(keyOf));
     for (const [key, card] of cards) {
@@ -105,73 +107,76 @@ export function mountSessions(place) {
     }
     let next = list.firstChild;
     for (const entry of entries) {
-      const key = keyOf(entry);
-      if (!cards.has(key)) cards.set(key, makeCard(said, refresh));
-      const { element, show } = cards.get(key);
-      show(entry);
-      if (element === next) next = next.nextSibling;
-      else list.insertBefore(element, next);
+      const card = cards.get(keyOf(entry)) ?? makeCard(entry, t, refresh);
+      cards.set(keyOf(entry), card);
+      card.show(entry);
+      if (card.element === next) next = next.nextSibling;
+      else list.insertBefore(card.element, next);
     }
   }
 
-  const deaf = [
-    editor.listen("self_forcing.run", (state) => isNews(state, entries) && refresh()),
-    ...ENDS.map((type) => editor.listen(type, () => refresh())), // Save Session comes after the run
+  const stops = [
+    listen("self_forcing.run", (state) => isState(state) && isNews(state, entries) && refresh()),
+    ...ENDS.map((type) => listen(type, () => refresh())), // Save Session may come after the run
   ];
   refresh();
   return () => {
-    gone = true;
+    removed = true;
     clearTimeout(timer);
-    for (const stop of deaf) stop();
+    for (const stop of stops) stop();
     root.remove();
   };
 }
 
-/** One session: `element`, and `show(entry)`, which may be called again as the session grows. */
-function makeCard(said, refresh) {
-  const picture = make("img", { alt: "", loading: "lazy", hidden: true });
-  const placeholder = make("i", { className: "pi pi-video", ariaHidden: "true" });
-  picture.addEventListener("error", () => showPicture(false));
+/**
+ * Makes the card of a session. `show` updates it as the session grows.
+ *
+ * @param {Entry} entry
+ * @param {Translate} t
+ * @param {() => Promise<void>} refresh
+ * @returns {Card}
+ */
+function makeCard(entry, t, refresh) {
+  const picture = make("img", { alt: "", loading: "lazy", hidden: true, onerror: () => showPicture(false) });
+  const placeholder = make("i", { className: "pi pi-video", "aria-hidden": "true" });
   const name = make("b");
   const kind = make("span");
   const facts = make("div");
-  const buttons = make("div", { className: "sf-buttons" });
+  const buttons = make("div", { className: "sf-buttons" }, ...actionsFor(entry).map(makeButton));
   const element = make("li", {}, picture, placeholder, make("div", {}, make("div", {}, name, kind), facts), buttons);
-  let entry = null;
 
+  /** @param {boolean} shown */
   function showPicture(shown) {
     picture.hidden = !shown;
     placeholder.hidden = shown;
   }
 
+  /** @param {Entry} newer */
   function show(newer) {
-    const first = entry === null;
-    const source = newer.picture == null ? "" : editor.url(newer.picture);
-    if (source && source !== (entry?.picture && editor.url(entry.picture))) {
+    entry = newer;
+    const source = entry.picture ? url(entry.picture) : "";
+    if (source && source !== picture.getAttribute("src")) {
       picture.src = source;
       showPicture(true);
     }
-    entry = newer;
-    const which = entry.error != null ? "Damaged" : entry.kind[0].toUpperCase() + entry.kind.slice(1);
-    name.textContent = element.ariaLabel = titleOf(entry, said);
-    kind.textContent = said[`sessions${which}`];
-    kind.className = `sf-kind sf-${which.toLowerCase()}`;
+    name.textContent = element.ariaLabel = titleOf(entry, t);
+    kind.textContent = t(KINDS[kindOf(entry)]);
+    kind.className = `sf-kind sf-${kindOf(entry)}`;
     facts.replaceChildren(
-      ...factsOf(entry, said, editor.locale()).map((line) => make("div", { className: "sf-fact", textContent: line })),
+      ...factsOf(entry, t, editor.locale()).map((line) => make("div", { className: "sf-fact" }, line)),
     );
-    if (first) for (const action of actionsFor(entry)) buttons.append(makeButton(action));
   }
 
-  function makeButton(action) {
-    const label = said[`sessions${action}`];
-    const button = make("button", { type: "button", textContent: label, title: said[`sessions${action}Tooltip`] });
-    button.ariaLabel = `${label}: ${titleOf(entry, said)}`;
+  /** @param {Action} action */
+  function makeButton({ label, tooltip, run }) {
+    const button = make("button", { type: "button", title: t(tooltip) }, t(label));
+    button.ariaLabel = `${t(label)}: ${titleOf(entry, t)}`;
     button.addEventListener("click", async () => {
       button.disabled = true;
       try {
-        await ACTIONS[action](entry, said, refresh);
+        await run(entry, t, refresh);
       } catch (error) {
-        editor.toast("error", said.sessionsRefused, error.message);
+        editor.toast("error", t("sessions.refused"), /** @type {Error} */ (error).message);
       }
       button.disabled = false;
     });
@@ -181,73 +186,103 @@ function makeCard(said, refresh) {
   return { element, show };
 }
 
+/** @param {Entry} entry */
 const actionsFor = (entry) => {
-  if (entry.kind === "live") return ["Fork"];
-  return entry.error == null ? ["Continue", "Load", "Delete"] : ["Delete"];
+  if (entry.kind === "live") return [FORK];
+  return kindOf(entry) === "damaged" ? [DELETE] : [CONTINUE, LOAD, DELETE];
 };
 
-/** What a card's buttons do, by the end of the name of their words. */
-const ACTIONS = {
-  Load: ({ name }, said) => added([addLoader(name)], said),
-  Continue: ({ name }, said) => {
+/** @type {Action} */
+const LOAD = {
+  label: "sessions.load",
+  tooltip: "sessions.loadTooltip",
+  run: ({ name }, t) => showAdded([addLoader(name)], t),
+};
+
+/** @type {Action} */
+const CONTINUE = {
+  label: "sessions.continue",
+  tooltip: "sessions.continueTooltip",
+  run({ name }, t) {
     const loader = addLoader(name);
-    added([loader, addStream(loader)], said);
+    showAdded([loader, addStream(loader)], t);
   },
-  async Fork(entry, said, refresh) {
-    const { name } = await editor.post(`${PATH}/keep`, { node_id: entry.node_id, name: nameToKeep(entry) });
-    editor.toast("success", fill(said.sessionsKept, { name }));
-    added([addLoader(name)], said);
+};
+
+/** @type {Action} */
+const FORK = {
+  label: "sessions.fork",
+  tooltip: "sessions.forkTooltip",
+  async run(entry, t, refresh) {
+    const { name } = await post(`${PATH}/keep`, { node_id: entry.node_id, name: nameToKeep(entry) });
+    editor.toast("success", t("sessions.kept", { name }));
+    showAdded([addLoader(name)], t);
     refresh();
   },
-  async Delete(entry, said, refresh) {
-    const title = titleOf(entry, said);
-    if (!(await editor.confirm(said.sessionsDeleteTitle, fill(said.sessionsDeleteAsk, { name: title })))) return;
+};
+
+/** @type {Action} */
+const DELETE = {
+  label: "sessions.delete",
+  tooltip: "sessions.deleteTooltip",
+  async run(entry, t, refresh) {
+    const name = titleOf(entry, t);
+    if (!(await editor.confirm(t("sessions.deleteTitle"), t("sessions.deleteQuestion", { name })))) return;
     try {
-      await editor.post(`${PATH}/delete`, { name: entry.name });
-      editor.toast("success", fill(said.sessionsDeleted, { name: title }));
+      await post(`${PATH}/delete`, { name: entry.name });
+      editor.toast("success", t("sessions.deleted", { name }));
     } finally {
       await refresh();
     }
   },
 };
 
-function added(nodes, said) {
+/** @type {(nodes: ComfyNode[], t: Translate) => void} */
+function showAdded(nodes, t) {
   editor.showNodes(nodes);
   const wired = editor.originOf(nodes[0], "model");
-  editor.toast("info", said.sessionsAdded, wired ? "" : said.sessionsWireModel);
+  editor.toast("info", t("sessions.added"), wired ? "" : t("sessions.wireModel"));
 }
 
-/** Load Session with a file, where nothing else is. */
-function addLoader(name) {
+/**
+ * Adds a Load Session with a file, in a free place.
+ *
+ * @param {string} file
+ */
+function addLoader(file) {
   const others = [...editor.nodesInView()];
-  const boxes = others.map((node) => [...node.pos, ...node.size]);
+  const boxes = others.map(({ pos, size }) => /** @type {Box} */ ([pos[0], pos[1], size[0], size[1]]));
   const loader = editor.addNode("SFLoadSession", null, ([x, y, width, height]) =>
-    freePlace([x, y, 2 * width + GAP, 2 * height], boxes, GAP), // also for what goes on with it
+    freePlace([x, y, 2 * width + GAP, 2 * height], boxes, GAP), // with room for a Stream Video
   );
-  editor.offerValue(loader, "file", name);
-  editor.setWidget(loader, "file", name);
+  editor.offerValue(loader, "file", file);
+  editor.setWidget(loader, "file", file);
   wire(loader, "model", others);
   return loader;
 }
 
-/** Stream Video that goes on with what a Load Session node gives. */
+/**
+ * Adds a Stream Video that continues the session of a Load Session.
+ *
+ * @param {ComfyNode} loader
+ */
 function addStream(loader) {
   const others = editor.nodesInView().filter((node) => node !== loader);
   const stream = editor.addNode("SFStreamVideo", loader, () => [loader.pos[0] + loader.size[0] + GAP, loader.pos[1]]);
   editor.connect(loader, 0, stream, "session");
-  for (const input of ["vae", "clip"]) wire(stream, input, others);
+  wire(stream, "vae", others);
+  wire(stream, "clip", others);
   return stream;
 }
 
-/** Wires an input where the graph leaves no choice; else it is the user's. */
+/**
+ * Wires an input if the graph leaves no choice; otherwise the user has to.
+ *
+ * @param {ComfyNode} node
+ * @param {import("./model.js").SharedInput} input
+ * @param {ComfyNode[]} others
+ */
 function wire(node, input, others) {
   const origin = soleOrigin(others, input, editor.originOf);
-  if (origin && node.inputs.some((one) => one.name === input)) editor.connect(origin.node, origin.slot, node, input);
-}
-
-/** An element with properties and children. */
-function make(tag, properties = {}, ...children) {
-  const element = Object.assign(document.createElement(tag), properties);
-  element.append(...children);
-  return element;
+  if (origin && node.inputs.some(({ name }) => name === input)) editor.connect(origin.node, origin.slot, node, input);
 }

@@ -1,4 +1,4 @@
-/** How the timeline widget looks. It is part of the widget, so it comes and goes with it. */
+/** CSS of the timeline widget, part of the widget's element so that it comes and goes with it. */
 export const STYLE = `
 .sf-timeline {
   display: flex; flex-direction: column; height: 100%; min-height: 100px; border-radius: 6px; position: relative;

@@ -1,136 +1,133 @@
+import { formatSecond } from "../lib/format.js";
+
 /**
- * The rows of Prompt Timeline as text, which sf_core/timeline.py reads too:
+ * The rows of Prompt Timeline as text, which sf_core reads too:
  *
  *     row    = second [option ...] ":" [prompt]
  *     option = "blend" chunks | "recache" | "cut" | "seed" number
  *
- * An edit changes what must change and leaves every other character of the text as it is: comments, empty lines, the
- * order and the spelling of rows.
+ * An edit changes its row and leaves every other character of the text as it is: comments, empty lines, order, spelling.
  */
-
-export const MAX_BLEND = 1000; // chunks
-export const MAX_SEED = 2n ** 64n - 1n;
-
-const LINE_END = /(\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029])/; // what Python's splitlines() splits at
-const SECOND = /^(\d+\.?\d*|\.\d+)$/;
-const WHOLE = /^\d+$/;
-const OPTIONS = ["blend", "recache", "cut", "seed"]; // in the order in which they are written
 
 /**
- * @returns {{rows: Row[], errors: {line: number, message: string}[]}} the rows in the order of the text, and the lines
- *   that are none. Lines count from 1; a message is a key of i18n.js. The rows' places in the list are the `index` of
- *   the edits below.
- * @typedef {{second: number, prompt: string, blend: number, recache: boolean, cut: boolean, seed: bigint | null,
- *   line: number}} Row blend: chunks in which the video turns to the prompt, 1: at once
+ * @typedef {object} Row
+ * @property {number} second
+ * @property {string} prompt "": the one before stays
+ * @property {number} blend chunks in which the prompt before blends into this one; 1: at once
+ * @property {boolean} recache
+ * @property {boolean} cut
+ * @property {bigint | null} seed
+ * @property {number} line counted from 1
+ *
+ * @typedef {{line: number, message: TextKey}} LineError
+ * @typedef {{head: string, colon: string, space: string, prompt: string, rest: string}} Parts of a line; joined, they are
+ *   the line
+ */
+
+const MAX_BLEND = 1000n; // chunks
+const MAX_SEED = 2n ** 64n - 1n;
+
+// eslint-disable-next-line no-control-regex -- as Python's splitlines()
+const LINE_END = /(\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029])/;
+const SECOND = /^(\d+\.?\d*|\.\d+)$/;
+const WHOLE = /^\d+$/;
+
+/**
+ * Reads the rows, in the order of the text. Their places in the list are the `index` of the edits below.
+ *
+ * @param {string} text
  */
 export function parse(text) {
+  /** @type {Row[]} */
   const rows = [];
+  /** @type {LineError[]} */
   const errors = [];
   const taken = new Set();
-  for (const [index, line] of lines(text).entries()) {
+  for (const [index, line] of text.split(LINE_END).filter(isLine).entries()) {
     if (!line.trim() || line.trimStart().startsWith("#")) continue;
-    const row = parseRow(line);
-    const message = typeof row === "string" ? row : taken.has(row.second) ? "timelineTwice" : null;
-    if (message) {
-      errors.push({ line: index + 1, message });
+    const row = parseRow(line, index + 1);
+    if (typeof row === "string") {
+      errors.push({ line: index + 1, message: row });
+    } else if (taken.has(row.second)) {
+      errors.push({ line: index + 1, message: "timeline.sameSecond" });
     } else {
       taken.add(row.second);
-      rows.push({ ...row, line: index + 1 });
+      rows.push(row);
     }
   }
   return { rows, errors };
 }
 
-/** A row, or the key of what is wrong with it. */
-function parseRow(line) {
-  const { head, prompt, colon } = parts(line);
+/**
+ * Returns a row, or the key of the text that says what is wrong with it.
+ *
+ * @param {string} text of a line
+ * @param {number} line
+ * @returns {Row | TextKey}
+ */
+function parseRow(text, line) {
+  const { head, prompt, colon } = split(text);
   const [second, ...words] = head.trim().split(/\s+/);
-  if (!colon) return "timelineColon";
-  if (!SECOND.test(second)) return "timelineSecond";
-  const row = { second: Number(second), prompt, blend: 1, recache: false, cut: false, seed: null };
+  if (!colon) return "timeline.noColon";
+  if (!SECOND.test(second)) return "timeline.noSecond";
+  /** @type {Row} */
+  const row = { second: Number(second), prompt, blend: 1, recache: false, cut: false, seed: null, line };
   while (words.length) {
-    const option = words.shift().toLowerCase();
+    const option = words.shift()?.toLowerCase();
     if (option === "recache" || option === "cut") {
       row[option] = true;
     } else if (option === "blend") {
-      row.blend = Number(wholeUpTo(MAX_BLEND, words.shift()));
-      if (!row.blend) return "timelineBlend";
+      row.blend = Number(parseWhole(words.shift(), MAX_BLEND));
+      if (!row.blend) return "timeline.badBlend";
     } else if (option === "seed") {
-      row.seed = wholeUpTo(MAX_SEED, words.shift());
-      if (row.seed === null) return "timelineSeed";
+      row.seed = parseWhole(words.shift(), MAX_SEED);
+      if (row.seed === null) return "timeline.badSeed";
     } else {
-      return "timelineOption";
+      return "timeline.unknownOption";
     }
   }
-  return prompt || row.cut || row.seed !== null ? row : "timelinePrompt";
+  return prompt || row.cut || row.seed !== null ? row : "timeline.noPrompt";
 }
 
-function wholeUpTo(most, word) {
-  const number = WHOLE.test(word ?? "") ? BigInt(word) : null;
+/** @type {(word: string | undefined, most: bigint) => bigint | null} */
+function parseWhole(word = "", most) {
+  const number = WHOLE.test(word) ? BigInt(word) : null;
   return number !== null && number <= most ? number : null;
 }
 
-/** The text of one row. */
-export function formatRow({ second, prompt = "", ...options }) {
-  const head = [formatSecond(second), ...OPTIONS.map((name) => formatOption(name, options[name]))].filter(Boolean);
-  return `${head.join(" ")}: ${prompt}`.trimEnd();
-}
-
-/** The text of rows, one a line. */
-export const formatRows = (rows) => rows.map(formatRow).join("\n");
-
-/** With at most six decimals and no zeros at the end. */
-export const formatSecond = (second) => String(Number(second.toFixed(6)));
-
-/** "" for an option that says nothing. */
-function formatOption(name, value) {
-  if (name === "recache" || name === "cut") return value ? name : "";
-  return value === null || value === undefined || (name === "blend" && value <= 1) ? "" : `${name} ${value}`;
-}
-
+/** @type {(text: string, index: number, second: number) => string} */
 export function moveRow(text, index, second) {
   return editRow(text, index, (row) => ({ ...row, head: row.head.replace(/\S+/, formatSecond(second)) }));
 }
 
+/** @type {(text: string, index: number, prompt: string) => string} */
 export function setPrompt(text, index, prompt) {
-  const said = prompt.split(LINE_END).filter(isLine).join(" ").trim();
-  return editRow(text, index, (row) => ({ ...row, space: said ? row.space || " " : "", prompt: said }));
+  const oneLine = prompt.split(LINE_END).filter(isLine).join(" ").trim();
+  return editRow(text, index, (row) => ({ ...row, space: oneLine ? row.space || " " : "", prompt: oneLine }));
 }
 
-/** value: chunks for blend, a seed as bigint, true for cut and recache; null or false takes the option away. */
-export function setOption(text, index, option, value) {
-  const written = formatOption(option, value);
-  return editRow(text, index, (row) => {
-    const there = new RegExp(
-      `\\s+${option}${option === "blend" || option === "seed" ? "\\s+\\d+" : ""}(?=\\s|$)`,
-      "gi",
-    );
-    const bare = row.head.trimEnd();
-    const last = bare.match(there)?.length ?? 0;
-    let count = 0; // of an option that is there twice, the last one counts and stays
-    const head = bare.replace(there, () => (++count === last && written ? ` ${written}` : ""));
-    return { ...row, head: (last || !written ? head : `${bare} ${written}`) + row.head.slice(bare.length) };
-  });
-}
-
-/** With a new row on a line of its own: after the row that comes before it in time, or before the one that comes after. */
+/**
+ * Adds a row on a line of its own: after the row that comes before it in time, or before the one that comes after.
+ *
+ * @param {string} text
+ * @param {number} second
+ * @param {string} prompt
+ */
 export function addRow(text, second, prompt) {
-  const line = formatRow({ second, prompt });
-  const { rows } = parse(text);
-  const before = rows.filter((row) => row.second <= second).reduce(later, null);
-  const behind = rows.filter((row) => row.second > second).reduce(earlier, null);
+  const line = `${formatSecond(second)}: ${prompt}`.trimEnd();
+  const rows = parse(text).rows.sort((one, other) => one.second - other.second);
+  const before = rows.findLast((row) => row.second <= second);
+  const behind = rows.find((row) => row.second > second);
   const pieces = text.split(LINE_END); // lines and, between them, their ends
   const end = pieces[1] ?? "\n";
   if (before) pieces.splice(2 * before.line - 1, 0, end, line);
   else if (behind) pieces.splice(2 * behind.line - 2, 0, line, end);
-  else if (pieces.at(-1).trim()) pieces.push(end, line);
+  else if (pieces[pieces.length - 1].trim()) pieces.push(end, line);
   else pieces[pieces.length - 1] = line;
   return pieces.join("");
 }
 
-const later = (one, other) => (one && one.second > other.second ? one : other);
-const earlier = (one, other) => (one && one.second < other.second ? one : other);
-
+/** @type {(text: string, index: number) => string} */
 export function removeRow(text, index) {
   const pieces = text.split(LINE_END);
   const at = 2 * (parse(text).rows[index].line - 1);
@@ -139,19 +136,27 @@ export function removeRow(text, index) {
   return pieces.join("");
 }
 
-const isLine = (_, index) => index % 2 === 0; // of what split(LINE_END) gives
-const lines = (text) => text.split(LINE_END).filter(isLine);
+/**
+ * Tells lines from their ends in a text split at LINE_END.
+ *
+ * @type {(piece: string, index: number) => boolean}
+ */
+const isLine = (_, index) => index % 2 === 0;
 
-/** What a line is made of; joined, they are the line. */
-function parts(line) {
-  const [, head, colon, space, prompt, rest] = line.match(/^([^:]*)(:?)(\s*)(.*?)(\s*)$/s);
+/**
+ * @param {string} line
+ * @returns {Parts}
+ */
+function split(line) {
+  const [, head, colon, space, prompt, rest] = line.match(/^([^:]*)(:?)(\s*)(.*?)(\s*)$/s) ?? [];
   return { head, colon, space, prompt, rest };
 }
 
+/** @type {(text: string, index: number, change: (parts: Parts) => Parts) => string} */
 function editRow(text, index, change) {
   const pieces = text.split(LINE_END);
   const at = 2 * (parse(text).rows[index].line - 1);
-  const { head, colon, space, prompt, rest } = change(parts(pieces[at]));
+  const { head, colon, space, prompt, rest } = change(split(pieces[at]));
   pieces[at] = head + colon + space + prompt + rest;
   return pieces.join("");
 }

@@ -1,65 +1,89 @@
+import { make } from "../lib/dom.js";
 import { addElement, after, growTo, keepPlace, locale, setWidget, undoable, wheelCanvas, widgetOf } from "../lib/editor.js";
+import { formatSecond } from "../lib/format.js";
+import { translator } from "../lib/i18n.js";
 import * as axis from "./axis.js";
-import { element, makeBlock, percent } from "./block.js";
+import { makeBlock, percent } from "./block.js";
 import { draggable } from "./drag.js";
 import { STYLE } from "./style.js";
-import { addRow, formatSecond, moveRow, parse, removeRow, setPrompt } from "./text.js";
-import { fill, words } from "../lib/i18n.js";
+import { addRow, moveRow, parse, removeRow, setPrompt } from "./text.js";
+
+/**
+ * @typedef {import("./axis.js").Block} Block
+ * @typedef {ReturnType<typeof makeBlock>} Part the element of a block
+ */
 
 const HEIGHT = 120; // pixels, with the editor's margin
-const NEW_NODE = [480, 300]; // pixels that a new node is wide and high, at least
+/** @type {[number, number]} */
+const NEW_NODE = [480, 300]; // pixels, at least
+const WHEEL_OPTIONS = { capture: true, passive: false };
 const APART = 2; // seconds from the last row to a new one behind it
 
-/** Gives a Prompt Timeline its timeline. */
+/**
+ * Adds the timeline to a Prompt Timeline.
+ *
+ * @param {ComfyNode} node
+ */
 export function addTimeline(node) {
-  if (!widgetOf(node, "rows")) return;
-  const timeline = new Timeline(node);
+  const rows = widgetOf(node, "rows");
+  if (!rows) return;
+  const timeline = new Timeline(node, rows);
   addElement(node, "timeline", timeline.element, HEIGHT);
   growTo(node, NEW_NODE);
-  after(widgetOf(node, "rows"), "callback", () => timeline.draw());
+  after(rows, "callback", () => timeline.draw());
   after(node, "onConfigure", () => timeline.draw()); // a workflow was loaded
   after(node, "onRemoved", () => timeline.stop());
   keepPlace(node, "timeline", timeline.element);
 }
 
 /**
- * The rows as blocks on an axis of seconds that can be dragged, edited, added and removed. The text in the widget `rows`
- * is the truth: this draws it, and each edit is one change of it that can be undone.
+ * The timeline widget: rows as blocks on an axis of seconds, to drag, edit, add and remove.
+ *
+ * The text in the widget `rows` is the only state. The timeline draws it, and each edit is one change of it that can be
+ * undone.
  */
 class Timeline {
-  element = document.createElement("div");
-  #said = words(locale());
-  #track = element("div", "track");
-  #before = element("div", "before", this.#said.timelineBefore);
-  #axis = element("div", "axis");
-  #add = element("button", "add", "+");
-  #errors = element("div", "errors");
-  #time = element("div", "time");
+  #t = translator(locale());
   #node;
-  #zoomed = null; // what is seen, if the user chose it
-  #view = axis.fit([]); // what is seen
-  #blocks = []; // the rows as they are drawn, in the order of time
-  #parts = []; // their elements
+  #rows;
+  /** @type {axis.View | null} */
+  #zoomed = null; // the view, if the user chose one
+  #view = axis.fit([]);
+  /** @type {Block[]} */
+  #blocks = []; // in the order of time
+  /** @type {Part[]} */
+  #parts = []; // of #blocks
   #selected = -1; // place in #blocks of the row that had the focus last
-  #dragged = null; // the text as it will be if the row is dropped
+  /** @type {string | null} */
+  #dragged = null; // the text if the row is dropped here
 
-  constructor(node) {
+  #before = make("div", { className: "sf-timeline-before" }, this.#t("timeline.sessionPrompt"));
+  #track = make("div", { className: "sf-timeline-track" }, this.#before);
+  #add = make("button", { className: "sf-timeline-add", type: "button" }, "+");
+  #axis = make("div", { className: "sf-timeline-axis", title: this.#t("timeline.axisHelp") }, this.#add);
+  #errors = make("div", { className: "sf-timeline-errors", role: "status" });
+  #time = make("div", { className: "sf-timeline-time" });
+  element = make(
+    "div",
+    { className: "sf-timeline", role: "group", "aria-label": this.#t("timeline.title") },
+    make("style", { textContent: STYLE }),
+    ...[this.#track, this.#axis, this.#errors],
+  );
+
+  /**
+   * @param {ComfyNode} node
+   * @param {ComfyWidget} rows
+   */
+  constructor(node, rows) {
     this.#node = node;
-    const style = document.createElement("style");
-    style.textContent = STYLE;
-    Object.assign(this.element, { className: "sf-timeline", role: "group", ariaLabel: this.#said.timeline });
-    Object.assign(this.#add, { type: "button", title: this.#said.timelineAdd, ariaLabel: this.#said.timelineAdd });
-    this.#axis.title = this.#said.timelineAxisHelp;
-    this.#errors.role = "status";
-    this.#track.append(this.#before);
-    this.#axis.append(this.#add);
-    this.element.append(style, this.#track, this.#axis, this.#errors);
+    this.#rows = rows;
+    this.#add.title = this.#add.ariaLabel = this.#t("timeline.add");
     this.#listen();
     this.draw();
   }
 
   get #text() {
-    return String(widgetOf(this.#node, "rows").value);
+    return String(this.#rows.value);
   }
 
   // Drawing -----------------------------------------------------------------------------------------------------------
@@ -67,15 +91,13 @@ class Timeline {
   draw() {
     const { rows, errors } = parse(this.#dragged ?? this.#text);
     this.#blocks = axis.blocksOf(rows);
-    if (this.#dragged === null) this.#view = this.#zoomed ?? axis.fit(rows); // it does not move while one drags
+    if (this.#dragged === null) this.#view = this.#zoomed ?? axis.fit(rows); // stays while a row is dragged
     this.#drawBlocks();
     for (const tick of this.#axis.querySelectorAll(".sf-timeline-tick")) tick.remove();
     this.#axis.prepend(...axis.ticks(this.#view).map((second) => this.#makeTick(second)));
-    const wrong = errors.map(({ line, message }) =>
-      fill(this.#said.timelineLine, { n: line, what: this.#said[message] }),
-    );
-    if (!rows.length && !wrong.length) wrong.push(this.#said.timelineEmpty);
-    this.#errors.replaceChildren(...wrong.map((text) => element("div", "error", text)));
+    const texts = errors.map(({ line, message }) => this.#t("timeline.errorInLine", { n: line, what: this.#t(message) }));
+    if (!rows.length && !texts.length) texts.push(this.#t("timeline.empty"));
+    this.#errors.replaceChildren(...texts.map((text) => make("div", {}, text)));
   }
 
   #drawBlocks() {
@@ -87,18 +109,21 @@ class Timeline {
     this.#before.style.display = free > 0 ? "" : "none";
   }
 
+  /** @param {number} second */
   #makeTick(second) {
-    const tick = element("div", "tick", formatSecond(second));
+    const tick = make("div", { className: "sf-timeline-tick" }, formatSecond(second));
     tick.style.left = percent(axis.shareOf(this.#view, second));
     return tick;
   }
 
+  /** @param {number} second */
   #showTime(second) {
     this.#time.textContent = `${formatSecond(second)} s`;
     this.#time.style.left = `clamp(28px, ${percent(axis.shareOf(this.#view, second))}, 100% - 28px)`;
     this.#track.append(this.#time);
   }
 
+  /** @param {number} place of a row in #blocks, as below */
   #focus(place) {
     if (!this.#blocks[place]) return;
     if (this.#zoomed) this.#zoomed = axis.showing(this.#zoomed, this.#blocks[place].second);
@@ -108,69 +133,95 @@ class Timeline {
 
   // Edits -------------------------------------------------------------------------------------------------------------
 
-  /** Makes the text another one, and puts the focus on the row at `second`. */
+  /**
+   * Replaces the text and puts the focus on the row at `second`.
+   *
+   * @param {string} text
+   * @param {number} [second]
+   */
   #change(text, second) {
     if (text !== this.#text) undoable(() => setWidget(this.#node, "rows", text));
     this.draw();
-    this.#focus(this.#placeOf(second));
+    if (second !== undefined) this.#focus(this.#placeOf(second));
   }
 
+  /** @param {number} second */
   #placeOf(second) {
     return this.#blocks.findIndex((block) => block.second === second);
   }
 
-  /** The seconds between which a row can be moved. */
+  /**
+   * Returns the seconds between which a row can be moved; null: no limit.
+   *
+   * @param {number} place
+   * @returns {[number | null, number | null]}
+   */
   #limits(place) {
     return [this.#blocks[place - 1]?.second ?? null, this.#blocks[place + 1]?.second ?? null];
   }
 
+  /** @type {(place: number, second: number) => string} */
   #moved(place, second) {
     return moveRow(this.#text, this.#blocks[place].index, second);
   }
 
+  /** @type {(place: number, direction: number, by: number) => void} */
   #step(place, direction, by) {
     const second = axis.stepped(this.#blocks[place].second, direction, by, ...this.#limits(place));
     if (second !== null) this.#change(this.#moved(place, second), second);
   }
 
+  /** @param {number} place */
   #remove(place) {
     this.#change(removeRow(this.#text, this.#blocks[place].index));
     if (this.#blocks.length) this.#focus(Math.min(place, this.#blocks.length - 1));
     else this.#add.focus({ preventScroll: true });
   }
 
-  /** A new row says what held there before; with nothing before it, the prompt is asked for. */
+  /**
+   * Adds a row with the prompt that holds there. Without one, asks for it.
+   *
+   * @param {number} second
+   */
   #addAt(second) {
     if (this.#placeOf(second) >= 0) return this.#focus(this.#placeOf(second));
-    const prompt = this.#blocks.filter((block) => block.second < second).at(-1)?.holding;
+    const prompt = this.#blocks.findLast((block) => block.second < second)?.holding;
+    /** @param {string} text */
     const add = (text) => this.#change(addRow(this.#text, second, text), second);
     return prompt ? add(prompt) : this.#ask("", second, add);
   }
 
-  /** In the middle of the row that had the focus last, or behind the last row. */
+  /** Adds a row in the middle of the selected one, or behind the last one. */
   #addNext() {
     const block = this.#blocks[this.#selected] ?? this.#blocks.at(-1);
     if (!block) return this.#addAt(0);
     const middle = block.end < Infinity ? (block.second + block.end) / 2 : block.second + APART;
-    const fitting = [axis.SNAP, axis.FREE].map((by) => axis.snapped(middle, by, block.second, block.end));
-    const second = fitting.find((each) => each !== null);
-    if (second !== undefined) this.#addAt(second);
+    const snapped = (/** @type {number} */ step) => axis.snapped(middle, step, block.second, block.end);
+    const second = snapped(axis.SNAP) ?? snapped(axis.FREE);
+    if (second !== null) this.#addAt(second);
   }
 
+  /** @param {number} place */
   #edit(place) {
     const { index, prompt, second } = this.#blocks[place];
     this.#ask(prompt, second, (text) => this.#change(setPrompt(this.#text, index, text), second));
   }
 
-  /** Asks for a prompt in place. Enter and leaving it keep what was typed, Escape does not. */
+  /**
+   * Asks for the prompt of a row. Enter and leaving the input accept it, Escape does not.
+   *
+   * @param {string} prompt
+   * @param {number} second
+   * @param {(prompt: string) => void} then
+   */
   #ask(prompt, second, then) {
-    const input = element("textarea", "edit");
-    input.value = prompt;
-    input.ariaLabel = fill(this.#said.timelinePromptAt, { second: formatSecond(second) });
+    const label = this.#t("timeline.promptAt", { second: formatSecond(second) });
+    const input = make("textarea", { className: "sf-timeline-edit", value: prompt, "aria-label": label });
     let open = true;
+    /** @param {boolean} keep */
     const close = (keep) => {
       if (!open) return;
-      open = false; // taking it away makes it lose the focus, which comes here again
+      open = false; // removing it takes the focus from it, which calls close again
       input.remove();
       if (keep && input.value.trim()) then(input.value);
       else this.#focus(this.#placeOf(second));
@@ -188,16 +239,19 @@ class Timeline {
     input.select();
   }
 
-  // What the user does ------------------------------------------------------------------------------------------------
+  // Actions of the user ----------------------------------------------------------------------------------------------
 
+  /** @param {number} place */
   #makePart(place) {
-    const part = makeBlock(this.#said);
+    const part = makeBlock(this.#t);
     this.#track.append(part.element);
     part.element.addEventListener("focus", () => (this.#selected = place));
     part.element.addEventListener("pointerdown", () => part.element.focus({ preventScroll: true }));
     part.element.addEventListener("dblclick", () => this.#edit(place));
     const cancel = this.#makeDraggable(part, place);
+    /** @param {KeyboardEvent} event */
     const by = (event) => (event.shiftKey ? axis.FREE : axis.SNAP);
+    /** @type {Record<string, (event: KeyboardEvent) => void>} */
     const keys = {
       ArrowLeft: (event) => this.#step(place, -1, by(event)),
       ArrowRight: (event) => this.#step(place, 1, by(event)),
@@ -214,6 +268,7 @@ class Timeline {
     return part;
   }
 
+  /** @type {(part: Part, place: number) => () => void} */
   #makeDraggable(part, place) {
     let began = 0;
     return draggable(part.handle, this.#track, {
@@ -235,7 +290,7 @@ class Timeline {
         this.#dragged = null;
         this.#time.remove();
         part.element.classList.remove("sf-timeline-dragged");
-        if (dropped && second !== began) this.#change(text, second);
+        if (dropped && text !== null && second !== began) this.#change(text, second);
         else this.draw();
       },
     });
@@ -245,26 +300,27 @@ class Timeline {
     this.#add.addEventListener("click", () => this.#addNext());
     for (const place of [this.#track, this.#before, this.#axis])
       place.addEventListener("dblclick", (event) => {
-        if (event.target === place) this.#addAt(axis.snapped(this.#secondUnder(event), axis.SNAP, null, null));
+        if (event.target === place) this.#addAt(axis.snapped(this.#secondUnder(event), axis.SNAP, null, null) ?? 0);
       });
     this.#listenToWheel();
     // keys with Ctrl are the editor's: undo, save, run; the middle button moves the canvas
-    for (const type of ["keydown", "keyup"])
+    for (const type of /** @type {const} */ (["keydown", "keyup"]))
       this.element.addEventListener(type, (event) => event.ctrlKey || event.metaKey || event.stopPropagation());
-    for (const type of ["pointerdown", "pointermove", "pointerup", "mousedown", "click", "dblclick"])
+    const pointing = /** @type {const} */ (["pointerdown", "pointermove", "pointerup", "mousedown", "click", "dblclick"]);
+    for (const type of pointing)
       this.element.addEventListener(
         type,
         (event) => event.button === 1 || event.buttons === 4 || event.stopPropagation(),
       );
   }
 
-  /** With Ctrl it zooms, otherwise the canvas has it. Nodes 2.0 takes it before it comes here, so one must be earlier. */
+  /**
+   * Lets the wheel zoom with Ctrl; without Ctrl the canvas gets the event. While the pointer is here, the listener is on
+   * the window, since Nodes 2.0 takes the event before it reaches this element.
+   */
   #listenToWheel() {
-    const zoom = (event) => event.ctrlKey && this.element.contains(event.target) && this.#zoom(event);
-    const options = { capture: true, passive: false };
-    this.element.addEventListener("pointerenter", () => window.addEventListener("wheel", zoom, options));
+    this.element.addEventListener("pointerenter", () => window.addEventListener("wheel", this.#onWheel, WHEEL_OPTIONS));
     this.element.addEventListener("pointerleave", () => this.stop());
-    this.stop = () => window.removeEventListener("wheel", zoom, options);
     this.element.addEventListener("wheel", (event) => {
       event.preventDefault();
       event.stopPropagation();
@@ -272,6 +328,16 @@ class Timeline {
     });
   }
 
+  stop() {
+    window.removeEventListener("wheel", this.#onWheel, WHEEL_OPTIONS);
+  }
+
+  /** @param {WheelEvent} event */
+  #onWheel = (event) => {
+    if (event.ctrlKey && this.element.contains(/** @type {Node} */ (event.target))) this.#zoom(event);
+  };
+
+  /** @param {WheelEvent} event */
   #zoom(event) {
     event.preventDefault();
     event.stopPropagation();
@@ -280,6 +346,7 @@ class Timeline {
     this.draw();
   }
 
+  /** @param {MouseEvent} event */
   #secondUnder(event) {
     const box = this.#track.getBoundingClientRect();
     return axis.secondAt(this.#view, (event.clientX - box.left) / box.width);

@@ -1,10 +1,12 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { Asked, Runs, actionInWords, badge, isSteered, sizeInWords } from "../../../js/player/runs.js";
-import { words } from "../../../js/lib/i18n.js";
+import { runBadge as badge } from "../../../js/player/badge.js";
+import { PendingActions, Runs, describeAction, isSteered } from "../../../js/player/runs.js";
+import { translator } from "../../../js/lib/i18n.js";
+import "../texts.js";
 
-const SAID = words("en");
+const T = translator("en");
 const RUNNING = {
   ...{ node_id: "5", run: "a", state: "running", fps: 16, chunk: 7, chunks: 20, frames: 84, first_frame: 0 },
   ...{ made_fps: 24.13, first_seconds: 0.42, cache_bytes: 3.1 * 2 ** 30, steerable: true, prompt: "", note: "" },
@@ -13,42 +15,33 @@ const RUNNING = {
 const SEEN = { empty: false, late: false, paused: false, interruptions: 0, shownFps: 16 };
 
 test("the badge says how fast the video is made and shown, and how much is there", () => {
-  const { facts, status } = badge(RUNNING, SEEN, SAID);
+  const { facts, status } = badge(RUNNING, SEEN, T);
   assert.equal(facts, "chunk 7/20 · 24.1 fps made · 16.0 shown · first frame 0.4 s · cache 3.1 GiB");
   assert.equal(status, "");
 });
 
 test("the badge leaves out what is not known yet", () => {
   const begun = { ...RUNNING, chunk: 0, chunks: 0, made_fps: 0, first_seconds: null, cache_bytes: 0 };
-  const { facts, status } = badge(begun, { ...SEEN, empty: true, shownFps: null }, SAID);
+  const { facts, status } = badge(begun, { ...SEEN, empty: true, shownFps: null }, T);
   assert.equal(facts, "chunk 0");
-  assert.equal(status, SAID.waitingFirst);
+  assert.equal(status, T("player.waitingFirst"));
 });
 
 test("the badge says what is the matter", () => {
-  const said = (state, seen) => badge({ ...RUNNING, ...state }, { ...SEEN, ...seen }, SAID).status;
-  assert.equal(said({}, { late: true }), SAID.late);
+  const said = (state, seen) => badge({ ...RUNNING, ...state }, { ...SEEN, ...seen }, T).status;
+  assert.equal(said({}, { late: true }), T("player.late"));
   assert.equal(said({ made_fps: 9 }, { interruptions: 3 }), "Slower than real time: waited 3 times");
   assert.equal(said({ made_fps: 20 }, { interruptions: 3 }), "");
-  assert.equal(said({}, { paused: true, late: true }), SAID.paused);
-  assert.equal(said({ state: "paused" }, { late: true }), SAID.runPaused);
-  assert.equal(said({ state: "stopping" }, {}), SAID.stopping);
-  assert.equal(said({ state: "failed" }, {}), SAID.failed);
-  assert.equal(said({ state: "ended" }, {}), SAID.stopped);
+  assert.equal(said({}, { paused: true, late: true }), T("player.paused"));
+  assert.equal(said({ state: "paused" }, { late: true }), T("player.runPaused"));
+  assert.equal(said({ state: "stopping" }, {}), T("player.stopping"));
+  assert.equal(said({ state: "failed" }, {}), T("player.failed"));
+  assert.equal(said({ state: "ended" }, {}), T("player.stopped"));
   assert.equal(said({ state: "ended", chunk: 20 }, {}), "");
 });
 
-test("every word there is in English there is in Chinese too", () => {
-  assert.deepEqual(Object.keys(words("zh")).sort(), Object.keys(words("en")).sort());
-});
-
-test("sizes in words", () => {
-  assert.deepEqual([0, 900, 2048].map(sizeInWords), ["0 B", "900 B", "2.0 KiB"]);
-  assert.deepEqual([310 * 2 ** 20, 2 ** 31].map(sizeInWords), ["310 MiB", "2.0 GiB"]);
-});
-
 test("actions in words", () => {
-  const said = (action) => actionInWords(action, SAID);
+  const said = (action) => describeAction(action, T);
   assert.equal(said({ action: "prompt", prompt: "a cat", blend: 1 }), "a cat");
   assert.equal(said({ action: "prompt", prompt: "a cat", blend: 3 }), "a cat (over 3 chunks)");
   assert.equal(said({ action: "reroll", seed: "7" }), "re-rolled");
@@ -63,39 +56,39 @@ test("a run that nobody steered needs no replay", () => {
 const PROMPT = { chunk: 3, action: "prompt", prompt: "a cat", blend: 1 };
 
 test("a prompt is waited for until an action with it is in the state", () => {
-  const asked = new Asked();
+  const pending = new PendingActions();
   const before = { ...RUNNING, actions: [PROMPT] }; // the same prompt, earlier
-  asked.add({ action: "prompt", prompt: " a  cat", blend: 1 }, before);
-  assert.deepEqual(asked.settle(before), []);
-  assert.equal(asked.waiting.length, 1);
-  const taken = asked.settle({ ...RUNNING, actions: [PROMPT, { ...PROMPT, chunk: 9 }] });
+  pending.add({ action: "prompt", prompt: " a  cat", blend: 1 }, before);
+  assert.deepEqual(pending.settle(before), []);
+  assert.equal(pending.requests.length, 1);
+  const taken = pending.settle({ ...RUNNING, actions: [PROMPT, { ...PROMPT, chunk: 9 }] });
   assert.deepEqual(taken.map((one) => one.chunk), [9]);
-  assert.equal(asked.waiting.length, 0);
+  assert.equal(pending.requests.length, 0);
 });
 
 test("two of the same are two", () => {
-  const asked = new Asked();
-  asked.add({ action: "reroll" }, RUNNING);
-  asked.add({ action: "reroll" }, RUNNING);
+  const pending = new PendingActions();
+  pending.add({ action: "reroll" }, RUNNING);
+  pending.add({ action: "reroll" }, RUNNING);
   const first = { ...RUNNING, actions: [{ action: "reroll", chunk: 4 }] };
-  assert.equal(asked.settle(first).length, 1);
-  assert.equal(asked.waiting.length, 1);
+  assert.equal(pending.settle(first).length, 1);
+  assert.equal(pending.requests.length, 1);
 });
 
 test("pause, resume and stop are done when the run's state says so", () => {
-  const asked = new Asked();
-  for (const action of ["pause", "stop", "resume"]) asked.add({ action }, { ...RUNNING, state: "starting" });
-  asked.settle({ ...RUNNING, state: "paused" });
-  assert.deepEqual(asked.waiting.map((one) => one.action), ["stop", "resume"]);
-  asked.settle(RUNNING);
-  assert.deepEqual(asked.waiting.map((one) => one.action), ["stop"]);
+  const pending = new PendingActions();
+  for (const action of ["pause", "stop", "resume"]) pending.add({ action }, { ...RUNNING, state: "starting" });
+  pending.settle({ ...RUNNING, state: "paused" });
+  assert.deepEqual(pending.requests.map((one) => one.action), ["stop", "resume"]);
+  pending.settle(RUNNING);
+  assert.deepEqual(pending.requests.map((one) => one.action), ["stop"]);
 });
 
 test("nothing is waited for from a run that has ended", () => {
-  const asked = new Asked();
-  asked.add({ action: "cut" }, RUNNING);
-  asked.settle({ ...RUNNING, state: "ended" });
-  assert.deepEqual(asked.waiting, []);
+  const pending = new PendingActions();
+  pending.add({ action: "cut" }, RUNNING);
+  pending.settle({ ...RUNNING, state: "ended" });
+  assert.deepEqual(pending.requests, []);
 });
 
 class Listener {
@@ -115,7 +108,7 @@ class Listener {
 
 /** Nodes are {ids, place}. */
 function setUp() {
-  const runs = new Runs({ idsOf: (node) => node.ids, placeOf: (node) => node.place });
+  const runs = new Runs({ idsOf: (node) => node.ids, workflowOf: (node) => node.place });
   const add = (ids, place = "w") => {
     const [node, player] = [{ ids, place }, new Listener()];
     runs.add(node, player);
@@ -130,7 +123,7 @@ test("what a run says reaches the node with its execution id, in whichever copy 
   runs.state(RUNNING);
   runs.frames({ node_id: "4:7", run: "b", chunk: 1 });
   runs.frames({ node_id: "3:7", run: "c", chunk: 2 });
-  runs.withdrawn({ node_id: 5, run: "a", chunk: 6 });
+  runs.withdrawn({ node_id: "5", run: "a", chunk: 6 });
   assert.deepEqual(five.player.heard, [["a", false], -6]);
   assert.deepEqual(inner.player.heard, [1, 2]);
 });

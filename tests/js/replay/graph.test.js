@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
+import "../texts.js";
 import { makeReplay } from "../../../js/replay/graph.js";
 
 const STATE = { rows: "0: a red circle\n2.25 cut:", seconds: 7.3125 };

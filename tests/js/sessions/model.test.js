@@ -1,17 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import {
-  bytesInWords,
-  factsOf,
-  fill,
-  isNews,
-  keyOf,
-  nameToKeep,
-  soleOrigin,
-  titleOf,
-} from "../../../js/sessions/model.js";
-import { freePlace } from "../../../js/lib/free_place.js";
-import { words } from "../../../js/lib/i18n.js";
+import { factsOf, isNews, keyOf, nameToKeep, soleOrigin, titleOf } from "../../../js/sessions/model.js";
+import { translator } from "../../../js/lib/i18n.js";
+import "../texts.js";
 
 const SAVED = {
   name: "shelf/red_00001_.session",
@@ -28,24 +19,9 @@ const SAVED = {
 };
 const LIVE = { ...SAVED, name: "3:7", kind: "live", node_id: "3:7", bytes: null, modified: null };
 
-test("a number of bytes is said in the unit that keeps it short", () => {
-  assert.deepEqual([0, 999, 1000, 2_516_582, 5 * 2 ** 30].map(bytesInWords), [
-    "0 bytes",
-    "999 bytes",
-    "1.0 KiB",
-    "2.4 MiB",
-    "5.0 GiB",
-  ]);
-});
-
-test("values are put in place of their names, and unknown names stay", () => {
-  assert.equal(fill("{a} of {b}", { a: 0 }), "0 of {b}");
-  assert.equal(fill("{name}", { name: "$& {name}" }), "$& {name}");
-});
-
 test("a card says what the session holds, how large and old it is, and whose", () => {
   for (const locale of ["en", "zh"]) {
-    const [held, file, model] = factsOf(SAVED, words(locale), locale);
+    const [held, file, model] = factsOf(SAVED, translator(locale), locale);
     for (const fact of ["12", "36", "832 × 480"]) assert.ok(held.includes(fact), held);
     assert.match(file, /2\.4 MiB · .*25/);
     assert.match(model, /1536x30-aabbccddeeff/);
@@ -53,19 +29,19 @@ test("a card says what the session holds, how large and old it is, and whose", (
 });
 
 test("a live session is named by its node and has no file", () => {
-  assert.match(titleOf(LIVE, words("en")), /3:7/);
-  assert.equal(factsOf(LIVE, words("en"), "en").length, 2);
+  assert.match(titleOf(LIVE, translator("en")), /3:7/);
+  assert.equal(factsOf(LIVE, translator("en"), "en").length, 2);
 });
 
 test("a damaged file says what is wrong with it instead", () => {
   const broken = { ...SAVED, chunks: null, frames: null, width: null, height: null, model: null, error: "cut short" };
-  const lines = factsOf(broken, words("en"), "en");
+  const lines = factsOf(broken, translator("en"), "en");
   assert.equal(lines[0], "cut short");
   assert.ok(!lines.join().includes("null"));
 });
 
 test("a file is shown without its ending, in its folder", () => {
-  assert.equal(titleOf(SAVED, words("en")), "shelf/red_00001_");
+  assert.equal(titleOf(SAVED, translator("en")), "shelf/red_00001_");
 });
 
 test("a card stays while its entry grows, and not when another takes its name", () => {
@@ -81,7 +57,7 @@ test("the name under which a live session is kept is one that the server takes",
 
 test("a run's end is news, and so is a run that is not listed yet", () => {
   for (const state of ["ended", "interrupted", "failed"]) assert.ok(isNews({ state, node_id: "3:7" }, [LIVE]));
-  assert.ok(isNews({ state: "running", node_id: 7 }, [LIVE]));
+  assert.ok(isNews({ state: "running", node_id: "7" }, [LIVE]));
   assert.ok(!isNews({ state: "running", node_id: "3:7" }, [LIVE]));
 });
 
@@ -97,11 +73,4 @@ test("an input is wired by itself only where the graph leaves no choice", () => 
   assert.equal(soleOrigin([session, wired("SFSession", { model: { node: one, slot: 1 } })], "model", originOf), null);
   assert.equal(soleOrigin([session, wired("KSampler", { model: { node: two, slot: 0 } })], "model", originOf).node, one);
   assert.equal(soleOrigin([session, wired("SFSession", {})], "model", originOf).node, one);
-});
-
-test("a new node is put below what is in its way", () => {
-  assert.deepEqual(freePlace([0, 0, 10, 10], [], 5), [0, 0]);
-  assert.deepEqual(freePlace([0, 0, 10, 10], [[5, 5, 10, 10]], 5), [0, 20]);
-  assert.deepEqual(freePlace([0, 0, 10, 10], [[5, 5, 10, 10], [0, 22, 10, 10]], 5), [0, 37]);
-  assert.deepEqual(freePlace([0, 0, 10, 10], [[100, 0, 10, 10]], 5), [0, 0]);
 });
