@@ -6,9 +6,9 @@ import { fileUrl, getBlob, post } from "../lib/server.js";
 import { replay } from "../replay/replay.js";
 import { BadgeLines, EMPTY_BADGE, runBadge } from "./badge.js";
 import { createControls } from "./controls.js";
-import { FrameQueue } from "./frame_queue.js";
 import { keepEvents, listenToKeys } from "./keyboard.js";
 import { LossCurve, trainingBadge } from "./loss_curve.js";
+import { Playback, clock } from "./playback.js";
 import { isLive, isSteered } from "./runs.js";
 import { Screen } from "./screen.js";
 import { createSteeringBar } from "./steering_bar.js";
@@ -30,8 +30,6 @@ const REFRESH = 0.2; // seconds between two updates of the badge while something
 /** @type {Size[]} */
 const SIZES = ["fit", "natural", "double"];
 
-const clock = () => performance.now() / 1000;
-
 /**
  * The player on a node: shows a run's frames as they come and then its video, and steers the run.
  *
@@ -47,15 +45,12 @@ export class Player {
   #run = null;
   /** @type {Set<string>} */
   #formerRuns = new Set(); // late messages of these are ignored
-  #queue = new FrameQueue();
-  /** @type {boolean | null} */
-  #loops = null; // the user's choice; null: as the setting says
-  #paused = false; // by the user
   #size = SIZES[0];
   #animation = 0; // handle of the next animation frame; -1 after remove()
   #refreshed = 0; // when the badge was updated
 
   #screen;
+  #playback;
   #controls;
   #bar;
   #curve;
@@ -75,11 +70,12 @@ export class Player {
       drawn: () => this.#queue.drawn(clock()),
       changed: () => this.#wake(),
     });
+    this.#playback = new Playback(this.#screen);
     this.#controls = createControls(this.#t, {
-      toggle: () => this.#toggle(),
-      seek: (seconds) => this.#seek(seconds),
-      loop: () => this.#loop(),
-      live: () => this.#goLive(),
+      toggle: () => this.#change((playback) => playback.toggle()),
+      seek: (seconds) => this.#change((playback) => playback.seek(seconds)),
+      loop: () => this.#change((playback) => playback.toggleLoop()),
+      live: () => this.#change((playback) => playback.goLive()),
       size: () => this.#resize(),
       snapshot: () => this.#snapshot(),
       replay: () => this.#replay(),
@@ -98,6 +94,10 @@ export class Player {
 
   get run() {
     return this.#run;
+  }
+
+  get #queue() {
+    return this.#playback.queue;
   }
 
   // messages of the server --------------------------------------------------------------------------------------------
@@ -159,11 +159,7 @@ export class Player {
    * @param {ServerFile} file
    */
   showVideo(file) {
-    this.#screen.video.loop = this.#loops ?? true;
-    this.#screen.showVideo(fileUrl(file), {
-      moment: () => (this.#queue.at(clock()) ?? 0) / this.#queue.fps,
-      plays: () => !this.#paused,
-    });
+    this.#playback.showVideo(fileUrl(file));
   }
 
   remove() {
@@ -176,10 +172,8 @@ export class Player {
   /** @param {string} run */
   #begin(run) {
     if (this.#run) this.#formerRuns.add(this.#run);
-    [this.#run, this.#state, this.#paused] = [run, null, false];
-    this.#queue = new FrameQueue({ fps: this.#queue.fps });
-    this.#queue.loop = this.#loops ?? Boolean(setting(LOOP_SETTING));
-    this.#screen.clear();
+    [this.#run, this.#state] = [run, null];
+    this.#playback.begin(Boolean(setting(LOOP_SETTING)));
   }
 
   /**
@@ -200,44 +194,9 @@ export class Player {
 
   // actions of the user -----------------------------------------------------------------------------------------------
 
-  #playing() {
-    return this.#screen.showsVideo ? !this.#screen.video.paused : this.#queue.playing;
-  }
-
-  #toggle() {
-    const [now, video] = [clock(), this.#screen.video];
-    this.#paused = this.#playing();
-    if (this.#screen.showsVideo && this.#paused) video.pause();
-    else if (this.#screen.showsVideo) this.#screen.play();
-    else if (this.#paused) this.#queue.pause(now);
-    else this.#queue.play(now);
-    this.#wake();
-  }
-
-  /** @param {number} seconds */
-  #seek(seconds) {
-    const frame = Math.round(seconds * this.#queue.fps);
-    // into the middle of the frame: its beginning may be rounded to the one before
-    if (this.#screen.showsVideo) this.#screen.video.currentTime = (frame + 0.5) / this.#queue.fps;
-    else this.#queue.seek(frame, clock());
-    this.#wake();
-  }
-
-  /** @param {number} frames */
-  #step(frames) {
-    if (this.#playing()) this.#toggle();
-    this.#seek(this.#moment().at + frames / this.#queue.fps);
-  }
-
-  #loop() {
-    this.#loops = !(this.#screen.showsVideo ? this.#screen.video.loop : this.#queue.loop);
-    this.#screen.video.loop = this.#queue.loop = this.#loops;
-    this.#wake();
-  }
-
-  #goLive() {
-    this.#paused = false;
-    this.#queue.goLive(clock());
+  /** @param {(playback: Playback) => void} change */
+  #change(change) {
+    change(this.#playback);
     this.#wake();
   }
 
@@ -284,17 +243,15 @@ export class Player {
   #makeElement(height) {
     const below = [this.#curve, this.#controls, this.#bar].flatMap((part) => (part ? [part.element] : []));
     for (const part of below) keepEvents(part);
+    const step = (/** @type {number} */ frames) => this.#change((playback) => playback.step(frames));
     const style = make("style", { textContent: STYLE });
     const properties = { className: "sf-player", tabIndex: 0, role: "group", "aria-label": this.#t("player.title") };
     const element = make("div", properties, style, this.#frame, ...below);
     listenToKeys(element, {
-      " ": () => this.#toggle(),
-      Home: () => this.#seek(this.#moment().from),
-      End: () => this.#seek(this.#moment().to),
-      ArrowLeft: () => this.#step(-1),
-      ArrowDown: () => this.#step(-1),
-      ArrowRight: () => this.#step(1),
-      ArrowUp: () => this.#step(1),
+      " ": () => this.#change((playback) => playback.toggle()),
+      Home: () => this.#change((playback) => playback.seek(playback.moment.from)),
+      End: () => this.#change((playback) => playback.seek(playback.moment.to)),
+      ...{ ArrowLeft: () => step(-1), ArrowDown: () => step(-1), ArrowRight: () => step(1), ArrowUp: () => step(1) },
     });
     element.style.minHeight = `${height}px`; // Nodes 2.0 of an older editor gives it no height of its own
     return element;
@@ -308,31 +265,19 @@ export class Player {
 
   // drawing -----------------------------------------------------------------------------------------------------------
 
-  /** The position and the range of the slider, in seconds. */
-  #moment() {
-    const [{ fps, first, end }, video] = [this.#queue, this.#screen.video];
-    if (!this.#screen.showsVideo) return { at: (this.#queue.at(clock()) ?? 0) / fps, from: first / fps, to: end / fps };
-    // currentTime may be just before the frame that the video shows
-    return { at: Math.floor(video.currentTime * fps + 0.01) / fps, from: 0, to: video.duration || 0 };
-  }
-
-  /** Draws after a change, and goes on drawing while something plays. */
+  /** Draws after a change, and continues while something plays. */
   #wake() {
     if (this.#animation < 0) return;
     this.#draw(clock());
     this.#refresh();
-    if (!this.#animation && this.#moves()) this.#animation = requestAnimationFrame(() => this.#tick());
-  }
-
-  #moves() {
-    return this.#screen.showsVideo ? !this.#screen.video.paused : this.#queue.moving(clock());
+    if (!this.#animation && this.#playback.moves) this.#animation = requestAnimationFrame(() => this.#tick());
   }
 
   #tick() {
     this.#animation = 0;
     const now = clock();
     this.#draw(now);
-    if (!this.#moves()) return this.#refresh();
+    if (!this.#playback.moves) return this.#refresh();
     if (now - this.#refreshed > REFRESH) this.#refresh();
     this.#animation = requestAnimationFrame(() => this.#tick());
   }
@@ -354,10 +299,10 @@ export class Player {
     this.#hint.hidden = video || !this.#screen.canvas.hidden || live;
     this.#controls.element.hidden = !video && queue.empty;
     this.#controls.show({
-      ...this.#moment(),
+      ...this.#playback.moment,
       step: 1 / queue.fps,
-      playing: this.#playing(),
-      loops: video ? this.#screen.video.loop : queue.loop,
+      playing: this.#playback.playing,
+      loops: this.#playback.loops,
       behind: live && !video ? queue.behind(now) : null,
       size: this.#size,
       canReplay: !live && isSteered(state),
@@ -370,7 +315,7 @@ export class Player {
   #badgeOf(state, now) {
     if (this.#curve) return trainingBadge(state, this.#t);
     const { empty, late, interruptions, playing } = this.#queue;
-    const shownFps = isLive(state) && this.#moves() ? this.#queue.shownFps(now) : null;
+    const shownFps = isLive(state) && this.#playback.moves ? this.#queue.shownFps(now) : null;
     return runBadge(state, { empty, late, interruptions, paused: !playing, shownFps }, this.#t);
   }
 }
