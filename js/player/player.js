@@ -50,6 +50,7 @@ export class Player {
   #refreshed = 0; // when the badge was updated
 
   #screen;
+  /** @type {Playback} */
   #playback;
   #controls;
   #bar;
