@@ -48,6 +48,7 @@ lint: .venv/.test lint-js
 	@# the nodes import the core as ComfyUI has them do it: as parts of one package, which the folder is
 	@mkdir -p .mypy_cache/pack && ln -sfn ../.. .mypy_cache/pack/self_forcing
 	MYPYPATH=.mypy_cache/pack .venv/bin/mypy -p self_forcing.nodes
+	PYTHONPATH=.mypy_cache/pack .venv/bin/lint-imports --cache-dir .mypy_cache/imports
 
 # types and style of js/; needs npm
 lint-js:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import sf_core
+from sf_core.model.sequence_forward import SequenceForward
 from sf_core.schedule import TRAIN_STEPS, flow_schedule
 from sf_core.training import (
     DMD,
@@ -29,9 +30,8 @@ from sf_core.training import (
     TeacherForcing,
     ode_trajectory,
 )
-from sf_core.training.flow_matching import training_weights
-from sf_core.training.scores import ScoreModel, drawn
-from sf_core.wan_forward import WanForward
+from sf_core.training.losses.flow_matching import training_weights
+from sf_core.training.losses.score_distillation import ScoreModel, drawn
 from tests.helpers import SIZE, prompt, random_latents, random_model, relative
 
 CHUNKS = sf_core.RolloutConfig(chunk_frames=2, first_chunk_frames=1, window_frames=5)
@@ -61,8 +61,8 @@ class Predictor:
         return self.flow(noisy, timestep)
 
     @property
-    def model(self) -> WanForward:
-        return cast(WanForward, self)
+    def model(self) -> SequenceForward:
+        return cast(SequenceForward, self)
 
 
 def video(latents: Tensor = LATENTS, grad: bool = True) -> Rollout:
@@ -180,7 +180,7 @@ def test_a_causal_models_loss_looks_at_nothing_later() -> None:
         flows: list[Tensor] = []
         spy = SimpleNamespace(predict=lambda *args, flows=flows: flows.append(model.predict(*args)) or flows[-1])
         for latents in (LATENTS, later):
-            matching.loss(cast(WanForward, spy), latents, prompt(0), level if causal else level[:, 0], NOISE)
+            matching.loss(cast(SequenceForward, spy), latents, prompt(0), level if causal else level[:, 0], NOISE)
         before, after = (flow[:, :, :5] for flow in flows)
         assert (relative(before, after) < 1e-6) is causal
 

@@ -1,7 +1,7 @@
 import { formatSecond } from "../lib/format.js";
 
 /**
- * The rows of Prompt Timeline as text, which sf_core reads too:
+ * The rows of Prompt Timeline as text, which sf_core/session/timeline.py reads too:
  *
  *     row    = second [option ...] ":" [prompt]
  *     option = "blend" chunks | "recache" | "cut" | "seed" number
