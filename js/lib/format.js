@@ -1,31 +1,33 @@
 /** Numbers as the interface shows them. */
 
 const UNITS = [
-  { size: 2 ** 30, name: "GiB" },
-  { size: 2 ** 20, name: "MiB" },
-  { size: 2 ** 10, name: "KiB" },
+  { size: 2 ** 30, name: "GiB", decimals: 1 },
+  { size: 2 ** 20, name: "MiB", decimals: 1 },
+  { size: 2 ** 10, name: "KiB", decimals: 0 },
 ];
 
 /**
- * Formats a number of bytes exactly as the server's messages do, so that one size reads alike everywhere: in the largest
- * unit of which it is at least a tenth.
+ * Formats a number of bytes in binary units: "5.6 GiB", "17.0 MiB", "432 KiB", "12 bytes". sf_core/byte_units.py formats
+ * them alike, so that a size reads the same in the server's messages.
  *
  * @param {number} bytes
  */
 export function formatBytes(bytes) {
-  const unit = UNITS.find(({ size }) => bytes >= 0.1 * size);
-  return unit ? `${oneDecimal(bytes / unit.size)} ${unit.name}` : `${bytes} bytes`;
+  const unit = UNITS.find(({ size }) => bytes >= size);
+  return unit ? `${fixed(bytes / unit.size, unit.decimals)} ${unit.name}` : `${bytes} bytes`;
 }
 
 /**
- * Rounds halves to the even digit, as Python does; toFixed rounds them up: 256 MiB is 0.2 GiB.
+ * Formats a number as Python does, which rounds halves to the even digit; toFixed rounds them up.
  *
  * @param {number} value
+ * @param {number} decimals
  */
-function oneDecimal(value) {
-  const tenths = Math.round(10 * value);
-  const isTie = tenths - 10 * value === 0.5;
-  return ((isTie && tenths % 2 ? tenths - 1 : tenths) / 10).toFixed(1);
+function fixed(value, decimals) {
+  const scaled = value * 10 ** decimals;
+  const rounded = Math.round(scaled);
+  const even = rounded - scaled === 0.5 && rounded % 2 ? rounded - 1 : rounded;
+  return (even / 10 ** decimals).toFixed(decimals);
 }
 
 /**
