@@ -26,10 +26,10 @@ from sf_core.tiny.world import prompts
 from sf_core.training import Trainer, rollout
 from sf_core.training.cost.memory import rollout_bytes
 from sf_core.training.trainer import Stopped
-from tests import test_training_parity
 from tests.helpers import SIZE, golden_session, prompt, random_latents, random_model, relative
-from tests.test_parity import ROLLOUTS
-from tests.test_trainer import WORLD
+from tests.model.test_parity import ROLLOUTS
+from tests.training import test_training_parity
+from tests.training.test_trainer import WORLD
 
 if not torch.cuda.is_available():
     pytest.skip("no CUDA device", allow_module_level=True)

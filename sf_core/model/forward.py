@@ -94,15 +94,16 @@ class WanForward:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype of the arithmetic and of cached keys and values."""
+        """Dtype of the arithmetic and of cached keys and values."""
         raise NotImplementedError
 
     @property
     def device(self) -> torch.device:
+        """Device of the arithmetic."""
         raise NotImplementedError
 
     def cast_parameter(self, parameter: Tensor, like: Tensor) -> Tensor:
-        """A parameter that belongs to no layer (``modulation``), in the dtype and on the device of ``like``."""
+        """A parameter that belongs to no layer (``modulation``), with dtype and device of ``like``."""
         return parameter.to(like)
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -132,9 +133,9 @@ class WanForward:
     # Parts --------------------------------------------------------------------------------------------------------
 
     def text_keys_values(self, text: Tensor) -> list[KeysValues]:
-        """Cross-attention keys and values of ``text`` [B, rows, text_dim], a pair [B, text_len, heads, D] a layer.
+        """Cross-attention keys and values of ``text`` [B, rows, text_dim]: a pair [B, text_len, heads, D] a layer.
 
-        Rows are filled up with zeros to the text length; the filling is attended, as in Wan.
+        Rows are padded with zeros to the text length, and the padding is attended to, as in Wan.
         """
         return self.enter(self._text_keys_values, text)
 
@@ -162,7 +163,7 @@ class WanForward:
         return embedding, self.time_projection(embedding).unflatten(-1, (6, -1))
 
     def _embed_latents(self, x: Tensor) -> Tensor:
-        """Latents [B, C, F, H, W] -> tokens [B, L, dim], contiguous: all that follows works along dim."""
+        """Latents [B, C, F, H, W] -> tokens [B, L, dim], contiguous, since all later operations work along dim."""
         return self.embed_latents(x).flatten(2).transpose(1, 2).contiguous()
 
     def _unpatchify(self, tokens: Tensor, x: Tensor) -> Tensor:
@@ -206,7 +207,7 @@ class WanForward:
     def _before_attention(
         self, block: Any, x: Tensor, parts: Tensor, rotations: Tensor, keys_only: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values of a block's self-attention; with ``keys_only`` no queries: an empty tensor."""
+        """Queries, keys and values of a block's self-attention. With ``keys_only`` the queries are an empty tensor."""
         attn = block.self_attn
         h = _modulate(block.norm1(x), parts[:, :, 0], parts[:, :, 1])
         k = apply_rope(self._heads(attn.norm_k(attn.k(h))), rotations)
@@ -234,10 +235,18 @@ class WanForward:
     def flow_over_cache(
         self, x: Tensor, timestep: Tensor, rotations: Tensor, text: Sequence[KeysValues], views: Sequence[KeysValues]
     ) -> Tensor:
-        """Flow [B, C, F, H, W] of a noisy chunk ``x`` at ``timestep`` [B, 1], attending to itself and the cache.
+        """Flow of a noisy chunk that attends to itself and to the cache.
 
-        ``views``: a layer's keys and values [B, tokens, heads, D] each, the chunk's own places first. They are
-        overwritten with the chunk's (noisy) keys and values; the places behind them are only read.
+        Args:
+            x: The chunk [B, C, F, H, W].
+            timestep: Its timestep [B, 1].
+            rotations: Rotary positions, see `rotations`.
+            text: Cross-attention keys and values, see `text_keys_values`.
+            views: For each layer keys and values [B, tokens, heads, D], see `RollingKVCache.open`. The chunk's slots,
+                which come first, are overwritten with its (noisy) keys and values; the others are only read.
+
+        Returns:
+            The flow [B, C, F, H, W], float32.
         """
         self.before_pass(x, timestep)
         return self.flow_with(x, timestep, rotations, text, self.attend_to_cache(views))
@@ -311,12 +320,12 @@ class WanForward:
         raise NotImplementedError
 
     def state_key(self) -> bytes:
-        """Changes whenever keys and values made from now on would differ from those made before."""
+        """Digest that changes whenever new keys and values would differ from earlier ones."""
         raise NotImplementedError
 
     @property
     def fingerprint(self) -> str:
-        """Names the weights, whatever their dtype or file."""
+        """Name of the weights, whatever their dtype or file."""
         raise NotImplementedError
 
     def cache_shape(self, config: RolloutConfig, latent_size: tuple[int, int], batch: int) -> CacheShape:
@@ -338,8 +347,12 @@ class WanForward:
         )
 
     def cache_bytes(self, config: RolloutConfig, latent_size: tuple[int, int], batch: int = 1, frames: int = 0) -> int:
-        """Bytes of a session's cache, its prompt's keys and values included, exactly.
+        """Exact bytes of a session's cache, the prompt's keys and values included.
 
-        An unbounded window grows with the video; ``frames`` says how long, 0 what it begins with.
+        Args:
+            config: Rollout settings.
+            latent_size: Height and width of the latents.
+            batch: Number of videos that are made together.
+            frames: Length of the video in latent frames, for an unbounded window; 0: its initial size.
         """
         return self.cache_shape(config, latent_size, batch).nbytes(frames)

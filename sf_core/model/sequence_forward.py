@@ -26,13 +26,25 @@ class SequenceForward(WanForward):
         clean: Tensor | None = None,
         clean_timestep: float | Tensor = 0.0,
     ) -> Tensor:
-        """Flow prediction [B, C, F, H, W] for a whole video, without a cache.
+        """Flow prediction for a whole video, without a cache.
 
-        timestep: one, [B] or [B, F]; text: [B or 1, rows, text_dim]. chunk_frames None: bidirectional, one timestep a
-        sample. Else block-causal: each frame attends to its own chunk and those before it (``first_chunk_frames`` and
-        ``window_frames`` as in `RolloutConfig`). ``clean`` latents (teacher forcing): noisy chunks attend to themselves
-        and to the clean chunks before them, which are embedded at ``clean_timestep`` (one, or [B, F]).
-        Raises ValueError for sizes that do not fit the model.
+        Args:
+            x: Noisy latents [B, C, F, H, W].
+            timestep: A scalar, [B] or [B, F].
+            text: Prompt embeddings [B or 1, rows, text_dim].
+            chunk_frames: None: bidirectional, one timestep a sample. Else block-causal: each frame attends to its own
+                chunk and to those before it.
+            first_chunk_frames: As in `RolloutConfig`.
+            window_frames: As in `RolloutConfig`.
+            clean: Clean latents, for teacher forcing: noisy chunks attend to themselves and to the clean chunks before
+                them.
+            clean_timestep: Timestep of the clean latents, a scalar or [B, F].
+
+        Returns:
+            The flow [B, C, F, H, W].
+
+        Raises:
+            ValueError: A size does not fit the model.
         """
         attended = chunk_frames, first_chunk_frames, window_frames
         return self.enter(self._predict, x, timestep, text, attended, clean, clean_timestep)
@@ -90,7 +102,7 @@ class SequenceForward(WanForward):
         spans: Sequence[Span],
         layer_hook: LayerHook | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """All blocks over a sequence of frames, and the embedding of its timesteps [B, f]."""
+        """Tokens after all blocks, and the embedding of the timesteps [B, f]."""
         self.use_attention()
         self.check_text(text)
         rows, columns = self.arch.token_grid((x.shape[3], x.shape[4]))
@@ -102,7 +114,7 @@ class SequenceForward(WanForward):
         return self.run_blocks(self._embed_latents(x), inputs), embedding
 
     def _attend_in_sequence(self, spans: Sequence[Span], frame_tokens: int) -> LayerAttention:
-        """Attention inside one sequence: each span of query frames attends to its own spans of key frames."""
+        """Attention inside one sequence: each span of query frames attends to spans of key frames."""
 
         def tokens(x: Tensor, span: tuple[int, int]) -> Tensor:
             return x[:, span[0] * frame_tokens : span[1] * frame_tokens]

@@ -1,6 +1,6 @@
-"""The Wan 2.1 transformer as a tree of modules named as in the original weights: `CausalWan`.
+"""`CausalWan`: the Wan 2.1 transformer as a tree of modules with the names of the original weights.
 
-What is computed over the tree stands in `wan_forward.py`.
+forward.py has the computation.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .sequence_forward import SequenceForward
 
 
 class AttentionLayers(nn.Module):
-    """The projections of one attention; norms run over the full width, all heads together."""
+    """Projections of one attention. Its norms run over the full width, all heads together."""
 
     def __init__(self, dim: int, eps: float, qk_norm: bool) -> None:
         super().__init__()
@@ -32,9 +32,10 @@ class AttentionLayers(nn.Module):
 
 
 class InPlaceGELU(nn.Module):
-    """GELU (tanh) that overwrites its input, the large one of the feed-forward net, unless a gradient needs it."""
+    """GELU (tanh) that overwrites its large input, unless a gradient needs it."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """GELU of ``x``."""
         if torch.is_grad_enabled():
             return nn.functional.gelu(x, approximate="tanh")
         return torch.ops.aten.gelu_(x, approximate="tanh")
@@ -73,8 +74,12 @@ class Head(nn.Module):
 class CausalWan(SequenceForward, nn.Module):
     """The Wan 2.1 text-to-video transformer with its pool of live caches. Build it with `sf_core.load_model`.
 
-    ``attention`` is ``auto``, a name of `sf_core.model.attention.BACKENDS`, or a function (q, k, v) -> out over
-    [B, tokens, heads, D]; it may be changed at any time.
+    Attributes:
+        arch: Sizes.
+        attention: ``auto``, a name of `sf_core.model.attention.BACKENDS`, or a function (q, k, v) -> out over tensors
+            [B, tokens, heads, D]. It may change at any time.
+        caches: The live KV caches.
+        metadata: Metadata of the checkpoint.
     """
 
     def __init__(self, arch: WanArchitecture) -> None:
@@ -89,16 +94,18 @@ class CausalWan(SequenceForward, nn.Module):
         self.head = Head(arch)
         self.attention: str | Attention = "auto"
         self.caches = CachePool()
-        self.metadata: dict[str, str] = {}  # of the checkpoint
+        self.metadata: dict[str, str] = {}
         self._compiled: tuple[Callable[..., Any], Callable[..., Any]] | None = None
         self._recorded: tuple[RecordedPass, RecordedPass] | None = None
 
     @property
     def dtype(self) -> torch.dtype:
+        """Dtype of the weights, and of keys and values."""
         return self.head.modulation.dtype
 
     @property
     def device(self) -> torch.device:
+        """Device of the weights."""
         return self.head.modulation.device
 
     forward = SequenceForward.predict
@@ -120,7 +127,7 @@ class CausalWan(SequenceForward, nn.Module):
 
         All blocks share the graphs, which no window, prompt or position changes: they are compiled in seconds, once.
         """
-        # of positions, which are complex numbers before they come to be used
+        # rotary positions are complex numbers until they are applied
         warnings.filterwarnings("ignore", message="Torchinductor does not support code generation for complex")
         before, after = self._before_attention, self._after_attention
         self._compiled = torch.compile(before, **options), torch.compile(after, **options)
@@ -157,18 +164,21 @@ class CausalWan(SequenceForward, nn.Module):
         run(x, timestep, rotations, text, views)
 
     def release_cache(self) -> None:
-        """Free every live cache that is not at work. Changes no result: a session rebuilds what it needs."""
+        """Free every live cache that is not in use. Changes no result: a session rebuilds the cache that it needs."""
         self.caches.release()
 
     def state_key(self) -> bytes:
+        """Digest that changes with the weights, their dtype and the attention kernel."""
         parameters = [(p.data_ptr(), 0 if p.is_inference() else p._version) for p in self.parameters()]
         return digest(repr((parameters, self.dtype, self.attention)).encode())
 
     @property
     def fingerprint(self) -> str:
+        """Name of the weights, whatever their dtype."""
         return weights_fingerprint(self.named_parameters())
 
     def use_attention(self) -> None:
+        """Choose the attention kernel that the following passes call."""
         if callable(self.attention):
             self._attention = self.attention
         else:

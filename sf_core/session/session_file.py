@@ -1,6 +1,6 @@
 """Session files: a safetensors file with the latents, the prompts, and the record as JSON metadata.
 
-``latents`` is [F, B, C, H, W], frame by frame, so that it is written and read block by block in flat memory.
+The tensor ``latents`` is [F, B, C, H, W], frame by frame, so that it is written and read block by block in flat memory.
 """
 
 from __future__ import annotations
@@ -31,9 +31,10 @@ KEY = "sf.session"
 
 @dataclass(frozen=True)
 class MissingNoise:
-    """Stands for a caller's noise source, which no file can hold."""
+    """A placeholder for the caller's own noise source, which a file cannot hold."""
 
     def __call__(self, chunk: int, step: int, shape: tuple[int, ...]) -> Tensor:
+        """Raises ValueError: there is no noise to give."""
         raise ValueError(
             "this session was made with a noise source of its caller's, which is not in the file: "
             "pass noise= to Session.load, or go on with with_seed()"
@@ -44,9 +45,9 @@ def save_session(session: SessionRecord, path: Path) -> None:
     """See `Session.save`."""
     record, prompts = record_of(session)
     frames = session.frames
-    held = sum(block[1] for block in record["blocks"])
-    if held != frames:  # cannot be; but a file that cannot be loaded must never be said to be saved
-        raise ValueError(f"the session counts {frames} latent frames and holds {held}: it is not saved")
+    recorded = sum(block[1] for block in record["blocks"])
+    if recorded != frames:  # a bug; but a file that cannot be loaded must not be written
+        raise ValueError(f"the session counts {frames} latent frames and holds {recorded}: it is not saved")
     sizes = [session.batch, session.model.arch.in_dim, *session.latent_size]
     layout = {f"prompt.{i}": (list(p.text.shape), torch.float32) for i, p in enumerate(prompts)}
     if frames:
@@ -64,7 +65,7 @@ def _data(session: SessionRecord, prompts: list[Prompt]) -> Iterator[Tensor]:
 
 
 def record_of(session: SessionRecord) -> tuple[dict[str, Any], list[Prompt]]:
-    """The session as JSON, and the prompts that it counts through."""
+    """The session as JSON, and the prompts that the JSON numbers."""
     prompts: dict[bytes, tuple[int, Prompt]] = {}
     seeds: dict[int | None, int] = {}
 
@@ -131,9 +132,11 @@ _FIELDS = {
 
 
 def _faults(record: Any, layout: Mapping[str, tuple[str, list[int]]]) -> Iterator[str]:
-    """What is wrong with a record, of which only the first counts: every line relies on those before it.
+    """Faults of a record. Only the first one counts: every check relies on those before it.
 
-    layout: dtype and shape of each tensor beside it.
+    Args:
+        record: The JSON of a session file.
+        layout: Dtype and shape of each tensor in the file.
     """
     if not isinstance(record, dict) or not _is_whole(record.get("version"), 1):
         yield "its record has no version"
@@ -186,7 +189,7 @@ def _is_whole(value: Any, least: int, most: int = 2**63 - 1) -> bool:
 
 @dataclass(frozen=True)
 class SavedSettings:
-    """What a chunk is made with."""
+    """Prompt, noise and event of a chunk."""
 
     prompt: Prompt
     noise: NoiseSource
@@ -254,7 +257,7 @@ def _finite(path: Path, tensor: Tensor, what: str) -> Tensor:
 
 
 def _check_model(path: Path, record: dict[str, Any], model: CausalModel, allow: bool) -> tuple[str, ...]:
-    """The fingerprints of all other models that this video has seen. Raises ValueError if this one may not go on."""
+    """Fingerprints of the other models that made parts of the video. Raises ValueError for one that does not fit."""
     arch = model.arch
     if (record["channels"], record["text_dim"]) != (arch.in_dim, arch.text_dim):
         raise ValueError(
@@ -273,7 +276,7 @@ def _check_model(path: Path, record: dict[str, Any], model: CausalModel, allow: 
 
 
 def events_in(record: Mapping[str, Any]) -> str:
-    """Where prompts and seeds changed and the cache was cut or rewritten, by sampled chunk; of a session's record."""
+    """The events of a session's record as text: changes of prompt and seed, cuts and recaches, by sampled chunk."""
     found, chunk, before = [], 0, None
     words = record.get("words", [])
     for kind, _, _, prompt, seed, code in record["blocks"]:

@@ -4,7 +4,7 @@ import { formatBytes, formatSecond } from "../../../js/lib/format.js";
 
 const [KIB, MIB, GIB] = [2 ** 10, 2 ** 20, 2 ** 30];
 
-// that Python formats them alike is tested in tests/test_js.py
+// that Python formats them alike is tested in tests/project/test_js.py
 test("a size is written in the largest unit of which it is one", () => {
   const sizes = {
     ...{ 0: "0 bytes", 1023: "1023 bytes", 1024: "1 KiB", [432 * KIB]: "432 KiB", 2516582: "2.4 MiB" },
