@@ -174,7 +174,7 @@ def _keep_record(node: Any, run: Run, session: Session, writer: VideoWriter) -> 
     graph = (node.hidden.extra_pnginfo or {}).get("workflow")
     if steering.actions and isinstance(graph, dict):
         # in the very object that the nodes after this one write into their files: when such a file is dropped on the
-        # editor, js/lib/replay.js makes a Prompt Timeline of it
+        # editor, js/replay/replay.js makes a Prompt Timeline of it
         marks = graph.setdefault("extra", {}).setdefault("self_forcing", {})
         marks[run.node_id] = {"rows": steering.rows, "seconds": facts["seconds"]}
 
