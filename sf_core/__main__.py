@@ -15,6 +15,7 @@ from . import tiny
 from .bench import run_bench
 from .convert import convert
 from .describe import describe
+from .environment import environment_report
 from .generate import DEFAULT_SECONDS, DTYPES, generate
 
 
@@ -104,9 +105,9 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument("--threads", type=int, default=_all_threads(), help="CPU threads (default: all, %(default)s)")
     train.set_defaults(run=_train)
 
-    info = commands.add_parser("info", help="say what a file is: a session or a checkpoint")
-    info.add_argument("file", type=Path)
-    info.set_defaults(run=lambda args: print(describe(args.file)))
+    info = commands.add_parser("info", help="describe a session or checkpoint file, or this machine for a bug report")
+    info.add_argument("file", type=Path, nargs="?", help="default: none, which describes this machine")
+    info.set_defaults(run=lambda args: print(describe(args.file) if args.file else environment_report()))
 
     bench = commands.add_parser("bench", help="measure the embedded tiny model on this machine")
     bench.add_argument(

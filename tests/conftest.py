@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -30,6 +31,16 @@ class ByServer(LoadScopeScheduling):
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
     return ByServer(config, log)
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest selects by marker
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the unit tests: those that need no server and no browser, are not slow, and do not measure time."""
+    for item in items:
+        folders = item.path.relative_to(Path(__file__).parent).parts[:-1]
+        marked = any(item.get_closest_marker(name) for name in ("slow", "alone"))
+        if not marked and not {"comfyui", "browser"} & set(folders):
+            item.add_marker("unit")
 
 
 def pytest_sessionfinish() -> None:

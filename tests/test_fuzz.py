@@ -6,7 +6,6 @@ import io
 import json
 import math
 import pickle
-import resource
 import struct
 import time
 import zipfile
@@ -24,6 +23,7 @@ from safetensors.torch import save
 import sf_core
 from sf_core.convert import convert
 from sf_core.describe import describe
+from sf_core.environment import peak_memory
 from sf_core.session_file import KEY
 from tests.helpers import SIZE, prompt, random_model
 
@@ -52,10 +52,10 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 @contextmanager
 def frugal() -> Iterator[None]:
-    before, begin = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    before, begin = peak_memory() or 0, time.perf_counter()
     yield
     assert time.perf_counter() - begin < SECONDS
-    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 < MEMORY
+    assert (peak_memory() or 0) - before < MEMORY
 
 
 def use(path: Path, must_fail: bool = False) -> list[str]:
