@@ -52,6 +52,7 @@ lint: .venv/.check
 	@# the nodes import the core as ComfyUI has them do it: as parts of one package, which the folder is
 	@mkdir -p .mypy_cache/pack && ln -sfn ../.. .mypy_cache/pack/self_forcing
 	MYPYPATH=.mypy_cache/pack .venv/bin/mypy -p self_forcing.nodes
+	PYTHONPATH=.mypy_cache/pack .venv/bin/lint-imports --cache-dir .mypy_cache/imports
 
 INSTALLS = tools/venv.sh tools/requirements.py pyproject.toml requirements.txt constraints.txt
 

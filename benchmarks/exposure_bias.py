@@ -26,6 +26,7 @@ from exposure_bias_report import LENGTHS, TEACHER, UNTRAINED, write_report
 from torch import Tensor
 
 from sf_core import load_model, load_vae
+from sf_core.model.wan import CausalWan
 from sf_core.tiny import TinyText
 from sf_core.tiny.evaluate import frames_of, make_videos
 from sf_core.tiny.observe import Observation, observe
@@ -34,8 +35,7 @@ from sf_core.tiny.world import prompts
 from sf_core.training import ode_trajectory
 from sf_core.training.recipe import Files, Recipe, SelfForcingStage, Videos
 from sf_core.training.trainer import Trainer
-from sf_core.vae import WanVAE
-from sf_core.wan import CausalWan
+from sf_core.vae.wan_vae import WanVAE
 
 METHODS: dict[str, Videos] = {  # what the generator is judged on
     "teacher forcing + DMD": "teacher-forcing",

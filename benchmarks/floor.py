@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import sf_core
-from sf_core.attention import BACKENDS, choose_attention
+from sf_core.model.attention import BACKENDS, choose_attention
 
 _SDPA = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu  # torch has no count for this one
 

@@ -21,14 +21,15 @@ from measure import FOLDER, Report
 from models import architecture
 
 import sf_core
-from sf_core.tensor_file import write_tensors
+from sf_core.files.safetensors_file import write_tensors
 
 RANK = 256
 # {root}: of the checkout; {work}: the statement to measure
 CHILD = """
 import sys, time
 sys.path.insert(0, {root!r})
-import torch, sf_core, sf_core.convert
+import torch, sf_core
+from sf_core.files.convert import convert
 torch.set_num_threads(1)
 def memory(key):
     lines = open("/proc/self/status").read().splitlines()
@@ -94,7 +95,7 @@ def main() -> int:
         peak, seconds = _measure(work)
         report.row(f"with a LoRA of rank {RANK} -> bfloat16: peak by file", [peak / safe.stat().st_size], "x", most=1.1)
         report.row(f"with a LoRA of rank {RANK} -> bfloat16: seconds", [seconds], "s")
-        peak, seconds = _measure(f"sf_core.convert.convert({str(pickled)!r}, {str(target)!r}, num_heads={args.heads})")
+        peak, seconds = _measure(f"convert({str(pickled)!r}, {str(target)!r}, num_heads={args.heads})")
         report.row("convert .pt to .safetensors: peak by file", [peak / size], "x", most=0.1)
         report.row("convert .pt to .safetensors: seconds", [seconds], "s")
     return report.finish()

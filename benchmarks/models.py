@@ -18,9 +18,9 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import sf_core
-from sf_core.generate import DTYPES
-from sf_core.vae import WanVAE
-from sf_core.wan_architecture import WanArchitecture
+from sf_core.cli.generate import DTYPES
+from sf_core.model.architecture import WanArchitecture
+from sf_core.vae.wan_vae import WanVAE
 
 
 def add_arguments(parser: argparse.ArgumentParser, **defaults: Any) -> None:

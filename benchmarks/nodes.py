@@ -20,7 +20,7 @@ from models import random_prompt, random_state
 from safetensors.torch import save_file
 
 import sf_core
-from sf_core.wan_architecture import WanArchitecture
+from sf_core.model.architecture import WanArchitecture
 
 ROOT = FOLDER.parent
 sys.path.insert(0, str(ROOT))

@@ -20,8 +20,8 @@ from measure import FOLDER, Report
 from safetensors.torch import save_file
 
 from nodes import node, save_model, server_seconds
-from sf_core.training.autoencoder import wan_vae_shapes
-from sf_core.wan_architecture import WanArchitecture
+from sf_core.model.architecture import WanArchitecture
+from sf_core.training.losses.autoencoder import wan_vae_shapes
 
 ROOT = FOLDER.parent
 sys.path.insert(0, str(ROOT))

@@ -22,8 +22,8 @@ from measure import Report, alternate, timed
 from models import Rollout, add_arguments, architecture, context_frames, random_model, random_vae, start_session
 
 import sf_core
-from sf_core.stream import Decoder
-from sf_core.video import to_bytes
+from sf_core.files.video import to_bytes
+from sf_core.session.streaming import Decoder
 
 FPS = 16
 WARM_UP = 3  # chunks: kernels are chosen, allocators settle, what is to be compiled is

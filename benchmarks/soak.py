@@ -18,9 +18,9 @@ from models import start_session  # noqa: F401 - makes sf_core importable
 
 import sf_core
 from sf_core import tiny
-from sf_core.context import video_frames
-from sf_core.history import replay_reach
-from sf_core.video import VideoWriter
+from sf_core.files.video import VideoWriter
+from sf_core.session.frame_counts import video_frames
+from sf_core.session.replay import replay_reach
 
 
 def main() -> int:

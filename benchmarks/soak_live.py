@@ -24,7 +24,7 @@ from measure import FOLDER, Report
 ROOT = FOLDER.parent
 sys.path.insert(0, str(ROOT))
 from sf_core import tiny  # noqa: E402
-from sf_core.history import replay_reach  # noqa: E402
+from sf_core.session.replay import replay_reach  # noqa: E402
 from tools.comfyui.browser import Editor, chromium, editor  # noqa: E402
 from tools.comfyui.find import primary  # noqa: E402
 from tools.comfyui.server import Server  # noqa: E402

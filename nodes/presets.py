@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..sf_core.config import RolloutConfig
-from ..sf_core.family import FAMILY, member_called
+from ..sf_core.files.published_models import FAMILY, member_called
 
 FROM_MODEL = "from the model"
 CUSTOM = "custom"

@@ -70,6 +70,22 @@ class RolloutConfig:
         """Frames of history besides the sink; None: unbounded."""
         return None if self.window_frames is None else self.window_frames - self.chunk_frames - self.sink_frames
 
+    def fitting_frames(self, frames: int) -> int:
+        """The most of ``frames`` latent frames that cut into a first block and whole chunks; 0 if none do."""
+        first = self.frames_of_block(0)
+        return 0 if frames < first else frames - (frames - first) % self.chunk_frames
+
+    def check_frames(self, frames: int, what: str = "latent frames") -> None:
+        """Raises ValueError unless ``frames`` latent frames cut into whole blocks; names the nearest counts that do."""
+        fits = self.fitting_frames(frames)
+        if fits != frames:
+            first, chunk = self.frames_of_block(0), self.chunk_frames
+            nearest = f"{fits} or {fits + chunk}" if fits else str(first)
+            raise ValueError(
+                f"{frames} {what} do not cut into a first block of {first} and blocks of {chunk}; "
+                f"the nearest counts that do: {nearest}"
+            )
+
     def frames_of_block(self, start: int) -> int:
         """Size of the block that begins at frame ``start``."""
         return (self.first_chunk_frames or self.chunk_frames) if start == 0 else self.chunk_frames

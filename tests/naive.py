@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import sf_core
-from sf_core.rope import apply_rope, rope_rotations
+from sf_core.model.rope import apply_rope, rope_rotations
 from sf_core.schedule import flow_schedule
 from tests.helpers import SIZE
 

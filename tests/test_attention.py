@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import sf_core
-from sf_core import attention
+from sf_core.model import attention
 from tests.helpers import SIZE, prompt, random_model
 
 CUDA, CPU = torch.device("cuda"), torch.device("cpu")

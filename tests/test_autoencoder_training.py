@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import sf_core
-from sf_core.tensor_file import write_tensors
+from sf_core.files.safetensors_file import write_tensors
 from sf_core.tiny.world import World
-from sf_core.training.autoencoder import (
+from sf_core.training.losses.autoencoder import (
     AutoencoderLoss,
     decode_pixels,
     encode_moments,
@@ -20,7 +20,7 @@ from sf_core.training.autoencoder import (
     new_vae,
     wan_vae_shapes,
 )
-from sf_core.vae import WanVAE, load_vae
+from sf_core.vae.wan_vae import WanVAE, load_vae
 from tests.helpers import PARITY, relative
 
 

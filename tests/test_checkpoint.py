@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 import sf_core
-from sf_core.describe import describe
+from sf_core.cli.info import describe
 from tests.helpers import PARITY, random_model
 
 STATE = dict(random_model(layers=3, dim=48, heads=4).state_dict())

@@ -18,8 +18,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import sf_core
-from sf_core.checkpoint_names import original_name
-from sf_core.wan_architecture import WanArchitecture
+from sf_core.files.weight_names import original_name
+from sf_core.model.architecture import WanArchitecture
 from tests.helpers import random_model
 
 State = dict[str, Tensor]

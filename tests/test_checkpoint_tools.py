@@ -13,10 +13,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import sf_core
-from sf_core import tensor_file
-from sf_core.convert import convert
-from sf_core.describe import describe
-from sf_core.family import FAMILY, member_by_file, member_called
+from sf_core.cli.info import describe
+from sf_core.files import safetensors_file as tensor_file
+from sf_core.files.convert import convert
+from sf_core.files.published_models import FAMILY, member_by_file, member_called
 from tests.helpers import random_model
 from tests.test_checkpoint_formats import GAN, diffusers, fsdp, prefixed
 

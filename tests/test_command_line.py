@@ -14,8 +14,8 @@ from PIL import Image
 
 from sf_core import Session, tiny
 from sf_core.__main__ import main
+from sf_core.files.video import read_record
 from sf_core.tiny.scorer import score
-from sf_core.video import read_record
 
 RED = "a red circle moving left quickly on a black background"
 BLUE = "a blue square moving up on a white background"
@@ -56,7 +56,7 @@ def test_the_video_shows_what_the_prompt_says(made: Path) -> None:
 def test_a_fast_run_compiles_and_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[str] = []
     for name in ("compile", "record"):
-        monkeypatch.setattr(f"sf_core.wan.CausalWan.{name}", lambda _, name=name: done.append(name))
+        monkeypatch.setattr(f"sf_core.model.wan.CausalWan.{name}", lambda _, name=name: done.append(name))
     assert generate("--fast", "--seconds", 0.1, "--out", tmp_path / "a.mp4") == 0
     assert done == ["compile", "record"]
     monkeypatch.setenv("WORLD_SIZE", "2")

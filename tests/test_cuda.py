@@ -15,16 +15,16 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 import sf_core
 from sf_core import tiny
-from sf_core.attention import BACKENDS, is_installed
-from sf_core.kv_cache import RollingKVCache
-from sf_core.recorded import Recorded
-from sf_core.rollout import ChunkForward, write_block
+from sf_core.model.attention import BACKENDS, is_installed
+from sf_core.model.cuda_graphs import Recorded
+from sf_core.model.kv_cache import RollingKVCache
+from sf_core.session.sampler import ChunkForward, write_block
 from sf_core.tiny.evaluate import frames_of, make_videos
 from sf_core.tiny.observe import observe
 from sf_core.tiny.scorer import judge, summarize
 from sf_core.tiny.world import prompts
 from sf_core.training import Trainer, rollout
-from sf_core.training.memory import rollout_bytes
+from sf_core.training.cost.memory import rollout_bytes
 from sf_core.training.trainer import Stopped
 from tests import test_training_parity
 from tests.helpers import SIZE, golden_session, prompt, random_latents, random_model, relative
@@ -160,9 +160,9 @@ def test_a_chunk_waits_for_the_gpu_only_at_its_end(compiled: bool, monkeypatch: 
         model.compile(fullgraph=True)
     session = rolled_out(sf_core.Session.start(model, prompt(0), SIZE, CONFIG), 5)  # the ring is full
     monkeypatch.setattr(sf_core.Session, "_sample", unwaiting(sf_core.Session._sample))
-    monkeypatch.setattr("sf_core.session.write_block", unwaiting(write_block))
+    monkeypatch.setattr("sf_core.session.session.write_block", unwaiting(write_block))
     monkeypatch.setattr(RollingKVCache, "commit", unwaiting(RollingKVCache.commit))
-    monkeypatch.setattr("sf_core.session.ChunkForward", unwaiting(ChunkForward))
+    monkeypatch.setattr("sf_core.session.session.ChunkForward", unwaiting(ChunkForward))
     rolled_out(session, 3)
 
 

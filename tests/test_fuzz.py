@@ -21,10 +21,10 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 
 import sf_core
-from sf_core.convert import convert
-from sf_core.describe import describe
-from sf_core.environment import peak_memory
-from sf_core.session_file import KEY
+from sf_core.cli.environment import peak_memory
+from sf_core.cli.info import describe
+from sf_core.files.convert import convert
+from sf_core.session.session_file import KEY
 from tests.helpers import SIZE, prompt, random_model
 
 MODEL = random_model(layers=1)

@@ -15,7 +15,7 @@ import av
 import pytest
 
 from sf_core import Session, tiny
-from sf_core.video import sidecar_of
+from sf_core.files.video import sidecar_of
 
 KILLS = int(os.environ.get("SF_KILLS", "4"))  # the thorough run makes 30
 ROOT = Path(__file__).parent.parent

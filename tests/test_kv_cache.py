@@ -10,7 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import sf_core
-from sf_core.kv_cache import CachePool, CacheShape, Place, RollingKVCache
+from sf_core.model.cache_pool import CachePool
+from sf_core.model.kv_cache import CacheShape, Place, RollingKVCache
 from tests.helpers import SIZE, prompt, random_latents, random_model, relative
 from tests.naive import NaiveRollout
 

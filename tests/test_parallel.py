@@ -127,7 +127,7 @@ def test_generate_under_torchrun_goes_on_with_a_session_as_one_process_would(tmp
 
 def test_one_process_knows_nothing_of_torch_distributed() -> None:
     code = (
-        "import sys, sf_core.generate, sf_core.training\n"
+        "import sys, sf_core.cli.generate, sf_core.training\n"
         "print(sorted(m for m in sys.modules if m.startswith('sf_core.') and m.endswith('parallel')\n"
         "             or m.startswith(('torch.distributed.fsdp', 'torch.distributed.checkpoint'))))"
     )

@@ -15,12 +15,13 @@ import torch
 from safetensors.torch import load_file
 
 import sf_core
-from sf_core.tensor_file import open_tensors
+from sf_core.files.safetensors_file import open_tensors
+from sf_core.model.architecture import WanArchitecture
 from sf_core.training import Trainer
-from sf_core.training.group import SHARDS, Group
-from sf_core.training.networks import new_transformer, save_transformer
+from sf_core.training.engine.networks import new_transformer, save_transformer
+from sf_core.training.engine.process_group import Group
+from sf_core.training.engine.shards import SHARDS
 from sf_core.training.recipe import Recipe
-from sf_core.wan_architecture import WanArchitecture
 from tests.helpers import relative
 from tests.processes import ROOT, environment, run, torchrun
 

@@ -8,9 +8,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import sf_core
-from sf_core.rope import apply_rope, rope_rotations
+from sf_core.model.architecture import timestep_embedding
+from sf_core.model.rope import apply_rope, rope_rotations
 from sf_core.schedule import FlowSchedule
-from sf_core.wan_architecture import timestep_embedding
 from tests.helpers import CASES, PARITY, golden_session, relative
 
 ROLLOUTS = sorted(case for case in CASES if "pipeline" in CASES[case] and case != "causal_bf16")

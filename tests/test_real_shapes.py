@@ -10,9 +10,9 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import sf_core
-from sf_core.kv_cache import Place, RollingKVCache
-from sf_core.rope import rope_rotations
-from sf_core.wan_architecture import WanArchitecture
+from sf_core.model.architecture import WanArchitecture
+from sf_core.model.kv_cache import Place, RollingKVCache
+from sf_core.model.rope import rope_rotations
 from tests.test_checkpoint_formats import diffusers
 
 SIZE = (60, 104)  # latents of 480 x 832 pixels

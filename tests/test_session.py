@@ -12,7 +12,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 import sf_core
-from sf_core.archive import Archive
+from sf_core.session.archive import Archive
 from tests.helpers import SIZE, prompt, random_latents, random_model
 
 MODEL = random_model(layers=2)

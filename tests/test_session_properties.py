@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import sf_core
-from sf_core.history import replay_reach
+from sf_core.session.replay import replay_reach
 from tests.helpers import SIZE, prompt, random_latents, random_model
 
 MODEL = random_model()
@@ -243,7 +243,7 @@ def test_an_exception_at_any_layer_and_step_leaves_the_next_chunk_bit_equal(
 
 
 def test_an_exception_inside_a_commit_leaves_the_next_chunk_bit_equal(monkeypatch: pytest.MonkeyPatch) -> None:
-    from sf_core.kv_cache import RollingKVCache
+    from sf_core.model.kv_cache import RollingKVCache
 
     session = begin(sf_core.RolloutConfig(chunk_frames=2, window_frames=7), 1, None)
     for _ in range(6):

@@ -14,9 +14,9 @@ from torch import Tensor
 
 import sf_core
 from sf_core import tiny
-from sf_core.commands import Command, Cut, NewSeed, Pause, ReRoll, Resume, Stop, SwitchPrompt
-from sf_core.session import Progress
-from sf_core.stream import StreamEvent, chunks_for, stream
+from sf_core.session.commands import Command, Cut, NewSeed, Pause, ReRoll, Resume, Stop, SwitchPrompt
+from sf_core.session.session import Progress
+from sf_core.session.streaming import StreamEvent, chunks_for, stream
 from tests.helpers import SIZE, prompt, random_model
 
 MODEL = random_model(layers=2)

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sf_core import vae as vae_module
-from sf_core.taehv import load_taehv
-from sf_core.vae_layers import Memory
+from sf_core.vae import wan_vae as vae_module
+from sf_core.vae.layers import Memory
+from sf_core.vae.taehv import load_taehv
 from tests.helpers import relative
 from tests.test_vae import frames_from, latents_for, stream
 

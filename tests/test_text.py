@@ -11,7 +11,7 @@ from sentencepiece import SentencePieceTrainer
 from torch import Tensor
 from transformers import UMT5Config, UMT5EncoderModel
 
-from sf_core.text import load_text_encoder
+from sf_core.text.encoders import load_text_encoder
 
 WORDS = "a red circle and a blue square move slowly over the wide green field under a white sky while it rains "
 

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import sf_core
-from sf_core.context import video_frames
 from sf_core.noise import MAX_SEED
-from sf_core.timeline import MAX_BLEND, Row, Timeline, format_rows, parse_rows, second_of
+from sf_core.session.frame_counts import video_frames
+from sf_core.session.timeline import MAX_BLEND, Row, Timeline, format_rows, parse_rows, second_of
 from tests.helpers import SIZE, prompt, random_latents, random_model
 
 MODEL = random_model(layers=1)

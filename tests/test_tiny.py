@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sf_core import tiny
-from sf_core.vae import WanVAE
+from sf_core.vae.wan_vae import WanVAE
 
 
 def test_words_aliases_and_case_are_understood() -> None:

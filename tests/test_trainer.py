@@ -19,13 +19,13 @@ from safetensors.torch import load_file
 
 import sf_core
 from sf_core import tiny
+from sf_core.files.video import read_record
 from sf_core.tiny.world import prompts
 from sf_core.training import DMD, TeacherForcing, Trainer, rollout, trainer
-from sf_core.training.latent_store import LatentStore
+from sf_core.training.data.latent_store import LatentStore
 from sf_core.training.recipe import RECIPES, Recipe
 from sf_core.training.trainer import Stopped
-from sf_core.vae import load_vae
-from sf_core.video import read_record
+from sf_core.vae.wan_vae import load_vae
 
 ROOT = Path(__file__).parent.parent
 
@@ -230,7 +230,7 @@ def test_killed_while_it_writes_what_it_began_with_a_stage_is_not_trained_twice(
 ) -> None:
     """A second VAE stage writes over the first one's file. Without a save before that it would start from it again."""
     from sf_core.training import trainer
-    from sf_core.training.stage_vae import VAETraining
+    from sf_core.training.stages.vae import VAETraining
 
     twice = Recipe.read(write(tmp_path, WORLD + VAE.replace("steps = 50", "steps = 3") * 2))
     undisturbed = Trainer(twice, tmp_path / "undisturbed").run().read_bytes()
@@ -254,7 +254,7 @@ def test_killed_while_it_writes_what_it_began_with_a_stage_is_not_trained_twice(
 def test_asked_to_stop_it_saves_after_the_step_and_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sf_core.training.stage_vae import VAETraining
+    from sf_core.training.stages.vae import VAETraining
 
     recipe = Recipe.read(write(tmp_path, WORLD + VAE))
     step = VAETraining.step
@@ -275,7 +275,7 @@ def test_asked_to_stop_it_saves_after_the_step_and_loses_nothing(
 
 
 def test_samples_that_fail_cost_nothing_that_was_learnt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sf_core.training.stage_vae import VAETraining
+    from sf_core.training.stages.vae import VAETraining
 
     recipe = Recipe.read(write(tmp_path, WORLD.replace("every = 1000", "every = 4") + VAE))
     monkeypatch.setattr(trainer, "SAVING_SHARE", 0)  # so that nothing else saves
@@ -288,7 +288,7 @@ def test_samples_that_fail_cost_nothing_that_was_learnt(tmp_path: Path, monkeypa
 def test_asked_to_stop_while_a_stage_gets_ready_it_does_so_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sf_core.training.stage_vae import VAETraining
+    from sf_core.training.stages.vae import VAETraining
 
     monkeypatch.setattr(VAETraining, "__init__", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     recipe = Recipe.read(write(tmp_path, WORLD + VAE))
@@ -471,8 +471,8 @@ def test_a_stage_without_what_it_needs_says_so(tmp_path: Path, stage: str, messa
 
 
 def test_weights_stay_as_they_were_when_a_gradient_is_not_finite(tmp_path: Path) -> None:
-    from sf_core.training.learner import Learner
-    from sf_core.training.loss import Loss
+    from sf_core.training.engine.learner import Learner
+    from sf_core.training.losses.loss import Loss
     from sf_core.training.recipe import Optimizer
 
     network = torch.nn.Linear(2, 2)

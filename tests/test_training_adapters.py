@@ -13,17 +13,17 @@ from torch import Tensor
 
 import sf_core
 from sf_core.__main__ import main
+from sf_core.model.architecture import WanArchitecture
 from sf_core.noise import SeededNoise
 from sf_core.training import DMD, Trainer, rollout
-from sf_core.training.adapters import AdaptedWan, own_state
-from sf_core.training.group import Group
-from sf_core.training.learner import Learner
-from sf_core.training.loss import Loss
-from sf_core.training.networks import new_transformer, save_transformer
+from sf_core.training.engine.learner import Learner
+from sf_core.training.engine.lora_adapters import AdaptedWan, own_state
+from sf_core.training.engine.networks import new_transformer, save_transformer
+from sf_core.training.engine.process_group import Group
+from sf_core.training.losses.loss import Loss
 from sf_core.training.recipe import LowRank, Optimizer, Recipe
-from sf_core.training.rollout import Rollout
+from sf_core.training.rollouts import Rollout
 from sf_core.training.trainer import Stopped
-from sf_core.wan_architecture import WanArchitecture
 from tests.helpers import SIZE, prompt, random_model, relative
 from tests.test_trainer import WORLD
 

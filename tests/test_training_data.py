@@ -21,11 +21,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sf_core import tiny
-from sf_core.tensor_file import StoredTensor
-from sf_core.training.latent_store import LatentStore, encode_clips
-from sf_core.training.prompts import Prompts, Shuffled
-from sf_core.training.videos import VideoFolder
-from sf_core.video import VideoWriter
+from sf_core.files.safetensors_file import StoredTensor
+from sf_core.files.video import VideoWriter
+from sf_core.training.data.latent_store import LatentStore, encode_clips
+from sf_core.training.data.prompts import Prompts
+from sf_core.training.data.shuffled import Shuffled
+from sf_core.training.data.video_folder import VideoFolder
 
 ROOT = Path(__file__).parent.parent
 SEEDS = st.integers(0, 2**64 - 1)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import sf_core
+from sf_core.model.forward import WanForward
 from sf_core.schedule import TRAIN_STEPS, flow_schedule
 from sf_core.training import (
     DMD,
@@ -29,9 +30,8 @@ from sf_core.training import (
     TeacherForcing,
     ode_trajectory,
 )
-from sf_core.training.flow_matching import training_weights
-from sf_core.training.scores import ScoreModel, drawn
-from sf_core.wan_forward import WanForward
+from sf_core.training.losses.flow_matching import training_weights
+from sf_core.training.losses.score_distillation import ScoreModel, drawn
 from tests.helpers import SIZE, prompt, random_latents, random_model, relative
 
 CHUNKS = sf_core.RolloutConfig(chunk_frames=2, first_chunk_frames=1, window_frames=5)

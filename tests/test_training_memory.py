@@ -14,12 +14,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import sf_core
+from sf_core.model.architecture import WanArchitecture
 from sf_core.training import rollout
-from sf_core.training.adapters import AdaptedWan
-from sf_core.training.memory import RolloutMemory, judging_bytes, rollout_bytes
-from sf_core.training.networks import new_transformer
+from sf_core.training.cost.memory import RolloutMemory, judging_bytes, rollout_bytes
+from sf_core.training.engine.lora_adapters import AdaptedWan
+from sf_core.training.engine.networks import new_transformer
 from sf_core.training.recipe import LowRank
-from sf_core.wan_architecture import WanArchitecture
 from tests.helpers import prompt, random_model
 
 SIZE = (8, 8)  # 16 tokens a frame: no activation is shaped like a weight of width 40

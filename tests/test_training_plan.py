@@ -7,8 +7,9 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from sf_core.training.adapters import AdaptedWan, own_state
-from sf_core.training.plan import (
+from sf_core.model.architecture import WanArchitecture
+from sf_core.model.wan import CausalWan
+from sf_core.training.cost.plan import (
     LATENT_SIZE,
     PUBLISHED,
     SIZES,
@@ -18,9 +19,8 @@ from sf_core.training.plan import (
     table,
     training_bytes,
 )
+from sf_core.training.engine.lora_adapters import AdaptedWan, own_state
 from sf_core.training.recipe import LowRank
-from sf_core.wan import CausalWan
-from sf_core.wan_architecture import WanArchitecture
 
 
 def in_bfloat16(arch: WanArchitecture) -> CausalWan:

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 import sf_core
 from sf_core import tiny
-from sf_core.training import report as report_module
-from sf_core.training.report import Report
-from sf_core.training.samples import Sampler, health
-from sf_core.video import read_record, sidecar_of
+from sf_core.files.video import read_record, sidecar_of
+from sf_core.training.engine import run_log as report_module
+from sf_core.training.engine.eval_samples import Sampler, health
+from sf_core.training.engine.run_log import Report
 from tests.helpers import SIZE, prompt, random_latents, random_model
 
 CONFIG = sf_core.RolloutConfig(chunk_frames=3, window_frames=6, denoising_steps=(1000, 500))

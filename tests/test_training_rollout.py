@@ -15,15 +15,15 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import sf_core
-import sf_core.session as session_module
-from sf_core.archive import StoredLatents
-from sf_core.history import Pass
-from sf_core.kv_cache import RollingKVCache
-from sf_core.rollout import write_block
+import sf_core.session.session as session_module
+from sf_core.model.kv_cache import RollingKVCache
 from sf_core.schedule import flow_schedule
+from sf_core.session.archive import StoredLatents
+from sf_core.session.replay import Pass
+from sf_core.session.sampler import write_block
 from sf_core.training import DMD, Rollout, SiD, rollout
-from sf_core.training.forced import forced_rollout
-from sf_core.vae import VideoVAE
+from sf_core.training.losses.forced_rollout import forced_rollout
+from sf_core.vae.wan_vae import VideoVAE
 from tests.helpers import PARITY, SIZE, prompt, random_latents, random_model, relative
 
 MODEL = random_model()
@@ -512,9 +512,9 @@ def test_the_vae_is_asked_for_one_latent_behind_no_more_history_than_it_needs() 
 # What does not fit -------------------------------------------------------------------------------------------------
 
 BAD: list[tuple[dict[str, Any], str]] = [
-    ({"frames": 7}, "frames: 7 latent frames do not cut.*first block of 2.*6 or 8"),
-    ({"frames": 1}, "frames: 1 latent frames.*nearest counts that do: 2"),
-    ({"context": random_latents(3)}, "context's frames: 3 latent frames.*2 or 4"),
+    ({"frames": 7}, "7 latent frames do not cut.*first block of 2.*6 or 8"),
+    ({"frames": 1}, "1 latent frames.*nearest counts that do: 2"),
+    ({"context": random_latents(3)}, "3 latent frames of context.*2 or 4"),
     ({"context": random_latents(6)}, "frames is 6, of which 6 are context.*raise frames"),
     (
         {"noise": random_latents(4, batch=2), "context": random_latents(2, batch=3)},

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from sf_core import vae as vae_module
-from sf_core.vae import WAN_MEAN, ChunkDecoder, VideoVAE, WanVAE, load_vae
-from sf_core.vae_layers import Memory, convolve, run
+from sf_core.vae import wan_vae as vae_module
+from sf_core.vae.layers import Memory, convolve, run
+from sf_core.vae.wan_vae import WAN_MEAN, ChunkDecoder, VideoVAE, WanVAE, load_vae
 from tests.helpers import PARITY, relative
 
 GOLDEN = load_vae(PARITY / "weights_vae.safetensors")

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sf_core.video import VideoWriter, read_record, sidecar_of
+from sf_core.files.video import VideoWriter, read_record, sidecar_of
 
 ENDINGS = ["mp4", "webm"]
 RECORD = {"workflow": {"nodes": [1, 2]}, "prompt": "a red circle", "seeds": [1, 2]}

@@ -11,9 +11,9 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import sf_core
-from sf_core.kv_cache import Place, RollingKVCache
-from sf_core.rope import apply_rope, rope_rotations
-from sf_core.wan import CausalWan
+from sf_core.model.kv_cache import Place, RollingKVCache
+from sf_core.model.rope import apply_rope, rope_rotations
+from sf_core.model.wan import CausalWan
 from tests.helpers import SIZE, prompt, random_latents, random_model, relative
 
 CONFIG = sf_core.RolloutConfig(chunk_frames=2, window_frames=7, sink_frames=1, sink_position="clamped")
@@ -159,7 +159,7 @@ def test_zero_rows_of_a_prompt_change_nothing() -> None:
 
 
 def test_the_time_embedding_tells_neighbouring_timesteps_apart() -> None:
-    from sf_core.wan_architecture import timestep_embedding
+    from sf_core.model.architecture import timestep_embedding
 
     a, b = timestep_embedding(torch.tensor([999.0, 999.5]), 256)
     assert float((a - b).abs().max()) > 0.1

@@ -13,19 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sf_core.tiny.text import TinyText
+from sf_core.text.word_table import TinyText
 from sf_core.tiny.words import ALIASES, PAD, TEXT_LEN, VOCABULARY, word_table, write_text
-from sf_core.tiny.world import (
-    BACKGROUNDS,
-    COLOURS,
-    DIRECTIONS,
-    SHAPES,
-    SPEEDS,
-    Scene,
-    World,
-    prompts,
-    wrapped,
-)
+from sf_core.tiny.world import BACKGROUNDS, COLOURS, DIRECTIONS, SHAPES, SPEEDS, Scene, World, prompts, wrapped
 
 SCENE = Scene("red", "circle", "left", "slowly", "gray", start=(40.0, 30.0), radius=12.0)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from sf_core import tiny
-from sf_core.tensor_file import open_tensors, read_value, write_tensors
+from sf_core.files.safetensors_file import open_tensors, read_value, write_tensors
 
 NETWORKS = {
     "model": "transformer",

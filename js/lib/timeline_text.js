@@ -1,5 +1,5 @@
 /**
- * The rows of Prompt Timeline as text, which sf_core/timeline.py reads too:
+ * The rows of Prompt Timeline as text, which sf_core/session/timeline.py reads too:
  *
  *     row    = second [option ...] ":" [prompt]
  *     option = "blend" chunks | "recache" | "cut" | "seed" number

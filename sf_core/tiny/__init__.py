@@ -10,10 +10,10 @@ from pathlib import Path
 
 import torch
 
-from .. import vae
-from ..checkpoint import load_model
-from ..wan import CausalWan
-from .text import TinyText
+from ..files.checkpoint import load_model
+from ..model.wan import CausalWan
+from ..text.word_table import TinyText
+from ..vae import wan_vae
 
 __all__ = ["TinyText", "load_teacher", "load_text", "load_transformer", "load_vae"]
 
@@ -37,6 +37,6 @@ def load_text() -> TinyText:
     return TinyText(FOLDER / "text.json", FOLDER / "text.safetensors")
 
 
-def load_vae(device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> vae.WanVAE:
+def load_vae(device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> wan_vae.WanVAE:
     """Its VAE: Wan 2.1's, narrow."""
-    return vae.load_vae(FOLDER / "vae.safetensors", device, dtype)
+    return wan_vae.load_vae(FOLDER / "vae.safetensors", device, dtype)

@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from ..config import RolloutConfig
-from ..context import for_one_image, video_frames
-from ..session import Session
-from ..vae import VideoVAE
-from ..wan import CausalWan
+from ..model.wan import CausalWan
+from ..session.frame_counts import video_frames
+from ..session.session import Session, for_one_image
+from ..vae.wan_vae import VideoVAE
 
 Encode = Callable[[str], Tensor]  # a caption -> its embeddings [1, rows, width]
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..files.safetensors_file import write_tensors
 from ..noise import noise_key
-from ..tensor_file import write_tensors
 from .world import BACKGROUNDS, COLOURS, DIRECTIONS, SHAPES, SPEEDS
 
 PAD = "<pad>"

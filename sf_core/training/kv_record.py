@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..kv_cache import CacheShape, KeysValues, Place
-from ..rope import apply_rope, rope_rotations
+from ..model.kv_cache import CacheShape, KeysValues, Place
+from ..model.rope import apply_rope, rope_rotations
 
 Pieces = tuple[list[Tensor], list[Tensor]]  # keys and values of one layer, [B, tokens, heads, D] each, in pieces
 

@@ -14,7 +14,6 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from ..config import RolloutConfig
-from ..context import fitting_latents
 
 RECIPES = Path(__file__).parent / "recipes"
 Count = Annotated[int, Field(ge=1)]
@@ -257,14 +256,7 @@ class Recipe(_Settings):
             raise ValueError("there is nothing to do: a recipe has at least one [[stages]]")
         if self.lora is not None and any(getattr(stage, "loss", "") == "gan" for stage in self.stages):
             raise ValueError('[lora] is for loss = "dmd" or "sid": a gan trains a whole discriminator')
-        config = self.rollout_config
-        if fitting_latents(config, self.frames) != self.frames:
-            fits = fitting_latents(config, self.frames)
-            near = [fits, fits + config.chunk_frames] if fits else [config.frames_of_block(0)]
-            raise ValueError(
-                f"frames is {self.frames}, which does not cut into chunks of {config.chunk_frames}; the nearest that "
-                f"do: {' or '.join(map(str, near))}"
-            )
+        self.rollout_config.check_frames(self.frames)
 
     @property
     def rollout_config(self) -> RolloutConfig:

@@ -15,15 +15,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..tensor_file import open_tensors
-from .group import Group
-from .parts import Parts
+from ..files.safetensors_file import open_tensors
+from .engine.process_group import Group
+from .engine.run_log import Report
 from .recipe import Recipe
-from .report import Report
-from .stage import StageRun
-from .stage_flow import CausalTraining, TeacherTraining
-from .stage_self_forcing import SelfForcingTraining
-from .stage_vae import VAETraining
+from .stages.base import StageRun
+from .stages.flow import CausalTraining, TeacherTraining
+from .stages.run_context import Parts
+from .stages.self_forcing import SelfForcingTraining
+from .stages.vae import VAETraining
 
 STAGES: dict[str, type[StageRun]] = {
     "vae": VAETraining,

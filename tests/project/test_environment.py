@@ -13,7 +13,7 @@ import torch
 
 import sf_core
 from sf_core._version import NAME, read_version
-from sf_core.environment import environment_report
+from sf_core.cli.environment import environment_report
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]

@@ -12,7 +12,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from sf_core.environment import peak_memory
+from sf_core.cli.environment import peak_memory
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = sorted(path for name in ("sf_core", "nodes") for path in (ROOT / name).rglob("*.py"))

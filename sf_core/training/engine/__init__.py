@@ -1,0 +1,1 @@
+"""What every stage runs on: optimizers, processes, adapters, logs, samples."""
