@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ..cuda_streams import let_see, second_queue, used_here, working_in
+from ..cuda_streams import on_stream, record_on_current_stream, sampling_stream, wait_for_current_stream
 from .commands import Command, CommandQueue, Cut, NewSeed, Pause, ReRoll, Resume, Stop, SwitchPrompt
 from .frame_counts import video_frames
 from .session import Progress, Session
@@ -166,7 +166,7 @@ def stream(
     sampler: Executor = ThreadPoolExecutor(1, "self-forcing-sampler") if overlap else _InPlace()
     job: Future[_Sampled] | None = None
     # on a GPU: or frames would only come out behind the chunk that is being sampled
-    own_queue = second_queue(session.model.device) if overlap else None
+    own_queue = sampling_stream(session.model.device) if overlap else None
 
     decoder.reset()  # it may stand at this very frame of another video
 
@@ -202,7 +202,7 @@ def stream(
                 yield from emit(hold_back)
             if boundary is not None:
                 session = boundary(session)
-            let_see(own_queue)
+            wait_for_current_stream(own_queue)
             job = sampler.submit(_sample, session, control, tuple(control.applied), make, own_queue)
             control.applied.clear()
             yield from emit(hold_back)
@@ -215,7 +215,7 @@ def stream(
                 error = failure
                 break
             made.timings["wait"] = time.perf_counter() - idle
-            used_here(made.latents)
+            record_on_current_stream(made.latents)
             session = made.session
             held.append(made)
     finally:
@@ -273,7 +273,7 @@ def _sample(
         marks.setdefault(stage, time.perf_counter())
 
     start = time.perf_counter()
-    with working_in(own_queue):
+    with on_stream(own_queue):
         longer, latents = session.next_chunk(progress) if make is None else make(session, progress)
     end = time.perf_counter()
     first_step = marks.get("step", end)
