@@ -59,8 +59,13 @@ case $stages in *" comfyui "*)
     # ComfyUI does not start without torchvision and torchaudio. Both, and spandrel, require a torch of their own choice,
     # which is 5 GB of CUDA libraries; and with a CPU build of torch they may fail to import, which breaks transformers.
     # So they are installed alone, into a folder that only tools/comfyui/launch.py adds to the path.
-    rm -rf .venv/comfyui
-    $pip --constraint constraints.txt --no-deps --target .venv/comfyui spandrel torchaudio torchvision
+    pins=$(grep -E '^(spandrel|torchaudio|torchvision)==' constraints.txt)
+    if [ "$(cat .venv/comfyui/pins.txt 2>/dev/null)" != "$pins" ]; then
+        rm -rf .venv/comfyui
+        # shellcheck disable=SC2086 # several arguments
+        $pip --no-deps --target .venv/comfyui $pins
+        echo "$pins" >.venv/comfyui/pins.txt
+    fi
     ;;
 esac
 case $stages in *" browser "*)
