@@ -33,9 +33,10 @@ study: .venv/.train
 soak: .venv/.comfyui
 	.venv/bin/python benchmarks/soak_live.py --minutes $(MINUTES)
 
-# what a developer runs all the time: no server, no browser, nothing slow (tests/conftest.py says which tests these are)
+# what a developer runs all the time: no server, no browser, nothing slow (tests/conftest.py says which tests these are),
+# and few examples for each property
 check: .venv/.check lint
-	.venv/bin/python -m pytest -q -n 2 -m unit tests
+	SF_TEST_PROFILE=quick .venv/bin/python -m pytest -q -n 2 -m unit tests
 
 test: .venv/.test lint
 	.venv/bin/python -m pytest -q -n 2 -m "not alone" tests

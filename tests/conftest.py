@@ -14,9 +14,15 @@ from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 from tests.comfyui import servers
 
 torch.set_num_threads(1)  # two workers share two cores; results are bit-equal either way
-settings.register_profile(
-    "fast", max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
-)
+# quick: make check. fast: make test. thorough: make test-thorough, drawn anew each time.
+for profile, examples in (("quick", 5), ("fast", 25)):
+    settings.register_profile(
+        profile,
+        max_examples=examples,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow],
+        derandomize=True,
+    )
 settings.register_profile("thorough", max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile(os.environ.get("SF_TEST_PROFILE", "fast"))
 
