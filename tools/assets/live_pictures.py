@@ -11,10 +11,10 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from .browser import Editor, chromium, editor
-from .find import ROOT, primary
+from tools.comfyui.browser import Editor, chromium, editor
+from tools.comfyui.find import ROOT, primary
 from .help_pictures import BLUE, FRAME, PLAIN, TARGET, compressed
-from .server import Server
+from tools.comfyui.server import Server
 
 WORKFLOW = ROOT / "workflows" / "tiny_live.json"
 NODE = """() => {

@@ -10,8 +10,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from .find import ROOT, primary
-from .server import PACK, Server
+from tools.comfyui.find import ROOT, primary
+from tools.comfyui.server import PACK, Server
 
 ENGLISH = ROOT / "locales" / "en" / "nodeDefs.json"
 

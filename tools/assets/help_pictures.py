@@ -16,9 +16,9 @@ from PIL import Image
 
 from sf_core.tiny.world import prompts
 
-from .browser import Editor, chromium, editor
-from .find import ROOT, primary
-from .server import Server
+from tools.comfyui.browser import Editor, chromium, editor
+from tools.comfyui.find import ROOT, primary
+from tools.comfyui.server import Server
 
 TARGET = ROOT / "js" / "docs" / "pictures"
 MOST_BYTES = 60_000

@@ -16,10 +16,10 @@ import av
 import numpy as np
 from PIL import Image, ImageDraw
 
-from .browser import Editor, chromium, editor
-from .find import ROOT, primary
-from .server import Server
-from .workflow import to_prompt, with_an_end
+from tools.comfyui.browser import Editor, chromium, editor
+from tools.comfyui.find import ROOT, primary
+from tools.comfyui.server import Server
+from tools.comfyui.workflow import to_prompt, with_an_end
 
 FOLDER = ROOT / "workflows"
 SIZE, GAP = 512, 6
