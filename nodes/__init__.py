@@ -1,4 +1,4 @@
-"""The nodes of the pack: one file a family, all of ComfyUI behind `host`."""
+"""The nodes of the pack, one file a family."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from typing import Any
 
 from comfy_api.v0_0_2 import ComfyExtension
 
-from . import decoding, host, loading, routes, sampling, session, session_files, steering, streaming, training
+from . import decoding, loading, prompt_timeline, sampling, session, session_files, stream_video, train
+from .adapters import host
+from .server import live_routes
 
-FAMILIES = (loading, session, sampling, decoding, streaming, steering, session_files, training)
+FAMILIES = (loading, session, sampling, decoding, stream_video, prompt_timeline, session_files, train)
 
 
 class SelfForcingExtension(ComfyExtension):
@@ -18,5 +20,5 @@ class SelfForcingExtension(ComfyExtension):
 
 async def comfy_entrypoint() -> SelfForcingExtension:
     host.register_folders()
-    routes.register()
+    live_routes.register()
     return SelfForcingExtension()

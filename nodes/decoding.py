@@ -8,32 +8,21 @@ from typing import Any
 import torch
 from comfy_api.v0_0_2 import io
 
-from ..sf_core.video import VideoWriter
-from . import host, thumbnails
-from .hosted_vae import check_fits, decode_bytes, hosted, open_vae
-from .live import LiveView
-from .live_decoder import decode_rest
-from .values import GraphSession, SessionWire
-
-FPS = 16.0  # of Wan 2.1 and of the tiny demo
-
-
-def fps_input(optional: bool = False) -> Any:
-    return io.Float.Input(
-        "fps",
-        optional=optional,
-        default=FPS,
-        min=1.0,
-        max=240.0,
-        step=0.5,
-        tooltip="Frames a second at which the video plays; Wan 2.1 and the tiny demo make 16.",
-    )
+from ..sf_core.files.video import VideoWriter
+from .adapters import host
+from .adapters.model import hosted
+from .adapters.vae import check_fits, decode_bytes, open_vae
+from .adapters.wire_types import GraphSession, SessionWire
+from .inputs import fps_input, schema
+from .live import thumbnails
+from .live.decoder import decode_rest
+from .live.view import LiveView
 
 
 class SFDecodeChunks(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> Any:
-        return host.schema(
+        return schema(
             node_id="SFDecodeChunks",
             display_name="Decode Chunks",
             description="A session's frames that were not decoded yet, as pictures. For long videos use Stream Video.",

@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from comfy_api.v0_0_2 import io
 
-from . import host
-from .build_model import build_model
-from .hosted_model import check_wan, settings_of, with_settings
+from .adapters import host
+from .adapters.model import check_wan, settings_of, with_settings
+from .adapters.model_loader import build_model
+from .adapters.tiny import WEIGHTS, tiny_clip, tiny_model, tiny_vae
+from .inputs import schema
 from .presets import FROM_MODEL, MODEL_PRESETS, preset_config
-from .tiny_parts import WEIGHTS, tiny_clip, tiny_model, tiny_vae
 
 _DTYPES: dict[str, torch.dtype | None] = {
     "default": None,
@@ -32,7 +33,7 @@ _PRESET_TOOLTIP = (
 class SFLoadModel(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> Any:
-        return host.schema(
+        return schema(
             node_id="SFLoadModel",
             display_name="Load Self Forcing Model",
             description="Loads a causal few-step Wan 2.1 checkpoint as published, with its settings.",
@@ -64,7 +65,7 @@ class SFLoadModel(io.ComfyNode):
 class SFFromModel(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> Any:
-        return host.schema(
+        return schema(
             node_id="SFFromModel",
             display_name="Self Forcing From Model",
             description="A Self Forcing model from a Wan 2.1 MODEL of any loader (GGUF, fp8, LoRAs), sharing weights.",
@@ -85,7 +86,7 @@ class SFFromModel(io.ComfyNode):
 class SFLoadTiny(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> Any:
-        return host.schema(
+        return schema(
             node_id="SFLoadTiny",
             display_name="Load Tiny Demo",
             description="The model inside this pack: one coloured shape, 64 x 64 pixels, on any CPU, no download.",

@@ -7,19 +7,20 @@ from typing import Any
 import torch
 from comfy_api.v0_0_2 import io
 
-from ..sf_core.session import Session
-from ..sf_core.stream import history_for
-from . import host
-from .decoding import FPS, fps_input
-from .hosted_vae import check_fits, decode_bytes, hosted, open_vae
-from .running import Run, kept_if_broken, times_steered
-from .values import GraphSession, SessionWire
+from ..sf_core.session.session import Session
+from ..sf_core.session.streaming import history_for
+from .adapters import host
+from .adapters.model import hosted
+from .adapters.vae import check_fits, decode_bytes, open_vae
+from .adapters.wire_types import GraphSession, SessionWire
+from .inputs import FPS, fps_input, schema
+from .live.run import Run, kept_if_broken, times_steered
 
 
 class SFSampleChunks(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> Any:
-        return host.schema(
+        return schema(
             node_id="SFSampleChunks",
             display_name="Sample Chunks",
             description="Makes the next chunks of a session. Stream Video does this and decodes meanwhile.",

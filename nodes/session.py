@@ -10,40 +10,31 @@ from torch import Tensor
 from ..sf_core.config import SINK_POSITIONS, RolloutConfig
 from ..sf_core.noise import MAX_SEED
 from ..sf_core.schedule import TRAIN_STEPS
-from ..sf_core.session import Session
-from . import host
-from .hosted_model import HostedWan, config_for
-from .hosted_vae import check_fits, decode_bytes, frames_to_begin_with, hosted, open_vae
-from .memory import memory_in_words
+from ..sf_core.session.session import Session
+from .adapters import host
+from .adapters.conditioning import embeddings
+from .adapters.images import fit_pictures
+from .adapters.memory_report import memory_in_words
+from .adapters.model import HostedWan, config_for, hosted, latent_size
+from .adapters.vae import check_fits, decode_bytes, frames_to_begin_with, open_vae
+from .adapters.wire_types import ConfigWire, GraphSession, SessionWire
+from .inputs import schema, with_extra
 from .presets import CUSTOM, PRESETS, steps_from_words, steps_in_words, widget_values
-from .values import ConfigWire, GraphSession, SessionWire
 
 _PAPER = RolloutConfig()
-
-
-def embeddings(conditioning: Any) -> Tensor:
-    """The prompt [1, rows, width] of a CONDITIONING. Raises ValueError if it holds none or several."""
-    if not isinstance(conditioning, list) or len(conditioning) != 1:
-        count = len(conditioning) if isinstance(conditioning, list) else 0
-        raise ValueError(
-            f"this CONDITIONING holds {count} prompts; a chunk is made from exactly one. Wire in one CLIP Text Encode, "
-            "and change prompts over time with Switch Prompt or Prompt Timeline"
-        )
-    prompt: Tensor = conditioning[0][0]
-    return prompt
 
 
 class SFRolloutSettings(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> Any:
         presets = {name: widget_values(config) for name, config in PRESETS.items()}
-        return host.schema(
+        return schema(
             node_id="SFRolloutSettings",
             display_name="Rollout Settings",
             description="How a video is rolled out: chunk, window, sink, steps. Pick a preset, or 'custom'.",
             search_aliases=["kv cache window", "attention sink", "self forcing settings"],
             inputs=[
-                host.with_extra(
+                with_extra(
                     io.Combo.Input(
                         "preset",
                         options=[*PRESETS, CUSTOM],
@@ -140,7 +131,7 @@ def _custom(values: dict[str, Any]) -> RolloutConfig:
 class SFSession(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> Any:
-        return host.schema(
+        return schema(
             node_id="SFSession",
             display_name="Self Forcing Session",
             description="An empty video: model, prompt, size, seed. Sample Chunks and Stream Video make it longer.",
@@ -201,19 +192,6 @@ class SFSession(io.ComfyNode):
         return io.NodeOutput(GraphSession(session))
 
 
-def latent_size(wan: HostedWan, width: int, height: int) -> tuple[int, int]:
-    factor, (_, patch_rows, patch_columns) = wan.spatial_factor, wan.arch.patch_size
-    for name, pixels, patch in (("width", width, patch_columns), ("height", height, patch_rows)):
-        unit = factor * patch
-        if pixels % unit:
-            below = max(unit, pixels // unit * unit)
-            raise ValueError(
-                f"{name} is {pixels} pixels; this model makes multiples of {unit}. "
-                f"The nearest are {below} and {below + unit}"
-            )
-    return height // factor, width // factor
-
-
 def _unusual_size(wan: HostedWan, size: tuple[int, int]) -> str:
     if wan.latent_size in (None, size):
         return ""
@@ -224,7 +202,7 @@ def _unusual_size(wan: HostedWan, size: tuple[int, int]) -> str:
 class SFStartFromImages(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> Any:
-        return host.schema(
+        return schema(
             node_id="SFStartFromImages",
             display_name="Start From Images",
             description="The video begins with these pictures: one (image-to-video) or the end of a clip (extension).",
@@ -246,7 +224,7 @@ class SFStartFromImages(io.ComfyNode):
         core, ours = session.core, open_vae(vae)
         check_fits(ours, hosted(core))
         rows, columns = (size * ours.spatial_factor for size in core.latent_size)
-        core, frames = frames_to_begin_with(core, host.fit_pictures(image, columns, rows), ours)
+        core, frames = frames_to_begin_with(core, fit_pictures(image, columns, rows), ours)
         host.make_room(decode_bytes(ours, core), vae.device)
         with host.normal_tensors():
             latents = ours.encode(frames.to(vae.device))
@@ -256,7 +234,7 @@ class SFStartFromImages(io.ComfyNode):
 class SFSwitchPrompt(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> Any:
-        return host.schema(
+        return schema(
             node_id="SFSwitchPrompt",
             display_name="Switch Prompt",
             description="Another prompt from the session's next chunk on.",
@@ -283,7 +261,7 @@ class SFSwitchPrompt(io.ComfyNode):
 class SFRewind(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> Any:
-        return host.schema(
+        return schema(
             node_id="SFRewind",
             display_name="Rewind",
             description="Takes the newest chunks back, to go on from there with another seed or prompt.",

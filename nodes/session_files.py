@@ -8,11 +8,14 @@ import numpy as np
 import torch
 from comfy_api.v0_0_2 import io, ui
 
-from ..sf_core.session import Session
-from . import host, thumbnails
-from .hosted_model import HostedWan
+from ..sf_core.byte_units import format_bytes
+from ..sf_core.session.session import Session
+from .adapters import host
+from .adapters.model import HostedWan
+from .adapters.wire_types import GraphSession, SessionWire
+from .inputs import schema
+from .live import thumbnails
 from .session_picture import draw_session, session_in_words
-from .values import GraphSession, SessionWire
 
 _NONE = "no session yet"
 
@@ -20,7 +23,7 @@ _NONE = "no session yet"
 class SFSaveSession(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> Any:
-        return host.schema(
+        return schema(
             node_id="SFSaveSession",
             display_name="Save Session",
             description="Keeps a session as a small file: settings, prompts, seeds, latents. See Load Session.",
@@ -43,7 +46,7 @@ class SFSaveSession(io.ComfyNode):
         path = host.output_path(filename_prefix, host.SESSION_ENDING)
         session.core.save(path)
         thumbnails.write_beside(path, session.core)
-        size = host.gib(path.stat().st_size)
+        size = format_bytes(path.stat().st_size)
         said = f"{path.name}: {session.core.chunks} chunks, {size}"
         host.say(cls.hidden.unique_id, said)
         return io.NodeOutput(str(path), ui=ui.PreviewText(said))
@@ -52,7 +55,7 @@ class SFSaveSession(io.ComfyNode):
 class SFLoadSession(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> Any:
-        return host.schema(
+        return schema(
             node_id="SFLoadSession",
             display_name="Load Session",
             description="A session from a file, or of a run that was interrupted, to go on with. R refreshes the list.",
@@ -100,7 +103,7 @@ class SFLoadSession(io.ComfyNode):
 class SFSessionInfo(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> Any:
-        return host.schema(
+        return schema(
             node_id="SFSessionInfo",
             display_name="Session Info",
             description="What a session holds and takes, in words and as a picture of its cache and timings.",

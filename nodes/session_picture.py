@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from PIL import Image, ImageDraw, ImageFont
 
-from ..sf_core.describe import events_in
-from ..sf_core.family import settings_in_words
-from ..sf_core.session_file import record_of
-from . import host
-from .hosted_vae import hosted
-from .memory import memory_in_words
-from .values import ChunkTiming, GraphSession
+from ..sf_core.byte_units import format_bytes
+from ..sf_core.files.published_models import format_settings
+from ..sf_core.session.session_file import events_in, record_of
+from .adapters.memory_report import memory_in_words
+from .adapters.model import hosted
+from .adapters.wire_types import ChunkTiming, GraphSession
 
 _SIZE = (768, 384)
 _PAPER, _INK, _FAINT = "#1e1e24", "#e8e8ea", "#55555f"
@@ -32,10 +31,10 @@ def session_in_words(session: GraphSession) -> str:
         "prompts": str(len(prompts)),
         "seeds": ", ".join(map(str, record["seeds"])),
         "events": events_in(record),
-        "settings": settings_in_words(core.config),
+        "settings": format_settings(core.config),
         "newest chunk's cache": core.how,
         "memory": memory_in_words(core),
-        "live caches": host.gib(hosted(core).live.nbytes),
+        "live caches": format_bytes(hosted(core).live.nbytes),
     }
     return "\n".join(f"{name}: {value}" for name, value in lines.items())
 
@@ -61,7 +60,7 @@ def _draw_cache(draw: ImageDraw.ImageDraw, session: GraphSession, top: int) -> N
     boxes = ["chunk at work"] * config.front_frames + ["sink"] * sink + ["ring"] * filled + ["free"] * (ring - filled)
     wan = hosted(session.core)
     nbytes = wan.session_bytes(session.core)
-    _text(draw, _MARGIN, top, f"cache: {wan.arch.num_layers} layers, {host.gib(nbytes)}; one box is a latent frame")
+    _text(draw, _MARGIN, top, f"cache: {wan.arch.num_layers} layers, {format_bytes(nbytes)}; one box is a latent frame")
     width = min(28.0, (_SIZE[0] - 2 * _MARGIN) / max(1, len(boxes)))
     for number, kind in enumerate(boxes):
         left = _MARGIN + number * width

@@ -1,13 +1,13 @@
 """Self Forcing in plain torch: streaming autoregressive video from a causal Wan 2.1 model."""
 
-from .checkpoint import load_model
 from .config import RolloutConfig
+from .files.checkpoint import load_model
+from .model.wan import CausalWan
 from .noise import NoiseSource, SeededNoise
-from .session import Session
-from .stream import stream
-from .taehv import load_taehv
-from .vae import load_vae
-from .wan import CausalWan
+from .session.session import Session
+from .session.streaming import stream
+from .vae.taehv import load_taehv
+from .vae.wan_vae import load_vae
 
 __version__ = "0.1.0"
 __all__ = [

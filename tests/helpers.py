@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import sf_core
-from sf_core.wan import CausalWan
-from sf_core.wan_architecture import WanArchitecture
+from sf_core.model.architecture import WanArchitecture
+from sf_core.model.wan import CausalWan
 
 PARITY = Path(__file__).parent / "parity"
 CASES: dict[str, Any] = json.loads((PARITY / "cases.json").read_text())

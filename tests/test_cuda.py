@@ -14,22 +14,22 @@ from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
 
 import sf_core
+from benchmarks.tiny_world.evaluate import frames_of, make_videos
+from benchmarks.tiny_world.observe import observe
+from benchmarks.tiny_world.scorer import judge, summarize
 from sf_core import tiny
-from sf_core.attention import BACKENDS, is_installed
-from sf_core.kv_cache import RollingKVCache
-from sf_core.recorded import Recorded
-from sf_core.rollout import ChunkForward, write_block
-from sf_core.tiny.evaluate import frames_of, make_videos
-from sf_core.tiny.observe import observe
-from sf_core.tiny.scorer import judge, summarize
+from sf_core.model.attention import BACKENDS, is_installed
+from sf_core.model.cuda_graphs import RecordedPass
+from sf_core.model.kv_cache import RollingKVCache
+from sf_core.session.sampler import ChunkForward, write_block
 from sf_core.tiny.world import prompts
 from sf_core.training import Trainer, rollout
-from sf_core.training.memory import rollout_bytes
-from sf_core.training.trainer import Stopped
-from tests import test_training_parity
+from sf_core.training.cost.memory import rollout_bytes
+from sf_core.training.trainer import TrainingStopped
 from tests.helpers import SIZE, golden_session, prompt, random_latents, random_model, relative
-from tests.test_parity import ROLLOUTS
-from tests.test_trainer import WORLD
+from tests.model.test_parity import ROLLOUTS
+from tests.training import test_training_parity
+from tests.training.test_trainer import WORLD
 
 if not torch.cuda.is_available():
     pytest.skip("no CUDA device", allow_module_level=True)
@@ -160,9 +160,9 @@ def test_a_chunk_waits_for_the_gpu_only_at_its_end(compiled: bool, monkeypatch: 
         model.compile(fullgraph=True)
     session = rolled_out(sf_core.Session.start(model, prompt(0), SIZE, CONFIG), 5)  # the ring is full
     monkeypatch.setattr(sf_core.Session, "_sample", unwaiting(sf_core.Session._sample))
-    monkeypatch.setattr("sf_core.session.write_block", unwaiting(write_block))
+    monkeypatch.setattr("sf_core.session.session.write_block", unwaiting(write_block))
     monkeypatch.setattr(RollingKVCache, "commit", unwaiting(RollingKVCache.commit))
-    monkeypatch.setattr("sf_core.session.ChunkForward", unwaiting(ChunkForward))
+    monkeypatch.setattr("sf_core.session.session.ChunkForward", unwaiting(ChunkForward))
     rolled_out(session, 3)
 
 
@@ -204,7 +204,7 @@ def test_replayed_it_samples_the_same_bits(compiled: bool) -> None:
     for act in acts:
         sessions = [rolled_out(act(rolled_out(session, 8)), 3) for session in sessions]
         model.release_cache()
-    assert isinstance(model.flow_over_cache, Recorded)
+    assert isinstance(model.flow_over_cache, RecordedPass)
     assert torch.equal(sessions[0].latents, sessions[1].latents)
 
 
@@ -343,11 +343,11 @@ def test_a_training_that_is_interrupted_goes_on(tmp_path: Path, dtype: str) -> N
     runs = 0
     while True:
         trainer = Trainer(tmp_path / "recipe.toml", tmp_path / "broken", resume=runs > 0)
-        trainer._asked_to_stop = True  # after a step
+        trainer.request_stop()  # after a step
         try:
             again = trainer.run()
             break
-        except Stopped:
+        except TrainingStopped:
             runs += 1
     assert runs == 10
     straight, resumed = (torch.cat([w.flatten() for _, w in sorted(load_file(p).items())]) for p in (made, again))

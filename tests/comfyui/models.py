@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sf_core.wan import CausalWan
-from sf_core.wan_architecture import WanArchitecture
+from sf_core.model.architecture import WanArchitecture
+from sf_core.model.wan import CausalWan
 from tools.comfyui.server import Server
 
 # as large as a model must be for ComfyUI to read it off its weights: heads of 128, text of 4096

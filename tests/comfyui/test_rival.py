@@ -9,13 +9,13 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from sf_core.taehv import load_taehv
-from sf_core.vae import WAN_MEAN, WAN_STD
+from sf_core.vae.taehv import load_taehv
+from sf_core.vae.wan_vae import WAN_MEAN, WAN_STD
 from tests.comfyui import models
 from tests.comfyui.graphs import BLUE, Graph, Out, Tiny, facts, forget_all, latents, probe, tensor
 from tests.comfyui.test_model import unet
 from tests.helpers import PARITY
-from tests.test_taehv import random_state as random_taehv
+from tests.vae.test_taehv import random_state as random_taehv
 from tools.comfyui.server import Server
 
 SIZE = 64

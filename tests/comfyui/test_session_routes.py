@@ -20,7 +20,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from sf_core.session_file import read_record
+from sf_core.session.session_file import read_record
 from tests.comfyui.graphs import BLUE, Graph, Tiny
 from tools.comfyui.server import Server
 

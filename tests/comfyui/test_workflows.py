@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import load_file
 
-from sf_core.tiny.observe import observe
-from sf_core.tiny.scorer import judge, summarize
+from benchmarks.tiny_world.observe import observe
+from benchmarks.tiny_world.scorer import judge, summarize
 from tests.comfyui import models
 from tests.helpers import PARITY
 from tools.comfyui.find import PRIMARY, ROOT

@@ -143,7 +143,7 @@ class ProbeVaeLoads(io.ComfyNode):
 
     @classmethod
     def execute(cls, after: Any = None) -> io.NodeOutput:
-        (module,) = [m for name, m in sys.modules.items() if name.endswith("self-forcing.nodes.hosted_vae")]
+        (module,) = [m for name, m in sys.modules.items() if name.endswith("self-forcing.nodes.adapters.vae")]
         load = vars(module)["load_vae"]
         if not hasattr(load, "counts"):
 

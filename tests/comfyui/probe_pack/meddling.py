@@ -193,7 +193,9 @@ class ProbeSmallJournal(io.ComfyNode):
 
     @classmethod
     def execute(cls, chunks: int) -> io.NodeOutput:
-        (journal,) = [module for name, module in sys.modules.items() if name.endswith("self-forcing.nodes.journal")]
+        (journal,) = [
+            module for name, module in sys.modules.items() if name.endswith("self-forcing.nodes.live.chunk_cache")
+        ]
         vars(journal)["CHUNKS_KEPT"] = chunks
         return io.NodeOutput(ui={"chunks": [chunks]})
 

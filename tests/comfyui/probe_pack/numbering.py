@@ -48,7 +48,7 @@ class ProbeNumbered(io.ComfyNode):
         numbered = copy.copy(vae)
         net = numbered.first_stage_model = copy.copy(vae.first_stage_model)
         net.__dict__.pop("_sf_vae", None)  # the original's
-        ours = next(m for name, m in sys.modules.items() if name.endswith("nodes.hosted_vae")).open_vae(numbered)
+        ours = next(m for name, m in sys.modules.items() if name.endswith("nodes.adapters.vae")).open_vae(numbered)
         plain = ours.stream_decoder
         ours.stream_decoder = lambda: Numbered(plain())
         net.numbered = [ours]  # the pack itself holds it weakly

@@ -1,0 +1,36 @@
+"""IMAGE tensors: scaling, JPEGs, pictures."""
+
+from __future__ import annotations
+
+import io
+
+import comfy.utils
+from PIL import Image
+from torch import Tensor
+
+from ...sf_core.files.video import to_bytes
+
+
+def picture(frame: Tensor) -> Image.Image:
+    """A frame [H, W, 3] in 0..1."""
+    return Image.fromarray(to_bytes(frame).numpy())
+
+
+def fit_pictures(images: Tensor, width: int, height: int) -> Tensor:
+    """IMAGE [T, H, W, C] filling ``width`` x ``height`` pixels, three colours; what sticks out is cut off."""
+    if images.shape[1:3] == (height, width):
+        return images[..., :3]
+    channels_first = images[..., :3].movedim(-1, 1)
+    return comfy.utils.common_upscale(channels_first, width, height, "lanczos", "center").movedim(1, -1)
+
+
+def jpegs_of(frames: Tensor, longest_edge: int) -> list[bytes]:
+    """Of frames [T, H, W, 3] in 0..1, made smaller if an edge is longer than so many pixels."""
+    return [_jpeg(Image.fromarray(one), longest_edge) for one in to_bytes(frames).numpy()]
+
+
+def _jpeg(picture: Image.Image, longest_edge: int) -> bytes:
+    picture.thumbnail((longest_edge, longest_edge))
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=80)
+    return buffer.getvalue()

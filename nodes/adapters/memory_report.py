@@ -1,0 +1,51 @@
+"""What a session takes, in words a user can act on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ...sf_core.byte_units import format_bytes
+from ...sf_core.config import RolloutConfig
+from ...sf_core.session.session import Session
+from . import host
+from .model import hosted
+
+
+def memory_in_words(session: Session, beside: int = 0) -> str:
+    """Cache, weights, the work on a chunk and ``beside`` (a decoder) against what the device has."""
+    wan, window = hosted(session), session.config.window_frames
+    cache, weights, work = wan.session_bytes(session), wan.weight_bytes(), wan.working_bytes(session)
+    reach = f"at window {window}" if window else f"with {session.frames} frames and no window"
+    parts = [
+        f"cache {format_bytes(cache)} {reach}",
+        f"weights {format_bytes(weights)}",
+        f"a chunk {format_bytes(work)}",
+    ]
+    parts += [f"decoder {format_bytes(beside)}"] if beside else []
+    total = host.total_memory(wan.device)
+    takes, of_device = ", ".join(parts), f"the {format_bytes(total)} of your {wan.device.type}"
+    if cache + weights + work + beside <= total:
+        return f"Fits {of_device}: {takes}"
+    return f"Too much for {of_device}: {takes}. {what_would_fit(session, total - work - beside)}"
+
+
+def what_would_fit(session: Session, room: int) -> str:
+    """Which one setting brings the cache down to ``room`` bytes, weights offloaded."""
+    wan, config = hosted(session), session.config
+    least = config.chunk_frames + config.sink_frames
+    for window in range((config.window_frames or session.frames + least) - 1, least - 1, -1):
+        smaller = _with_window(config, window)
+        nbytes = 0 if smaller is None else wan.cache_bytes(smaller, session.latent_size, session.batch)
+        if smaller is not None and nbytes <= room:
+            return (
+                f"A window of {window} latent frames would fit: its cache is {format_bytes(nbytes)} (Rollout Settings)"
+            )
+    rows, columns = (size * wan.spatial_factor for size in session.latent_size)
+    return f"No window fits at {columns} x {rows}: make the video smaller (Self Forcing Session)"
+
+
+def _with_window(config: RolloutConfig, window: int) -> RolloutConfig | None:
+    try:
+        return replace(config, window_frames=window)
+    except ValueError:
+        return None

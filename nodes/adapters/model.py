@@ -1,0 +1,256 @@
+"""ComfyUI's MODEL as a model of `sf_core`: our causal forward over the modules of its Wan transformer.
+
+The weights stay ComfyUI's: modules are only called, never read, so LoRAs, fp8, GGUF, offloading and the attention
+that the user chose all apply. A LoRA on ``modulation`` has no effect, as everywhere in ComfyUI.
+"""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import dataclass, replace
+from typing import Any
+
+import comfy.model_management as mm
+import torch
+from comfy.ldm.modules.attention import optimized_attention
+from comfy.patcher_extension import CallbacksMP, WrappersMP
+from torch import Tensor
+
+from ...sf_core.config import RolloutConfig
+from ...sf_core.hashing import digest
+from ...sf_core.model.architecture import WanArchitecture
+from ...sf_core.model.cache_pool import CachePool
+from ...sf_core.model.forward import WanForward
+from ...sf_core.schedule import TRAIN_STEPS
+from ...sf_core.session.session import Session
+from ...sf_core.vae.wan_vae import WAN_MEAN
+from . import host
+from .fingerprint import patched_fingerprint, token
+
+ATTACHMENT = "self_forcing"
+# Pixels along an edge of a latent and frames of one, of every Wan 2.1 VAE; for hosts whose latent format does not say
+WAN_SPATIAL_FACTOR, WAN_TEMPORAL_FACTOR = 8, 4
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What rides on a MODEL of ours: how to roll it out, as far as its loader or the user said."""
+
+    config: RolloutConfig | None = None
+    latent_size: tuple[int, int] | None = None
+
+
+def with_settings(patcher: Any, settings: Settings) -> Any:
+    """A MODEL with the same weights that carries ``settings``."""
+    clone = patcher.clone()
+    clone.set_attachments(ATTACHMENT, settings)
+    clone.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, ATTACHMENT)
+    clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, ATTACHMENT, _explain_to_guiders)
+    return clone
+
+
+def _explain_to_guiders(executor: Any, *args: Any, **kwargs: Any) -> Any:
+    """Around core's samplers, which make all frames of a clip at once: what a Self Forcing model is not for."""
+    guidance = getattr(executor.class_obj, "cfg", 1.0)
+    if guidance != 1.0:
+        raise ValueError(
+            f"a Self Forcing model was wired into a sampler with cfg {guidance:g}. Such models have guidance trained "
+            "in: at any cfg but 1 they burn out, and they make video chunk by chunk, which this sampler does not. Wire "
+            "the MODEL into Self Forcing Session, and that into Sample Chunks or Stream Video"
+        )
+    host.log.warning("a Self Forcing model in a core sampler makes all frames at once, without its cache of the past")
+    return executor(*args, **kwargs)
+
+
+def settings_of(patcher: Any) -> Settings:
+    return patcher.get_attachment(ATTACHMENT) or Settings()
+
+
+class Live:
+    """What is derived and large, of all sessions over one set of weights: gone with the last of them."""
+
+    def __init__(self) -> None:
+        self.caches = CachePool()
+        self.decoder: tuple[tuple[str, bytes], Any] | None = None  # ((its VAE, what it has decoded), decoder)
+        self.running = 0  # nodes at work, whose caches are not taken away
+        self.giving_up = False  # a run was broken off: whoever still works for it in another thread is to stop
+
+    @property
+    def nbytes(self) -> int:
+        return self.caches.nbytes + (self.decoder[1].cache_bytes if self.decoder else 0)
+
+    def release(self) -> None:
+        self.caches.release()
+        self.decoder = None
+
+
+def _live_of(model: Any) -> Live:
+    reference = getattr(model, "_sf_live", None)
+    live = reference() if reference else None
+    if live is None:
+        live = Live()
+        model._sf_live = weakref.ref(live)
+    return live
+
+
+class HostedWan(WanForward):
+    """A Wan 2.1 text-to-video MODEL, whichever loader, LoRA or merge it came from. Raises ValueError for any other."""
+
+    def __init__(self, patcher: Any) -> None:
+        net = check_wan(patcher)
+        settings = settings_of(patcher)
+        self.patcher = patcher.clone()
+        self.live = _live_of(self.patcher.model)
+        self.arch = _architecture(net)
+        self.rollout_config, self.latent_size = settings.config, settings.latent_size
+        latent_format = self.patcher.model.latent_format
+        self.spatial_factor = int(getattr(latent_format, "spacial_downscale_ratio", WAN_SPATIAL_FACTOR))
+        self.temporal_factor = int(getattr(latent_format, "temporal_downscale_ratio", WAN_TEMPORAL_FACTOR))
+        self.latents_mean = torch.as_tensor(getattr(latent_format, "latents_mean", WAN_MEAN)).flatten()
+        for name in ("blocks", "patch_embedding", "text_embedding", "time_embedding", "time_projection", "head"):
+            setattr(self, name, getattr(net, name))
+        self._options: dict[str, Any] = {}
+        self._fingerprint: tuple[object, str] = (None, "")
+        live = weakref.ref(self.live)
+
+        def on_detach(_: Any, unpatch_all: bool) -> None:  # also called when another clone takes over: then not all
+            held = live()
+            if unpatch_all and held is not None and not held.running:
+                held.release()
+
+        self.patcher.add_callback_with_key(CallbacksMP.ON_DETACH, ATTACHMENT, on_detach)
+
+    # What `WanForward` asks ---------------------------------------------------------------------------------------
+
+    @property
+    def caches(self) -> CachePool:  # type: ignore[override]
+        return self.live.caches
+
+    @property
+    def dtype(self) -> torch.dtype:
+        model = self.patcher.model
+        return model.manual_cast_dtype or model.get_dtype()
+
+    @property
+    def device(self) -> torch.device:
+        return self.patcher.load_device
+
+    def cast_parameter(self, parameter: Tensor, like: Tensor) -> Tensor:
+        return mm.cast_to(parameter, dtype=like.dtype, device=like.device)
+
+    def embed_latents(self, x: Tensor) -> Tensor:
+        return self.patch_embedding(x.float()).to(self.dtype)  # ComfyUI keeps these weights in float32
+
+    def use_attention(self) -> None:
+        self._options = dict(self.patcher.model_options["transformer_options"])
+        self._options |= {"cond_or_uncond": [0], "block_type": "double", "total_blocks": self.arch.num_layers}
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        if self.live.giving_up:
+            raise host.Interrupted
+        host.check_interrupt()  # core's layers look by themselves, those of other packs (GGUF) do not
+        heads = q.shape[2]
+        options = {**self._options, "block_index": layer}
+        out = optimized_attention(q.flatten(2), k.flatten(2), v.flatten(2), heads=heads, transformer_options=options)
+        return out.unflatten(-1, (heads, -1))
+
+    def before_pass(self, x: Tensor, timestep: Tensor) -> None:
+        """Set the facts that attention overrides of other packs read."""
+        rows, columns = self.arch.token_grid((x.shape[3], x.shape[4]))
+        self._options |= {"sigmas": timestep[:, 0] / TRAIN_STEPS, "grid_sizes": (x.shape[2], rows, columns)}
+
+    def state_key(self) -> bytes:
+        override = self.patcher.model_options["transformer_options"].get("optimized_attention_override")
+        attention = "" if override is None else token(override)
+        return digest(f"{self.fingerprint} {self.dtype} {self.device} {attention}".encode())
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the weights with all patches; the same for the same file and LoRAs, however often they are loaded."""
+        patched = (self.patcher.patches_uuid, len(self.patcher.object_patches))
+        if self._fingerprint[0] != patched:
+            self._fingerprint = (patched, patched_fingerprint(self.patcher))
+        return self._fingerprint[1]
+
+    # Memory -------------------------------------------------------------------------------------------------------
+
+    def working_bytes(self, session: Session) -> int:
+        """Of activations while a chunk is sampled, by ComfyUI's own estimate for its shape."""
+        frames = session.config.front_frames
+        return int(self.patcher.memory_required([session.batch, self.arch.in_dim, frames, *session.latent_size]))
+
+    def session_bytes(self, session: Session) -> int:
+        """Of the cache of ``session``."""
+        return self.cache_bytes(session.config, session.latent_size, session.batch, session.frames)
+
+    def weight_bytes(self) -> int:
+        return int(self.patcher.model_size())
+
+    def make_ready(self, session: Session, beside: int = 0) -> None:
+        """Load the weights with their patches, with room for the cache, activations and ``beside`` bytes more.
+
+        To be called before each chunk: other graphs' clones share the modules and may have put other patches in.
+        """
+        missing = max(0, self.session_bytes(session) - self.live.caches.nbytes)
+        host.load_models([self.patcher], missing + self.working_bytes(session) + beside)
+
+
+def check_wan(patcher: Any) -> Any:
+    """The transformer of a MODEL. Raises ValueError unless it is Wan 2.1's for text to video."""
+    model = getattr(patcher, "model", None)
+    net = getattr(model, "diffusion_model", None)
+    kind = type(net).__name__
+    if net is None or not all(hasattr(net, name) for name in ("blocks", "time_projection", "patch_embedding", "head")):
+        raise ValueError(
+            f"this MODEL is a {type(model).__name__}, not Wan 2.1. Self Forcing needs a Wan 2.1 text-to-video model: "
+            "load one with Load Self Forcing Model, Load Diffusion Model or a GGUF loader"
+        )
+    if getattr(net, "model_type", "t2v") != "t2v" or getattr(net, "img_emb", None) is not None:
+        raise ValueError(
+            f"this MODEL ({kind}) is a Wan model led by images or control signals; Self Forcing models are "
+            "text-to-video ones. To begin with a picture, use Start From Images on a session of a text-to-video model"
+        )
+    if net.in_dim != net.out_dim:
+        raise ValueError(
+            f"this MODEL ({kind}) reads {net.in_dim} channels and gives {net.out_dim}: not a text-to-video model"
+        )
+    return net
+
+
+def _architecture(net: Any) -> WanArchitecture:
+    same = ("dim", "ffn_dim", "num_heads", "text_dim", "text_len", "freq_dim", "in_dim", "out_dim", "eps")
+    return WanArchitecture(
+        num_layers=len(net.blocks),
+        patch_size=tuple(net.patch_size),
+        qk_norm=bool(net.qk_norm),
+        cross_attn_norm=bool(net.cross_attn_norm),
+        **{name: getattr(net, name) for name in same},
+    )
+
+
+def config_for(patcher: Any, given: RolloutConfig | None) -> RolloutConfig:
+    """Rollout settings: those that are wired in, else the model's own with the shift that a core node gave it."""
+    if given is not None:
+        return given
+    config = settings_of(patcher).config or RolloutConfig()
+    sampling = patcher.object_patches.get("model_sampling")  # of ModelSamplingSD3
+    return config if sampling is None else replace(config, shift=float(sampling.shift))
+
+
+def hosted(session: Session) -> HostedWan:
+    model = session.model
+    assert isinstance(model, HostedWan)
+    return model
+
+
+def latent_size(wan: HostedWan, width: int, height: int) -> tuple[int, int]:
+    factor, (_, patch_rows, patch_columns) = wan.spatial_factor, wan.arch.patch_size
+    for name, pixels, patch in (("width", width, patch_columns), ("height", height, patch_rows)):
+        unit = factor * patch
+        if pixels % unit:
+            below = max(unit, pixels // unit * unit)
+            raise ValueError(
+                f"{name} is {pixels} pixels; this model makes multiples of {unit}. "
+                f"The nearest are {below} and {below + unit}"
+            )
+    return height // factor, width // factor

@@ -1,0 +1,94 @@
+"""The embedded model as ComfyUI's own kinds of object: MODEL, CLIP and VAE, which core's nodes take."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.latent_formats
+import comfy.model_management as mm
+import comfy.model_patcher
+import comfy.sd
+import comfy.utils
+import torch
+from comfy.ldm.wan.vae import WanVAE
+from torch import Tensor, nn
+
+from ...sf_core import tiny
+from ...sf_core.tiny import TinyText
+from .model_loader import build_model
+
+
+class TinyLatents(comfy.latent_formats.Wan21):
+    """Latents as Wan 2.1's, normalised by the tiny VAE's mean and deviation. Core's previews of Wan are not of them."""
+
+    latent_rgb_factors = latent_rgb_factors_bias = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        vae = tiny.load_vae()
+        self.latents_mean, self.latents_std = (x.view(1, -1, 1, 1, 1) for x in (vae.mean, vae.std))
+        self.taesd_decoder_name = None
+
+
+WEIGHTS = {"self forcing": "transformer.safetensors", "teacher": "teacher.safetensors"}
+
+
+def tiny_model(weights: str) -> Any:
+    """weights: of `WEIGHTS`."""
+    patcher = build_model(tiny.FOLDER / WEIGHTS[weights], None)
+    patcher.model.latent_format = TinyLatents()
+    return patcher
+
+
+class _TextModel(nn.Module):
+    """The table of words, with the methods that ComfyUI calls on a text model."""
+
+    def __init__(self, text: TinyText) -> None:
+        super().__init__()
+        self._text = text
+        self.dtypes = {torch.float32}
+
+    def encode_token_weights(self, tokens: dict[str, Any]) -> tuple[Tensor, None]:
+        return self._text.encode(tokens["tiny"]), None
+
+    def set_clip_options(self, options: dict[str, Any]) -> None:
+        """There are none."""
+
+    def reset_clip_options(self) -> None:
+        """There are none."""
+
+
+class _Tokenizer:
+    """Leaves the words to the text model."""
+
+    def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **options: Any) -> dict[str, Any]:
+        return {"tiny": text}
+
+
+def tiny_clip() -> Any:
+    clip = comfy.sd.CLIP(no_init=True)
+    clip.cond_stage_model = _TextModel(tiny.load_text())
+    clip.tokenizer = _Tokenizer()
+    clip.patcher = comfy.model_patcher.ModelPatcher(clip.cond_stage_model, torch.device("cpu"), torch.device("cpu"))
+    clip.patcher.is_clip = True
+    clip.layer_idx, clip.use_clip_schedule, clip.apply_hooks_to_conds = None, False, None
+    clip.tokenizer_options = {}
+    return clip
+
+
+def tiny_vae() -> Any:
+    """Core's VAE of Wan 2.1, with core's network in a depth that core does not read off weights.
+
+    The network also carries its normalisation, for `open_vae`.
+    """
+    state = comfy.utils.load_torch_file(str(tiny.FOLDER / "vae.safetensors"), safe_load=True)
+    normalisation = {name: state.pop(name) for name in ("mean", "std")}
+    sizes = {"dim": 8, "z_dim": 16, "dim_mult": [1, 2, 4, 4], "temperal_downsample": [False, True, True]}
+    vae = comfy.sd.VAE(sd=WanVAE(**sizes).state_dict(), dtype=torch.float32)
+    net = WanVAE(**sizes, num_res_blocks=1).eval()
+    net.load_state_dict(state)
+    for name, values in normalisation.items():
+        net.register_buffer(name, values)
+    vae.first_stage_model, vae.size = net, None
+    vae.patcher = comfy.model_patcher.ModelPatcher(net, vae.device, mm.vae_offload_device())
+    return vae

@@ -1,0 +1,88 @@
+"""Adapters of the trainer of `sf_core` to ComfyUI: the teacher's file, prompt embeddings of a CLIP, a hosted VAE."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import comfy.lora
+import torch
+from comfy.model_management import cast_to_device
+from comfy.model_patcher import get_key_weight
+from torch import Tensor
+
+from ...sf_core.files.safetensors_file import write_tensors
+from ...sf_core.model.wan import CausalWan
+from ...sf_core.training.engine.process_group import Group
+from ...sf_core.training.recipe import Recipe
+from ...sf_core.training.stages.run_context import RunContext
+from ...sf_core.vae.video_vae import VideoVAE
+from . import host
+from .model import HostedWan
+
+# What is trained ------------------------------------------------------------------------------------------------------
+
+
+def teacher_file(wan: HostedWan, folder: Path) -> Path:
+    """Named by its weights, so that a training does not go on with others."""
+    return folder / f"teacher-{wan.fingerprint}.safetensors"
+
+
+def write_teacher(wan: HostedWan, path: Path) -> None:
+    """The transformer's weights with all patches, as a file that `sf_core.load_model` reads, unless it is there.
+
+    Raises ValueError for weights that are packed in a way that cannot be trained over.
+    """
+    if path.exists():
+        return
+    dtype = torch.float32 if wan.dtype == torch.float32 else torch.bfloat16
+    with torch.device("meta"):
+        layout = {name: (tuple(p.shape), dtype) for name, p in CausalWan(wan.arch).named_parameters()}
+    facts = {"sf.num_heads": str(wan.arch.num_heads), "sf.text_len": str(wan.arch.text_len)}
+    write_tensors(path, layout, (_patched(wan.patcher, name).to(dtype) for name in layout), facts)
+
+
+def _patched(patcher: Any, name: str) -> Tensor:
+    """As ComfyUI computes a weight with its patches, in float32: unpacked, scaled, patched."""
+    host.check_interrupt()
+    key = f"diffusion_model.{name}"
+    weight, _, convert = get_key_weight(patcher.model, key)
+    weight = patcher.backup[key].weight if key in patcher.backup else weight  # without those that are in place now
+    if not weight.dtype.is_floating_point:
+        raise ValueError(
+            f"{name} of this MODEL is packed as {type(weight).__name__} of {weight.dtype}: a quantised file cannot be "
+            "trained over. Load the model in bf16, with Load Diffusion Model"
+        )
+    plain = cast_to_device(weight, torch.device("cpu"), torch.float32, copy=True)
+    plain = plain if convert is None else convert(plain, inplace=True)
+    return comfy.lora.calculate_weight(patcher.patches[key], plain, name) if key in patcher.patches else plain
+
+
+class HostRunContext(RunContext):
+    """A run whose text encoder and VAE are ComfyUI's.
+
+    Args:
+        recipe: The recipe.
+        folder: Folder of the run.
+        group: The processes that train together.
+        embeddings: Embeddings [1, rows, width] of every prompt, the negative one included.
+        vae: VAE of the samples; None: no videos.
+    """
+
+    def __init__(
+        self, recipe: Recipe, folder: Path, group: Group, embeddings: Mapping[str, Tensor], vae: VideoVAE | None
+    ) -> None:
+        self._embeddings, self._vae = embeddings, vae
+        super().__init__(recipe, folder, group)
+
+    def _embed(self, prompt: str) -> Tensor:
+        return self._embeddings[prompt]
+
+    def has_network(self, name: str) -> bool:
+        return self._vae is not None if name == "vae" else super().has_network(name)
+
+    @property
+    def vae(self) -> VideoVAE:  # type: ignore[override]
+        assert self._vae is not None
+        return self._vae

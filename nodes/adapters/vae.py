@@ -1,0 +1,130 @@
+"""ComfyUI's VAE as a decoder of `sf_core`: its weights in our streaming network, which decodes chunk by chunk."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...sf_core.session.frame_counts import fitting_video_frames
+from ...sf_core.session.session import Session, for_one_image
+from ...sf_core.vae.layers import StreamState
+from ...sf_core.vae.taehv import load_taehv
+from ...sf_core.vae.video_vae import VideoVAE
+from ...sf_core.vae.wan_vae import WAN_MEAN, WAN_STD, WanVAE, load_vae
+from . import host
+from .model import HostedWan
+
+# What streamed decoding takes beside the weights, in values for each pixel of a frame, measured as growth of resident
+# memory on the CPU: 90 to 111 for each channel of the Wan VAE's last layer, of which it keeps 25 between calls
+# (1.9 GB in bfloat16 at 832 x 480); 835 to 993 for a TAEHV of the published widths, of which it keeps 84.
+_WAN_VALUES = 110
+_TAEHV_VALUES = 1000
+
+
+class _InterruptibleState(StreamState):
+    """Looks at every layer whether the user wants to stop."""
+
+    def prepend(self, layer: nn.Module, x: Tensor, frames: int) -> Tensor:
+        host.check_interrupt()
+        return super().prepend(layer, x, frames)
+
+
+class _InVaeSpace(VideoVAE):
+    """A TAEHV that was trained on latents as the VAE makes them, not as the transformer sees them (lighttaew2_1)."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, inner: VideoVAE) -> None:
+        super().__init__()
+        self.inner = inner
+        self.channels, self.history = inner.channels, inner.history
+        self.spatial_factor, self.temporal_factor = inner.spatial_factor, inner.temporal_factor
+        self.register_buffer("mean", torch.tensor(WAN_MEAN).view(-1, 1, 1, 1))
+        self.register_buffer("std", torch.tensor(WAN_STD).view(-1, 1, 1, 1))
+
+    def decode_next(self, latents: Tensor, state: StreamState) -> Tensor:
+        z = latents * self.std.to(latents) + self.mean.to(latents)
+        return self.inner.decode_next(z, state)
+
+    def encode(self, frames: Tensor) -> Tensor:
+        z = self.inner.encode(frames)
+        return (z - self.mean.to(z)) / self.std.to(z)
+
+
+def open_vae(vae: Any) -> VideoVAE:
+    """Our network with the weights of ``vae``, a core VAE: Wan 2.1's, a TAEHV, or the tiny demo's.
+
+    Its copy of the weights lives as long as anything that it was returned to. Raises ValueError for a VAE of another
+    model.
+    """
+    net = getattr(vae, "first_stage_model", None)
+    if net is None:
+        raise ValueError("this VAE is empty; load Wan 2.1's (wan_2.1_vae) with Load VAE")
+    reference = getattr(net, "_sf_vae", None)
+    ours: VideoVAE | None = reference() if reference else None
+    if ours is None:
+        with host.normal_tensors():
+            ours = _with_weights(net, vae.device, vae.vae_dtype)
+        ours.state_type = _InterruptibleState
+        net._sf_vae = weakref.ref(ours)
+    return ours
+
+
+def _with_weights(net: nn.Module, device: torch.device, dtype: torch.dtype) -> VideoVAE:
+    state = net.state_dict()
+    try:
+        if "decoder.3.conv.0.weight" not in state:
+            return load_vae(state, device, dtype)
+        small = load_taehv(state, device, dtype)
+    except ValueError as error:
+        raise ValueError(f"the VAE does not fit: {error}. Load Wan 2.1's VAE (wan_2.1_vae), or a TAEHV") from error
+    # the two kinds of file differ in nothing but their dtype: ComfyUI told them apart by it, and noted which this is
+    return small if getattr(net, "latent_format", None) is not None else _InVaeSpace(small).to(device)
+
+
+def check_fits(vae: VideoVAE, wan: HostedWan) -> None:
+    """Raises ValueError unless ``vae`` decodes what the model makes."""
+    channels = wan.arch.in_dim
+    if vae.channels != channels:
+        raise ValueError(
+            f"this VAE decodes latents of {vae.channels} channels and the model makes {channels}: it belongs to "
+            "another model. Wire in the VAE that belongs to this one"
+        )
+    if not torch.allclose(_mean(vae), wan.latents_mean, rtol=0, atol=0.02):
+        raise ValueError(
+            "this VAE normalises latents as the model does not: it belongs to another model. The three of Load Tiny "
+            "Demo go together, as do those of Wan 2.1"
+        )
+
+
+def _mean(vae: VideoVAE) -> Tensor:
+    """Of the latents that it is for, by channel; a TAEHV has none itself, and is for Wan's."""
+    mean = getattr(vae, "mean", None)
+    return torch.tensor(WAN_MEAN) if mean is None else mean.flatten().float().cpu()
+
+
+def weight_bytes(vae: VideoVAE) -> int:
+    return sum(parameter.nbytes for parameter in vae.parameters())
+
+
+def decode_bytes(vae: VideoVAE, session: Session) -> int:
+    """About what decoding a stream of this session's latents takes beside the weights; what it remembers included."""
+    rows, columns = (size * vae.spatial_factor for size in session.latent_size)
+    values = _WAN_VALUES * _width(vae) if isinstance(vae, WanVAE) else _TAEHV_VALUES
+    return rows * columns * values * next(vae.parameters()).element_size()
+
+
+def _width(vae: WanVAE) -> int:
+    return next(len(gamma) for name, gamma in vae.named_parameters() if name == "decoder.head.0.gamma")
+
+
+def frames_to_begin_with(session: Session, images: Tensor, vae: VideoVAE) -> tuple[Session, Tensor]:
+    """The session and the frames [1, T, H, W, 3] that begin it: one image, or as much of a clip's end as fits."""
+    if images.shape[0] == 1:
+        return for_one_image(session), images[None]
+    count = fitting_video_frames(session.config, images.shape[0], vae.temporal_factor)
+    return session, images[None, -count:]

@@ -1,0 +1,241 @@
+"""What those who watch a run are told: its state, its frames as they come, and its video. See docs/live.md.
+
+ComfyUI's previews cannot be used for it: its editor shows a node's live pictures and its finished video in one place,
+and once there was a video it takes every live picture for one.
+"""
+
+from __future__ import annotations
+
+import base64
+import queue
+import secrets
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from server import PromptServer
+from torch import Tensor
+
+from ..adapters import host
+from ..adapters.images import jpegs_of
+from . import clients
+from .frame_store import FrameStore
+
+IMAGES_A_SECOND = 30  # of wall time, at most; a model that is faster than that leaves some out
+PART = IMAGES_A_SECOND // 2  # frames in a message, at most: all of them can be sent, a little later
+LONGEST_EDGE = 512  # pixels
+WAITING = 2  # chunks to be made pictures of; while more wait, new ones are left out
+NO_WORKFLOW = "00000000-0000-0000-0000-000000000000"  # the editor's, for a graph that was never in a file
+REMEMBERED = 16  # runs, ended ones included
+OLDER = -1  # in place of the number of a chunk, for frames of what the session had before the run
+_views: dict[str, LiveView] = {}  # by node; the newest last
+
+
+def states_for(user: str) -> list[dict[str, Any]]:
+    """Of all runs of ``user`` that are remembered."""
+    return [view.state() for view in list(_views.values()) if view.user == user]
+
+
+def picture_of(user: str, run: str, number: int) -> tuple[int, bytes] | None:
+    """A frame's JPEG, or the nearest earlier one's, and which it is; None if there is none."""
+    view = next((view for view in list(_views.values()) if view.run == run and view.user == user), None)
+    return view.store.at(number) if view else None
+
+
+class LiveView:
+    """Tells those who watch a node's run. All methods are for the thread that runs the graph, but `tell`."""
+
+    def __init__(self, node: Any, node_id: str, fps: float, chunks: int = 0, steerable: bool = False) -> None:
+        """node: a class with hidden ``extra_pnginfo`` and, if it can be steered, ``prompt``.
+
+        chunks: how many are to come, 0 if nobody knows.
+        """
+        self.run, self.node_id = secrets.token_hex(8), node_id
+        self._workflow = _id_of_workflow(node.hidden.extra_pnginfo)
+        self.client = clients.queued_by()
+        self.user = clients.user_of(self.client)
+        self.store = FrameStore(self.run)
+        self._facts: dict[str, Any] = {
+            **{"state": "running", "fps": fps, "chunk": 0, "chunks": chunks, "frames": 0, "made_fps": 0.0},
+            **{"first_seconds": None, "cache_bytes": 0, "steerable": steerable, "prompt": "", "note": ""},
+            **{"actions": [], "rows": "", "seconds": 0.0, "video": None},
+            "training": None,
+        }
+        self._facts["seeds"] = _seeds_of(getattr(node.hidden, "prompt", None))
+        self._firsts: dict[int, int] = {}  # of the newest chunks: the number of their first frame
+        self._older = 0  # frames that were there before this run
+        self._begun = time.perf_counter()
+        self._encoder = _Encoder(self)
+        former = _views.pop(node_id, None)
+        if former is not None:
+            former.store.close()
+        _views[node_id] = self
+        while len(_views) > REMEMBERED:
+            _views.pop(next(iter(_views))).store.close()
+        self.tell()
+
+    def newest_picture(self) -> bytes | None:
+        found = self.store.at(max(0, self._facts["frames"] - 1))
+        return found[1] if found else None
+
+    def state(self) -> dict[str, Any]:
+        names = {"node_id": self.node_id, "run": self.run, "workflow": self._workflow}
+        return {**names, "first_frame": self.store.first, **self._facts}
+
+    @property
+    def watchers(self) -> list[str]:
+        return clients.watching(self.user, self.client)
+
+    def tell(self, **changes: Any) -> None:
+        """Change the state, and say so; from any thread."""
+        self._facts.update(changes)
+        if watchers := self.watchers:
+            clients.send("self_forcing.run", self.state(), watchers)
+
+    def say(self, note: str) -> None:
+        self.tell(note=note)
+
+    def show(self, frames: Tensor, chunk: int, made: int, cache_bytes: int = 0) -> None:
+        """The next frames [T, H, W, 3] in 0..1, which are those of ``chunk``, counted from 0.
+
+        made: chunks that this run has made so far; 0: these frames are older than the run.
+        """
+        first = self._facts["frames"]
+        self._firsts = {**dict(list(self._firsts.items())[-8:]), chunk: first}
+        self._encoder.show(chunk, first, frames)
+        seconds = max(1e-6, time.perf_counter() - self._begun)
+        frames_made = first + len(frames)
+        self._older = self._older if made else frames_made
+        began = self._facts["first_seconds"]
+        self.tell(
+            frames=frames_made,
+            chunk=made,
+            made_fps=frames_made / seconds,
+            seconds=(frames_made - self._older) / self._facts["fps"],
+            first_seconds=seconds if began is None else began,
+            cache_bytes=cache_bytes,
+        )
+
+    def withdraw(self, chunk: int, made: int) -> None:
+        """``chunk`` and all after it were taken back; this run has now made ``made`` chunks."""
+        gone = [(number, first) for number, first in self._firsts.items() if number >= chunk]
+        if not gone:
+            return
+        for number, _ in gone:
+            del self._firsts[number]
+        first = gone[0][1]
+        self._encoder.withdraw(chunk, first)
+        self.tell(frames=first, chunk=made, seconds=(first - self._older) / self._facts["fps"])
+
+    @contextmanager
+    def until_end(self, video: Path | None = None) -> Iterator[None]:
+        """Around all that the run does: how it ended is told, and where its video lies, if there is one."""
+        try:
+            yield
+        except BaseException as error:
+            self._end("interrupted" if host.is_interrupt(error) else "failed", video)
+            if self._facts["video"]:
+                self._show_video()
+            raise
+        self._end("ended", video)
+
+    def _end(self, state: str, video: Path | None) -> None:
+        self._encoder.end()
+        self.tell(state=state, video=host.temp_file_facts(video) if video and video.exists() else None)
+
+    def _show_video(self) -> None:
+        """As ComfyUI does for a node that returns its ``ui``; for one that will not get to."""
+        server = PromptServer.instance
+        message = {"node": self.node_id, "display_node": self.node_id, "output": self.on_node()}
+        server.send_sync("executed", {**message, "prompt_id": server.last_prompt_id}, server.client_id)
+
+    def on_node(self) -> dict[str, Any]:
+        """A node's ``ui``: what is known of the run, the video among it. ComfyUI sends it again for a cached result."""
+        return {"sf_run": [self.state()], **({"sf_video": [video]} if (video := self._facts["video"]) else {})}
+
+
+def _id_of_workflow(extra: Any) -> str:
+    """ "" if there is none: a program queued the graph, or the editor gave it none yet."""
+    workflow = extra.get("workflow") if isinstance(extra, dict) else None
+    found = workflow.get("id") if isinstance(workflow, dict) else None
+    return found if isinstance(found, str) and found != NO_WORKFLOW else ""
+
+
+def _seeds_of(prompt: Any) -> dict[str, dict[str, int]]:
+    """{node: {input: value}} of the graph that runs; the editor may have drawn others by the time it is told."""
+    inputs = {number: node.get("inputs", {}) for number, node in (prompt or {}).items()}
+    seeds = {
+        number: {name: value for name, value in given.items() if name.endswith("seed") and isinstance(value, int)}
+        for number, given in inputs.items()
+    }
+    return {number: found for number, found in seeds.items() if found}
+
+
+class _Encoder:
+    """A thread that makes pictures of frames and sends them, in order, and leaves out what comes too fast."""
+
+    def __init__(self, view: LiveView) -> None:
+        self._view, self._ending = view, threading.Event()
+        self._budget = host.Budget(at_once=IMAGES_A_SECOND, a_second=IMAGES_A_SECOND)
+        self._todo: queue.Queue[tuple[int, int, Tensor | None] | None] = queue.Queue(WAITING)
+        self._thread = threading.Thread(target=self._work, name="self-forcing-pictures", daemon=True)
+        self._thread.start()
+
+    def show(self, chunk: int, first: int, frames: Tensor) -> None:
+        if not self._view.watchers:
+            return
+        try:
+            self._todo.put_nowait((chunk, first, frames))
+        except queue.Full:
+            self._send(chunk, first, len(frames), {})
+
+    def withdraw(self, chunk: int, first: int) -> None:
+        self._todo.put((chunk, first, None))
+
+    def end(self) -> None:
+        """When all is sent."""
+        self._ending.set()
+        self._todo.put(None)
+        self._thread.join()
+
+    def _work(self) -> None:
+        while (todo := self._todo.get()) is not None:
+            chunk, first, frames = todo
+            if frames is None:
+                self._view.store.forget_from(first)
+                said = {"node_id": self._view.node_id, "run": self._view.run, "chunk": chunk, "first": first}
+                clients.send("self_forcing.withdrawn", said, self._view.watchers)
+                continue
+            try:
+                for part in frames.split(PART):
+                    self._send(chunk, first, len(part), self._pictures(first, part))
+                    first += len(part)
+            except Exception as error:  # the video is more important than the view on it
+                host.log.warning("cannot show a chunk: %s", error)
+
+    def _pictures(self, first: int, frames: Tensor) -> dict[int, bytes]:
+        numbers = self._affordable(len(frames))
+        pictures = {first + n: one for n, one in zip(numbers, jpegs_of(frames[numbers], LONGEST_EDGE), strict=True)}
+        for number, picture in pictures.items():
+            self._view.store.add(number, picture)
+        return {} if clients.lag() else pictures
+
+    def _affordable(self, count: int) -> list[int]:
+        """Which of ``count`` new frames to send: all, a little later, if nothing waits; else evenly spread ones."""
+        while (missing := count - self._budget.room) > 0 and self._todo.empty():
+            if self._ending.wait(min(missing / IMAGES_A_SECOND, 0.05)):
+                break
+        sent = min(count, max(1, int(self._budget.room)))
+        self._budget.take(sent)
+        return [count - 1 - k * count // sent for k in reversed(range(sent))]
+
+    def _send(self, chunk: int, first: int, count: int, pictures: dict[int, bytes]) -> None:
+        message = {
+            **{"node_id": self._view.node_id, "run": self._view.run, "chunk": chunk, "first": first, "count": count},
+            "numbers": list(pictures),
+            "frames": [base64.b64encode(picture).decode() for picture in pictures.values()],
+        }
+        clients.send("self_forcing.frames", message, self._view.watchers)

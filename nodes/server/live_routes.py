@@ -1,0 +1,112 @@
+"""What the pack answers over HTTP while nodes run. See docs/live.md."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+from aiohttp import web
+from server import PromptServer
+
+from ...sf_core.noise import MAX_SEED
+from ...sf_core.session.commands import Command, Pause, ReRoll, Resume, Stop
+from ...sf_core.session.timeline import MAX_BLEND
+from ..live import clients
+from ..live.run import Run, run_of
+from ..live.view import picture_of, states_for
+from . import session_routes
+from .validation import NODE_ID, Kinds, Refused, answers, body_of, user_of
+
+MAX_ACTIONS = 1000  # of one run
+PROMPT_LETTERS = 2000
+_COMMANDS: dict[str, Command] = {"pause": Pause(), "resume": Resume(), "stop": Stop()}
+
+
+def register() -> None:
+    """Add the routes to ComfyUI's server; to be called while it loads its packs."""
+    routes = PromptServer.instance.routes
+    routes.post("/self_forcing/attach")(attach)
+    routes.post("/self_forcing/steer")(steer)
+    routes.get("/self_forcing/frames/{run}/{number}")(frame)
+    session_routes.register(routes)
+
+
+@answers
+async def attach(request: web.Request) -> Any:
+    """This client gets the messages of its user's runs; answered with the state of each."""
+    client = (await body_of(request, {"client_id": str}))["client_id"]
+    if not 0 < len(client) <= 128:
+        raise Refused(400, "client_id is of the wrong length; expected that of your websocket")
+    user = user_of(request)
+    clients.attach(client, user)
+    return {"runs": states_for(user)}
+
+
+@answers
+async def steer(request: web.Request) -> Any:
+    """Something that takes effect between two chunks of a node's run."""
+    optional: dict[str, Kinds] = {"prompt": str, "blend": int, "recache": bool, "seed": (int, str)}
+    body = await body_of(request, {"node_id": NODE_ID, "action": str}, optional)
+    action, node_id = body["action"], str(body["node_id"])
+    run = run_of(node_id, user_of(request))
+    if run is None:
+        raise Refused(404, f"node {node_id[:40]} makes no video now")
+    if action in _COMMANDS:
+        if run.steering is None and action != "stop":
+            raise Refused(409, "this node can only be stopped; Stream Video can be steered")
+        run.steer(_COMMANDS[action])
+    else:
+        _steer_picture(run, action, body)
+    return {"accepted": action}
+
+
+def _steer_picture(run: Run, action: str, body: dict[str, Any]) -> None:
+    steering = run.steering
+    if steering is None:
+        raise Refused(409, "this node can only be stopped; Stream Video can be steered")
+    if len(steering.actions) >= MAX_ACTIONS:
+        raise Refused(409, f"this run was steered {MAX_ACTIONS} times; stop it, and go on with a new run")
+    match action:
+        case "prompt":
+            if not steering.takes_prompts:
+                raise Refused(409, "this node cannot read prompts: wire a CLIP into its input 'clip'")
+            run.note_steered()
+            steering.prompt(_prompt(body), _whole(body, "blend", 1, MAX_BLEND, 1), body.get("recache", False))
+        case "cut":
+            run.note_steered()
+            steering.cut()
+        case "reroll":
+            run.steer(ReRoll(_whole(body, "seed", 0, MAX_SEED, secrets.randbelow(2**32))))
+        case _:
+            known = ", ".join(["prompt", "cut", "reroll", *_COMMANDS])
+            raise Refused(400, f"there is no action {action[:40]!r}; there are: {known}")
+
+
+def _prompt(body: dict[str, Any]) -> str:
+    text = " ".join(body.get("prompt", "").split())
+    if not 0 < len(text) <= PROMPT_LETTERS:
+        raise Refused(400, f"the prompt has {len(text)} letters; expected 1 to {PROMPT_LETTERS}")
+    return text
+
+
+def _whole(body: dict[str, Any], name: str, least: int, most: int, otherwise: int) -> int:
+    """A whole number; as text too, since JavaScript has none beyond 2^53."""
+    value = body.get(name, otherwise)
+    if isinstance(value, str):
+        value = int(value) if value.isascii() and value.isdigit() and len(value) <= 20 else -1
+    if not least <= value <= most:
+        raise Refused(400, f"{name} is out of range; expected {least} to {most}")
+    return int(value)
+
+
+@answers
+async def frame(request: web.Request) -> Any:
+    """A picture of a run's frame, or of the nearest earlier one that is there."""
+    number = request.match_info["number"]
+    if not (number.isascii() and number.isdigit() and len(number) <= 12):
+        raise Refused(400, "expected the number of a frame")
+    found = picture_of(user_of(request), request.match_info["run"], int(number))
+    if found is None:
+        raise Refused(404, "there is no picture of that frame, or of any before it")
+    headers = {"X-Frame": str(found[0]), "Cache-Control": "no-store"}
+    return web.Response(body=found[1], content_type="image/jpeg", headers=headers)

@@ -1,0 +1,124 @@
+"""The session files that there are: what each holds, keeping one more, deleting one. Nothing here knows of HTTP."""
+
+from __future__ import annotations
+
+import functools
+import re
+import threading
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import folder_paths
+
+from ...sf_core.session.session import Session
+from ...sf_core.session.session_file import read_record
+from ..adapters import host
+from ..adapters.model import WAN_SPATIAL_FACTOR
+from ..live import thumbnails
+
+MAX_NAME = 100  # characters
+MAX_NAME_BYTES = 200  # a file system takes 255, of which the number and the ending take 15
+FACTS_KEPT = 2000  # files
+_NAME = re.compile(r"[\w \-][\w .\-]*")
+_saving = threading.Lock()  # the next free number is nobody else's until its file is there
+
+
+def all_sessions() -> list[dict[str, Any]]:
+    """What Load Session lists, newest first; a file that cannot be read has an ``error`` in place of its facts."""
+    return sorted(_entries(), key=lambda entry: -entry["modified"])
+
+
+def _entries() -> Iterator[dict[str, Any]]:
+    interrupted = host.interrupted_folder()
+    for name in host.files(host.SESSIONS):
+        try:
+            path = host.file(host.SESSIONS, name)
+            on_disk = path.stat()
+        except (OSError, ValueError):  # deleted since it was listed, or no file
+            continue
+        yield {
+            "name": name,
+            "kind": "interrupted" if interrupted in path.parents else "saved",
+            "node_id": None,
+            **_facts(path, on_disk.st_mtime_ns, on_disk.st_size),
+            "bytes": on_disk.st_size,
+            "modified": on_disk.st_mtime,
+            "picture": _picture(path),
+        }
+
+
+def _facts(path: Path, modified: int, size: int) -> dict[str, Any]:
+    try:
+        return _read(path, modified, size)
+    except Exception as error:  # one bad file may not hide the others
+        said = str(error).replace(str(path), path.name) or type(error).__name__
+        return {"chunks": None, "frames": None, "width": None, "height": None, "model": None, "error": said}
+
+
+@functools.lru_cache(maxsize=FACTS_KEPT)
+def _read(path: Path, modified: int, size: int) -> dict[str, Any]:
+    """Of the file as it was then; only its header is read."""
+    record = read_record(path)
+    rows, columns = record["latent_size"]
+    return {
+        "chunks": sum(block[0] == "chunk" for block in record["blocks"]),
+        "frames": sum(block[1] for block in record["blocks"]),
+        "width": columns * WAN_SPATIAL_FACTOR,
+        "height": rows * WAN_SPATIAL_FACTOR,
+        "model": record["model"],
+    }
+
+
+def _picture(session: Path) -> str | None:
+    """The address of the picture beside a session, if there is one and /view shows it."""
+    path = session.with_suffix(thumbnails.ENDING)
+    try:
+        version = path.stat().st_mtime_ns
+    except OSError:
+        return None
+    folders = {"output": folder_paths.get_output_directory(), "temp": folder_paths.get_temp_directory()}
+    for kind, folder in folders.items():
+        if path.is_relative_to(folder):
+            place = path.relative_to(folder)
+            found = {"filename": place.name, "subfolder": place.parent.as_posix(), "type": kind, "v": version}
+            return f"/view?{urlencode(found, errors='surrogateescape')}"
+    return None
+
+
+def checked_name(name: str) -> str:
+    """A file name without ending that is one everywhere. Raises ValueError."""
+    name = unicodedata.normalize("NFC", name.strip())
+    if not 1 <= len(name) <= MAX_NAME or len(name.encode()) > MAX_NAME_BYTES:
+        raise ValueError(f"a name has 1 to {MAX_NAME} characters")
+    if not _NAME.fullmatch(name):
+        raise ValueError("a name is made of letters, digits, spaces and . _ - and does not begin with a dot")
+    return name
+
+
+def keep(session: Session, name: str, picture: bytes | None) -> str:
+    """Save below output/sessions; the name under which Load Session lists it. Raises OSError."""
+    with _saving:
+        path = host.output_path(f"sessions/{name}", host.SESSION_ENDING)
+        session.save(path)
+    thumbnails.write_beside(path, session, picture)
+    return path.name
+
+
+def delete(name: str) -> None:
+    """Delete a session and its picture. Raises FileNotFoundError, PermissionError if it is not ours, OSError."""
+    if name not in host.files(host.SESSIONS):  # which are relative to the folders, and inside
+        raise FileNotFoundError(name)
+    try:
+        path = host.file(host.SESSIONS, name)
+    except ValueError as error:
+        raise FileNotFoundError(name) from error
+    folders = [Path(folder).resolve() for folder in folder_paths.get_folder_paths(host.SESSIONS)]
+    folder = path.parent.resolve()
+    inside = [one for one in folders if folder.is_relative_to(one) and path.resolve().is_relative_to(one)]
+    if not inside or not path.resolve().is_file():
+        raise PermissionError(name)
+    (folder / path.name).unlink(missing_ok=True)
+    thumbnails.remove_beside(folder / path.name)

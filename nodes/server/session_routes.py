@@ -1,0 +1,95 @@
+"""The routes of the sessions panel: what sessions there are, keeping the one of a run, deleting a file.
+
+Files are read and written in a worker thread: the event loop also serves everybody's pictures.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from aiohttp import web
+
+from ..adapters import host
+from ..adapters.model import hosted
+from ..live.run import Run, live_runs, run_of
+from . import session_listing
+from .validation import NODE_ID, Refused, answers, body_of, user_of
+
+
+def register(routes: web.RouteTableDef) -> None:
+    """Add them; to be called while ComfyUI loads its packs."""
+    routes.get("/self_forcing/sessions")(listed)
+    routes.post("/self_forcing/sessions/keep")(keep)
+    routes.post("/self_forcing/sessions/delete")(delete)
+
+
+@answers
+async def listed(request: web.Request) -> dict[str, Any]:
+    """``{"sessions": [...]}``: the live ones of this user, then files, newest first."""
+    runs = live_runs(user_of(request))
+    try:
+        return {"sessions": await asyncio.to_thread(_all, runs)}
+    except OSError as error:
+        raise Refused(409, f"the sessions cannot be read now: {error.strerror}") from error
+
+
+def _all(runs: list[Run]) -> list[dict[str, Any]]:
+    return [*map(_live, runs), *session_listing.all_sessions()]
+
+
+def _live(run: Run) -> dict[str, Any]:
+    session, shown = run.newest, run.view.state()
+    rows, columns = session.latent_size
+    factor = hosted(session).spatial_factor
+    return {
+        "name": run.node_id,
+        "kind": "live",
+        "node_id": run.node_id,
+        "chunks": session.chunks,
+        "frames": session.frames,
+        "width": columns * factor,
+        "height": rows * factor,
+        "model": session.model.fingerprint,
+        "bytes": None,
+        "modified": None,
+        "picture": f"/self_forcing/frames/{shown['run']}/{shown['frames'] - 1}" if shown["frames"] else None,
+    }
+
+
+@answers
+async def keep(request: web.Request) -> dict[str, Any]:
+    """Save the session of a run as it is now, while it goes on. Body: ``{"node_id", "name"}``."""
+    body = await body_of(request, {"node_id": NODE_ID, "name": str})
+    try:
+        name = session_listing.checked_name(body["name"])
+    except ValueError as error:
+        raise Refused(400, str(error)) from error
+    node_id = str(body["node_id"])
+    run = run_of(node_id, user_of(request))
+    if run is None:
+        raise Refused(404, f"node {node_id[:40]} makes no video now")
+    session = run.newest
+    if not session.frames:
+        raise Refused(409, "there is nothing to keep yet: wait for the first chunk")
+    try:
+        return {"name": await asyncio.to_thread(session_listing.keep, session, name, run.view.newest_picture())}
+    except OSError as error:
+        host.log.warning("cannot keep a session: %s", error)
+        raise Refused(409, f"the session cannot be kept: {error.strerror}") from error
+
+
+@answers
+async def delete(request: web.Request) -> dict[str, Any]:
+    """Delete a file of those that Load Session lists. Body: ``{"name"}``."""
+    name = (await body_of(request, {"name": str}))["name"]
+    user_of(request)
+    try:
+        await asyncio.to_thread(session_listing.delete, name)
+    except FileNotFoundError as error:
+        raise Refused(404, f"there is no session {name[:100]!r}") from error
+    except OSError as error:
+        raise Refused(
+            409, f"{name[:100]!r} cannot be deleted: {error.strerror or 'it is not a file of ours'}"
+        ) from error
+    return {"deleted": name}

@@ -1,0 +1,149 @@
+"""What the inputs of Self Forcing Train mean: a recipe of `sf_core`, and where everything lies."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..sf_core.config import RolloutConfig
+from ..sf_core.training.cost.plan import training_bytes
+from ..sf_core.training.recipe import AdapterSettings, CausalStage, Files, Optimizer, Recipe, Samples, SelfForcingStage
+from ..sf_core.training.trainer import STATE, differences
+from .adapters import host
+from .adapters.model import HostedWan, latent_size
+from .adapters.training import teacher_file
+
+LORA, WHOLE = "LoRA", "whole model"
+FOLDER = "self_forcing_training"  # below ComfyUI's output
+PROMPTS = "prompts.txt"
+RATIO, CRITIC_RATE = 5, 0.2  # updates of the critic for each of the generator, and its learning rate, as published
+AVERAGE = 0.9  # decay of the generator's running average, which is the result
+TRAJECTORIES, SOLVER_STEPS = 256, 24  # of the teacher, at most, for the causal start, and in how many steps each
+FPS = 16.0
+SHOWN = 4  # prompts
+_NAME = re.compile(r"\w[\w.-]*")
+_INPUTS = {
+    "files": "model",
+    "latent_size": "width, height",
+    "frames": "chunks",
+    "rollout": "settings",
+    "lora": "result, rank",
+    "stages": "start_steps, steps, batch_size, accumulate, learning_rate, guidance, checkpointing",
+}  # what the node calls keys of a recipe
+
+
+@dataclass(frozen=True)
+class Job:
+    """A training as the node's inputs describe it. folder: of the run. file: what it makes, where loaders look."""
+
+    recipe: Recipe
+    prompts: Sequence[str]
+    folder: Path
+    file: Path
+    needs: int  # bytes
+
+    @staticmethod
+    def of(wan: HostedWan, config: RolloutConfig, values: Mapping[str, Any], shows: bool) -> Job:
+        """shows: whether samples can be seen. Raises ValueError, naming the input that cannot be."""
+        prompts = [line.strip() for line in values["prompts"].splitlines() if line.strip()]
+        if not prompts:
+            raise ValueError("'prompts' is empty; write what the model should learn to show, a prompt a line")
+        name = values["name"].strip()
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"'name' is {name!r}, which is no name of a file: use letters, digits, '_', '-' and '.'")
+        folder = host.output_folder() / FOLDER / name
+        lora = AdapterSettings(rank=values["rank"], alpha=values["rank"]) if values["result"] == LORA else None
+        kind = "diffusion_models" if lora is None else "loras"
+        file = host.models_folder(kind) / f"{name}.safetensors"
+        size = latent_size(wan, values["width"], values["height"])
+        frames = sum(config.frames_of_block(block) for block in range(values["chunks"]))
+        dtype = torch.float32 if wan.device.type == "cpu" else torch.bfloat16
+        memory = training_bytes(
+            wan.arch, wan.arch, config, size, frames, dtype, lora, values["batch_size"], values["checkpointing"]
+        )
+        recipe = Recipe(
+            name=name,
+            about="by the node Self Forcing Train",
+            seed=values["seed"],
+            device=str(wan.device),
+            dtype="float32" if dtype == torch.float32 else "bfloat16",
+            frames=frames,
+            latent_size=size,
+            fps=FPS,
+            negative=values["negative"].strip(),
+            rollout=asdict(config),
+            lora=lora,
+            files=Files(teacher=teacher_file(wan, folder), prompts=folder / PROMPTS),
+            samples=Samples(
+                prompts=tuple(prompts[:SHOWN]), every=RATIO * values["sample_every" if shows else "steps"], long=1
+            ),
+            stages=_stages(values),
+        )
+        return Job(recipe, prompts, folder, file, memory.total)
+
+    @property
+    def made(self) -> Path | None:
+        """The newest network of the run; after the causal start alone, that."""
+        ending = ".lora.safetensors" if self.recipe.lora else ".safetensors"
+        found = (self.folder / f"{name}{ending}" for name in ("model", "causal"))
+        return next((path for path in found if path.exists()), None)
+
+    @property
+    def begun(self) -> bool:
+        return (self.folder / STATE).exists()
+
+    def check_free(self) -> None:
+        """Raises ValueError if its name is somebody else's, or a training that is not this one has it."""
+        if self.file.exists() and not self.begun:
+            raise ValueError(f"{self.file} is there already, and not of this training: choose another 'name'")
+        if not self.begun:
+            return
+        differ = differences(self.recipe, self.folder / STATE)
+        if (self.folder / PROMPTS).read_text(encoding="utf-8") != as_lines(self.prompts):
+            differ.append("prompts")
+        if differ:
+            inputs = ", ".join(dict.fromkeys(_INPUTS.get(key, key) for key in differ))
+            raise ValueError(
+                f"the training {self.recipe.name!r} was begun with other inputs ({inputs}). Set them back to go on "
+                f"with it, or choose another 'name'. What it has made so far is in {self.folder}"
+            )
+
+
+def as_lines(prompts: Sequence[str]) -> str:
+    return "".join(f"{prompt}\n" for prompt in prompts)
+
+
+def _stages(values: Mapping[str, Any]) -> tuple[CausalStage | SelfForcingStage, ...]:
+    batch, accumulate, again = values["batch_size"], values["accumulate"], values["checkpointing"]
+    guidance, rate = values["guidance"], values["learning_rate"]
+    forcing = SelfForcingStage(
+        kind="self-forcing",
+        steps=values["steps"] * RATIO,
+        ratio=RATIO,
+        batch=batch,
+        accumulate=accumulate,
+        guidance=guidance,
+        checkpointing=again,
+        optimizer=Optimizer(lr=rate, ema=AVERAGE),
+        critic=Optimizer(lr=CRITIC_RATE * rate),
+    )
+    if not values["start_steps"]:
+        return (forcing,)
+    start = CausalStage(
+        kind="causal",
+        by="ode",
+        steps=values["start_steps"],
+        batch=batch,
+        accumulate=accumulate,
+        guidance=guidance,
+        checkpointing=again,
+        trajectories=min(TRAJECTORIES, values["start_steps"] * batch * accumulate),
+        solver_steps=SOLVER_STEPS,
+        optimizer=Optimizer(lr=rate, betas=(0.9, 0.99)),
+    )
+    return start, forcing

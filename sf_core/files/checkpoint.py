@@ -1,0 +1,313 @@
+"""Transformer checkpoints of the whole model family: `load_model`, and the steps that it is made of."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from ..config import RolloutConfig
+from ..model.architecture import WanArchitecture
+from ..model.wan import CausalWan
+from .lora import Difference, LowRank, is_lora, lora_changes
+from .safetensors_file import Value, copy_of, open_tensors
+from .torch_file import nested_tensors
+from .weight_names import select_weights
+
+REAL_HEAD_DIM = 128  # of every published Wan; the number of heads is not in the weights
+FP8 = (torch.float8_e4m3fn, torch.float8_e5m2)
+_WEIGHT_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16, *FP8)
+# settings of the reference's model class that belong to `RolloutConfig` here
+_ROLLOUT_SETTINGS = {"local_attn_size", "sink_size", "max_attention_tokens"}
+# ComfyUI stores with an fp8 weight the number to multiply it by, and tensors that only fp8 arithmetic needs
+_SCALES = (".scale_weight", ".weight_scale")
+_FOR_FP8_ARITHMETIC = re.compile(r"(.+\.)?(scaled_fp8|scale_input|input_scale|comfy_quant)")
+# weights whose sizes determine the architecture, with their numbers of dimensions
+_LANDMARKS = {
+    "patch_embedding.weight": 5,
+    "blocks.0.ffn.0.weight": 2,
+    "text_embedding.0.weight": 2,
+    "time_embedding.0.weight": 2,
+    "head.head.weight": 2,
+}
+
+Source = str | Path | Mapping[str, Any]  # a file, or a state dict, grouped perhaps as in a trainer's checkpoint
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A stored parameter, and the operations that reading it includes.
+
+    Args:
+        stored: The values as the checkpoint has them.
+        scale: Factor of fp8 values.
+        change: Change by a LoRA.
+    """
+
+    stored: Value
+    scale: Value | None = None
+    change: LowRank | Difference | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the parameter."""
+        return tuple(self.stored.shape)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of the stored values; bfloat16 where they are fp8 and reading changes them."""
+        changes = self.scale is not None or self.change is not None
+        return torch.bfloat16 if changes and self.stored.dtype in FP8 else self.stored.dtype
+
+    def read(self, device: str | torch.device, dtype: torch.dtype) -> Tensor:
+        """Read the parameter into a new tensor, rounded once."""
+        untouched = self.scale is None and self.change is None
+        wide = dtype if untouched else torch.promote_types(dtype, torch.float32)
+        # allocated before the temporary tensors, so that freeing those leaves no gaps in memory
+        result = None if wide == dtype else torch.empty(self.shape, dtype=dtype, device=device)
+        tensor = copy_of(self.stored, device, wide)
+        if self.scale is not None:
+            tensor *= copy_of(self.scale, device, wide).reshape(())
+        if self.change is not None:
+            self.change.add_to(tensor)
+        return tensor if result is None else result.copy_(tensor)
+
+
+def load_model(
+    source: Source,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    lora: Source | None = None,
+    lora_strength: float = 1.0,
+    **overrides: Any,
+) -> CausalWan:
+    """Load a causal Wan model.
+
+    Weights go to ``device`` in ``dtype`` one by one: memory peaks at the model plus one weight.
+
+    Args:
+        source: A ``.safetensors``, ``.pt`` or ``.pth`` file, or a state dict. Names may be the original ones or
+            diffusers', under the prefixes and wrappers of trainers and of ComfyUI; in a trainer's checkpoint,
+            ``generator_ema`` is preferred to ``generator``. Weights may be float32, bf16, fp16, or fp8 with or without
+            a scale.
+        device: Device of the model.
+        dtype: Of its weights.
+        lora: A LoRA in PEFT's, kohya's or ComfyUI's names, merged into the weights. Its rollout settings, if it has
+            any, replace the base's.
+        lora_strength: Factor of the LoRA.
+        **overrides: Parts of the architecture that the shapes do not determine: ``num_heads`` (default: the file's
+            ``sf.num_heads``, or heads of 128), ``text_len`` (default: the file's ``sf.text_len``, or 512) and ``eps``.
+
+    Raises:
+        ValueError: The source does not fit, and the message says what; or it is a pickle that could run code.
+    """
+    tensors, metadata = open_source(source)
+    if lora is not None:
+        metadata |= lora_settings(lora)
+    weights = transformer_weights(tensors, lora, lora_strength)
+    config, latent_size = rollout_settings(metadata)
+    model = empty_model(weights, metadata, overrides)
+    model.load_state_dict({name: weight.read(device, dtype) for name, weight in weights.items()}, assign=True)
+    model.eval().requires_grad_(False)
+    model.metadata = metadata
+    model.rollout_config, model.latent_size = config, latent_size
+    return model
+
+
+# Contents of a file -------------------------------------------------------------------------------------------------
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Map the tensors of a file, and read its metadata.
+
+    Raises:
+        ValueError: The file is cut short, or no safetensors file.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a safetensors file, or is cut short: {error}") from error
+
+
+def open_source(source: Source) -> tuple[dict[str, Value], dict[str, str]]:
+    """Return tensors by name, nested names joined by dots, and metadata; files are not read yet."""
+    if isinstance(source, (str, Path)):
+        stored, metadata = open_tensors(Path(source))
+        return dict(stored), metadata
+    return dict(nested_tensors(source)), {}
+
+
+def lora_settings(lora: Source) -> dict[str, str]:
+    """Return the rollout metadata of a LoRA; one that was trained here has its own, other than its base's."""
+    metadata = open_source(lora)[1]
+    return {name: metadata[name] for name in ("sf.rollout", "sf.latent_size", "sf.trained") if name in metadata}
+
+
+def transformer_weights(
+    tensors: Mapping[str, Value], lora: Source | None = None, lora_strength: float = 1.0
+) -> dict[str, Weight]:
+    """Select the transformer's parameters, under original names, with scales and the changes of a LoRA attached.
+
+    Raises:
+        ValueError: A tensor cannot be read as a weight, or the LoRA does not fit.
+    """
+    state = select_weights(tensors)
+    if is_lora(state):
+        raise ValueError("this is a LoRA, not a model: load the model that it was trained on, with this as its lora")
+    scales = {name: value for name, value in state.items() if name.endswith(_SCALES)}
+    weights = {}
+    for name, value in state.items():
+        if name in scales or _FOR_FP8_ARITHMETIC.fullmatch(name):
+            continue
+        layer, _, kind = name.rpartition(".")
+        scale = next((scales[layer + s] for s in _SCALES if kind == "weight" and layer + s in scales), None)
+        if value.dtype not in _WEIGHT_DTYPES or (scale is not None and math.prod(scale.shape) != 1):
+            parts = f", with {math.prod(scale.shape)} scales" if scale is not None else ""
+            raise ValueError(
+                f"{name} is stored as {str(value.dtype).removeprefix('torch.')}{parts}, which is not read here: take "
+                "a file in float32, bf16, fp16, or fp8 with one scale a weight"
+            )
+        weights[name] = Weight(value, scale)
+    if lora is not None:
+        shapes = {name: weight.shape for name, weight in weights.items()}
+        for name, change in lora_changes(open_source(lora)[0], shapes, lora_strength).items():
+            weights[name] = replace(weights[name], change=change)
+    return weights
+
+
+def rollout_settings(metadata: Mapping[str, str]) -> tuple[RolloutConfig | None, tuple[int, int] | None]:
+    """Read rollout settings and latent size from a file's metadata, None where it has none.
+
+    Raises:
+        ValueError: The metadata is malformed.
+    """
+    config, size = None, None
+    try:
+        if "sf.rollout" in metadata:
+            config = RolloutConfig.from_dict(json.loads(metadata["sf.rollout"]))
+        if "sf.latent_size" in metadata:
+            rows, columns = json.loads(metadata["sf.latent_size"])
+            size = (int(rows), int(columns))
+    except (ValueError, TypeError, RecursionError, OverflowError) as error:
+        raise ValueError(f"the file's own settings (sf.rollout, sf.latent_size) make no sense: {error}") from error
+    return config, size
+
+
+# The architecture ---------------------------------------------------------------------------------------------------
+
+
+def detect_architecture(
+    state: Mapping[str, Value | Weight], metadata: Mapping[str, str], overrides: Mapping[str, Any]
+) -> WanArchitecture:
+    """Detect the architecture from the shapes in ``state``, heads and text length from overrides or metadata.
+
+    Raises:
+        ValueError: These are not the weights of a Wan 2.1 text-to-video transformer, or they contradict an override.
+    """
+    for name, dimensions in _LANDMARKS.items():
+        if name not in state:
+            sample = ", ".join(sorted(state)[:3]) or "nothing"
+            raise ValueError(f"this is not a Wan 2.1 transformer: it has no {name!r} (it has {sample} ...)")
+        if len(state[name].shape) != dimensions or 0 in state[name].shape:
+            raise ValueError(f"this is not a Wan 2.1 transformer: {name} has the shape {list(state[name].shape)}")
+    if any(".k_img." in name or name.startswith("img_emb.") for name in state):
+        raise ValueError("this is Wan's image-to-video transformer; Self Forcing models are text-to-video ones")
+    dim, in_dim, *patch = state["patch_embedding.weight"].shape
+    layers = {int(match[1]) for name in state if (match := re.match(r"blocks\.(\d{1,6})\.", name))}
+    if max(layers) >= len(layers):
+        absent = next(layer for layer in range(max(layers)) if layer not in layers)
+        raise ValueError(f"this is not a whole Wan 2.1 transformer: it has blocks up to {max(layers)}, but no {absent}")
+    detected: dict[str, Any] = {
+        "dim": dim,
+        "in_dim": in_dim,
+        "patch_size": tuple(patch),
+        "ffn_dim": state["blocks.0.ffn.0.weight"].shape[0],
+        "num_layers": len(layers),
+        "text_dim": state["text_embedding.0.weight"].shape[1],
+        "freq_dim": state["time_embedding.0.weight"].shape[1],
+        "out_dim": state["head.head.weight"].shape[0] // math.prod(patch),
+        "qk_norm": "blocks.0.self_attn.norm_q.weight" in state,
+        "cross_attn_norm": "blocks.0.norm3.weight" in state,
+    }
+    if in_dim != detected["out_dim"]:
+        raise ValueError(
+            f"this model reads {in_dim} channels and gives {detected['out_dim']}: one that is led by images or by "
+            "control signals. Self Forcing models are text-to-video ones"
+        )
+    chosen = {name: value for name, value in overrides.items() if name not in _ROLLOUT_SETTINGS}
+    settings = {f.name for f in fields(WanArchitecture)}
+    if unknown := sorted(set(chosen) - settings):
+        raise ValueError(
+            f"unknown settings of the architecture: {', '.join(unknown)}; known are {', '.join(sorted(settings))}"
+        )
+    for name, value in chosen.items():
+        value = tuple(value) if name == "patch_size" else value
+        if name in detected and value != detected[name]:
+            raise ValueError(f"{name} is said to be {value}, but the weights say {detected[name]}")
+    text_len = _positive("text_len", chosen.get("text_len", metadata.get("sf.text_len", 512)))
+    return WanArchitecture(
+        **detected, num_heads=_heads(dim, chosen, metadata), text_len=text_len, eps=float(chosen.get("eps", 1e-6))
+    )
+
+
+def _heads(dim: int, chosen: Mapping[str, Any], metadata: Mapping[str, str]) -> int:
+    stated = chosen.get("num_heads", metadata.get("sf.num_heads"))
+    if stated is None:
+        if dim % REAL_HEAD_DIM:
+            raise ValueError(
+                f"the number of heads is not in the weights, and a width of {dim} is no multiple of {REAL_HEAD_DIM}: "
+                "give num_heads, or write sf.num_heads into the file's metadata"
+            )
+        return dim // REAL_HEAD_DIM
+    heads = _positive("num_heads", stated)
+    if dim % heads or (dim // heads) % 2:
+        raise ValueError(f"num_heads is {heads}, which does not cut a width of {dim} into heads of an even width")
+    return heads
+
+
+def _positive(name: str, value: Any) -> int:
+    number = int(value) if str(value).isascii() and str(value).isdigit() else 0
+    if number < 1:
+        raise ValueError(f"{name} is {value}; expected a whole number from 1 on")
+    return number
+
+
+def empty_model(
+    state: Mapping[str, Value | Weight], metadata: Mapping[str, str], overrides: Mapping[str, Any]
+) -> CausalWan:
+    """Build the model of ``state`` with its weights on the meta device.
+
+    Raises:
+        ValueError: Names or shapes do not fit; the message says which.
+    """
+    arch = detect_architecture(state, metadata, overrides)
+    try:
+        with torch.device("meta"):
+            model = CausalWan(arch)
+    except RuntimeError as error:  # sizes whose products overflow
+        raise ValueError(f"no transformer has such sizes: {arch}") from error
+    _check_names(model, state)
+    return model
+
+
+def _check_names(model: CausalWan, state: Mapping[str, Value | Weight]) -> None:
+    expected = {name: tuple(p.shape) for name, p in model.named_parameters()}
+    missing, extra = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
+    if missing or extra:
+        parts = [f"lacks {len(missing)} tensors ({', '.join(missing[:3])} ...)"] if missing else []
+        parts += [f"has {len(extra)} that no such model has ({', '.join(extra[:3])} ...)"] if extra else []
+        raise ValueError(f"this is not a whole Wan 2.1 text-to-video transformer: it {' and '.join(parts)}")
+    for name, shape in expected.items():
+        if tuple(state[name].shape) != shape:
+            raise ValueError(f"{name} has the shape {list(state[name].shape)}; expected {list(shape)}")

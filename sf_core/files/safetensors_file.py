@@ -1,0 +1,183 @@
+"""Files of named tensors: reading of safetensors and torch's ``.pt``, and writing of safetensors, tensor by tensor.
+
+Tensors are read with plain reads into fresh memory, not mapped as `safetensors` and `torch.load` do it: the pages of a
+mapped file count as memory of this process as long as the mapping lives, so that a model and its file would both be in
+memory at the peak (benchmarks/load_memory.py).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from .atomic_write import atomic_write
+from .torch_file import is_torch_file, open_torch_file
+
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+PIECE = 2**16  # values converted at a time: few, so that their freed memory does not fragment the heap
+_DTYPE_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor that is still in its file.
+
+    Args:
+        path: The file.
+        shape: Of the tensor.
+        dtype: Of the stored values.
+        offset: Bytes from the beginning of the file to the first value.
+        stride: In values; None for row-major order.
+    """
+
+    path: Path
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    offset: int
+    stride: tuple[int, ...] | None = None
+
+    def read(self) -> Tensor:
+        """Read the tensor, contiguous, into new memory.
+
+        Raises:
+            ValueError: The file has become shorter since it was opened.
+        """
+        if 0 in self.shape:
+            return torch.empty(self.shape, dtype=self.dtype, device="cpu")
+        stride = self.stride or _row_major(self.shape)
+        extent = 1 + sum((n - 1) * s for n, s in zip(self.shape, stride, strict=True))
+        with self.path.open("rb") as file:
+            file.seek(self.offset)
+            return self._values(file, extent).as_strided(self.shape, stride).contiguous()
+
+    def to(self, device: str | torch.device, dtype: torch.dtype) -> Tensor:
+        """Read the tensor to ``device`` in ``dtype``; on the CPU piece by piece, without a second copy of the whole."""
+        row_major = self.stride in (None, _row_major(self.shape))
+        if dtype == self.dtype or not row_major or torch.device(device).type != "cpu":
+            return self.read().to(device, dtype)
+        result = torch.empty(self.shape, dtype=dtype, device=device)
+        with self.path.open("rb") as file:
+            file.seek(self.offset)
+            for piece in result.view(-1).split(PIECE):
+                piece.copy_(self._values(file, len(piece)))
+        return result
+
+    def _values(self, file: BinaryIO, count: int) -> Tensor:
+        data = torch.empty(count * self.dtype.itemsize, dtype=torch.uint8, device="cpu")
+        if file.readinto(data.numpy().data) < len(data):  # type: ignore[attr-defined]
+            raise ValueError(f"{self.path} has become shorter since it was opened")
+        return data.view(self.dtype)
+
+
+def _row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
+
+
+Value = Tensor | StoredTensor
+
+
+def read_value(value: Value) -> Tensor:
+    """Return the tensor itself, read if it is still in its file."""
+    return value.read() if isinstance(value, StoredTensor) else value
+
+
+def copy_of(value: Value, device: str | torch.device, dtype: torch.dtype) -> Tensor:
+    """Return a contiguous copy on ``device`` in ``dtype``."""
+    if isinstance(value, StoredTensor):
+        return value.to(device, dtype)
+    return value.to(device, dtype, copy=True, memory_format=torch.contiguous_format)
+
+
+def open_tensors(path: Path) -> tuple[dict[str, StoredTensor], dict[str, str]]:
+    """Open a ``.safetensors``, ``.pt`` or ``.pth`` file without reading its tensors.
+
+    Returns:
+        The tensors by name, nested names of a ``.pt`` joined by dots, and the metadata.
+
+    Raises:
+        ValueError: The file is damaged, or is a pickle that could run code.
+        OSError: The file cannot be read.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; name a file in it")
+    if is_torch_file(path):
+        locations = open_torch_file(path)
+        return {name: StoredTensor(path, *location) for name, location in locations.items()}, {}
+    return _open_safetensors(path)
+
+
+def _open_safetensors(path: Path) -> tuple[dict[str, StoredTensor], dict[str, str]]:
+    try:
+        with safe_open(path, framework="pt"):  # checks names, sizes and that nothing overlaps or is missing
+            pass
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a safetensors file, or is cut short: {error}") from error
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(length))
+    metadata = header.pop("__metadata__", None) or {}
+    tensors = {}
+    for name, entry in header.items():
+        if entry["dtype"] not in _DTYPES:
+            raise ValueError(f"{path}: {name} is stored as {entry['dtype']}; known are {', '.join(_DTYPES)}")
+        start = 8 + length + entry["data_offsets"][0]
+        tensors[name] = StoredTensor(path, tuple(entry["shape"]), _DTYPES[entry["dtype"]], start)
+    return tensors, metadata
+
+
+def write_tensors(
+    path: Path,
+    layout: Mapping[str, tuple[Sequence[int], torch.dtype]],
+    values: Iterable[Tensor],
+    metadata: Mapping[str, str],
+) -> None:
+    """Write a safetensors file that appears under its name only when it is complete and on the disk.
+
+    Args:
+        path: The file; its folder must exist.
+        layout: Shape and dtype by name.
+        values: The data in the order of ``layout``, in any number of pieces; one is in memory at a time.
+        metadata: Written into the header.
+
+    Raises:
+        OSError: The file cannot be written; what was there before is left.
+    """
+    header: dict[str, object] = {"__metadata__": {"format": "pt", **metadata}}
+    offset = 0
+    for name, (shape, dtype) in layout.items():
+        end = offset + math.prod(shape) * dtype.itemsize
+        header[name] = {"dtype": _DTYPE_NAMES[dtype], "shape": list(shape), "data_offsets": [offset, end]}
+        offset = end
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    try:
+        with atomic_write(path) as temporary, temporary.open("wb") as file:
+            file.write(struct.pack("<Q", len(text)) + text)
+            for tensor in values:
+                file.write(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot write {path}: {error.strerror}") from error

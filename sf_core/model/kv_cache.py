@@ -1,0 +1,207 @@
+"""The rolling cache of keys and values.
+
+One layer's keys are one buffer, counted in latent frames (values alike)::
+
+    [ front: the current chunk | sink: a scene's first frames | ring: the newest frames before the chunk ]
+
+Keys carry their rotary position, so their order in memory does not matter to attention. Each denoising step writes the
+chunk to the end of the front, and attention reads one slice: from there to the last filled slot. `commit` copies a
+clean chunk from the front over the oldest frames of the ring. Nothing behind the front changes before that, so a chunk
+may be abandoned at any time. The slot of a frame is a function of its absolute index.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .rope import apply_rope, rope_rotations
+
+KeysValues = tuple[Tensor, Tensor]  # keys and values of one layer, [B, tokens, heads, D] each
+
+FIRST_CAPACITY = 24  # frames that an unbounded ring holds before it grows
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Position of a pass in the video, in absolute latent frames.
+
+    Attributes:
+        start: First frame of the pass.
+        frames: Number of frames.
+        scene: First frame of the scene: 0, or the newest cut. The first frames of a scene are the sink.
+        ring_origin: The frame in the first slot of the ring. Older frames are not in the ring.
+    """
+
+    start: int
+    frames: int
+    scene: int
+    ring_origin: int
+
+    @property
+    def end(self) -> int:
+        """The frame after the last one."""
+        return self.start + self.frames
+
+
+@dataclass(frozen=True)
+class CacheShape:
+    """Everything that decides the size of a cache and the slot of a frame in it."""
+
+    layers: int
+    batch: int
+    heads: int
+    head_dim: int
+    frame_tokens: int
+    front_frames: int
+    sink_frames: int
+    ring_frames: int | None  # None: unbounded
+    clamped: bool  # the sink's positions move along with the window
+    text_len: int
+    dtype: torch.dtype
+    device: torch.device
+
+    def history(self, place: Place) -> tuple[int, int]:
+        """The numbers of sink frames and ring frames that the pass at ``place`` attends to."""
+        sink = min(self.sink_frames, place.start - place.scene)
+        ring = max(0, place.start - place.ring_origin)
+        return sink, ring if self.ring_frames is None else min(ring, self.ring_frames)
+
+    def sink_shift(self, place: Place) -> int:
+        """Shift of a clamped sink, in frames, against the position that it was written at."""
+        if not self.clamped:
+            return 0
+        oldest = place.start - self.history(place)[1]
+        return max(0, oldest - self.sink_frames - place.scene)
+
+    def committed_runs(self, place: Place, keep_sink: bool = False) -> list[tuple[int, int, int]]:
+        """Runs that a commit at ``place`` copies: (first frame of the chunk, first slot behind the front, count)."""
+        runs: list[tuple[int, int, int]] = []
+        for source, frame in enumerate(range(place.start, place.end)):
+            if frame - place.scene < self.sink_frames:
+                if keep_sink:
+                    continue
+                target = frame - place.scene
+            elif frame < place.ring_origin:
+                continue
+            elif self.ring_frames is None:
+                target = self.sink_frames + frame - place.ring_origin
+            elif frame < place.end - self.ring_frames:
+                continue
+            else:
+                target = self.sink_frames + (frame - place.ring_origin) % self.ring_frames
+            first, onto, count = runs[-1] if runs else (-1, -1, 0)
+            if (source, target) == (first + count, onto + count):
+                runs[-1] = (first, onto, count + 1)
+            else:
+                runs.append((source, target, 1))
+        return runs
+
+    def ring_capacity(self, frames: int) -> int:
+        """Capacity of the ring, in frames, for a video of ``frames``; an unbounded ring grows by half."""
+        if self.ring_frames is not None:
+            return self.ring_frames
+        capacity = FIRST_CAPACITY
+        while capacity < frames - self.sink_frames:
+            capacity += capacity // 2
+        return capacity
+
+    def nbytes(self, frames: int = 0) -> int:
+        """Bytes of a cache for a video of ``frames`` latent frames (which matter to an unbounded ring only)."""
+        buffer_frames = self.front_frames + self.sink_frames + self.ring_capacity(frames)
+        tokens = buffer_frames * self.frame_tokens + self.text_len
+        keys = tokens + (self.sink_frames * self.frame_tokens if self.clamped else 0)
+        return self.layers * self.batch * (keys + tokens) * self.heads * self.head_dim * self.dtype.itemsize
+
+
+class RollingKVCache:
+    """Self-attention keys and values of every layer, and the prompt's. See the module's docstring."""
+
+    def __init__(self, shape: CacheShape) -> None:
+        self.shape = shape
+        self._capacity = shape.ring_capacity(0)
+        with torch.inference_mode(False):  # a host may run one chunk in inference mode and the next outside
+            slots = shape.front_frames + shape.sink_frames + self._capacity
+            self._keys = [self._buffer(slots) for _ in range(shape.layers)]
+            self._values = [self._buffer(slots) for _ in range(shape.layers)]
+            # a clamped sink is rotated for each chunk, always from the keys as they were written
+            copies = shape.layers if shape.clamped else 0
+            self._written_sink = [self._buffer(shape.sink_frames) for _ in range(copies)]
+        self._shift: int | None = 0  # shift of the sink in the buffers; None: unknown
+        self._text: tuple[bytes, list[KeysValues]] | None = None
+
+    def _buffer(self, frames: int) -> Tensor:
+        s = self.shape
+        tokens = frames * s.frame_tokens
+        return torch.zeros(s.batch, tokens, s.heads, s.head_dim, dtype=s.dtype, device=s.device)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that are allocated now."""
+        text = [t for pair in (self._text[1] if self._text else []) for t in pair]
+        return sum(t.nbytes for t in (*self._keys, *self._values, *self._written_sink, *text))
+
+    def text(self, key: bytes, compute: Callable[[], list[KeysValues]]) -> list[KeysValues]:
+        """The prompt's keys and values, computed again when ``key`` changes: it stands for the prompt and the model."""
+        if self._text is None or self._text[0] != key:
+            self._text = None  # free the old tensors before the new ones are allocated
+            self._text = (key, compute())
+        return self._text[1]
+
+    def open(self, place: Place) -> list[KeysValues]:
+        """Views for a pass at ``place``: the chunk's slots, then everything that it attends to. Commits nothing."""
+        self._reserve(place)
+        self._turn_sink(self.shape.sink_shift(place))
+        shape, unit = self.shape, self.shape.frame_tokens
+        first = (shape.front_frames - place.frames) * unit
+        last = (shape.front_frames + sum(shape.history(place))) * unit
+        pairs = zip(self._keys, self._values, strict=True)
+        return [(keys[:, first:last], values[:, first:last]) for keys, values in pairs]
+
+    def commit(self, place: Place, keep_sink: bool = False) -> None:
+        """Copy the chunk that the newest pass at ``place`` left in the front over the oldest frames."""
+        front, unit = self.shape.front_frames, self.shape.frame_tokens
+        for source, target, count in self.shape.committed_runs(place, keep_sink):
+            old = slice((front - place.frames + source) * unit, (front - place.frames + source + count) * unit)
+            new = slice((front + target) * unit, (front + target + count) * unit)
+            for buffer in (*self._keys, *self._values):
+                buffer[:, new] = buffer[:, old]
+            into_sink = min(count, self.shape.sink_frames - target)
+            if into_sink > 0:
+                home = slice(target * unit, (target + into_sink) * unit)
+                for written, keys in zip(self._written_sink, self._keys, strict=False):
+                    written[:, home] = keys[:, old.start : old.start + into_sink * unit]
+
+    def _turn_sink(self, shift: int) -> None:
+        if shift == self._shift:
+            return
+        self._shift = None
+        start = self.shape.front_frames * self.shape.frame_tokens
+        rotation = rope_rotations([shift], 1, 1, self.shape.head_dim, self.shape.device)
+        for written, keys in zip(self._written_sink, self._keys, strict=True):
+            keys[:, start : start + written.shape[1]] = apply_rope(written, rotation) if shift else written
+        self._shift = shift
+
+    def _reserve(self, place: Place) -> None:
+        """Grow an unbounded ring until the chunk at ``place`` fits."""
+        needed = self.shape.ring_capacity(place.end - place.ring_origin + self.shape.sink_frames)
+        if needed <= self._capacity:
+            return
+        with torch.inference_mode(False):
+            slots = self.shape.front_frames + self.shape.sink_frames + needed
+            for buffers in (self._keys, self._values):
+                for layer, old in enumerate(buffers):
+                    grown = self._buffer(slots)
+                    grown[:, : old.shape[1]] = old
+                    buffers[layer] = grown
+        self._capacity = needed
+
+    def copy_from(self, other: RollingKVCache) -> None:
+        """Copy the contents of ``other``, a cache of the same shape."""
+        mine, theirs = ((cache._keys, cache._values, cache._written_sink) for cache in (self, other))
+        for own, others in zip(mine, theirs, strict=True):
+            own[:] = [buffer.clone() for buffer in others]
+        self._capacity, self._shift = other._capacity, other._shift

@@ -1,0 +1,92 @@
+"""The archive: an append-only file with the latents of older blocks."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+from typing import BinaryIO
+
+import torch
+from torch import Tensor
+
+
+class Archive:
+    """An unnamed file of latents; the system deletes it with the last session that uses it.
+
+    It grows by ``4 * B * C * F * H * W`` bytes a chunk. It is opened with the first latents, in the folder for
+    temporary files (``TMPDIR``).
+    """
+
+    def __init__(self) -> None:
+        self._file: BinaryIO | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes on disk."""
+        return os.fstat(self._file.fileno()).st_size if self._file else 0
+
+    def put(self, latents: Tensor) -> int:
+        """Append float32 latents.
+
+        Returns:
+            The offset that `get` takes.
+
+        Raises:
+            OSError: The disk is full. Nothing is lost.
+        """
+        data = latents.detach().cpu().contiguous().numpy().tobytes()
+        with self._lock:
+            try:
+                if self._file is None:
+                    self._file = tempfile.TemporaryFile(prefix="self-forcing-")  # noqa: SIM115 - lives as long as this
+                offset = self._file.seek(0, os.SEEK_END)
+                self._file.write(data)
+                self._file.flush()
+            except OSError as error:
+                raise OSError(
+                    error.errno,
+                    f"cannot move older latents to {tempfile.gettempdir()}: {error.strerror}. The session is intact; "
+                    "free some space, or point TMPDIR to a folder that has it",
+                ) from error
+        return offset
+
+    def get(self, offset: int, shape: tuple[int, ...]) -> Tensor:
+        """The latents at ``offset``, float32 on the CPU."""
+        latents = torch.empty(shape, dtype=torch.float32)
+        with self._lock:
+            assert self._file is not None
+            self._file.seek(offset)
+            self._file.readinto(memoryview(latents.numpy()))  # type: ignore[arg-type, attr-defined]
+        return latents
+
+
+class StoredLatents:
+    """The latents [B, C, F, H, W] of one block, float32, in memory or in the archive. Their value never changes."""
+
+    def __init__(self, latents: Tensor) -> None:
+        self._device, self._shape = latents.device, tuple(latents.shape)
+        self._tensor: Tensor | None = latents
+        self._archived: tuple[Archive, int] | None = None  # and the offset in it
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the latents have not moved to the archive."""
+        return self._tensor is not None
+
+    def get(self) -> Tensor:
+        """The latents, on the device where they were made. Do not change them in place."""
+        tensor = self._tensor  # another thread may archive them meanwhile
+        if tensor is not None:
+            return tensor
+        assert self._archived is not None
+        archive, offset = self._archived
+        return archive.get(offset, self._shape).to(self._device)
+
+    def move_to(self, archive: Archive) -> None:
+        """Move the latents from memory to ``archive``. Raises OSError, with nothing lost, if the disk is full."""
+        tensor = self._tensor
+        if tensor is not None:
+            self._archived = archive, archive.put(tensor)
+            self._tensor = None

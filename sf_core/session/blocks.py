@@ -1,0 +1,135 @@
+"""Records of a session's past: prompts, events, blocks of latents."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..hashing import digest, tensor_digest
+from ..model.kv_cache import Place
+from ..noise import NoiseSource
+from .archive import StoredLatents
+
+
+class Prompt:
+    """Text embeddings [B or 1, rows, text_dim], float32 on the CPU, without their padding.
+
+    Attributes:
+        text: The embeddings.
+        words: The prompt as text, where the caller gave it. It is shown to people and changes no result.
+        digest: Digest of the embeddings.
+    """
+
+    def __init__(self, text: Tensor, words: str = "") -> None:
+        self.words = words
+        text = text.detach().to("cpu", torch.float32)
+        used = text.ne(0).any(dim=2).any(dim=0).nonzero()
+        self.text = text[:, : int(used[-1]) + 1 if len(used) else 0].clone()
+        self.digest = tensor_digest(self.text)
+
+
+@dataclass(frozen=True)
+class Event:
+    """What happens to the cache right before a chunk.
+
+    Attributes:
+        cut: The cache is emptied; a new scene begins.
+        recache: The ring is written again under the prompt of the chunk.
+        recache_sink: The sink is written again before the ring.
+    """
+
+    cut: bool = False
+    recache: bool = False
+    recache_sink: bool = False
+
+    @property
+    def code(self) -> int:
+        """The event as one number, as session files store it."""
+        return 1 * self.cut + 2 * self.recache + 4 * self.recache_sink
+
+    @staticmethod
+    def from_code(code: int) -> Event:
+        """The event of a number that `code` gave."""
+        return Event(bool(code & 1), bool(code & 2), bool(code & 4))
+
+
+NOTHING = Event()
+
+
+@dataclass(frozen=True)
+class Recache:
+    """A recache as it was carried out: the blocks from frame ``first`` to before frame ``end`` were passed again."""
+
+    first: int
+    end: int
+    prompt: Prompt
+    ring_origin: int  # absolute frame in the first slot of the ring
+
+
+@dataclass(frozen=True)
+class CacheEpoch:
+    """A stretch of the video without cuts and recaches: facts that the places of its blocks share.
+
+    Attributes:
+        start: First frame of the epoch.
+        scene: First frame of the scene, which begins at the newest cut.
+        ring_origin: Absolute frame in the first slot of the ring.
+        recache: The recache that began the epoch.
+        sink: The newest recache that rewrote the sink. Later blocks wrote their part of the sink themselves.
+    """
+
+    start: int = 0
+    scene: int = 0
+    ring_origin: int = 0
+    recache: Recache | None = None
+    sink: Recache | None = None
+
+
+@dataclass(eq=False, repr=False, slots=True)
+class Block:
+    """Latents that were given or sampled together, and everything that made them. Immutable.
+
+    The record stays in memory (about 500 bytes); its latents may move to the archive.
+
+    Attributes:
+        parent: The block before this one.
+        place: Position in the video and in the cache.
+        epoch: The cache epoch that the block belongs to.
+        prompt: The prompt that the block was made with.
+        timestep: Timestep of the pass that writes the block's keys and values.
+        event: What happened to the cache before the block.
+        chunk: Index among the sampled chunks. None: given context.
+        noise: The noise source that the block was sampled from.
+        latents: The clean latents.
+        root: Digest of the settings that the whole session shares.
+        lineage: Digest of the block and its whole past: latents, prompts, timesteps, events.
+    """
+
+    parent: Block | None
+    place: Place
+    epoch: CacheEpoch
+    prompt: Prompt
+    timestep: float
+    event: Event
+    chunk: int | None
+    noise: NoiseSource
+    latents: StoredLatents
+    root: bytes
+    lineage: bytes = b""
+
+    def __post_init__(self) -> None:
+        if not self.lineage:
+            past = self.parent.lineage if self.parent else self.root
+            facts = struct.pack("<dqq", self.timestep, self.place.frames, self.event.code)
+            self.lineage = digest(past, tensor_digest(self.latents.get()), self.prompt.digest, facts)
+
+    def back(self) -> Iterator[Block]:
+        """This block and those before it, newest first."""
+        block: Block | None = self
+        while block is not None:
+            yield block
+            block = block.parent

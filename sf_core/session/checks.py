@@ -1,0 +1,45 @@
+"""Checks of the prompts and latents that a session receives."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..config import RolloutConfig
+from ..model.causal_model import CausalModel
+from .blocks import Prompt
+
+
+def check_prompt(model: CausalModel, prompt: Tensor, batch: int, words: str = "") -> Prompt:
+    """The embeddings as a `Prompt`. Raises ValueError for a wrong width, length or batch, and for NaN."""
+    model.check_text(prompt)
+    if prompt.shape[0] not in (1, batch):
+        raise ValueError(
+            f"prompt embeddings for {prompt.shape[0]} videos, but the batch is {batch}; expected 1 or {batch}"
+        )
+    if not torch.isfinite(prompt).all():
+        raise ValueError("the prompt embeddings hold NaN or Inf; check the text encoder")
+    return Prompt(prompt, words)
+
+
+def check_context(config: RolloutConfig, latents: Tensor, batch: int, frame: tuple[int, int, int]) -> None:
+    """Check that ``latents`` can begin a video.
+
+    Args:
+        config: Rollout settings; the latents must cut into whole blocks.
+        latents: The context [B or 1, C, F, H, W].
+        batch: Number of videos that are made together.
+        frame: Channels, height and width of a latent frame.
+
+    Raises:
+        ValueError: A wrong shape or count, naming the nearest counts that fit, or NaN.
+    """
+    channels, height, width = frame
+    if latents.ndim != 5 or (latents.shape[1], *latents.shape[3:]) != frame or latents.shape[0] not in (1, batch):
+        raise ValueError(
+            f"context latents have the shape {list(latents.shape)}; expected "
+            f"[{batch} or 1, {channels}, frames, {height}, {width}]"
+        )
+    if not torch.isfinite(latents).all():
+        raise ValueError("the context latents hold NaN or Inf; check what encoded them")
+    config.check_frames(latents.shape[2], "latent frames of context")

@@ -1,0 +1,341 @@
+"""Sessions: a video in progress, as an immutable value."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from itertools import islice, takewhile
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..config import RolloutConfig
+from ..cuda_streams import to_device_async
+from ..hashing import digest
+from ..model.cache_pool import LiveCache
+from ..model.causal_model import CausalModel
+from ..model.kv_cache import CacheShape
+from ..noise import NoiseSource, SeededNoise
+from ..schedule import flow_schedule
+from .archive import Archive, StoredLatents
+from .blocks import NOTHING, Block, Event
+from .checks import check_context, check_prompt
+from .record import SessionRecord
+from .replay import CachePass, CachePoint, cache_point, last_passes, point_before, replay_passes, replay_reach
+from .sampler import ChunkForward, sample_chunk, write_block
+from .session_file import open_session, save_session
+
+# Called before every forward as (stage, index, count): "rebuild" for passes that only fill the cache, "step" for
+# denoising steps. An exception that it raises ends next_chunk; everything made before is kept.
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Session(SessionRecord):
+    """A video in progress, as a value.
+
+    Every method returns a new session and leaves this one unchanged, so keeping both is a fork. The KV cache is
+    derived from the record and is never part of it. Begin with `Session.start` or `Session.load`.
+    """
+
+    @staticmethod
+    def start(
+        model: CausalModel,
+        prompt: Tensor,
+        latent_size: tuple[int, int] | None = None,
+        config: RolloutConfig | None = None,
+        seed: int = 0,
+        batch: int = 1,
+        noise: NoiseSource | None = None,
+    ) -> Session:
+        """Start an empty video.
+
+        Args:
+            model: The model that samples the chunks.
+            prompt: Text embeddings [batch or 1, rows, text_dim]; padded with zeros to the model's text length.
+            latent_size: Height and width of the latents. None: the model's own, if it has one.
+            config: Rollout settings. None: the model's own, else `RolloutConfig()`.
+            seed: Seed of the noise.
+            batch: Number of videos that are made together.
+            noise: Noise source. None: `SeededNoise(seed)`.
+
+        Raises:
+            ValueError: An argument does not fit the model.
+        """
+        size = latent_size or model.latent_size
+        if size is None:
+            raise ValueError("latent_size is missing: give (height, width) of the latents; this model names none")
+        model.arch.token_grid(size)
+        if batch < 1:
+            raise ValueError(f"batch is {batch}; expected 1 or more")
+        source = SeededNoise(seed) if noise is None else noise
+        text = check_prompt(model, prompt, batch)
+        config = config or model.rollout_config or RolloutConfig()
+        return Session(model, config, (size[0], size[1]), batch, None, text, source, NOTHING, Archive())
+
+    def __repr__(self) -> str:
+        return f"Session({self.chunks} chunks, {self.frames} latent frames of {self.latent_size}, batch {self.batch})"
+
+    # What comes next ------------------------------------------------------------------------------------------------
+
+    def with_context(self, latents: Tensor) -> Session:
+        """Begin the video with given latents: those of one image, or of a clip to be extended.
+
+        The latents are cut into blocks like sampled frames. A session takes context once, while it is empty.
+
+        Args:
+            latents: The context [B or 1, C, F, H, W].
+
+        Raises:
+            ValueError: A wrong shape or count, naming the nearest counts that fit, or NaN.
+        """
+        if self.head is not None:
+            raise ValueError(f"context can only be given to an empty session; this one has {self.frames} latent frames")
+        check_context(self.config, latents, self.batch, (self.model.arch.in_dim, *self.latent_size))
+        latents = latents.detach().expand(self.batch, -1, -1, -1, -1).to(self.model.device, torch.float32)
+        session = self
+        while session.frames < latents.shape[2]:
+            count = self.config.frames_of_block(session.frames)
+            part = latents[:, :, session.frames : session.frames + count].clone()
+            session = session.restore_block(part, 0.0, NOTHING, sampled=False)
+        return replace(session, event=self.event)
+
+    def with_prompt(
+        self, prompt: Tensor, recache: bool = False, recache_sink: bool = False, words: str = ""
+    ) -> Session:
+        """Use another prompt from the next chunk on. The last call before a chunk wins.
+
+        Args:
+            prompt: Text embeddings [B or 1, rows, text_dim].
+            recache: Pass the window again under the new prompt, so that the video follows it sooner.
+            recache_sink: Pass the sink again too, first.
+            words: The prompt as text, kept for display.
+        """
+        event = replace(self.event, recache=recache or recache_sink, recache_sink=recache_sink)
+        return replace(self, prompt=check_prompt(self.model, prompt, self.batch, words), event=event)
+
+    def with_seed(self, seed: int) -> Session:
+        """Use `SeededNoise(seed)` from the next chunk on. ``rewind(1).with_seed(s)`` is a re-roll."""
+        return replace(self, noise=SeededNoise(seed))
+
+    def with_cut(self) -> Session:
+        """Begin a new scene: the next chunk attends to nothing before it. Positions continue; the sink begins anew."""
+        return replace(self, event=replace(self.event, cut=True))
+
+    def rewind(self, chunks: int = 1) -> Session:
+        """Undo the newest ``chunks`` calls of `next_chunk`, and everything that was set after them."""
+        if not 0 <= chunks <= self.chunks:
+            raise ValueError(f"cannot rewind {chunks} chunks: {self.chunks} have been sampled")
+        session = self
+        for _ in range(chunks):
+            block = session.head
+            assert block is not None
+            session = replace(session, head=block.parent, prompt=block.prompt, noise=block.noise, event=block.event)
+        return session
+
+    def fork(self) -> Session:
+        """A copy to continue in another direction. A session is a value, so this only states the intent."""
+        return replace(self)
+
+    # Sampling -------------------------------------------------------------------------------------------------------
+
+    def next_chunk(self, progress: Progress | None = None) -> tuple[Session, Tensor]:
+        """Sample one chunk.
+
+        Args:
+            progress: Called before every forward.
+
+        Returns:
+            The longer session, and the chunk's latents [B, C, F, H, W].
+
+        Raises:
+            FloatingPointError: The latents hold NaN or Inf. This session is intact.
+        """
+        torch.get_num_threads()  # in a new thread, settles the count before a first product is rounded otherwise
+        self._archive_old_blocks()
+        model, now = self.model, self._point(self.event)
+        place = now.place(self.config.frames_of_block(now.start))
+        report = progress or (lambda stage, index, count: None)
+        with torch.inference_mode(False), torch.no_grad():
+            points = self._points(now)
+            state = model.state_key()
+            keys = [state + point.key for point in points]
+            ancestors = {point.head.lineage for point in points if point.head}
+            with model.caches.lease(self._shape, keys, ancestors) as (live, found):
+                how = self._make_ready(live, found, points, keys, state, report)
+                forward = ChunkForward(model, live.cache, place, self.prompt, self.latent_size, state)
+                latents = self._sample(forward, place.start, place.frames, report)
+                if not torch.isfinite(latents).all():
+                    raise FloatingPointError(
+                        f"the latents of chunk {self.chunks} hold NaN or Inf; the session before it is intact. "
+                        "Check the weights, or compute in a wider dtype"
+                    )
+                session = self._append(now, latents, float(self.config.context_noise), self.chunks)
+                live.tip = session.head.lineage if session.head else None
+        return replace(session, how=how), latents
+
+    @property
+    def next_key(self) -> bytes:
+        """Digest of everything that the next chunk is made from, besides the model: same key and model, same chunk.
+
+        Raises:
+            ValueError: The noise source is the caller's own, which has no digest.
+        """
+        if not isinstance(self.noise, SeededNoise):
+            raise ValueError("a chunk made from a caller's own noise has no key")
+        past = self.head.lineage if self.head else self._root
+        return digest(past, self.prompt.digest, repr((self.noise.seed, self.chunks, self.event.code)).encode())
+
+    def with_chunk(self, latents: Tensor) -> Session:
+        """The session that `next_chunk` returns, from the latents that it would sample.
+
+        A cache of sampled chunks uses it, see `next_key`.
+
+        Raises:
+            ValueError: The latents cannot be the next chunk.
+        """
+        start = self.frames
+        expected = (self.batch, self.model.arch.in_dim, self.config.frames_of_block(start), *self.latent_size)
+        if tuple(latents.shape) != expected or not torch.isfinite(latents).all():
+            raise ValueError(f"a kept chunk has the shape {list(latents.shape)} or is not finite; expected {expected}")
+        latents = latents.to(self.model.device, torch.float32)
+        longer = self.restore_block(latents, float(self.config.context_noise), self.event, sampled=True)
+        return replace(longer, how="kept: this chunk had been made before")
+
+    def _sample(self, forward: ChunkForward, start: int, frames: int, report: Progress) -> Tensor:
+        steps = self.config.timesteps(start)
+        shape = (self.batch, self.model.arch.in_dim, frames, *self.latent_size)
+
+        def noise(step: int) -> Tensor:
+            report("step", step, len(steps))
+            drawn = self.noise(self.chunks, step, shape)
+            if tuple(drawn.shape) != shape:
+                raise ValueError(
+                    f"the noise source gave {list(drawn.shape)} for chunk {self.chunks}; expected {list(shape)}"
+                )
+            return to_device_async(drawn.to(dtype=torch.float32), self.model.device)
+
+        return sample_chunk(forward.flow, noise, steps, flow_schedule(self.config.shift))
+
+    def _make_ready(
+        self, live: LiveCache, found: str, points: list[CachePoint], keys: list[bytes], state: bytes, report: Progress
+    ) -> str:
+        """Bring a leased cache to the first of ``points``, and return how."""
+        now, how, passes = points[0], "new", list[CachePass]()
+        behind = None if live.key is None else keys.index(live.key)
+        if behind is not None:
+            how = found if behind <= 1 else "extend"
+            passes = [p for point in reversed(points[:behind]) for p in last_passes(point, self._shape)]
+        if now.head is not None and (behind is None or behind > 1):
+            replay = replay_passes(now, self._shape)
+            if behind is None or len(replay) < len(passes):
+                how, passes = "replay", replay
+        for index, cache_pass in enumerate(passes):
+            report("rebuild", index, len(passes))
+            write_block(self.model, live.cache, cache_pass, state)
+            live.key = None  # until the last pass, the cache matches no key
+            live.cache.commit(cache_pass.place, cache_pass.keep_sink)
+        live.key = keys[0]
+        return f"{how}: {_REASONS[how]}" + (f" ({len(passes)} passes)" if how in ("extend", "replay") else "")
+
+    def _points(self, now: CachePoint) -> list[CachePoint]:
+        """``now``, and the earlier points from which extending a cache could be cheaper than a replay."""
+        reach = self._reach
+        blocks = now.head.back() if now.head else iter(())
+        return [now, *map(point_before, islice(blocks, None if reach is None else reach + 1))]
+
+    # Records --------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _shape(self) -> CacheShape:
+        return self.model.cache_shape(self.config, self.latent_size, self.batch)
+
+    @cached_property
+    def _reach(self) -> int | None:
+        return replay_reach(self.model.arch.num_layers, self.config.ring_frames, self.config.chunk_frames)
+
+    @cached_property
+    def _root(self) -> bytes:
+        return digest(json.dumps([asdict(self.config), self.latent_size, self.batch]).encode())
+
+    def _point(self, event: Event) -> CachePoint:
+        root = self.head.root if self.head else self._root
+        return cache_point(self.head, event, self.prompt, root, self._shape)
+
+    def _append(self, now: CachePoint, latents: Tensor, timestep: float, chunk: int | None) -> Session:
+        """Append a block."""
+        place, stored = now.place(latents.shape[2]), StoredLatents(latents)
+        args = (self.head, place, now.epoch, self.prompt, timestep, now.event, chunk, self.noise, stored, now.root)
+        return replace(self, head=Block(*args), event=NOTHING)
+
+    def restore_block(self, latents: Tensor, timestep: float, event: Event, sampled: bool) -> Session:
+        """Append a block from a record, made with the session's present prompt and noise."""
+        session = self._append(self._point(event), latents, timestep, self.chunks if sampled else None)
+        session._archive_old_blocks()
+        return session
+
+    def _archive_old_blocks(self) -> None:
+        """Move latents that no replay needs to disk; those of the sink too, since a replay reads them only once."""
+        if self._reach is None or self.head is None:
+            return
+        older = takewhile(lambda block: block.latents.in_memory, islice(self.head.back(), self._reach + 1, None))
+        for block in reversed(
+            list(older)
+        ):  # oldest first: if the disk fills up, everything before a moved block has moved
+            block.latents.move_to(self.archive)
+
+    # Files ----------------------------------------------------------------------------------------------------------
+
+    def save(self, path: str | Path) -> None:
+        """Write the session to a safetensors file, whole or not at all. Raises OSError if the disk is full."""
+        save_session(self, Path(path))
+
+    @staticmethod
+    def load(
+        path: str | Path, model: CausalModel, noise: NoiseSource | None = None, allow_other_model: bool = False
+    ) -> Session:
+        """Read a session from a file.
+
+        Args:
+            path: A file that `save` wrote.
+            model: The model to continue with.
+            noise: The noise source of a session that was made with the caller's own.
+            allow_other_model: Accept a session that other weights made; they are recorded in ``other_models``.
+
+        Raises:
+            ValueError: The file holds no whole session, or another model made it.
+        """
+        with open_session(Path(path), model, noise, allow_other_model) as saved:
+            begin = saved.next
+            session = Session.start(model, begin.prompt.text, saved.latent_size, saved.config, batch=saved.batch)
+            for block in saved.blocks():
+                session = replace(session, prompt=block.settings.prompt, noise=block.settings.noise).restore_block(
+                    block.latents, block.timestep, block.settings.event, block.sampled
+                )
+        return replace(
+            session,
+            prompt=begin.prompt,
+            noise=begin.noise,
+            event=begin.event,
+            other_models=saved.other_models,
+            how="loaded",
+        )
+
+
+_REASONS = {
+    "new": "the video begins here",
+    "same": "its own cache was live",
+    "copy": "another branch goes on with the original",
+    "extend": "a cache of an earlier moment was live",
+    "replay": "no cache of this past was live",
+}
+
+
+def for_one_image(session: Session) -> Session:
+    """An empty session that one image can begin: an image is one latent frame, so the first block is one frame."""
+    if session.config.frames_of_block(0) == 1:
+        return session
+    return replace(session, config=replace(session.config, first_chunk_frames=1))

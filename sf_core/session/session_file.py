@@ -1,0 +1,290 @@
+"""Session files: a safetensors file with the latents, the prompts, and the record as JSON metadata.
+
+The tensor ``latents`` is [F, B, C, H, W], frame by frame, so that it is written and read block by block in flat memory.
+"""
+
+from __future__ import annotations
+
+import json
+import reprlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from ..config import RolloutConfig
+from ..files.safetensors_file import write_tensors
+from ..model.causal_model import CausalModel
+from ..noise import MAX_SEED, NoiseSource, SeededNoise
+from ..schedule import TRAIN_STEPS
+from .blocks import Event, Prompt
+from .record import SessionRecord
+
+FORMAT_VERSION = 1
+KEY = "sf.session"
+
+
+@dataclass(frozen=True)
+class MissingNoise:
+    """A placeholder for the caller's own noise source, which a file cannot hold."""
+
+    def __call__(self, chunk: int, step: int, shape: tuple[int, ...]) -> Tensor:
+        """Raises ValueError: there is no noise to give."""
+        raise ValueError(
+            "this session was made with a noise source of its caller's, which is not in the file: "
+            "pass noise= to Session.load, or go on with with_seed()"
+        )
+
+
+def save_session(session: SessionRecord, path: Path) -> None:
+    """See `Session.save`."""
+    record, prompts = record_of(session)
+    frames = session.frames
+    recorded = sum(block[1] for block in record["blocks"])
+    if recorded != frames:  # a bug; but a file that cannot be loaded must not be written
+        raise ValueError(f"the session counts {frames} latent frames and holds {recorded}: it is not saved")
+    sizes = [session.batch, session.model.arch.in_dim, *session.latent_size]
+    layout = {f"prompt.{i}": (list(p.text.shape), torch.float32) for i, p in enumerate(prompts)}
+    if frames:
+        layout["latents"] = ([frames, *sizes], torch.float32)
+    try:
+        write_tensors(path, layout, _data(session, prompts), {KEY: json.dumps(record)})
+    except OSError as error:
+        raise OSError(error.errno, f"{error.strerror}. The session is intact; save it elsewhere") from error
+
+
+def _data(session: SessionRecord, prompts: list[Prompt]) -> Iterator[Tensor]:
+    yield from (prompt.text for prompt in prompts)
+    for block in session.iter_latents():
+        yield block.movedim(2, 0).float()
+
+
+def record_of(session: SessionRecord) -> tuple[dict[str, Any], list[Prompt]]:
+    """The session as JSON, and the prompts that the JSON numbers."""
+    prompts: dict[bytes, tuple[int, Prompt]] = {}
+    seeds: dict[int | None, int] = {}
+
+    def number(prompt: Prompt) -> int:
+        return prompts.setdefault(prompt.digest, (len(prompts), prompt))[0]
+
+    def source(noise: NoiseSource) -> int:
+        return seeds.setdefault(noise.seed if isinstance(noise, SeededNoise) else None, len(seeds))
+
+    blocks = []
+    for block in reversed(list(session.head.back()) if session.head else []):
+        kind = "context" if block.chunk is None else "chunk"
+        made = [number(block.prompt), source(block.noise), block.event.code]
+        blocks.append([kind, block.place.frames, block.timestep, *made])
+    record = {
+        "version": FORMAT_VERSION,
+        "model": session.model.fingerprint,
+        "other_models": session.other_models,
+        "channels": session.model.arch.in_dim,
+        "text_dim": session.model.arch.text_dim,
+        "latent_size": session.latent_size,
+        "batch": session.batch,
+        "config": asdict(session.config),
+        "blocks": blocks,
+        "next": [number(session.prompt), source(session.noise), session.event.code],
+        "seeds": list(seeds),
+    }
+    used = [prompt for _, prompt in prompts.values()]
+    record["words"] = [prompt.words for prompt in used]
+    return record, used
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """The record of a session file, checked. Raises ValueError if it is none, or damaged."""
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            slices = {name: file.get_slice(name) for name in file.keys()}
+            layout = {name: (part.get_dtype(), list(part.get_shape())) for name, part in slices.items()}
+    except SafetensorError as error:
+        raise ValueError(f"{path} is no session file, or is cut short ({error}); take an older copy") from error
+    if KEY not in metadata:
+        raise ValueError(f"{path} is a safetensors file, but holds no session")
+    try:
+        record = json.loads(metadata[KEY])
+        fault = next(_faults(record, layout), None)
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        fault = f"its record cannot be read, {type(error).__name__}: {error}"
+    if fault:
+        raise ValueError(f"{path} is damaged: {fault}. Take an older copy")
+    if record["version"] > FORMAT_VERSION:
+        raise ValueError(
+            f"{path} has session format {record['version']}, this version reads up to {FORMAT_VERSION}: update the pack"
+        )
+    return dict(record)
+
+
+_FIELDS = {
+    "version": int, "model": str, "other_models": list, "channels": int, "text_dim": int, "latent_size": list,
+    "batch": int, "config": dict, "blocks": list, "next": list, "seeds": list,
+}  # fmt: skip
+
+
+def _faults(record: Any, layout: Mapping[str, tuple[str, list[int]]]) -> Iterator[str]:
+    """Faults of a record. Only the first one counts: every check relies on those before it.
+
+    Args:
+        record: The JSON of a session file.
+        layout: Dtype and shape of each tensor in the file.
+    """
+    if not isinstance(record, dict) or not _is_whole(record.get("version"), 1):
+        yield "its record has no version"
+    if record["version"] > FORMAT_VERSION:
+        return
+    for name, kind in _FIELDS.items():
+        if type(record.get(name)) is not kind:
+            yield f"{name} is {reprlib.repr(record.get(name))}; expected {kind.__name__}"
+    sizes = [record["batch"], record["channels"], *record["latent_size"]]
+    if len(sizes) != 4 or not all(_is_whole(size, 1) for size in sizes):
+        yield f"batch, channels and latent_size are {reprlib.repr(sizes)}; expected whole numbers from 1 on"
+    if not all(isinstance(name, str) for name in record["other_models"]):
+        yield f"other_models is {reprlib.repr(record['other_models'])}; expected names"
+    if not all(seed is None or _is_whole(seed, 0, MAX_SEED) for seed in record["seeds"]):
+        yield f"seeds is {reprlib.repr(record['seeds'])}; expected whole numbers"
+    prompts = sum(name.startswith("prompt.") for name in layout)
+
+    def is_made(by: list[Any]) -> bool:  # prompt, seed, code of the event
+        bounds = (prompts, len(record["seeds"]), 8)
+        return len(by) == 3 and all(_is_whole(number, 0, n - 1) for number, n in zip(by, bounds, strict=True))
+
+    words = record.get("words", [""] * prompts)
+    if type(words) is not list or len(words) != prompts or not all(type(text) is str for text in words):
+        yield f"words is {reprlib.repr(words)}; expected the text of each of {prompts} prompts"
+    if not is_made(record["next"]):
+        yield f"next is {reprlib.repr(record['next'])}; expected numbers of a prompt, a seed and an event"
+    config = RolloutConfig.from_dict(record["config"])
+    start, sampled = 0, False
+    for block in record["blocks"]:
+        kinds = ("chunk",) if sampled else ("context", "chunk")
+        whole = isinstance(block, list) and len(block) == 6 and type(block[2]) in (int, float)
+        if not (whole and block[0] in kinds and 0 <= block[2] <= TRAIN_STEPS and is_made(block[3:])):
+            yield f"the block at frame {start} is {reprlib.repr(block)}; expected one of {' or '.join(kinds)}"
+        if block[1] != config.frames_of_block(start):
+            yield f"the block at frame {start} has {reprlib.repr(block[1])} frames, not {config.frames_of_block(start)}"
+        start, sampled = start + config.frames_of_block(start), block[0] == "chunk"
+    expected = {f"prompt.{i}" for i in range(prompts)} | ({"latents"} if start else set())
+    if layout.keys() != expected:
+        yield f"it holds {reprlib.repr(sorted(layout))}; expected {reprlib.repr(sorted(expected))}"
+    for name, (dtype, shape) in layout.items():
+        rows = shape[1] if len(shape) == 3 else 0
+        fits = [[start, *sizes]] if name == "latents" else [[n, rows, record["text_dim"]] for n in (1, sizes[0])]
+        if dtype != "F32" or shape not in fits:
+            yield f"{name} is {dtype} {shape}; expected F32 {fits[-1]}"
+
+
+def _is_whole(value: Any, least: int, most: int = 2**63 - 1) -> bool:
+    return type(value) is int and least <= value <= most
+
+
+@dataclass(frozen=True)
+class SavedSettings:
+    """Prompt, noise and event of a chunk."""
+
+    prompt: Prompt
+    noise: NoiseSource
+    event: Event
+
+
+@dataclass(frozen=True)
+class SavedBlock:
+    """One block of a session file, its latents [B, C, F, H, W] on the model's device."""
+
+    latents: Tensor
+    timestep: float
+    sampled: bool  # else given context
+    settings: SavedSettings
+
+
+@dataclass(frozen=True)
+class SavedSession:
+    """A session file that is open for reading."""
+
+    config: RolloutConfig
+    latent_size: tuple[int, int]
+    batch: int
+    other_models: tuple[str, ...]  # fingerprints of models that made parts of the video, besides the one that reads it
+    next: SavedSettings  # of the chunk after the last one
+    blocks: Callable[[], Iterator[SavedBlock]]  # oldest first, one in memory at a time
+
+
+@contextmanager
+def open_session(
+    path: Path, model: CausalModel, noise: NoiseSource | None, allow_other_model: bool
+) -> Iterator[SavedSession]:
+    """A session file as `Session.load` reads it; see there for arguments and errors."""
+    record = read_record(path)
+    others = _check_model(path, record, model, allow_other_model)
+    sources = [noise or MissingNoise() if seed is None else SeededNoise(seed) for seed in record["seeds"]]
+    with safe_open(path, framework="pt") as file:
+        count = sum(name.startswith("prompt.") for name in file.keys())
+        words = record.get("words", [""] * count)  # not in the files of the first versions
+        prompts = [Prompt(_finite(path, file.get_tensor(f"prompt.{i}"), f"prompt {i}"), words[i]) for i in range(count)]
+        for prompt in prompts:
+            model.check_text(prompt.text)
+
+        def settings(prompt: int, seed: int, code: int) -> SavedSettings:
+            return SavedSettings(prompts[prompt], sources[seed], Event.from_code(code))
+
+        def blocks() -> Iterator[SavedBlock]:
+            latents = file.get_slice("latents") if record["blocks"] else None
+            start = 0
+            for kind, frames, timestep, *made in record["blocks"]:
+                assert latents is not None
+                part = latents[start : start + frames].movedim(0, 2).contiguous()
+                part = _finite(path, part, f"the {kind} at frame {start}").to(model.device)
+                yield SavedBlock(part, timestep, kind == "chunk", settings(*made))
+                start += frames
+
+        config, size = RolloutConfig.from_dict(record["config"]), tuple(record["latent_size"])
+        yield SavedSession(config, size, record["batch"], others, settings(*record["next"]), blocks)
+
+
+def _finite(path: Path, tensor: Tensor, what: str) -> Tensor:
+    if not torch.isfinite(tensor).all():
+        raise ValueError(f"{path} is damaged: {what} holds NaN or Inf. Take an older copy")
+    return tensor
+
+
+def _check_model(path: Path, record: dict[str, Any], model: CausalModel, allow: bool) -> tuple[str, ...]:
+    """Fingerprints of the other models that made parts of the video. Raises ValueError for one that does not fit."""
+    arch = model.arch
+    if (record["channels"], record["text_dim"]) != (arch.in_dim, arch.text_dim):
+        raise ValueError(
+            f"{path} was made by a model with {record['channels']} latent channels that reads prompts "
+            f"{record['text_dim']} wide; this one: {arch.in_dim} and {arch.text_dim}. Load the model that made it"
+        )
+    others, made_by, own = list(record["other_models"]), record["model"], model.fingerprint
+    if made_by != own:
+        if not allow:
+            raise ValueError(
+                f"{path} was made by the model {made_by}, this one is {own}: load the one that made it, "
+                "or allow another model to go on from its latents"
+            )
+        others = [*(name for name in others if name != own), made_by]
+    return tuple(others)
+
+
+def events_in(record: Mapping[str, Any]) -> str:
+    """The events of a session's record as text: changes of prompt and seed, cuts and recaches, by sampled chunk."""
+    found, chunk, before = [], 0, None
+    words = record.get("words", [])
+    for kind, _, _, prompt, seed, code in record["blocks"]:
+        if before is not None and kind == "chunk":
+            said = f"prompt {words[prompt]!r}" if prompt < len(words) and words[prompt] else "prompt"
+            changes = [said] * (prompt != before[0]) + ["seed"] * (seed != before[1])
+            changes += ["cut"] * bool(code & 1) + ["recache"] * bool(code & 2)
+            found += [f"{', '.join(changes)} at chunk {chunk}"] if changes else []
+        before = (prompt, seed)
+        chunk += kind == "chunk"
+    return "; ".join(found) or "none"

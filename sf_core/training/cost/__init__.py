@@ -1,0 +1,1 @@
+"""Predicted memory and operations of a training."""

@@ -1,0 +1,1 @@
+"""Training data: prompts, videos, latents on disk."""

@@ -1,0 +1,1 @@
+"""The machinery of all stages: optimizers, processes, adapters, logs, samples."""

@@ -1,0 +1,1 @@
+"""The stages of a recipe: VAE, teacher, causal start, Self Forcing."""

@@ -1,0 +1,1 @@
+"""Video autoencoders: decoding and encoding of whole videos and of streams."""

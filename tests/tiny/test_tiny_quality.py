@@ -1,0 +1,108 @@
+"""What the shipped tiny model promises to those who look at its videos, on prompts that nobody picked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor
+
+from benchmarks.tiny_world.evaluate import frames_of, make_videos
+from benchmarks.tiny_world.observe import Observation, observe
+from benchmarks.tiny_world.scorer import Score, judge, summarize
+from sf_core import tiny
+from sf_core.tiny.world import World, prompts
+
+LENGTH = 9  # latent frames that it was trained to roll out
+CAPTIONS = prompts(300, seed=6)  # of the world's 432
+UNSEEN = World(frames=frames_of(LENGTH), clips=100, seed=606)  # its scenes are not those of the training
+
+MODEL, VAE, ENCODE = tiny.load_transformer(), tiny.load_vae(), tiny.load_text().encode
+
+
+def scores(seen: Sequence[Observation], captions: Sequence[str], start: int, end: int) -> dict[str, float]:
+    found: list[Score] = [judge(clip, caption, start, end) for clip, caption in zip(seen, captions, strict=True)]
+    return summarize(found)
+
+
+@pytest.fixture(scope="module")
+def seen() -> list[Observation]:
+    """Videos of eight training lengths."""
+    return [observe(frames) for frames in make_videos(MODEL, VAE, ENCODE, CAPTIONS, 8 * LENGTH)]
+
+
+@pytest.fixture(scope="module")
+def ceiling() -> float:
+    """What real videos score that went through the VAE."""
+    with torch.no_grad():
+        rebuilt = [VAE.decode(VAE.encode(UNSEEN[index][0][None]))[0] for index in range(len(UNSEEN))]
+    captions = [UNSEEN.scene(index).caption for index in range(len(UNSEEN))]
+    return scores([observe(frames) for frames in rebuilt], captions, 0, UNSEEN.frames)["all_correct"]
+
+
+def test_over_the_training_length_videos_show_what_the_prompt_says(seen: list[Observation], ceiling: float) -> None:
+    assert ceiling >= 0.97
+    assert scores(seen, CAPTIONS, 0, frames_of(LENGTH))["all_correct_low"] >= 0.90 * ceiling
+
+
+def test_over_four_times_that_they_still_do(seen: list[Observation]) -> None:
+    assert scores(seen, CAPTIONS, 0, frames_of(4 * LENGTH))["all_correct_low"] >= 0.75
+
+
+def test_over_eight_times_that_the_picture_is_stable(seen: list[Observation]) -> None:
+    found = scores(seen, CAPTIONS, 0, frames_of(8 * LENGTH))
+    assert found["background_error"] + 1.96 * found["background_error_se"] < 0.01
+    assert found["one_object"] - 1.96 * found["one_object_se"] > 0.95
+
+
+@pytest.mark.parametrize("times", [1, 2, 4, 8])
+def test_things_move_where_and_as_fast_as_they_are_told_to_the_end(seen: list[Observation], times: int) -> None:
+    start = frames_of((times - 1) * LENGTH) if times > 1 else 0
+    found = scores(seen, CAPTIONS, start, frames_of(times * LENGTH))
+    assert found["net_speed"] - 1.96 * found["net_speed_se"] >= 0.7
+
+
+# What a video may begin with ----------------------------------------------------------------------------------------
+
+
+def begun_with(frames: int) -> tuple[list[Observation], list[str]]:
+    """Videos that go on from the beginnings of real ones, for a training length."""
+    scenes = [UNSEEN.scene(index) for index in range(len(UNSEEN))]
+    captions = [scene.caption for scene in scenes]
+    given = [scene.render(frames) for scene in scenes]
+    latents = 1 + (frames - 1) // 4
+    return [
+        observe(clip) for clip in make_videos(MODEL, VAE, ENCODE, captions, latents + LENGTH, given=given)
+    ], captions
+
+
+def test_an_image_is_gone_on_with_as_the_prompt_says() -> None:
+    found, captions = begun_with(frames=1)
+    assert scores(found, captions, 0, frames_of(1 + LENGTH))["all_correct_low"] >= 0.8
+
+
+def test_a_clip_is_gone_on_with_as_the_prompt_says() -> None:
+    found, captions = begun_with(frames=frames_of(LENGTH))
+    assert scores(found, captions, frames_of(LENGTH), frames_of(2 * LENGTH))["all_correct_low"] >= 0.8
+
+
+def pictures() -> dict[str, Tensor]:
+    """Nothing of the world's."""
+    generator = torch.Generator().manual_seed(0)
+    ramp = torch.linspace(0, 1, 64)
+    return {
+        "noise": torch.rand(1, 64, 64, 3, generator=generator),
+        "black": torch.zeros(1, 64, 64, 3),
+        "a gradient": torch.stack([ramp.expand(64, 64), ramp[:, None].expand(64, 64), 1 - ramp.expand(64, 64)], -1)[
+            None
+        ],
+        "stripes": (torch.arange(64) % 8 < 4).float()[None, :, None, None].expand(1, 64, 64, 3),
+    }
+
+
+@pytest.mark.parametrize("name", list(pictures()))
+def test_any_picture_may_be_a_first_frame(name: str) -> None:
+    (frames,) = make_videos(MODEL, VAE, ENCODE, CAPTIONS[:1], 1 + LENGTH, given=[pictures()[name]])
+    assert frames.shape == (frames_of(1 + LENGTH), 64, 64, 3)
+    assert frames.isfinite().all()
