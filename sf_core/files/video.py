@@ -71,7 +71,12 @@ class _Unbuffered:
 
 
 def to_bytes(frames: Tensor) -> Tensor:
-    """Frames in 0..1 as 8-bit numbers on the CPU: rounded where they are, so that a fourth of the bytes travels."""
+    """Frames in 0..1 as 8-bit numbers on the CPU: rounded where they are, so that a fourth of the bytes travels.
+
+    Frames that are 8-bit numbers already stay as they are.
+    """
+    if frames.dtype == torch.uint8:
+        return frames.cpu()
     return (frames.detach() * 255).round().clamp(0, 255).to(torch.uint8).cpu()
 
 
@@ -110,7 +115,7 @@ class VideoWriter:
         self._stream: av.VideoStream | None = None
 
     def write(self, frames: Tensor) -> None:
-        """Append ``frames`` [T, H, W, 3], float in 0..1."""
+        """Append ``frames`` [T, H, W, 3], float in 0..1 or 8-bit."""
         pixels = to_bytes(frames).numpy()
         try:
             for picture in pixels:
