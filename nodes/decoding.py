@@ -10,7 +10,7 @@ from comfy_api.v0_0_2 import io
 
 from ..sf_core.files.video import VideoWriter
 from .adapters import host
-from .adapters.model import hosted
+from .adapters.model import comfy_model
 from .adapters.vae import check_fits, decode_bytes, open_vae
 from .adapters.wire_types import GraphSession, SessionWire
 from .inputs import fps_input, schema
@@ -41,14 +41,15 @@ class SFDecodeChunks(io.ComfyNode):
 
     @classmethod
     def execute(cls, session: GraphSession, vae: Any, fps: float) -> Any:
-        core, ours = session.core, open_vae(vae)
-        check_fits(ours, hosted(core))
+        core, cancellation = session.core, host.HostCancellation()
+        ours = open_vae(vae, cancellation)
+        check_fits(ours, comfy_model(core))
         if session.decoded >= core.frames:
             raise ValueError(
                 "this session has no frames that were not decoded yet: put Sample Chunks before Decode Chunks"
             )
         host.make_room(decode_bytes(ours, core), core.model.device)
-        progress = host.Progress(cls, core.frames - session.decoded)
+        progress = host.NodeProgress(cls, core.frames - session.decoded, cancellation)
         blocks = sum(block.place.end > session.decoded for block in core.head.back()) if core.head else 0
         view = LiveView(cls, progress.node_id, fps, blocks)
         path, parts = host.new_temp_file("chunks", ".mp4"), []

@@ -10,7 +10,7 @@ from comfy_api.v0_0_2 import io
 from ..sf_core.session.session import Session
 from ..sf_core.session.streaming import history_for
 from .adapters import host
-from .adapters.model import hosted
+from .adapters.model import comfy_model
 from .adapters.vae import check_fits, decode_bytes, open_vae
 from .adapters.wire_types import GraphSession, SessionWire
 from .inputs import FPS, fps_input, schema
@@ -56,12 +56,12 @@ class SFSampleChunks(io.ComfyNode):
 
     @classmethod
     def execute(cls, session: GraphSession, chunks: int, preview_vae: Any = None, fps: float = FPS) -> Any:
-        core, wan = session.core, hosted(session.core)
-        run = Run(cls, session, chunks, fps)
+        core, wan = session.core, comfy_model(session.core)
+        run = Run(cls, session, chunks, fps, host.HostCancellation())
         preview = _Preview(run, core, preview_vae)
         made: list[torch.Tensor] = []
         with run.view.until_end(), kept_if_broken(run):
-            while len(made) < chunks and not (made and run.stopping):
+            while len(made) < chunks and not (made and run.cancellation.finishing):
                 core, latents = run.make(run.boundary(core))
                 made.append(host.intermediate(latents))
                 run.finished_chunk(latents.shape[2] * wan.temporal_factor)
@@ -76,10 +76,10 @@ class _Preview:
     def __init__(self, run: Run, session: Session, vae: Any) -> None:
         self._run, self._decoder = run, None
         if vae is not None:
-            ours = open_vae(vae)
-            check_fits(ours, hosted(session))
+            ours = open_vae(vae, run.cancellation)
+            check_fits(ours, comfy_model(session))
             self._decoder = ours.stream_decoder()
-            run.beside = lambda: decode_bytes(ours, session)
+            run.extra_bytes = lambda: decode_bytes(ours, session)
 
     def show(self, session: Session, latents: torch.Tensor) -> None:
         chunk, made = session.chunks - 1, self._run.finished

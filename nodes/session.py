@@ -15,7 +15,7 @@ from .adapters import host
 from .adapters.conditioning import embeddings
 from .adapters.images import fit_pictures
 from .adapters.memory_report import memory_in_words
-from .adapters.model import HostedWan, config_for, hosted, latent_size
+from .adapters.model import HostedWan, comfy_model, config_for, latent_size
 from .adapters.vae import check_fits, decode_bytes, frames_to_begin_with, open_vae
 from .adapters.wire_types import ConfigWire, GraphSession, SessionWire
 from .inputs import schema, with_extra
@@ -222,7 +222,7 @@ class SFStartFromImages(io.ComfyNode):
     @classmethod
     def execute(cls, session: GraphSession, image: Tensor, vae: Any) -> Any:
         core, ours = session.core, open_vae(vae)
-        check_fits(ours, hosted(core))
+        check_fits(ours, comfy_model(core))
         rows, columns = (size * ours.spatial_factor for size in core.latent_size)
         core, frames = frames_to_begin_with(core, fit_pictures(image, columns, rows), ours)
         host.make_room(decode_bytes(ours, core), vae.device)

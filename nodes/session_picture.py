@@ -8,7 +8,7 @@ from ..sf_core.byte_units import format_bytes
 from ..sf_core.files.published_models import settings_in_words
 from ..sf_core.session.session_file import events_in, record_of
 from .adapters.memory_report import memory_in_words
-from .adapters.model import hosted
+from .adapters.model import comfy_model
 from .adapters.wire_types import ChunkTiming, GraphSession
 
 _SIZE = (768, 384)
@@ -22,7 +22,7 @@ def session_in_words(session: GraphSession) -> str:
     core = session.core
     record, prompts = record_of(core)
     context = sum(frames for kind, frames, *_ in record["blocks"] if kind == "context")
-    rows, columns = (size * hosted(core).spatial_factor for size in core.latent_size)
+    rows, columns = (size * comfy_model(core).spatial_factor for size in core.latent_size)
     lines = {
         "length": f"{core.frames} latent frames, {core.chunks} chunks sampled, {context} frames given",
         "decoded": f"{session.decoded} latent frames",
@@ -34,7 +34,7 @@ def session_in_words(session: GraphSession) -> str:
         "settings": settings_in_words(core.config),
         "newest chunk's cache": core.how,
         "memory": memory_in_words(core),
-        "live caches": format_bytes(hosted(core).live.nbytes),
+        "live caches": format_bytes(comfy_model(core).shared.nbytes),
     }
     return "\n".join(f"{name}: {value}" for name, value in lines.items())
 
@@ -58,7 +58,7 @@ def _draw_cache(draw: ImageDraw.ImageDraw, session: GraphSession, top: int) -> N
     ring = config.ring_frames if config.ring_frames is not None else max(0, frames - sink)
     filled = min(ring, max(0, frames - sink - config.chunk_frames))  # the newest chunk is written before the next
     boxes = ["chunk at work"] * config.front_frames + ["sink"] * sink + ["ring"] * filled + ["free"] * (ring - filled)
-    wan = hosted(session.core)
+    wan = comfy_model(session.core)
     nbytes = wan.session_bytes(session.core)
     _text(draw, _MARGIN, top, f"cache: {wan.arch.num_layers} layers, {format_bytes(nbytes)}; one box is a latent frame")
     width = min(28.0, (_SIZE[0] - 2 * _MARGIN) / max(1, len(boxes)))

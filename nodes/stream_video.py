@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import closing
-from dataclasses import dataclass
 from typing import Any
 
 from comfy_api.v0_0_2 import InputImpl, io
@@ -13,12 +12,12 @@ from torch import Tensor
 from ..sf_core.files.video import VideoWriter
 from ..sf_core.session.session import Session
 from ..sf_core.session.session_file import events_in, record_of
-from ..sf_core.session.streaming import Decoder, chunks_for, stream
+from ..sf_core.session.streaming import chunks_for, stream
 from ..sf_core.session.timeline import Timeline
 from ..sf_core.vae.wan_vae import VideoVAE
 from .adapters import host
 from .adapters.memory_report import memory_in_words
-from .adapters.model import hosted
+from .adapters.model import comfy_model
 from .adapters.vae import check_fits, decode_bytes, open_vae, weight_bytes
 from .adapters.wire_types import GraphSession, SessionWire, TimelineWire
 from .inputs import fps_input, schema
@@ -26,7 +25,7 @@ from .live import thumbnails
 from .live.decoder import decode_rest, keep_decoder, lineage_at, take_decoder
 from .live.run import Run, kept_if_broken, times_steered
 from .live.steering import Steering
-from .live.view import OLDER
+from .live.view import BEFORE_RUN
 
 LEAD = 1.0  # seconds that a video without an end may be ahead of the one who watches, so that steering it shows soon
 
@@ -85,10 +84,11 @@ class SFStreamVideo(io.ComfyNode):
         timeline: Timeline | None = None,
         clip: Any = None,
     ) -> Any:
-        ours, core = open_vae(vae), session.core
-        check_fits(ours, hosted(core))
+        core, cancellation = session.core, host.HostCancellation()
+        ours = open_vae(vae, cancellation)
+        check_fits(ours, comfy_model(core))
         chunks = chunks_for(core, seconds, fps, ours.temporal_factor) if seconds else 0
-        run = Run(cls, session, chunks, fps, steerable=clip is not None)
+        run = Run(cls, session, chunks, fps, cancellation, steerable=clip is not None)
         run.steering = Steering(clip, timeline or Timeline(), ours.temporal_factor, fps, run.view)
         run.say(memory_in_words(core, weight_bytes(ours) + decode_bytes(ours, core)))
         path, last = host.new_temp_file("stream", ".mp4"), None
@@ -106,7 +106,7 @@ class SFStreamVideo(io.ComfyNode):
                 if last is not None:
                     thumbnails.remember(core, last)
             _keep_record(cls, run, core, writer)
-            host.check_interrupt()
+            cancellation.raise_if_asked()
         grown = session.grown(core, tuple(run.timings), decoded=core.frames)
         return io.NodeOutput(InputImpl.VideoFromFile(str(path)), grown, ui=run.view.on_node())
 
@@ -115,41 +115,31 @@ def _chunks(
     run: Run, session: GraphSession, vae: Any, ours: VideoVAE, seconds: float, fps: float
 ) -> Generator[tuple[Session, Tensor], None, None]:
     """What was not decoded yet, block by block, then new chunks: (the session up to there, frames [T, H, W, 3])."""
-    core, steering = session.core, run.steering
-    assert steering is not None
-    run.beside = lambda: decode_bytes(ours, core)
-    run.boundary(core)
+    core = session.core
+    run.extra_bytes = lambda: decode_bytes(ours, core)
+    run.make_ready(core)
     for _, frames in decode_rest(session, ours, vae):
-        run.view.show(frames[0], OLDER, 0)
+        run.view.show(frames[0], BEFORE_RUN, 0)
         yield core, frames[0]
-    decoder = _StopsWith(run, take_decoder(core, core.frames, ours, vae))
-    run.beside = lambda: max(0, decode_bytes(ours, core) - decoder.cache_bytes)
+    decoder = take_decoder(core, core.frames, ours, vae)
+    run.extra_bytes = lambda: max(0, decode_bytes(ours, core) - decoder.cache_bytes)
     events = stream(
         core,
         decoder,
         seconds or None,
         fps,
-        stop=host.interrupted,
         commands=run.commands,
-        hold_back=1,  # so that what is seen last can be made again
-        preview=run.show,
-        withdrawn=run.withdrawn,
+        hold_back=1,  # so that the chunk seen last can be re-rolled
         ahead=LEAD if not seconds and run.view.watchers else None,
-        boundary=lambda now: run.boundary(steering.boundary(now)),
-        make=run.make,
         # on a GPU sampling and decoding would queue on one stream, and a thread of ours may not move weights there
-        overlap=hosted(core).device.type == "cpu",
+        overlap=comfy_model(core).device.type == "cpu",
+        host=run,
     )
-    try:
+    with closing(events):
         for event in events:
             core = event.session
-            yield core, event.frames[0]
-    except BaseException:  # ours, or its caller's, who then asks for no more
-        hosted(core).live.giving_up = True  # so that the sampling thread stops within an operation, and is joined
-        raise
-    finally:
-        events.close()
-    keep_decoder(core, core.frames, decoder.inner, vae)
+            yield core, event.pixels[0]
+    keep_decoder(core, core.frames, decoder, vae)
 
 
 def _graph_of(node: Any) -> dict[str, Any]:
@@ -177,38 +167,6 @@ def _keep_record(node: Any, run: Run, session: Session, writer: VideoWriter) -> 
         # editor, js/lib/replay.js makes a Prompt Timeline of it
         marks = graph.setdefault("extra", {}).setdefault("self_forcing", {})
         marks[run.node_id] = {"rows": steering.rows, "seconds": facts["seconds"]}
-
-
-@dataclass
-class _StopsWith:
-    """A decoder that makes nothing more once its run is broken off; it stands where this very session has come to."""
-
-    run: Run
-    inner: Decoder
-
-    @property
-    def history(self) -> int:
-        return self.inner.history
-
-    @property
-    def temporal_factor(self) -> int:
-        return self.inner.temporal_factor
-
-    @property
-    def cache_bytes(self) -> int:
-        return self.inner.cache_bytes
-
-    @property
-    def at(self) -> int | None:
-        return self.inner.at
-
-    def reset(self) -> None:
-        """Not needed: it is not taken from another video."""
-
-    def __call__(self, latents: Tensor, at: int, history: Tensor | None = None) -> Tensor:
-        if self.run.broken is not None and host.is_interrupt(self.run.broken):
-            raise self.run.broken
-        return self.inner(latents, at, history)
 
 
 NODES = [SFStreamVideo]

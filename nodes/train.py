@@ -14,8 +14,9 @@ from comfy_api.v0_0_2 import io
 from torch import Tensor
 
 from ..sf_core.byte_units import format_bytes
+from ..sf_core.cancellation import Cancellation, Cancelled
 from ..sf_core.noise import MAX_SEED
-from ..sf_core.training.trainer import Stopped, Trainer
+from ..sf_core.training.trainer import Trainer
 from ..sf_core.vae.wan_vae import VideoVAE
 from .adapters import host
 from .adapters.conditioning import embeddings, encode
@@ -159,18 +160,18 @@ class SFTrain(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: Any, clip: Any, vae: Any = None, settings: Any = None, **values: Any) -> Any:
-        wan = HostedWan(model)
+        wan, cancellation = HostedWan(model), host.HostCancellation()
         config = config_for(model, settings)
         job = Job.of(wan, config, values, shows=vae is not None)
         job.check_free()
-        decoder = None if vae is None else open_vae(vae)
+        decoder = None if vae is None else open_vae(vae, cancellation)
         if decoder is not None:
             check_fits(decoder, wan)
-        embedded = _embed_all(clip, [*job.prompts, job.recipe.negative])
+        embedded = _embed_all(clip, [*job.prompts, job.recipe.negative], cancellation)
         _make_room(cls.hidden.unique_id, job, 0 if decoder is None else weight_bytes(decoder))
         view = LiveView(cls, str(cls.hidden.unique_id), FPS, job.recipe.steps)
         with view.until_end():
-            losses = _train(cls, view, job, wan, embedded, decoder)
+            losses = _train(cls, view, job, wan, embedded, decoder, cancellation)
         trained = with_settings(_with_result(model, job), Settings(config, job.recipe.latent_size))
         return io.NodeOutput(trained, {"loss": losses}, ui=view.on_node())
 
@@ -178,11 +179,11 @@ class SFTrain(io.ComfyNode):
 _LESS = "Turn checkpointing on, or lower batch_size, rank, chunks or the size"
 
 
-def _embed_all(clip: Any, prompts: Sequence[str]) -> dict[str, Tensor]:
+def _embed_all(clip: Any, prompts: Sequence[str], cancellation: Cancellation) -> dict[str, Tensor]:
     """Embeddings [1, rows, width] by prompt, on the CPU, without the rows of zeros that text encoders fill up with."""
     found = {}
     for prompt in dict.fromkeys(prompts):
-        host.check_interrupt()
+        cancellation.raise_if_asked()
         whole = embeddings(encode(clip, prompt)).float().cpu()
         used = whole[0].abs().amax(dim=1).nonzero()
         rows = int(used.max()) + 1 if len(used) else 1
@@ -191,9 +192,9 @@ def _embed_all(clip: Any, prompts: Sequence[str]) -> dict[str, Tensor]:
     return found
 
 
-def _make_room(node_id: str, job: Job, beside: int) -> None:
+def _make_room(node_id: str, job: Job, extra_bytes: int) -> None:
     """Lets ComfyUI push models out. Raises MemoryError if that is not enough."""
-    device, needs = torch.device(job.recipe.device), job.needs + beside
+    device, needs = torch.device(job.recipe.device), job.needs + extra_bytes
     host.make_room(needs, device)
     free = host.free_memory(device)
     words = f"training takes about {format_bytes(needs)}; the {device.type} has {format_bytes(free)} free"
@@ -203,20 +204,26 @@ def _make_room(node_id: str, job: Job, beside: int) -> None:
 
 
 def _train(
-    node: Any, view: LiveView, job: Job, wan: HostedWan, embedded: Mapping[str, Tensor], decoder: VideoVAE | None
+    node: Any,
+    view: LiveView,
+    job: Job,
+    wan: HostedWan,
+    embedded: Mapping[str, Tensor],
+    decoder: VideoVAE | None,
+    cancellation: Cancellation,
 ) -> list[float]:
     """Begins, or goes on. Its result is put where loaders look, also if it is interrupted -> the generator's losses."""
-    group = NodeGroup(job.recipe, view, host.Progress(node, job.recipe.steps))
+    group = NodeGroup(job.recipe, view, host.NodeProgress(node, job.recipe.steps, cancellation), cancellation)
     parts = partial(HostParts, embeddings=embedded, vae=decoder)
     job.folder.mkdir(parents=True, exist_ok=True)
-    write_teacher(wan, teacher_file(wan, job.folder))
+    write_teacher(wan, teacher_file(wan, job.folder), cancellation)
     with torch.inference_mode(False), torch.enable_grad():  # out of the mode that ComfyUI runs nodes in
         (job.folder / PROMPTS).write_text(as_lines(job.prompts), encoding="utf-8")
         try:
-            Trainer(job.recipe, job.folder, job.begun, group=group, parts=parts).run()
-        except (Stopped, host.Interrupted) as stopped:
+            Trainer(job.recipe, job.folder, job.begun, group=group, parts=parts, cancellation=cancellation).run()
+        except (Cancelled, host.HostCancellation.error):
             _publish(job, view)
-            raise group.interrupts.asked or stopped from None
+            raise host.HostCancellation.error from None
         except Exception as error:
             if not host.is_out_of_memory(error):
                 raise

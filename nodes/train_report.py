@@ -9,6 +9,7 @@ from time import perf_counter
 
 from torch import Tensor
 
+from ..sf_core.cancellation import Cancellation
 from ..sf_core.training.engine.process_group import Group
 from ..sf_core.training.engine.run_log import Report, Value, in_grid
 from ..sf_core.training.recipe import Recipe, SelfForcingStage
@@ -18,20 +19,6 @@ from .live.view import LiveView
 SECONDS_BETWEEN = 0.5  # two messages of progress, at least
 CURVE_POINTS = 120  # of a loss, over the whole training
 LOSSES = {"ode_loss": "generator", "dmd_loss": "generator", "critic_loss": "critic"}  # what is plotted, as whose
-
-
-class Interrupts:
-    """ComfyUI's interrupt, kept until what was learnt is saved."""
-
-    def __init__(self) -> None:
-        self.asked: BaseException | None = None
-
-    def look(self, then: Callable[[], None] = host.check_interrupt) -> None:
-        """Does what may raise it."""
-        try:
-            then()
-        except host.Interrupted as error:
-            self.asked = error
 
 
 class LossCurves:
@@ -66,10 +53,16 @@ class NodeReport(Report):
     """Tells the node's watchers what the files of a run are told."""
 
     def __init__(
-        self, folder: Path, recipe: Recipe, done: int, view: LiveView, bar: host.Progress, interrupts: Interrupts
+        self,
+        folder: Path,
+        recipe: Recipe,
+        done: int,
+        view: LiveView,
+        bar: host.NodeProgress,
+        cancellation: Cancellation,
     ) -> None:
         super().__init__(folder, recipe.steps, done, log_every=1)
-        self._recipe, self._view, self._progress, self._interrupts = recipe, view, bar, interrupts
+        self._recipe, self._view, self._progress, self._cancellation = recipe, view, bar, cancellation
         self.curves = LossCurves(recipe.steps)
         self._samples, self._told = 0, 0.0
         for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
@@ -82,7 +75,7 @@ class NodeReport(Report):
         shown = super().progress(what)
 
         def show(done: int, of: int) -> None:
-            host.check_interrupt()  # nothing was learnt meanwhile, and what is done lies on the disk
+            self._cancellation.raise_if_asked()  # nothing was learnt meanwhile, and what is done lies on the disk
             shown(done, of)
             self._progress.say(f"{what}: {done} of {of}")
 
@@ -90,7 +83,8 @@ class NodeReport(Report):
 
     def step(self, stage: str, step: int, of: int, values: Mapping[str, Value]) -> None:
         super().step(stage, step, of, values)
-        self._interrupts.look(lambda: self._progress.at(self.done))
+        with self._cancellation.deferred():  # the trainer polls it once the step is counted
+            self._progress.at(self.done)
         if step == of or perf_counter() - self._told > SECONDS_BETWEEN:
             self._tell(stage, step)
 
@@ -124,17 +118,11 @@ _IN_WORDS = {"causal": "causal start", "self-forcing": "self forcing"}
 class NodeGroup(Group):
     """One process, which a node is at work in."""
 
-    def __init__(self, recipe: Recipe, view: LiveView, bar: host.Progress) -> None:
-        self._recipe, self._view, self._bar = recipe, view, bar
-        self.interrupts = Interrupts()
+    def __init__(self, recipe: Recipe, view: LiveView, bar: host.NodeProgress, cancellation: Cancellation) -> None:
+        self._recipe, self._view, self._bar, self._cancellation = recipe, view, bar, cancellation
         self.losses: list[float] = []  # the generator's
 
     def report(self, folder: Path, steps: int, done: int) -> Report:
-        report = NodeReport(folder, self._recipe, done, self._view, self._bar, self.interrupts)
+        report = NodeReport(folder, self._recipe, done, self._view, self._bar, self._cancellation)
         self.losses = report.curves.generator
         return report
-
-    def any(self, flags: Sequence[bool]) -> list[bool]:
-        self.interrupts.look()
-        stop, due = flags
-        return [stop or self.interrupts.asked is not None, due]

@@ -343,7 +343,7 @@ def test_a_training_that_is_interrupted_goes_on(tmp_path: Path, dtype: str) -> N
     runs = 0
     while True:
         trainer = Trainer(tmp_path / "recipe.toml", tmp_path / "broken", resume=runs > 0)
-        trainer._asked_to_stop = True  # after a step
+        trainer.request_stop()  # after a step
         try:
             again = trainer.run()
             break

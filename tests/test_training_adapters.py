@@ -182,7 +182,7 @@ def test_a_recipe_with_adapters_makes_loras_and_is_resumed_to_the_same_bits(reci
     broken, runs = tmp_path / "broken", 0
     while True:
         trainer = Trainer(recipe, broken, resume=runs > 0)
-        trainer._asked_to_stop = True  # after a step
+        trainer.request_stop()  # after a step
         try:
             again = trainer.run()
             break
@@ -220,7 +220,7 @@ def test_a_gan_is_not_trained_with_adapters(recipe: Path) -> None:
 
 def test_what_is_saved_on_the_way_holds_no_base(recipe: Path, tmp_path: Path) -> None:
     trainer = Trainer(recipe, tmp_path / "run")
-    trainer._asked_to_stop = True
+    trainer.request_stop()
     with pytest.raises(Stopped):
         trainer.run()
     names = load_file(tmp_path / "run" / "state.safetensors")

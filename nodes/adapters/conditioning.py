@@ -25,8 +25,8 @@ def encode(clip: Any, text: str) -> Any:
     return clip.encode_from_tokens_scheduled(clip.tokenize(text))
 
 
-def can_encode_beside(clip: Any) -> bool:
-    """Whether `encode_beside` works: whether the weights lie ready where they move nobody's."""
+def can_encode_in_thread(clip: Any) -> bool:
+    """Whether `encode_in_thread` works: whether the weights lie ready where they move nobody's."""
     patcher = clip.patcher
     plain = clip.apply_hooks_to_conds is None and not clip.use_clip_schedule and patcher.forced_hooks is None
     loaded = [entry.model for entry in list(mm.current_loaded_models)]
@@ -34,7 +34,7 @@ def can_encode_beside(clip: Any) -> bool:
     return bool(plain and ready and patcher.load_device.type == "cpu")
 
 
-def encode_beside(clip: Any, text: str) -> Any:
+def encode_in_thread(clip: Any, text: str) -> Any:
     """As `encode`, in any thread, and moving no weights."""
     model = clip.cond_stage_model
     model.reset_clip_options()

@@ -1,4 +1,7 @@
-"""ComfyUI as the nodes see it: progress, interrupts, memory, folders. Both versions' differences end here."""
+"""ComfyUI's services for nodes: progress, interrupts, memory, folders.
+
+Hides the differences between ComfyUI 0.3.75 and 0.33.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,9 @@ import torch
 from server import PromptServer
 from torch import Tensor
 
+from ...sf_core.cancellation import Cancellation
+from .rate_limit import RateLimit
+
 log = logging.getLogger("self_forcing")
 _counter = itertools.count()
 
@@ -28,61 +34,42 @@ MOVES_AT_ONCE = 100  # of a bar of progress
 # Interrupts, progress, text ---------------------------------------------------------------------------------------
 
 
-def check_interrupt() -> None:
-    """Raises ComfyUI's interrupt if the user asked for it; works in any thread."""
-    mm.throw_exception_if_processing_interrupted()
+class HostCancellation(Cancellation):
+    """A run's cancellation by ComfyUI's Cancel button, which sets a flag of the server."""
 
+    error = mm.InterruptProcessingException  # a BaseException in newer versions, an Exception in older ones
 
-def interrupted() -> bool:
-    """Whether the user asked for it; the request stands until somebody raises it."""
-    return bool(mm.processing_interrupted())
-
-
-Interrupted = mm.InterruptProcessingException  # a BaseException in newer versions, an Exception in older ones
+    def __init__(self) -> None:
+        super().__init__(mm.processing_interrupted)
 
 
 def is_interrupt(error: BaseException) -> bool:
-    return isinstance(error, Interrupted)
+    """Whether the user ended what raised ``error``."""
+    return isinstance(error, HostCancellation.error)
 
 
-class Budget:
-    """So many things at once, and then so many a second of wall time."""
+class NodeProgress:
+    """The progress bar of a node, and the text under it.
 
-    def __init__(self, at_once: float, a_second: float) -> None:
-        self._most, self._rate = at_once, a_second
-        self._room, self._at = at_once, time.perf_counter()
-
-    @property
-    def room(self) -> float:
-        now = time.perf_counter()
-        self._room = min(self._most, self._room + self._rate * (now - self._at))
-        self._at = now
-        return self._room
-
-    def take(self, count: int) -> None:
-        self._room -= count
-
-
-class Progress:
-    """The bar and the text on a node while it works.
-
-    Each move of a bar costs the editor some memory for good, so one that goes on for long moves once a second.
+    Each move of a bar costs the editor some memory for good, so after a burst of moves it moves once a second.
     """
 
-    def __init__(self, node: Any, total: int) -> None:
+    def __init__(self, node: Any, total: int, cancellation: Cancellation) -> None:
         self.node_id: str = str(node.hidden.unique_id)
         self.total = max(1, total)
         self._bar = comfy.utils.ProgressBar(self.total, node_id=self.node_id)
-        self._moves = Budget(at_once=MOVES_AT_ONCE, a_second=1)
+        self._cancellation, self._moves = cancellation, RateLimit(burst=MOVES_AT_ONCE, per_second=1)
 
     def at(self, value: int) -> None:
-        """Move the bar. Raises ComfyUI's interrupt if the user asked for it."""
-        if self._moves.room < 1 and value < self.total:
-            return check_interrupt()
+        """Move the bar to ``value``. Raises the interrupt if the run was cancelled."""
+        self._cancellation.raise_if_asked()
+        if self._moves.available < 1 and value < self.total:
+            return
         self._moves.take(1)
         self._bar.update_absolute(min(value, self.total), self.total)
 
     def say(self, text: str) -> None:
+        """Show ``text`` on the node."""
         say(self.node_id, text)
 
 

@@ -11,11 +11,6 @@ from torch import Tensor
 from ...sf_core.files.video import to_bytes
 
 
-def picture(frame: Tensor) -> Image.Image:
-    """A frame [H, W, 3] in 0..1."""
-    return Image.fromarray(to_bytes(frame).numpy())
-
-
 def fit_pictures(images: Tensor, width: int, height: int) -> Tensor:
     """IMAGE [T, H, W, C] filling ``width`` x ``height`` pixels, three colours; what sticks out is cut off."""
     if images.shape[1:3] == (height, width):

@@ -17,6 +17,7 @@ from comfy.ldm.modules.attention import optimized_attention
 from comfy.patcher_extension import CallbacksMP, WrappersMP
 from torch import Tensor
 
+from ...sf_core.cancellation import Cancellation
 from ...sf_core.config import RolloutConfig
 from ...sf_core.hashing import digest
 from ...sf_core.model.architecture import WanArchitecture
@@ -68,14 +69,13 @@ def settings_of(patcher: Any) -> Settings:
     return patcher.get_attachment(ATTACHMENT) or Settings()
 
 
-class Live:
-    """What is derived and large, of all sessions over one set of weights: gone with the last of them."""
+class SharedState:
+    """Caches and decoder, shared by all sessions of one model; freed with the last of these sessions."""
 
     def __init__(self) -> None:
         self.caches = CachePool()
         self.decoder: tuple[tuple[str, bytes], Any] | None = None  # ((its VAE, what it has decoded), decoder)
-        self.running = 0  # nodes at work, whose caches are not taken away
-        self.giving_up = False  # a run was broken off: whoever still works for it in another thread is to stop
+        self.active_runs = 0  # while there are any, caches are not released
 
     @property
     def nbytes(self) -> int:
@@ -86,13 +86,13 @@ class Live:
         self.decoder = None
 
 
-def _live_of(model: Any) -> Live:
-    reference = getattr(model, "_sf_live", None)
-    live = reference() if reference else None
-    if live is None:
-        live = Live()
-        model._sf_live = weakref.ref(live)
-    return live
+def _shared_state_of(model: Any) -> SharedState:
+    reference = getattr(model, "_sf_shared", None)
+    shared = reference() if reference else None
+    if shared is None:
+        shared = SharedState()
+        model._sf_shared = weakref.ref(shared)
+    return shared
 
 
 class HostedWan(WanForward):
@@ -102,7 +102,8 @@ class HostedWan(WanForward):
         net = check_wan(patcher)
         settings = settings_of(patcher)
         self.patcher = patcher.clone()
-        self.live = _live_of(self.patcher.model)
+        self.shared = _shared_state_of(self.patcher.model)
+        self.cancellation: Cancellation = host.HostCancellation()  # of the run that uses the model, if one does
         self.arch = _architecture(net)
         self.rollout_config, self.latent_size = settings.config, settings.latent_size
         latent_format = self.patcher.model.latent_format
@@ -113,12 +114,12 @@ class HostedWan(WanForward):
             setattr(self, name, getattr(net, name))
         self._options: dict[str, Any] = {}
         self._fingerprint: tuple[object, str] = (None, "")
-        live = weakref.ref(self.live)
+        reference = weakref.ref(self.shared)
 
         def on_detach(_: Any, unpatch_all: bool) -> None:  # also called when another clone takes over: then not all
-            held = live()
-            if unpatch_all and held is not None and not held.running:
-                held.release()
+            shared = reference()
+            if unpatch_all and shared is not None and not shared.active_runs:
+                shared.release()
 
         self.patcher.add_callback_with_key(CallbacksMP.ON_DETACH, ATTACHMENT, on_detach)
 
@@ -126,7 +127,7 @@ class HostedWan(WanForward):
 
     @property
     def caches(self) -> CachePool:  # type: ignore[override]
-        return self.live.caches
+        return self.shared.caches
 
     @property
     def dtype(self) -> torch.dtype:
@@ -148,9 +149,7 @@ class HostedWan(WanForward):
         self._options |= {"cond_or_uncond": [0], "block_type": "double", "total_blocks": self.arch.num_layers}
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        if self.live.giving_up:
-            raise host.Interrupted
-        host.check_interrupt()  # core's layers look by themselves, those of other packs (GGUF) do not
+        self.cancellation.raise_if_asked()  # core's layers look by themselves, those of other packs (GGUF) do not
         heads = q.shape[2]
         options = {**self._options, "block_index": layer}
         out = optimized_attention(q.flatten(2), k.flatten(2), v.flatten(2), heads=heads, transformer_options=options)
@@ -200,13 +199,13 @@ class HostedWan(WanForward):
     def weight_bytes(self) -> int:
         return int(self.patcher.model_size())
 
-    def make_ready(self, session: Session, beside: int = 0) -> None:
-        """Load the weights with their patches, with room for the cache, activations and ``beside`` bytes more.
+    def make_ready(self, session: Session, extra_bytes: int = 0) -> None:
+        """Load the weights with their patches, with room for the cache, activations and ``extra_bytes`` more.
 
         To be called before each chunk: other graphs' clones share the modules and may have put other patches in.
         """
-        missing = max(0, self.session_bytes(session) - self.live.caches.nbytes)
-        host.load_models([self.patcher], missing + self.working_bytes(session) + beside)
+        missing = max(0, self.session_bytes(session) - self.shared.caches.nbytes)
+        host.load_models([self.patcher], missing + self.working_bytes(session) + extra_bytes)
 
 
 def check_wan(patcher: Any) -> Any:
@@ -251,7 +250,8 @@ def config_for(patcher: Any, given: RolloutConfig | None) -> RolloutConfig:
     return config if sampling is None else replace(config, shift=float(sampling.shift))
 
 
-def hosted(session: Session) -> HostedWan:
+def comfy_model(session: Session) -> HostedWan:
+    """Return the model of ``session``, which a node made over a MODEL of ComfyUI."""
     model = session.model
     assert isinstance(model, HostedWan)
     return model

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,13 @@ from comfy.model_management import cast_to_device
 from comfy.model_patcher import get_key_weight
 from torch import Tensor
 
+from ...sf_core.cancellation import Cancellation
 from ...sf_core.files.safetensors_file import write_tensors
 from ...sf_core.model.wan import CausalWan
 from ...sf_core.training.engine.process_group import Group
 from ...sf_core.training.recipe import Recipe
 from ...sf_core.training.stages.run_context import Parts
 from ...sf_core.vae.wan_vae import VideoVAE
-from . import host
 from .model import HostedWan
 
 # What is trained ------------------------------------------------------------------------------------------------------
@@ -29,7 +29,7 @@ def teacher_file(wan: HostedWan, folder: Path) -> Path:
     return folder / f"teacher-{wan.fingerprint}.safetensors"
 
 
-def write_teacher(wan: HostedWan, path: Path) -> None:
+def write_teacher(wan: HostedWan, path: Path, cancellation: Cancellation) -> None:
     """The transformer's weights with all patches, as a file that `sf_core.load_model` reads, unless it is there.
 
     Raises ValueError for weights that are packed in a way that cannot be trained over.
@@ -39,13 +39,18 @@ def write_teacher(wan: HostedWan, path: Path) -> None:
     dtype = torch.float32 if wan.dtype == torch.float32 else torch.bfloat16
     with torch.device("meta"):
         layout = {name: (tuple(p.shape), dtype) for name, p in CausalWan(wan.arch).named_parameters()}
+
+    def weights() -> Iterator[Tensor]:
+        for name in layout:
+            cancellation.raise_if_asked()
+            yield _patched(wan.patcher, name).to(dtype)
+
     facts = {"sf.num_heads": str(wan.arch.num_heads), "sf.text_len": str(wan.arch.text_len)}
-    write_tensors(path, layout, (_patched(wan.patcher, name).to(dtype) for name in layout), facts)
+    write_tensors(path, layout, weights(), facts)
 
 
 def _patched(patcher: Any, name: str) -> Tensor:
     """As ComfyUI computes a weight with its patches, in float32: unpacked, scaled, patched."""
-    host.check_interrupt()
     key = f"diffusion_model.{name}"
     weight, _, convert = get_key_weight(patcher.model, key)
     weight = patcher.backup[key].weight if key in patcher.backup else weight  # without those that are in place now

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...sf_core.cancellation import Cancellation
 from ...sf_core.session.frame_counts import fitting_video_frames
 from ...sf_core.session.session import Session, for_one_image
 from ...sf_core.vae.layers import Memory
@@ -23,11 +24,13 @@ _WAN_VALUES = 110
 _TAEHV_VALUES = 1000
 
 
-class _InterruptibleMemory(Memory):
-    """Looks at every layer whether the user wants to stop."""
+class _CancellableMemory(Memory):
+    """Polls a cancellation at every layer. Each network has a subclass, with the cancellation of the run it is in."""
+
+    cancellation: Cancellation
 
     def prepend(self, layer: nn.Module, x: Tensor, frames: int) -> Tensor:
-        host.check_interrupt()
+        self.cancellation.raise_if_asked()
         return super().prepend(layer, x, frames)
 
 
@@ -54,11 +57,15 @@ class _InVaeSpace(VideoVAE):
         return (z - self.mean.to(z)) / self.std.to(z)
 
 
-def open_vae(vae: Any) -> VideoVAE:
-    """Our network with the weights of ``vae``, a core VAE: Wan 2.1's, a TAEHV, or the tiny demo's.
+def open_vae(vae: Any, cancellation: Cancellation | None = None) -> VideoVAE:
+    """Return our network with the weights of a core VAE. Its copy of the weights is freed with its last user.
 
-    Its copy of the weights lives as long as anything that it was returned to. Raises ValueError for a VAE of another
-    model.
+    Args:
+        vae: Wan 2.1's VAE, a TAEHV, or the tiny demo's.
+        cancellation: Polled at every layer from now on. None: ComfyUI's Cancel button.
+
+    Raises:
+        ValueError: The VAE belongs to another model.
     """
     net = getattr(vae, "first_stage_model", None)
     if net is None:
@@ -68,8 +75,10 @@ def open_vae(vae: Any) -> VideoVAE:
     if ours is None:
         with host.normal_tensors():
             ours = _with_weights(net, vae.device, vae.vae_dtype)
-        ours.memory_type = _InterruptibleMemory
+        ours.memory_type = type("CancellableMemory", (_CancellableMemory,), {})
         net._sf_vae = weakref.ref(ours)
+    assert issubclass(ours.memory_type, _CancellableMemory)
+    ours.memory_type.cancellation = cancellation or host.HostCancellation()
     return ours
 
 

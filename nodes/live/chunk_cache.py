@@ -76,7 +76,7 @@ def _make_room(files: Iterable[Path]) -> None:
             file.unlink(missing_ok=True)
 
 
-def offer(session: Session, error: BaseException) -> str | None:
+def autosave(session: Session, error: BaseException) -> str | None:
     """Keep the session of a run that was broken off; the name under which Load Session has it."""
     if not session.frames:
         return None

@@ -11,7 +11,7 @@ from ...sf_core.session.session import Session
 from ...sf_core.session.streaming import Decoder, history_for
 from ...sf_core.vae.wan_vae import VideoVAE
 from ..adapters.fingerprint import token
-from ..adapters.model import hosted
+from ..adapters.model import comfy_model
 from ..adapters.wire_types import GraphSession
 
 
@@ -29,7 +29,7 @@ def decode_rest(session: GraphSession, ours: VideoVAE, vae: Any) -> Iterator[tup
 
 def take_decoder(session: Session, at: int, ours: VideoVAE, vae: Any) -> Decoder:
     """The live decoder if it has decoded just this session's first ``at`` latent frames; else one at a beginning."""
-    live = hosted(session).live
+    live = comfy_model(session).shared
     found, live.decoder = live.decoder, None
     if found is not None and found[0] == _decoder_key(session, at, vae):
         decoder: Decoder = found[1]
@@ -38,7 +38,7 @@ def take_decoder(session: Session, at: int, ours: VideoVAE, vae: Any) -> Decoder
 
 
 def keep_decoder(session: Session, at: int, decoder: Decoder, vae: Any) -> None:
-    hosted(session).live.decoder = (_decoder_key(session, at, vae), decoder)
+    comfy_model(session).shared.decoder = (_decoder_key(session, at, vae), decoder)
 
 
 def _decoder_key(session: Session, at: int, vae: Any) -> tuple[str, bytes]:

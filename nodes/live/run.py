@@ -14,12 +14,13 @@ from typing import Any
 from torch import Tensor
 
 from ...sf_core.byte_units import format_bytes
+from ...sf_core.cancellation import Cancellation
 from ...sf_core.session.commands import Command, Pause, Resume, Stop
 from ...sf_core.session.session import Progress, Session
-from ...sf_core.session.streaming import StreamEvent
+from ...sf_core.session.streaming import Decoder, StreamEvent, StreamHost
 from ..adapters import host
 from ..adapters.memory_report import what_would_fit
-from ..adapters.model import hosted
+from ..adapters.model import comfy_model
 from ..adapters.wire_types import TIMINGS_KEPT, ChunkTiming, GraphSession
 from . import chunk_cache
 from .steering import Steering
@@ -48,24 +49,41 @@ def _nothing() -> int:
     return 0
 
 
-class Run:
-    """Makes chunks for one node. `make` may be called in another thread, all else in the graph's own."""
+class Run(StreamHost):
+    """One node's sampling of chunks, alone or in a stream."""
 
-    def __init__(self, node: Any, session: GraphSession, chunks: int, fps: float, steerable: bool = False) -> None:
-        """chunks: how many are to come, 0 if nobody knows. steerable: whether it takes prompts."""
+    def __init__(
+        self,
+        node: Any,
+        session: GraphSession,
+        chunks: int,
+        fps: float,
+        cancellation: Cancellation,
+        steerable: bool = False,
+    ) -> None:
+        """Begin a run, and show it on its node.
+
+        Args:
+            node: The node's class, during its execution.
+            session: The session to extend.
+            chunks: Number of chunks to make; 0: until stopped.
+            fps: Frames a second of the video.
+            cancellation: Ends the run; the model polls it from now on.
+            steerable: Whether the run takes prompts.
+        """
+        super().__init__(cancellation)
         self.newest = session.core
-        self.broken: BaseException | None = None
-        self.beside: Callable[[], int] = _nothing  # bytes that something else is still to take meanwhile
+        self.extra_bytes: Callable[[], int] = _nothing  # memory that other parts of the run (a decoder) still need
         self.timings: deque[ChunkTiming] = deque(maxlen=TIMINGS_KEPT)  # of chunks that were handed out
         self._sampled: deque[ChunkTiming] = deque()  # of those that were not yet
         self.steering: Steering | None = None
-        self.stopping = False  # after the chunk at work
         self.commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
-        self._wan = hosted(session.core)
+        self._wan = comfy_model(session.core)
+        self._wan.cancellation = cancellation
         self._chunks = chunks
         self._made, self._finished, self._frames = 0, 0, 0  # chunks sampled, chunks decoded, frames of these
         self._steps = len(session.core.config.denoising_steps)
-        self._bar = host.Progress(node, max(1, chunks) * self._steps)
+        self._bar = host.NodeProgress(node, max(1, chunks) * self._steps, cancellation)
         self._started = time.perf_counter()
         self.view = LiveView(node, self.node_id, fps, chunks, steerable)
         _runs[self.node_id] = self
@@ -88,19 +106,28 @@ class Run:
         """From any thread: to take effect between two chunks."""
         self.note_steered()
         self.commands.put(command)
-        self.stopping = self.stopping or isinstance(command, Stop)
+        if isinstance(command, Stop):
+            self.cancellation.finish()
         state = {Pause: "paused", Resume: "running", Stop: "stopping"}.get(type(command))
         if state is not None:
-            self.view.tell(state="stopping" if self.stopping else state)
+            self.view.tell(state="stopping" if self.cancellation.finishing else state)
 
     @staticmethod
     def note_steered() -> None:
         global _times_steered
         _times_steered += 1
 
+    def make_ready(self, session: Session) -> None:
+        """Load the weights with this session's patches, with room for everything that the run needs."""
+        self._wan.make_ready(session, self.extra_bytes())
+
+    def prepare(self, decoder: Decoder) -> None:
+        """Leave the decoder as it is: `take_decoder` returns one that has decoded this very session."""
+
     def boundary(self, session: Session) -> Session:
-        """Between chunks: weights with this session's patches, in place and with room for all that is needed."""
-        self._wan.make_ready(session, self.beside())
+        """Apply what was steered meanwhile, and make the weights ready."""
+        session = session if self.steering is None else self.steering.boundary(session)
+        self.make_ready(session)
         return session
 
     def make(self, session: Session, progress: Progress | None = None) -> tuple[Session, Tensor]:
@@ -112,18 +139,13 @@ class Run:
             if progress is not None:
                 progress(stage, index, count)
             marks.setdefault(stage, time.perf_counter())
+            self.cancellation.raise_if_asked()
             if stage == "step":
                 self._bar.at(self._position(index))
-            else:
-                host.check_interrupt()
             if stage == "rebuild":
                 self._bar.say(f"{self._ordinal(self._made + 1)}: filling the cache, pass {index + 1} of {count}")
 
-        try:
-            longer, latents = chunk_cache.next_chunk(session, report)
-        except BaseException as error:
-            self.broken = error
-            raise
+        longer, latents = chunk_cache.next_chunk(session, report)
         end = time.perf_counter()
         sampling = marks.get("step", end)
         self.newest = longer
@@ -140,12 +162,12 @@ class Run:
 
     @property
     def cache_bytes(self) -> int:
-        return self._wan.live.caches.nbytes
+        return self._wan.shared.caches.nbytes
 
-    def show(self, event: StreamEvent) -> None:
-        """A chunk was decoded; it may still be taken back."""
+    def shown(self, event: StreamEvent) -> None:
+        """Count and show a chunk that has just been decoded. A re-roll may still withdraw it."""
         self.finished_chunk(event.frames.shape[1], event.timings["decode"])
-        self.view.show(event.frames[0], event.chunk, self._finished, self.cache_bytes)
+        self.view.show(event.pixels[0], event.chunk, self._finished, self.cache_bytes)
 
     def withdrawn(self, session: Session) -> None:
         """The chunks after ``session`` were taken back."""
@@ -176,9 +198,10 @@ class Run:
         self._bar.say(text)
 
     def close(self) -> None:
-        """It can be steered no more, and holds on to no decoder."""
+        """End steering, and release the decoder and the model."""
         _runs.pop(self.node_id, None)
-        self.beside = _nothing
+        self.extra_bytes = _nothing
+        self._wan.cancellation = host.HostCancellation()
         if self.steering is not None:
             self.steering.close()
 
@@ -186,19 +209,19 @@ class Run:
 @contextmanager
 def kept_if_broken(run: Run) -> Iterator[None]:
     """Whatever ends a run early: the session so far is offered in Load Session, and memory that ran out is freed."""
-    wan, begun = hosted(run.newest), run.newest.chunks
-    wan.live.running += 1
+    wan, begun = comfy_model(run.newest), run.newest.chunks
+    wan.shared.active_runs += 1
     try:
         yield
     except BaseException as error:
-        name = chunk_cache.offer(run.newest, error) if run.newest.chunks > begun else None
+        name = chunk_cache.autosave(run.newest, error) if run.newest.chunks > begun else None
         if name is not None:
             run.say(
                 f"{name.removesuffix(host.SESSION_ENDING)}: Load Session has it, and running again goes on from there"
             )
         if host.is_out_of_memory(error):
             cache = wan.session_bytes(run.newest)
-            wan.live.release()
+            wan.shared.release()
             room = host.free_memory(wan.device) - wan.working_bytes(run.newest)
             raise MemoryError(
                 f"the {wan.device.type} ran out of memory (the cache is {format_bytes(cache)}); it has been freed, "
@@ -207,5 +230,4 @@ def kept_if_broken(run: Run) -> Iterator[None]:
         raise
     finally:
         run.close()
-        wan.live.running -= 1
-        wan.live.giving_up = False
+        wan.shared.active_runs -= 1

@@ -17,7 +17,7 @@ from ...sf_core.noise import SeededNoise
 from ...sf_core.session.session import Session
 from ...sf_core.session.timeline import Row, Timeline, format_rows, second_of
 from ..adapters import host
-from ..adapters.conditioning import can_encode_beside, embeddings, encode, encode_beside
+from ..adapters.conditioning import can_encode_in_thread, embeddings, encode, encode_in_thread
 from .view import LiveView
 
 
@@ -54,19 +54,19 @@ class Steering:
     def prompt(self, text: str, blend: int, recache: bool) -> None:
         """From the next chunk on, or the first after it is encoded."""
         asked = _Asked(text, blend, recache)
-        if can_encode_beside(self._clip):
-            self._encoder.submit(self._encode_beside, asked)
+        if can_encode_in_thread(self._clip):
+            self._encoder.submit(self._encode_in_thread, asked)
         else:
             self._asked.put(asked)
 
     def cut(self) -> None:
         self._asked.put(_Asked())
 
-    def _encode_beside(self, asked: _Asked) -> None:
+    def _encode_in_thread(self, asked: _Asked) -> None:
         """In the encoder's thread: no weights are moved."""
         try:
             with torch.inference_mode():
-                found = embeddings(encode_beside(self._clip, asked.prompt))
+                found = embeddings(encode_in_thread(self._clip, asked.prompt))
         except Exception as error:
             self._view.say(f"The prompt was not understood: {error}")
             return
@@ -90,9 +90,9 @@ class Steering:
         self._view.say("Reading the new prompt: the text encoder needs the device, and the video waits for it")
         try:
             found = embeddings(encode(self._clip, asked.prompt))
-        except host.Interrupted:
-            raise
         except Exception as error:
+            if host.is_interrupt(error):
+                raise
             self._view.say(f"The prompt was not understood: {error}")
             return None
         self._view.say("")

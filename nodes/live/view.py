@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ..adapters import host
 from ..adapters.images import jpegs_of
+from ..adapters.rate_limit import RateLimit
 from . import clients
 from .frame_store import FrameStore
 
@@ -30,7 +31,7 @@ LONGEST_EDGE = 512  # pixels
 WAITING = 2  # chunks to be made pictures of; while more wait, new ones are left out
 NO_WORKFLOW = "00000000-0000-0000-0000-000000000000"  # the editor's, for a graph that was never in a file
 REMEMBERED = 16  # runs, ended ones included
-OLDER = -1  # in place of the number of a chunk, for frames of what the session had before the run
+BEFORE_RUN = -1  # in place of the number of a chunk, for frames of what the session had before the run
 _views: dict[str, LiveView] = {}  # by node; the newest last
 
 
@@ -179,7 +180,7 @@ class _Encoder:
 
     def __init__(self, view: LiveView) -> None:
         self._view, self._ending = view, threading.Event()
-        self._budget = host.Budget(at_once=IMAGES_A_SECOND, a_second=IMAGES_A_SECOND)
+        self._budget = RateLimit(burst=IMAGES_A_SECOND, per_second=IMAGES_A_SECOND)
         self._todo: queue.Queue[tuple[int, int, Tensor | None] | None] = queue.Queue(WAITING)
         self._thread = threading.Thread(target=self._work, name="self-forcing-pictures", daemon=True)
         self._thread.start()
@@ -225,10 +226,10 @@ class _Encoder:
 
     def _affordable(self, count: int) -> list[int]:
         """Which of ``count`` new frames to send: all, a little later, if nothing waits; else evenly spread ones."""
-        while (missing := count - self._budget.room) > 0 and self._todo.empty():
+        while (missing := count - self._budget.available) > 0 and self._todo.empty():
             if self._ending.wait(min(missing / IMAGES_A_SECOND, 0.05)):
                 break
-        sent = min(count, max(1, int(self._budget.room)))
+        sent = min(count, max(1, int(self._budget.available)))
         self._budget.take(sent)
         return [count - 1 - k * count // sent for k in reversed(range(sent))]
 

@@ -11,7 +11,7 @@ from typing import Any
 from aiohttp import web
 
 from ..adapters import host
-from ..adapters.model import hosted
+from ..adapters.model import comfy_model
 from ..live.run import Run, live_runs, run_of
 from . import session_listing
 from .validation import NODE_ID, Refused, answers, body_of, user_of
@@ -41,7 +41,7 @@ def _all(runs: list[Run]) -> list[dict[str, Any]]:
 def _live(run: Run) -> dict[str, Any]:
     session, shown = run.newest, run.view.state()
     rows, columns = session.latent_size
-    factor = hosted(session).spatial_factor
+    factor = comfy_model(session).spatial_factor
     return {
         "name": run.node_id,
         "kind": "live",

@@ -150,7 +150,10 @@ class VideoWriter:
         part.replace(sidecar_of(self.path))
 
     def close(self) -> None:
-        """Finish the file: an ordinary one, with the record inside, takes the place of the fragments."""
+        """Finish the file: an ordinary one, with the record inside, takes the place of the fragments.
+
+        Without any frame there is no file.
+        """
         try:
             if self._stream is not None:
                 self._container.mux(self._stream.encode(None))
@@ -158,6 +161,8 @@ class VideoWriter:
             self._file.close()
             if self._stream is not None:
                 self._finish()
+            else:  # no player opens a video without frames
+                self.path.unlink()
         except OSError as error:
             raise self._explained(error) from error
 

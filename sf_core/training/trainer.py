@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..cancellation import Cancellation, Cancelled
 from ..files.safetensors_file import open_tensors
 from .engine.process_group import Group
 from .engine.run_log import Report
@@ -47,6 +48,7 @@ class Trainer:
     the command that started them. over: begin anew where a run of the same name is already.
     group: the processes that train together, each with a trainer of its own; None: one.
     parts: makes what the stages work with; another host of the training has prompts and a VAE of its own.
+    cancellation: polled after every step; None: of this run alone. Signals call its `cancel`.
     Raises ValueError for a folder that another run is in, or none to go on with; and what the recipe's files and
     settings give rise to.
     """
@@ -59,8 +61,10 @@ class Trainer:
         over: bool = False,
         group: Group | None = None,
         parts: Callable[[Recipe, Path, Group], Parts] = Parts,
+        cancellation: Cancellation | None = None,
     ) -> None:
         self.group, self._make_parts = group or Group(), parts
+        self._cancellation, self._at_steps = cancellation or Cancellation(), False
         self.recipe = recipe if isinstance(recipe, Recipe) else Recipe.read(recipe)
         self.folder = Path(folder) if folder else Path("runs") / self.recipe.name
         self._state = self.folder / STATE
@@ -80,7 +84,6 @@ class Trainer:
             self._stage, self._step, self._tensors = 0, 0, dict[str, Tensor]()
         self._threads = int(open_tensors(self._state)[1]["sf.threads"]) if self._resumed else None
         self._saved_at, self._saving_took = time.monotonic(), 0.0
-        self._asked_to_stop = self._at_steps = False
 
     def run(self) -> Path:
         """Train to the end -> the file of the last network made.
@@ -101,6 +104,10 @@ class Trainer:
             while self._stage < len(self.recipe.stages):
                 self._run_stage(parts, report)
         return parts.made(STAGES[self.recipe.stages[-1].kind].makes)
+
+    def request_stop(self) -> None:
+        """Let `run` stop after the current step, as SIGTERM does."""
+        self._cancellation.cancel()
 
     def _run_stage(self, parts: Parts, report: Report) -> None:
         spec = self.recipe.stages[self._stage]
@@ -138,7 +145,7 @@ class Trainer:
     def _save_if_due(self, stage: StageRun, report: Report) -> None:
         waited = time.monotonic() - self._saved_at
         due = self.group.first and self._saving_took <= SAVING_SHARE * waited
-        stop, due = self.group.any([self._asked_to_stop, due])
+        stop, due = self.group.any([self._cancellation.asked, due])
         if stop:
             made = self._keep(stage, report)
             raise Stopped(
@@ -193,9 +200,9 @@ class Trainer:
         def stop(number: int, frame: object) -> None:
             if not self._at_steps:
                 raise Stopped("stopped while a stage was getting ready; --resume goes on from there")
-            if self._asked_to_stop:
+            if self._cancellation.asked:
                 raise KeyboardInterrupt
-            self._asked_to_stop = True
+            self.request_stop()
             report.message("stopping after this step; once more to stop at once")
 
         try:
@@ -210,7 +217,7 @@ class Trainer:
                 signal.signal(number, handler)
 
 
-class Stopped(Exception):
+class Stopped(Cancelled):
     """The run was asked to stop, and has saved itself."""
 
 
