@@ -1,4 +1,4 @@
-"""The node that makes pictures of a session's chunks."""
+"""The node that decodes a session to images."""
 
 from __future__ import annotations
 
@@ -20,20 +20,25 @@ from .live.view import LiveView
 
 
 class SFDecodeChunks(io.ComfyNode):
+    """Decodes the part of a session that has not been decoded."""
+
     @classmethod
     def define_schema(cls) -> Any:
         return schema(
             node_id="SFDecodeChunks",
             display_name="Decode Chunks",
-            description="A session's frames that were not decoded yet, as pictures. For long videos use Stream Video.",
+            description="Decodes the part of a session that was not decoded yet. For long videos use Stream Video.",
             search_aliases=["streaming vae decode", "decode session"],
             inputs=[
-                SessionWire.Input("session", tooltip="A session; it knows how far it has been decoded."),
+                SessionWire.Input("session", tooltip="The session to decode; it records how far it has been decoded."),
                 io.Vae.Input("vae", tooltip="Wan 2.1's VAE, a TAEHV loaded with Load VAE, or the tiny demo's."),
                 fps_input(),
             ],
             outputs=[
-                io.Image.Output(display_name="frames", tooltip="The new frames; seamless with those before them."),
+                io.Image.Output(
+                    display_name="frames",
+                    tooltip="The new frames, seamless with the frames before them.",
+                ),
                 SessionWire.Output(display_name="session", tooltip="The session, decoded up to its end."),
             ],
             hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],

@@ -1,4 +1,4 @@
-"""The node that samples, decodes, shows and writes at once."""
+"""The node that samples, decodes, shows and writes a video at the same time."""
 
 from __future__ import annotations
 
@@ -23,23 +23,25 @@ from .adapters.wire_types import GraphSession, SessionWire, TimelineWire
 from .inputs import fps_input, schema
 from .live import thumbnails
 from .live.decoder import decode_rest, keep_decoder, lineage_at, take_decoder
-from .live.run import Run, kept_if_broken, times_steered
+from .live.run import Run, autosaved, times_steered
 from .live.steering import Steering
 from .live.view import BEFORE_RUN
 
-LEAD = 1.0  # seconds that a video without an end may be ahead of the one who watches, so that steering it shows soon
+LEAD = 1.0  # seconds that an endless video may be ahead of its viewer, so that steering shows soon
 
 
 class SFStreamVideo(io.ComfyNode):
+    """Extends a session and makes a video of it."""
+
     @classmethod
     def define_schema(cls) -> Any:
         return schema(
             node_id="SFStreamVideo",
             display_name="Stream Video",
-            description="Makes a video chunk by chunk: samples, decodes, shows and writes at once, in flat memory.",
+            description="Makes a video chunk by chunk: samples, decodes, shows and writes it, in constant memory.",
             search_aliases=["self forcing", "real time video", "autoregressive video", "endless video", "live video"],
             inputs=[
-                SessionWire.Input("session", tooltip="The session to go on with, empty or not."),
+                SessionWire.Input("session", tooltip="The session to extend, empty or not."),
                 io.Vae.Input(
                     "vae", tooltip="Wan 2.1's VAE, a TAEHV loaded with Load VAE (much faster), or the tiny demo's."
                 ),
@@ -50,20 +52,20 @@ class SFStreamVideo(io.ComfyNode):
                     max=86400.0,
                     step=0.5,
                     round=0.001,
-                    tooltip="Seconds to make, in whole chunks; 0 goes on in real time until you stop it.",
+                    tooltip="Seconds to make, in whole chunks; 0 runs in real time until you stop it.",
                 ),
                 fps_input(),
                 TimelineWire.Input(
                     "timeline",
                     optional=True,
-                    tooltip="Prompts by time, from Prompt Timeline, in place of the session's own.",
+                    tooltip="Prompts by time, from Prompt Timeline, in place of the session's prompt.",
                 ),
                 io.Clip.Input(
-                    "clip", optional=True, tooltip="The text encoder: with it you can type new prompts while it runs."
+                    "clip", optional=True, tooltip="The text encoder: with it you can type new prompts during the run."
                 ),
             ],
             outputs=[
-                io.Video.Output(tooltip="What the session had that was not decoded yet, and all that is new."),
+                io.Video.Output(tooltip="The part of the session that was not decoded yet, and everything new."),
                 SessionWire.Output(display_name="session", tooltip="The longer session, decoded up to its end."),
             ],
             hidden=[io.Hidden.unique_id, io.Hidden.prompt, io.Hidden.extra_pnginfo],
@@ -94,7 +96,7 @@ class SFStreamVideo(io.ComfyNode):
         path, last = host.new_temp_file("stream", ".mp4"), None
         with (
             run.view.until_end(path),
-            kept_if_broken(run),
+            autosaved(run),
             VideoWriter(path, fps, record=_graph_of(cls)) as writer,
             closing(_chunks(run, session, vae, ours, seconds, fps)) as parts,
         ):
@@ -114,7 +116,7 @@ class SFStreamVideo(io.ComfyNode):
 def _chunks(
     run: Run, session: GraphSession, vae: Any, ours: VideoVAE, seconds: float, fps: float
 ) -> Generator[tuple[Session, Tensor], None, None]:
-    """What was not decoded yet, block by block, then new chunks: (the session up to there, frames [T, H, W, 3])."""
+    """Decode the rest of the session, then stream new chunks. Yields (session up to here, frames [T, H, W, 3])."""
     core = session.core
     run.extra_bytes = lambda: decode_bytes(ours, core)
     run.make_ready(core)
@@ -143,28 +145,28 @@ def _chunks(
 
 
 def _graph_of(node: Any) -> dict[str, Any]:
-    """What ComfyUI's editor looks for in a video that is dropped on it."""
+    """Return the metadata that ComfyUI's editor reads from a video that is dropped on it."""
     return {**(node.hidden.extra_pnginfo or {}), **({"prompt": node.hidden.prompt} if node.hidden.prompt else {})}
 
 
 def _keep_record(node: Any, run: Run, session: Session, writer: VideoWriter) -> None:
-    """How the whole video was made, for its file; walks through all of it."""
+    """Record in the file how the whole video was made; walks through all its blocks."""
     record, _ = record_of(session)
     facts, steering = run.view.state(), run.steering
     assert steering is not None
-    by_hand = {"actions": steering.actions, "rows": steering.rows, "seconds": facts["seconds"]}
+    steered = {"actions": steering.actions, "rows": steering.rows, "seconds": facts["seconds"]}
     writer.record["self_forcing"] = {
         "chunks": session.chunks,
         "seeds": record["seeds"],
         "timeline": events_in(record),
         "model": record["model"],
         "session": lineage_at(session, session.frames).hex(),
-        **(by_hand if steering.actions else {}),
+        **(steered if steering.actions else {}),
     }
     graph = (node.hidden.extra_pnginfo or {}).get("workflow")
     if steering.actions and isinstance(graph, dict):
-        # in the very object that the nodes after this one write into their files: when such a file is dropped on the
-        # editor, js/lib/replay.js makes a Prompt Timeline of it
+        # in the object that later nodes write into their files: when such a file is dropped on the editor, the pack's
+        # JavaScript makes a Prompt Timeline of it
         marks = graph.setdefault("extra", {}).setdefault("self_forcing", {})
         marks[run.node_id] = {"rows": steering.rows, "seconds": facts["seconds"]}
 

@@ -1,4 +1,4 @@
-"""ComfyUI's MODEL as a model of `sf_core`: our causal forward over the modules of its Wan transformer.
+"""ComfyUI's MODEL as a model of `sf_core`: the causal forward over the modules of its Wan transformer.
 
 The weights stay ComfyUI's: modules are only called, never read, so LoRAs, fp8, GGUF, offloading and the attention
 that the user chose all apply. A LoRA on ``modulation`` has no effect, as everywhere in ComfyUI.
@@ -31,20 +31,20 @@ from . import host
 from .fingerprint import patched_fingerprint, token
 
 ATTACHMENT = "self_forcing"
-# Pixels along an edge of a latent and frames of one, of every Wan 2.1 VAE; for hosts whose latent format does not say
+# Pixels along the edge of a latent, and frames of a latent, of every Wan 2.1 VAE; where the latent format lacks them
 WAN_SPATIAL_FACTOR, WAN_TEMPORAL_FACTOR = 8, 4
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What rides on a MODEL of ours: how to roll it out, as far as its loader or the user said."""
+    """Rollout settings attached to a MODEL, as far as its loader or the user set them."""
 
     config: RolloutConfig | None = None
     latent_size: tuple[int, int] | None = None
 
 
 def with_settings(patcher: Any, settings: Settings) -> Any:
-    """A MODEL with the same weights that carries ``settings``."""
+    """Return a MODEL with the same weights that carries ``settings``."""
     clone = patcher.clone()
     clone.set_attachments(ATTACHMENT, settings)
     clone.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, ATTACHMENT)
@@ -53,7 +53,7 @@ def with_settings(patcher: Any, settings: Settings) -> Any:
 
 
 def _explain_to_guiders(executor: Any, *args: Any, **kwargs: Any) -> Any:
-    """Around core's samplers, which make all frames of a clip at once: what a Self Forcing model is not for."""
+    """Warn of core's samplers, which make all frames of a clip at once. Raises ValueError for a cfg other than 1."""
     guidance = getattr(executor.class_obj, "cfg", 1.0)
     if guidance != 1.0:
         raise ValueError(
@@ -66,6 +66,7 @@ def _explain_to_guiders(executor: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 def settings_of(patcher: Any) -> Settings:
+    """Return the settings attached to a MODEL."""
     return patcher.get_attachment(ATTACHMENT) or Settings()
 
 
@@ -79,9 +80,11 @@ class SharedState:
 
     @property
     def nbytes(self) -> int:
+        """Memory held, in bytes."""
         return self.caches.nbytes + (self.decoder[1].cache_bytes if self.decoder else 0)
 
     def release(self) -> None:
+        """Free everything."""
         self.caches.release()
         self.decoder = None
 
@@ -96,7 +99,7 @@ def _shared_state_of(model: Any) -> SharedState:
 
 
 class HostedWan(WanForward):
-    """A Wan 2.1 text-to-video MODEL, whichever loader, LoRA or merge it came from. Raises ValueError for any other."""
+    """A Wan 2.1 text-to-video MODEL from any loader, LoRA or merge. Raises ValueError for another model."""
 
     def __init__(self, patcher: Any) -> None:
         net = check_wan(patcher)
@@ -127,15 +130,18 @@ class HostedWan(WanForward):
 
     @property
     def caches(self) -> CachePool:  # type: ignore[override]
+        """KV caches of all sessions of this model."""
         return self.shared.caches
 
     @property
     def dtype(self) -> torch.dtype:
+        """Number format of the computation."""
         model = self.patcher.model
         return model.manual_cast_dtype or model.get_dtype()
 
     @property
     def device(self) -> torch.device:
+        """Device of the computation."""
         return self.patcher.load_device
 
     def bare(self, parameter: Tensor, like: Tensor) -> Tensor:
@@ -149,7 +155,7 @@ class HostedWan(WanForward):
         self._options |= {"cond_or_uncond": [0], "block_type": "double", "total_blocks": self.arch.num_layers}
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        self.cancellation.raise_if_asked()  # core's layers look by themselves, those of other packs (GGUF) do not
+        self.cancellation.raise_if_asked()  # core's layers poll by themselves, layers of other packs (GGUF) do not
         heads = q.shape[2]
         options = {**self._options, "block_index": layer}
         out = optimized_attention(q.flatten(2), k.flatten(2), v.flatten(2), heads=heads, transformer_options=options)
@@ -168,7 +174,7 @@ class HostedWan(WanForward):
         super().write_over_cache(x, timestep, rotations, text, views)
 
     def _describe(self, x: Tensor, timestep: Tensor) -> None:
-        """What attention overrides of other packs look at."""
+        """Set the options that attention overrides of other packs read."""
         rows, columns = self.arch.token_grid((x.shape[3], x.shape[4]))
         self._options |= {"sigmas": timestep[:, 0] / TRAIN_STEPS, "grid_sizes": (x.shape[2], rows, columns)}
 
@@ -179,7 +185,7 @@ class HostedWan(WanForward):
 
     @property
     def fingerprint(self) -> str:
-        """Of the weights with all patches; the same for the same file and LoRAs, however often they are loaded."""
+        """Fingerprint of the weights with all patches; equal whenever the same files and LoRAs are loaded."""
         patched = (self.patcher.patches_uuid, len(self.patcher.object_patches))
         if self._fingerprint[0] != patched:
             self._fingerprint = (patched, patched_fingerprint(self.patcher))
@@ -188,28 +194,29 @@ class HostedWan(WanForward):
     # Memory -------------------------------------------------------------------------------------------------------
 
     def working_bytes(self, session: Session) -> int:
-        """Of activations while a chunk is sampled, by ComfyUI's own estimate for its shape."""
+        """Return the memory of activations while a chunk is sampled, by ComfyUI's own estimate."""
         frames = session.config.front_frames
         return int(self.patcher.memory_required([session.batch, self.arch.in_dim, frames, *session.latent_size]))
 
     def session_bytes(self, session: Session) -> int:
-        """Of the cache of ``session``."""
+        """Return the memory of the KV cache of ``session``."""
         return self.cache_bytes(session.config, session.latent_size, session.batch, session.frames)
 
     def weight_bytes(self) -> int:
+        """Return the memory of the weights."""
         return int(self.patcher.model_size())
 
     def make_ready(self, session: Session, extra_bytes: int = 0) -> None:
         """Load the weights with their patches, with room for the cache, activations and ``extra_bytes`` more.
 
-        To be called before each chunk: other graphs' clones share the modules and may have put other patches in.
+        To be called before each chunk: clones of other graphs share the modules, and may have patched them.
         """
         missing = max(0, self.session_bytes(session) - self.shared.caches.nbytes)
         host.load_models([self.patcher], missing + self.working_bytes(session) + extra_bytes)
 
 
 def check_wan(patcher: Any) -> Any:
-    """The transformer of a MODEL. Raises ValueError unless it is Wan 2.1's for text to video."""
+    """Return the transformer of a MODEL. Raises ValueError unless it is Wan 2.1's for text-to-video."""
     model = getattr(patcher, "model", None)
     net = getattr(model, "diffusion_model", None)
     kind = type(net).__name__
@@ -242,7 +249,7 @@ def _architecture(net: Any) -> WanArchitecture:
 
 
 def config_for(patcher: Any, given: RolloutConfig | None) -> RolloutConfig:
-    """Rollout settings: those that are wired in, else the model's own with the shift that a core node gave it."""
+    """Return the connected rollout settings, else the model's own, with the shift of ModelSamplingSD3."""
     if given is not None:
         return given
     config = settings_of(patcher).config or RolloutConfig()
@@ -258,6 +265,7 @@ def comfy_model(session: Session) -> HostedWan:
 
 
 def latent_size(wan: HostedWan, width: int, height: int) -> tuple[int, int]:
+    """Return (height, width) of the latents. Raises ValueError, naming the nearest sizes, for one that does not fit."""
     factor, (_, patch_rows, patch_columns) = wan.spatial_factor, wan.arch.patch_size
     for name, pixels, patch in (("width", width, patch_columns), ("height", height, patch_rows)):
         unit = factor * patch

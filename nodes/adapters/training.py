@@ -1,4 +1,4 @@
-"""The trainer of `sf_core` inside ComfyUI: prompts of a CLIP, samples through a VAE, and a node that tells of it."""
+"""Training inside ComfyUI: the teacher from a MODEL, prompts from a CLIP, samples through a VAE."""
 
 from __future__ import annotations
 
@@ -21,18 +21,17 @@ from ...sf_core.training.stages.run_context import Parts
 from ...sf_core.vae.wan_vae import VideoVAE
 from .model import HostedWan
 
-# What is trained ------------------------------------------------------------------------------------------------------
-
 
 def teacher_file(wan: HostedWan, folder: Path) -> Path:
-    """Named by its weights, so that a training does not go on with others."""
+    """Return the path of the teacher's weights. Their fingerprint is in the name: other weights, another training."""
     return folder / f"teacher-{wan.fingerprint}.safetensors"
 
 
 def write_teacher(wan: HostedWan, path: Path, cancellation: Cancellation) -> None:
-    """The transformer's weights with all patches, as a file that `sf_core.load_model` reads, unless it is there.
+    """Write the transformer's weights, with all patches, as a file for `sf_core.load_model`, unless it exists.
 
-    Raises ValueError for weights that are packed in a way that cannot be trained over.
+    Raises:
+        ValueError: The weights are quantised, which cannot be trained over.
     """
     if path.exists():
         return
@@ -50,10 +49,10 @@ def write_teacher(wan: HostedWan, path: Path, cancellation: Cancellation) -> Non
 
 
 def _patched(patcher: Any, name: str) -> Tensor:
-    """As ComfyUI computes a weight with its patches, in float32: unpacked, scaled, patched."""
+    """Compute a weight with its patches as ComfyUI does, in float32: unpacked, scaled, patched."""
     key = f"diffusion_model.{name}"
     weight, _, convert = get_key_weight(patcher.model, key)
-    weight = patcher.backup[key].weight if key in patcher.backup else weight  # without those that are in place now
+    weight = patcher.backup[key].weight if key in patcher.backup else weight  # before it was patched in place
     if not weight.dtype.is_floating_point:
         raise ValueError(
             f"{name} of this MODEL is packed as {type(weight).__name__} of {weight.dtype}: a quantised file cannot be "
@@ -65,7 +64,12 @@ def _patched(patcher: Any, name: str) -> Tensor:
 
 
 class HostParts(Parts):
-    """embeddings: of every prompt, the negative one too, [1, rows, width]. vae: None: nothing is shown."""
+    """The prompts and the VAE of a training, from ComfyUI.
+
+    Args:
+        embeddings: Of every prompt, the negative one included, [1, rows, width].
+        vae: Decodes samples. None: no samples are shown.
+    """
 
     def __init__(
         self, recipe: Recipe, folder: Path, group: Group, embeddings: Mapping[str, Tensor], vae: VideoVAE | None
@@ -77,9 +81,11 @@ class HostParts(Parts):
         return self._embeddings[prompt]
 
     def has(self, name: str) -> bool:
+        """Whether the part called ``name`` is available."""
         return self._vae is not None if name == "vae" else super().has(name)
 
     @property
     def vae(self) -> VideoVAE:  # type: ignore[override]
+        """The decoder of samples."""
         assert self._vae is not None
         return self._vae

@@ -1,4 +1,4 @@
-"""A run of sampling: ready weights, the journal, progress, and what is kept when it is broken off."""
+"""A run of sampling: loaded weights, stored chunks, progress, and autosave when it ends early."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ...sf_core.session.commands import Command, Pause, Resume, Stop
 from ...sf_core.session.session import Progress, Session
 from ...sf_core.session.streaming import Decoder, StreamEvent, StreamHost
 from ..adapters import host
-from ..adapters.memory_report import what_would_fit
+from ..adapters.memory_report import device_name, what_would_fit
 from ..adapters.model import comfy_model
 from ..adapters.wire_types import TIMINGS_KEPT, ChunkTiming, GraphSession
 from . import chunk_cache
@@ -31,17 +31,18 @@ _times_steered = 0
 
 
 def run_of(node_id: str, user: str) -> Run | None:
-    """The run that is at work on a node, if it is ``user``'s."""
+    """Return the active run of a node, if it belongs to ``user``."""
     run = _runs.get(node_id)
     return run if run is not None and run.user == user else None
 
 
 def live_runs(user: str) -> list[Run]:
+    """Return the active runs of ``user``."""
     return [run for run in list(_runs.values()) if run.user == user]
 
 
 def times_steered() -> int:
-    """Part of what a sampling node's result depends on: one that a hand was laid on is to run when queued again."""
+    """Return a fingerprint that changes with manual steering, so that ComfyUI does not reuse a steered result."""
     return _times_steered
 
 
@@ -90,20 +91,21 @@ class Run(StreamHost):
 
     @property
     def node_id(self) -> str:
+        """The node's execution id."""
         return self._bar.node_id
 
     @property
     def user(self) -> str:
-        """ComfyUI's, whose run it is."""
+        """ComfyUI's user who queued the run."""
         return self.view.user
 
     @property
     def finished(self) -> int:
-        """Chunks made so far, by this run."""
+        """Number of chunks that this run has finished."""
         return self._finished
 
     def steer(self, command: Command) -> None:
-        """From any thread: to take effect between two chunks."""
+        """Send a command, which takes effect between two chunks. From any thread."""
         self.note_steered()
         self.commands.put(command)
         if isinstance(command, Stop):
@@ -114,6 +116,7 @@ class Run(StreamHost):
 
     @staticmethod
     def note_steered() -> None:
+        """Change the fingerprint of sampling nodes; see `times_steered`."""
         global _times_steered
         _times_steered += 1
 
@@ -125,13 +128,13 @@ class Run(StreamHost):
         """Leave the decoder as it is: `take_decoder` returns one that has decoded this very session."""
 
     def boundary(self, session: Session) -> Session:
-        """Apply what was steered meanwhile, and make the weights ready."""
+        """Apply the timeline and new steering actions, and make the weights ready."""
         session = session if self.steering is None else self.steering.boundary(session)
         self.make_ready(session)
         return session
 
     def make(self, session: Session, progress: Progress | None = None) -> tuple[Session, Tensor]:
-        """The next chunk, from the journal or sampled."""
+        """Make the next chunk, from the disk cache or by sampling."""
         marks: dict[str, float] = {}
         start = time.perf_counter()
 
@@ -143,7 +146,7 @@ class Run(StreamHost):
             if stage == "step":
                 self._bar.at(self._position(index))
             if stage == "rebuild":
-                self._bar.say(f"{self._ordinal(self._made + 1)}: filling the cache, pass {index + 1} of {count}")
+                self._bar.say(f"{self._ordinal(self._made + 1)}: rebuilding the cache, pass {index + 1} of {count}")
 
         longer, latents = chunk_cache.next_chunk(session, report)
         end = time.perf_counter()
@@ -154,7 +157,7 @@ class Run(StreamHost):
         return longer, latents
 
     def _position(self, step: int) -> int:
-        """Of the bar; without a known end it runs once for each chunk."""
+        """Position of the bar. Without a known end, the bar runs once for each chunk."""
         return self._made * self._steps + step if self._chunks else step
 
     def _ordinal(self, chunk: int) -> str:
@@ -162,6 +165,7 @@ class Run(StreamHost):
 
     @property
     def cache_bytes(self) -> int:
+        """Memory of the KV caches."""
         return self._wan.shared.caches.nbytes
 
     def shown(self, event: StreamEvent) -> None:
@@ -170,11 +174,11 @@ class Run(StreamHost):
         self.view.show(event.pixels[0], event.chunk, self._finished, self.cache_bytes)
 
     def withdrawn(self, session: Session) -> None:
-        """The chunks after ``session`` were taken back."""
-        shown = [timing for timing in self.timings if timing.chunk < session.chunks]
-        self._finished -= len(self.timings) - len(shown)
+        """Forget the chunks after ``session``, which a re-roll removed."""
+        remaining = [timing for timing in self.timings if timing.chunk < session.chunks]
+        self._finished -= len(self.timings) - len(remaining)
         self._made -= self.newest.chunks - session.chunks
-        self.timings = deque(shown, maxlen=TIMINGS_KEPT)
+        self.timings = deque(remaining, maxlen=TIMINGS_KEPT)
         self._sampled.clear()
         self.newest = session
         self.view.withdraw(session.chunks, self._finished)
@@ -182,7 +186,12 @@ class Run(StreamHost):
             self.steering.re_rolled(session)
 
     def finished_chunk(self, frames: int, decode: float = 0.0) -> None:
-        """The oldest chunk that was not yet is now done: ``frames`` frames of video, decoded in ``decode`` seconds."""
+        """Count the oldest unfinished chunk as finished, and show that on the node.
+
+        Args:
+            frames: Frames of video that it has.
+            decode: Seconds that decoding took.
+        """
         timing = replace(self._sampled.popleft(), decode=decode)
         self.timings.append(timing)
         self._frames += frames
@@ -195,6 +204,7 @@ class Run(StreamHost):
             self._bar.at(self._bar.total)
 
     def say(self, text: str) -> None:
+        """Show ``text`` on the node."""
         self._bar.say(text)
 
     def close(self) -> None:
@@ -207,8 +217,8 @@ class Run(StreamHost):
 
 
 @contextmanager
-def kept_if_broken(run: Run) -> Iterator[None]:
-    """Whatever ends a run early: the session so far is offered in Load Session, and memory that ran out is freed."""
+def autosaved(run: Run) -> Iterator[None]:
+    """Save the session for Load Session if the block raises, and free the KV caches if memory ran out."""
     wan, begun = comfy_model(run.newest), run.newest.chunks
     wan.shared.active_runs += 1
     try:
@@ -216,16 +226,15 @@ def kept_if_broken(run: Run) -> Iterator[None]:
     except BaseException as error:
         name = chunk_cache.autosave(run.newest, error) if run.newest.chunks > begun else None
         if name is not None:
-            run.say(
-                f"{name.removesuffix(host.SESSION_ENDING)}: Load Session has it, and running again goes on from there"
-            )
+            title = name.removesuffix(host.SESSION_ENDING)
+            run.say(f"{title}: Load Session lists it, and running again continues from there")
         if host.is_out_of_memory(error):
             cache = wan.session_bytes(run.newest)
             wan.shared.release()
             room = host.free_memory(wan.device) - wan.working_bytes(run.newest)
             raise MemoryError(
-                f"the {wan.device.type} ran out of memory (the cache is {format_bytes(cache)}); it has been freed, "
-                f"and the {run.newest.chunks} chunks made so far are kept. {what_would_fit(run.newest, room)}"
+                f"the {device_name(wan.device)} ran out of memory (the cache is {format_bytes(cache)}); it has been "
+                f"freed, and the {run.newest.chunks} chunks made so far are kept. {what_would_fit(run.newest, room)}"
             ) from error
         raise
     finally:
