@@ -22,7 +22,7 @@ from measure import Report, alternate, timed
 from models import Rollout, add_arguments, architecture, context_frames, random_model, random_vae, start_session
 
 import sf_core
-from sf_core.files.video import to_bytes
+from sf_core.files.pixels import to_bytes
 from sf_core.session.streaming import Decoder
 
 FPS = 16

@@ -1,6 +1,6 @@
 """How well does the embedded model do what its prompt says, and for how long?
 
-The 300 prompts of tests/test_tiny_quality.py, over 1, 2, 4 and 8 training lengths, as shares of whole videos; of
+The 300 prompts of tests/tiny/test_tiny_quality.py, over 1, 2, 4 and 8 training lengths, as shares of whole videos; of
 all-correct also the lower end of its 95 % interval; net speed is that of the last length. Bars: those of the test.
 """
 

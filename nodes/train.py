@@ -237,7 +237,7 @@ def _train(
             if not host.is_out_of_memory(error):
                 raise
             raise MemoryError(
-                f"the {device_name(wan.device)} ran out of memory; the training up to the last save is kept. {_LESS}"
+                f"the {device_name(wan.device)} ran out of memory; what was learnt up to the last save is kept. {_LESS}"
             ) from error
         _publish(job, view)
     teacher_file(wan, job.folder).unlink()  # as large as the model, and can be written again

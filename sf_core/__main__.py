@@ -11,6 +11,7 @@ from .cli.parser import build_parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command. Returns the exit code: 1 after an error that was printed."""
     args = build_parser().parse_args(argv)
     torch.set_num_threads(getattr(args, "threads", 1))
     try:

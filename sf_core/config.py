@@ -1,4 +1,4 @@
-"""How a video is rolled out: chunk, window, sink, steps."""
+"""Rollout settings: chunk, window, sink, steps."""
 
 from __future__ import annotations
 
@@ -12,17 +12,24 @@ SINK_POSITIONS = ("absolute", "clamped")
 
 @dataclass(frozen=True)
 class RolloutConfig:
-    """Settings of a rollout. Raises ValueError for any that cannot work, with what would.
+    """Settings of a rollout.
 
-    chunk_frames: latent frames denoised together; 1 is frame-wise.
-    first_chunk_frames: the first block of the video, given or sampled: 1 for models trained with an independent first
-        frame. None: as every chunk.
-    first_chunk_steps: other denoising steps for the video's first block, where it is sampled. None: the same.
-    window_frames: latent frames that attention sees, the chunk at work and the sink included. None: all of them.
-    sink_frames: first frames of the video (or since a cut) that are never evicted.
-    sink_position: ``absolute``: where they were. ``clamped``: once the ring has rolled, right before its oldest frame.
-    denoising_steps: nominal timesteps, 1000 being pure noise; ``warp_steps`` moves them by ``shift``.
-    context_noise: timestep of the pass that writes a sampled chunk's keys and values; its latents stay clean.
+    Attributes:
+        chunk_frames: Latent frames that are denoised together; 1 is frame-wise.
+        first_chunk_frames: Length of the video's first block, given or sampled: 1 for models trained with an
+            independent first frame. None: as every chunk.
+        first_chunk_steps: Denoising steps of the first block, where it is sampled. None: as every chunk.
+        window_frames: Latent frames that attention sees, current chunk and sink included. None: all frames.
+        sink_frames: First frames of the video, or since a cut, that are never evicted.
+        sink_position: Position of the sink for attention. ``absolute``: its own. ``clamped``: once the ring has rolled,
+            right before the ring's oldest frame.
+        denoising_steps: Nominal timesteps, falling; 1000 is pure noise.
+        warp_steps: Whether ``shift`` moves the nominal timesteps.
+        shift: Timestep shift of the flow schedule.
+        context_noise: Timestep of the pass that writes a sampled chunk's keys and values. Its latents stay clean.
+
+    Raises:
+        ValueError: A setting cannot work; the message says which values would.
     """
 
     chunk_frames: int = 3
@@ -62,21 +69,25 @@ class RolloutConfig:
 
     @property
     def front_frames(self) -> int:
-        """Frames of the largest chunk."""
+        """Latent frames of the largest chunk."""
         return max(self.chunk_frames, self.first_chunk_frames or 0)
 
     @property
     def ring_frames(self) -> int | None:
-        """Frames of history besides the sink; None: unbounded."""
+        """Latent frames of history besides the sink. None: unbounded."""
         return None if self.window_frames is None else self.window_frames - self.chunk_frames - self.sink_frames
 
     def fitting_frames(self, frames: int) -> int:
-        """The most of ``frames`` latent frames that cut into a first block and whole chunks; 0 if none do."""
+        """The largest count up to ``frames`` that cuts into a first block and whole chunks; 0 if there is none."""
         first = self.frames_of_block(0)
         return 0 if frames < first else frames - (frames - first) % self.chunk_frames
 
     def check_frames(self, frames: int, what: str = "latent frames") -> None:
-        """Raises ValueError unless ``frames`` latent frames cut into whole blocks; names the nearest counts that do."""
+        """Check that ``frames`` latent frames cut into whole blocks.
+
+        Raises:
+            ValueError: They do not; the message names ``what`` is counted and the nearest counts that do.
+        """
         fits = self.fitting_frames(frames)
         if fits != frames:
             first, chunk = self.frames_of_block(0), self.chunk_frames
@@ -87,18 +98,18 @@ class RolloutConfig:
             )
 
     def frames_of_block(self, start: int) -> int:
-        """Size of the block that begins at frame ``start``."""
+        """Length of the block that begins at latent frame ``start``."""
         return (self.first_chunk_frames or self.chunk_frames) if start == 0 else self.chunk_frames
 
     def timesteps(self, start: int) -> tuple[float, ...]:
-        """The timesteps, warped if so set, of the chunk that begins at frame ``start``."""
+        """Denoising timesteps, warped if so set, of the chunk that begins at latent frame ``start``."""
         first = start == 0 and self.first_chunk_steps is not None
         steps = (self.first_chunk_steps or ()) if first else self.denoising_steps
         return flow_schedule(self.shift).warp(steps) if self.warp_steps else tuple(float(step) for step in steps)
 
     @staticmethod
     def from_dict(settings: dict[str, object]) -> RolloutConfig:
-        """From JSON-like settings. Raises ValueError naming what is unknown."""
+        """Settings from JSON. Raises ValueError for unknown names."""
         known = {f.name for f in fields(RolloutConfig)}
         unknown = sorted(set(settings) - known)
         if unknown:

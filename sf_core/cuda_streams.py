@@ -1,4 +1,4 @@
-"""A GPU's queue of work: filling it without waiting for it, and a second one beside it. Nothing of this is on a CPU."""
+"""CUDA stream helpers; no-ops on the CPU."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 
-def sent(tensor: Tensor, device: torch.device | str) -> Tensor:
-    """``tensor`` on ``device``. A plain copy would wait until a GPU has done all that it was given before."""
+def to_device_async(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """``tensor`` on ``device``, without waiting for a GPU to finish its queued work as a plain copy would."""
     device = torch.device(device)
     if device.type != "cuda" or tensor.device.type != "cpu":
         return tensor.to(device)
@@ -19,31 +19,34 @@ def sent(tensor: Tensor, device: torch.device | str) -> Tensor:
 
 
 @lru_cache
-def second_queue(device: torch.device) -> torch.cuda.Stream | None:
-    """The one queue on a GPU beside those that threads come with (each keeps memory of its own); None elsewhere."""
+def sampling_stream(device: torch.device) -> torch.cuda.Stream | None:
+    """The side stream that sampling runs on; None where the device is no GPU.
+
+    There is one for each device, since the allocator keeps memory of its own for each stream.
+    """
     return torch.cuda.Stream(device) if device.type == "cuda" else None
 
 
 @contextmanager
-def working_in(queue: torch.cuda.Stream | None) -> Iterator[None]:
-    """What this thread gives the GPU goes into ``queue``, and is done when the block ends. None: as ever."""
-    if queue is None:
+def on_stream(stream: torch.cuda.Stream | None) -> Iterator[None]:
+    """Run the block's GPU work on ``stream``, and wait for it at the end. None: on the current stream."""
+    if stream is None:
         yield
         return
     try:
-        with torch.cuda.stream(queue):
+        with torch.cuda.stream(stream):
             yield
     finally:
-        queue.synchronize()
+        stream.synchronize()
 
 
-def let_see(queue: torch.cuda.Stream | None) -> None:
-    """What ``queue`` is given from now on finds all done that this thread has given its own."""
-    if queue is not None:
-        queue.wait_stream(torch.cuda.current_stream(queue.device))
+def wait_for_current_stream(stream: torch.cuda.Stream | None) -> None:
+    """Make ``stream`` wait for the work that the current stream holds now."""
+    if stream is not None:
+        stream.wait_stream(torch.cuda.current_stream(stream.device))
 
 
-def used_here(tensor: Tensor) -> None:
-    """The memory of a tensor from another queue goes to nobody before this thread's own is done with it."""
+def record_on_current_stream(tensor: Tensor) -> None:
+    """Keep the allocator from reusing the memory of ``tensor`` before the current stream has finished with it."""
     if tensor.device.type == "cuda":
         tensor.record_stream(torch.cuda.current_stream(tensor.device))

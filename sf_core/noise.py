@@ -1,7 +1,6 @@
 """Noise addressed by (seed, batch element, chunk, step).
 
-The same address gives the same noise on every device, however many chunks were asked for before,
-and drawing it leaves torch's global random state alone.
+The same address gives the same noise on every device, in any order. torch's global random state does not change.
 """
 
 from __future__ import annotations
@@ -18,12 +17,14 @@ MAX_SEED = 2**64 - 1
 
 
 class NoiseSource(Protocol):
-    """Anything that gives noise [B, C, F, H, W] for a sampled chunk (counted from 0) and a step.
+    """A source of noise [B, C, F, H, W] for a sampled chunk, counted from 0, and a step.
 
-    Step 0 is the chunk's initial noise; step k > 0 is what is added before denoising step k.
+    Step 0 is the chunk's initial noise. Step k > 0 is the noise that is added before denoising step k.
     """
 
-    def __call__(self, chunk: int, step: int, shape: tuple[int, ...]) -> Tensor: ...
+    def __call__(self, chunk: int, step: int, shape: tuple[int, ...]) -> Tensor:
+        """The noise of a chunk and a step."""
+        ...
 
 
 def noise_key(seed: int, element: int, chunk: int, step: int) -> int:
@@ -34,7 +35,7 @@ def noise_key(seed: int, element: int, chunk: int, step: int) -> int:
 
 @dataclass(frozen=True)
 class SeededNoise:
-    """Standard normal noise, one draw of torch's CPU generator per address, float32.
+    """Standard normal noise, float32: one draw of torch's CPU generator for each address.
 
     torch's CPU generator (Mersenne Twister) reads the low 32 bits of the 64-bit key.
     """
@@ -46,6 +47,7 @@ class SeededNoise:
             raise ValueError(f"seed is {self.seed}; expected a whole number from 0 to {MAX_SEED}")
 
     def __call__(self, chunk: int, step: int, shape: tuple[int, ...]) -> Tensor:
+        """The noise of a chunk and a step."""
         draws = []
         for element in range(shape[0]):
             generator = torch.Generator("cpu").manual_seed(noise_key(self.seed, element, chunk, step))

@@ -16,16 +16,16 @@ TRAIN_STEPS = 1000
 
 
 def wide_dtype(device: torch.device) -> torch.dtype:
-    """float64 where the device has it (Apple's MPS has not), else float32."""
+    """float64, or float32 on devices without it (Apple's MPS)."""
     return torch.float32 if device.type == "mps" else torch.float64
 
 
 class FlowSchedule:
     """The 1000 training timesteps under one shift, noisiest first.
 
-    All tables live on the CPU and lookups give Python numbers, so no step ever waits for the device.
-    A timestep between two entries is looked up as the nearest one, as the reference does; timestep 0
-    therefore maps to the smallest sigma of the table (0.005 at shift 5), not to zero.
+    Tables are on the CPU and lookups return Python numbers, so no step waits for the device. A timestep between two
+    entries maps to the nearest one, as in the reference; timestep 0 therefore maps to the smallest sigma of the table
+    (0.005 at shift 5), not to zero.
     """
 
     def __init__(self, shift: float = 5.0) -> None:
@@ -49,9 +49,9 @@ class FlowSchedule:
         return float(self.sigmas[nearest])
 
     def sigmas_for(self, timestep: Tensor, x: Tensor) -> Tensor:
-        """Sigmas of timesteps [B] or [B, F], laid out to be multiplied with ``x`` [B, C, F, H, W] and on its device.
+        """Sigmas of timesteps [B] or [B, F], in a shape that multiplies ``x`` [B, C, F, H, W], on its device.
 
-        The lookup is done where ``timestep`` lies: on the CPU no device is waited for.
+        The lookup runs on the device of ``timestep``; on the CPU it waits for no other device.
         """
         nearest = (self.timesteps.to(timestep.device) - timestep.unsqueeze(-1)).abs().argmin(dim=-1)
         sigmas = self.sigmas.to(timestep.device)[nearest]
@@ -59,7 +59,7 @@ class FlowSchedule:
         return frames[:, None, :, None, None].to(x.device)
 
     def add_noise(self, x0: Tensor, noise: Tensor, timestep: float | Tensor) -> Tensor:
-        """``x0`` brought to the noise level of ``timestep`` (one, [B] or [B, F]), in the dtype of ``noise``."""
+        """``x0`` at the noise level of ``timestep`` (a scalar, [B] or [B, F]), in the dtype of ``noise``."""
         sigma = self._sigma(timestep, x0)
         return ((1 - sigma) * x0 + sigma * noise).to(noise.dtype)
 

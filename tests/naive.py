@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 import sf_core
+from sf_core.model.forward import BlockPass
 from sf_core.model.rope import apply_rope, rope_rotations
 from sf_core.schedule import flow_schedule
 from tests.helpers import SIZE
@@ -123,5 +124,5 @@ class NaiveRollout:
         own = turns(list(range(start, start + x.shape[2])))
         embedding, modulations = model.embed_time(torch.full((self.batch, 1), timestep))
         plain = torch.ones_like(own)  # the blocks themselves do not rotate: `attend` does
-        tokens = model._blocks(model._embed_latents(x), modulations, plain, self.pairs, attend)
+        tokens = model.run_blocks(model._embed_latents(x), BlockPass(modulations, plain, self.pairs, attend))
         return model._flow(tokens, embedding, x), new

@@ -16,7 +16,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 import sf_core
 from sf_core import tiny
 from sf_core.model.attention import BACKENDS, is_installed
-from sf_core.model.cuda_graphs import Recorded
+from sf_core.model.cuda_graphs import RecordedPass
 from sf_core.model.kv_cache import RollingKVCache
 from sf_core.session.sampler import ChunkForward, write_block
 from sf_core.tiny.evaluate import frames_of, make_videos
@@ -26,10 +26,10 @@ from sf_core.tiny.world import prompts
 from sf_core.training import Trainer, rollout
 from sf_core.training.cost.memory import rollout_bytes
 from sf_core.training.trainer import Stopped
-from tests import test_training_parity
 from tests.helpers import SIZE, golden_session, prompt, random_latents, random_model, relative
-from tests.test_parity import ROLLOUTS
-from tests.test_trainer import WORLD
+from tests.model.test_parity import ROLLOUTS
+from tests.training import test_training_parity
+from tests.training.test_trainer import WORLD
 
 if not torch.cuda.is_available():
     pytest.skip("no CUDA device", allow_module_level=True)
@@ -204,7 +204,7 @@ def test_replayed_it_samples_the_same_bits(compiled: bool) -> None:
     for act in acts:
         sessions = [rolled_out(act(rolled_out(session, 8)), 3) for session in sessions]
         model.release_cache()
-    assert isinstance(model.flow_over_cache, Recorded)
+    assert isinstance(model.flow_over_cache, RecordedPass)
     assert torch.equal(sessions[0].latents, sessions[1].latents)
 
 

@@ -8,7 +8,7 @@ import comfy.utils
 from PIL import Image
 from torch import Tensor
 
-from ...sf_core.files.video import to_bytes
+from ...sf_core.files.pixels import to_bytes
 
 
 def fit_pictures(images: Tensor, width: int, height: int) -> Tensor:

@@ -7,7 +7,6 @@ that the user chose all apply. A LoRA on ``modulation`` has no effect, as everyw
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,7 +22,6 @@ from ...sf_core.hashing import digest
 from ...sf_core.model.architecture import WanArchitecture
 from ...sf_core.model.cache_pool import CachePool
 from ...sf_core.model.forward import WanForward
-from ...sf_core.model.kv_cache import KeysValues
 from ...sf_core.schedule import TRAIN_STEPS
 from ...sf_core.session.session import Session
 from ...sf_core.vae.wan_vae import WAN_MEAN
@@ -144,7 +142,7 @@ class HostedWan(WanForward):
         """Device of the computation."""
         return self.patcher.load_device
 
-    def bare(self, parameter: Tensor, like: Tensor) -> Tensor:
+    def cast_parameter(self, parameter: Tensor, like: Tensor) -> Tensor:
         return mm.cast_to(parameter, dtype=like.dtype, device=like.device)
 
     def embed_latents(self, x: Tensor) -> Tensor:
@@ -161,19 +159,7 @@ class HostedWan(WanForward):
         out = optimized_attention(q.flatten(2), k.flatten(2), v.flatten(2), heads=heads, transformer_options=options)
         return out.unflatten(-1, (heads, -1))
 
-    def flow_over_cache(
-        self, x: Tensor, timestep: Tensor, rotations: Tensor, text: Sequence[KeysValues], views: Sequence[KeysValues]
-    ) -> Tensor:
-        self._describe(x, timestep)
-        return super().flow_over_cache(x, timestep, rotations, text, views)
-
-    def write_over_cache(
-        self, x: Tensor, timestep: Tensor, rotations: Tensor, text: Sequence[KeysValues], views: Sequence[KeysValues]
-    ) -> None:
-        self._describe(x, timestep)
-        super().write_over_cache(x, timestep, rotations, text, views)
-
-    def _describe(self, x: Tensor, timestep: Tensor) -> None:
+    def before_pass(self, x: Tensor, timestep: Tensor) -> None:
         """Set the options that attention overrides of other packs read."""
         rows, columns = self.arch.token_grid((x.shape[3], x.shape[4]))
         self._options |= {"sigmas": timestep[:, 0] / TRAIN_STEPS, "grid_sizes": (x.shape[2], rows, columns)}

@@ -16,8 +16,9 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 import av
-import torch
 from torch import Tensor
+
+from .pixels import to_bytes
 
 # Without a look ahead every frame is in the file as soon as it was written, and the same frames give the same file:
 # x264's macroblock tree, which looks ahead, does not repeat itself on small pictures.
@@ -68,16 +69,6 @@ class _Unbuffered:
 
     def close(self) -> None:
         self._file.close()
-
-
-def to_bytes(frames: Tensor) -> Tensor:
-    """Frames in 0..1 as 8-bit numbers on the CPU: rounded where they are, so that a fourth of the bytes travels.
-
-    Frames that are 8-bit numbers already stay as they are.
-    """
-    if frames.dtype == torch.uint8:
-        return frames.cpu()
-    return (frames.detach() * 255).round().clamp(0, 255).to(torch.uint8).cpu()
 
 
 class VideoWriter:

@@ -1,4 +1,4 @@
-"""The sizes of a Wan 2.1 transformer, and how it reads a timestep."""
+"""Sizes of a Wan 2.1 transformer, and its timestep embedding."""
 
 from __future__ import annotations
 
@@ -30,10 +30,15 @@ class WanArchitecture:
 
     @property
     def head_dim(self) -> int:
+        """Width of an attention head."""
         return self.dim // self.num_heads
 
     def token_grid(self, latent_size: tuple[int, int]) -> tuple[int, int]:
-        """Rows and columns of tokens in a latent frame of ``latent_size`` (height, width)."""
+        """Rows and columns of tokens in a latent frame of ``latent_size`` (height, width).
+
+        Raises:
+            ValueError: The size does not divide into patches; names the nearest that does.
+        """
         rows, columns = latent_size
         _, ph, pw = self.patch_size
         if rows < ph or columns < pw or rows % ph or columns % pw:

@@ -1,7 +1,7 @@
 """Attention: one function over several backends.
 
-Tensors are [B, tokens, heads, head_dim]. There is never a mask: causality is in what the cache holds, or in
-which slices of keys a query is given, so every fast kernel can be used.
+Tensors are [B, tokens, heads, head_dim]. There is never a mask: causality follows from the contents of the cache, or
+from the slices of keys that a query attends to, so every fast kernel can be used.
 """
 
 from __future__ import annotations
@@ -24,8 +24,11 @@ def sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def matmul(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Two products and a softmax: what training on a CPU takes, where sequences are short and `sdpa` is slow with
-    gradients (a step of the tiny teacher takes 0.63 times as long). Only by name: it keeps all weights in memory."""
+    """Two matrix products and a softmax, for training on the CPU. Chosen only by name.
+
+    With gradients and short sequences it is faster than `sdpa` there (a step of the tiny teacher takes 0.63 of the
+    time), but it keeps all attention weights in memory.
+    """
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     weights = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
     return (weights.softmax(-1).to(v.dtype) @ v).transpose(1, 2)
@@ -47,7 +50,7 @@ def flash2(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def sage(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """SageAttention (package ``sageattention``): 8-bit keys and queries, so not exact; only by name."""
+    """SageAttention (package ``sageattention``): 8-bit keys and queries, so not exact. Chosen only by name."""
     from sageattention import sageattn
 
     return sageattn(q, k, v, tensor_layout="NHD", is_causal=False)
@@ -60,7 +63,7 @@ AUTO_ORDER = ("flash3", "flash2", "sdpa")
 
 @lru_cache
 def is_installed(name: str) -> bool:
-    """Whether the package of a backend imports here."""
+    """Whether the package of a backend can be imported."""
     package = _PACKAGES.get(name)
     if package is None:
         return name in BACKENDS
@@ -81,9 +84,10 @@ def _suits(name: str, device: torch.device, dtype: torch.dtype) -> bool:
 
 
 def choose_attention(name: str, device: torch.device, dtype: torch.dtype) -> str:
-    """The backend that ``name`` means on this device: a name as it is, ``auto`` the first of AUTO_ORDER that runs.
+    """Resolve the name of a backend: ``auto`` is the first of AUTO_ORDER that runs on the device.
 
-    Raises ValueError for an unknown name or one whose package is not installed.
+    Raises:
+        ValueError: An unknown name, or a backend whose package is not installed.
     """
     if name == "auto":
         return next(n for n in AUTO_ORDER if _suits(n, device, dtype) and is_installed(n))

@@ -1,4 +1,4 @@
-"""Which frames attend to which in a whole video without a cache: the block-causal pattern of a rollout."""
+"""The block-causal attention pattern of a whole video without a cache."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ Span = tuple[tuple[int, int], list[tuple[int, int]]]  # query frames, key frames
 
 
 def chunk_ends(frames: int, chunk: int, first: int | None) -> list[int]:
-    """Where each chunk ends, as in a rollout of ``frames``; the last chunk may be cut short."""
+    """End of each chunk in a rollout of ``frames``; the last chunk may be shorter."""
     ends = [min(first or chunk, frames)]
     while ends[-1] < frames:
         ends.append(min(ends[-1] + chunk, frames))
@@ -16,7 +16,7 @@ def chunk_ends(frames: int, chunk: int, first: int | None) -> list[int]:
 
 
 def attention_spans(ends: Sequence[int], frames: int, window: int | None, with_clean: bool) -> list[Span]:
-    """Which frames each chunk attends to. With clean frames, they come first in the sequence, then the noisy ones."""
+    """Spans of frames that each chunk attends to. Clean frames, if any, precede the noisy ones in the sequence."""
     spans: list[Span] = []
     starts = [0, *ends[:-1]]
     oldest = [0 if window is None else max(0, end - window) for end in ends]

@@ -10,8 +10,13 @@ from .kv_cache import CacheShape, RollingKVCache
 
 
 class LiveCache:
-    """A cache in the pool, with what it holds: ``key`` names the history whose passes it has run, all of them;
-    ``tip`` the newest chunk sampled from it. Both None: nothing of use."""
+    """A cache in the pool, and its contents.
+
+    Attributes:
+        key: Digest of the history whose passes are in the cache. None: nothing of use.
+        tip: Lineage of the newest chunk that was sampled from it.
+        busy: Whether it is leased.
+    """
 
     def __init__(self, cache: RollingKVCache) -> None:
         self.cache = cache
@@ -21,9 +26,9 @@ class LiveCache:
 
 
 class CachePool:
-    """The live caches of one model, least recently used first out.
+    """The live caches of one model. The least recently used one is dropped first.
 
-    ``budget_bytes`` None: one cache. Else as many as fit; a session that was forked then keeps a cache a branch.
+    ``budget_bytes`` None: one cache. Else as many as fit, so that each branch of a forked session keeps its own.
     """
 
     def __init__(self, budget_bytes: int | None = None) -> None:
@@ -43,10 +48,16 @@ class CachePool:
 
     @contextmanager
     def lease(self, shape: CacheShape, keys: Sequence[bytes], ancestors: set[bytes]) -> Iterator[tuple[LiveCache, str]]:
-        """A cache for one chunk, and how it was come by: ``same``, ``copy`` or ``empty``. Waits while none is free.
+        """Lease a cache for one chunk. Waits while none is free.
 
-        keys: names of histories that would serve, the best first. ancestors: the chunks that the session descends
-        from; a cache whose tip is none of them is some other branch's, and is copied where the budget allows.
+        Args:
+            shape: Shape of the cache.
+            keys: Digests of histories that would serve, the best first.
+            ancestors: Lineages of the chunks that the session descends from. A cache with another tip belongs to
+                another branch, and is copied where the budget allows.
+
+        Yields:
+            The cache, and how it was obtained: ``same``, ``copy`` or ``empty``.
         """
         with self._changed:
             found = self._find(shape, keys, ancestors)

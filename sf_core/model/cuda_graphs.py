@@ -1,4 +1,4 @@
-"""Passes over a cache as CUDA graphs: recorded once and replayed, so that no kernel is launched by hand any more."""
+"""CUDA graphs: a pass over a cache is recorded once and replayed, without launching its kernels one by one."""
 
 from __future__ import annotations
 
@@ -10,23 +10,28 @@ from torch import Tensor
 from .kv_cache import KeysValues
 
 
-class Recorded:
-    """A pass over a cache, ``run``, that comes to be replayed. ``state`` changes with weights and attention.
+class RecordedPass:
+    """A pass over a cache that is recorded and replayed.
 
-    It is recorded when a second chunk takes the very buffers of the one before, which is when the ring is full, and
-    forgotten when other buffers, weights or another attention come. Until then, and on a CPU, it is ``run`` as it is.
-    The results are the same to the bit: it is the same kernels.
+    It is recorded when a second chunk uses the same buffers as the one before, which is when the ring is full. Other
+    buffers, weights or another attention kernel discard the recording. Without one, and on the CPU, ``run`` is called.
+    The results are the same bits, since the kernels are the same.
+
+    Args:
+        run: The pass.
+        state: Returns a value that changes with the weights and the attention kernel.
     """
 
     def __init__(self, run: Callable[..., Tensor | None], state: Callable[[], object]) -> None:
         self._run, self._state = run, state
         self._key: object = None
-        self._chunk: Tensor | None = None  # rotations of the newest chunk that was passed over these buffers
+        self._chunk: Tensor | None = None  # rotations of the newest chunk that used these buffers
         self._graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(
         self, x: Tensor, timestep: Tensor, rotations: Tensor, text: Sequence[KeysValues], views: Sequence[KeysValues]
     ) -> Tensor | None:
+        """Run or replay the pass."""
         key = self._key_of(x, text, views)
         if key != self._key:
             self._key, self._graph, self._out = key, None, None
@@ -35,13 +40,13 @@ class Recorded:
         self._chunk = rotations
         if self._graph is None:
             return self._run(x, timestep, rotations, text, views)
-        for place, given in zip(self._inputs, (x, timestep, rotations), strict=True):
-            place.copy_(given)
+        for buffer, value in zip(self._inputs, (x, timestep, rotations), strict=True):
+            buffer.copy_(value)
         self._graph.replay()
         return None if self._out is None else self._out.clone()  # the next replay overwrites it
 
     def _key_of(self, x: Tensor, text: Sequence[KeysValues], views: Sequence[KeysValues]) -> object:
-        """All that a recording takes for granted."""
+        """Everything that a recording depends on."""
         buffers = [tensor.data_ptr() for pair in (*text, *views) for tensor in pair]
         return x.shape, views[0][0].shape, buffers, self._state()
 

@@ -1,7 +1,7 @@
-"""The mathematics of the Wan 2.1 transformer, over any tree of modules that carries Wan's names.
+"""The forward passes of the Wan 2.1 transformer, over any tree of modules with Wan's names.
 
-It only calls modules and never reads a ``.weight``, so a host that gives its modules other weights (quantised,
-patched, offloaded) gets them applied.
+They call modules and never read a ``.weight``, so a host may give its modules other weights (quantised, patched,
+offloaded). Subclasses change the hooks listed in `WanForward`, and nothing else.
 
 Shapes: B batch, F latent frames, T tokens a frame, L = F * T tokens ordered frame, row, column, D head width.
 """
@@ -9,6 +9,7 @@ Shapes: B batch, F latent frames, T tokens a frame, L = F * T tokens ordered fra
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -20,14 +21,34 @@ from torch.utils.checkpoint import checkpoint
 from ..config import RolloutConfig
 from .architecture import WanArchitecture, timestep_embedding
 from .attention import Attention
-from .block_causal import Span, attention_spans, chunk_ends
 from .cache_pool import CachePool
 from .kv_cache import CacheShape, KeysValues
 from .rope import apply_rope, rope_rotations
 
-# (layer, q, k, v) -> attention output: what one layer's new keys and values attend to is the caller's affair
+# (layer, q, k, v) -> attention output; the caller decides which past keys and values the new ones join
 LayerAttention = Callable[[int, Tensor, Tensor, Tensor], Tensor]
-Look = Callable[[int, Tensor], bool]  # (layer, what it gave) -> whether to go on
+LayerHook = Callable[[int, Tensor], bool]  # (layer, its output) -> whether the next layer is to run
+
+
+@dataclass(frozen=True)
+class BlockPass:
+    """Everything that one pass gives to all its blocks, besides the tokens.
+
+    Attributes:
+        modulations: six vectors for each frame [B, f, 6, dim].
+        rotations: Rotary positions of the tokens.
+        text: Cross-attention keys and values, a pair for each layer.
+        attend: Self-attention.
+        keys_only: The last block stops once ``attend`` has its keys and values.
+        layer_hook: Sees the output of each block, and may end the pass.
+    """
+
+    modulations: Tensor
+    rotations: Tensor
+    text: Sequence[KeysValues]
+    attend: LayerAttention
+    keys_only: bool = False
+    layer_hook: LayerHook | None = None
 
 
 def _modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -43,13 +64,24 @@ def _add_gated(x: Tensor, y: Tensor, gate: Tensor) -> Tensor:
 
 
 class WanForward:
-    """The forward passes over a tree of modules with Wan's names. Mixed into the class that owns the tree."""
+    """The forward passes over a tree of modules with Wan's names. Mixed into the class that owns the tree.
+
+    Hooks for subclasses:
+
+    * `dtype`, `device`, `state_key`, `fingerprint`: facts that the owner of the weights knows.
+    * `cast_parameter`, `embed_latents`: use of weights that belong to no layer, or keep a dtype of their own.
+    * `use_attention`, `attend`: the attention kernel.
+    * `before_pass`: called with each chunk before it is passed over a cache.
+    * `enter`, `call_block`: where weights are used; a sharded model gathers them there.
+    * `block_functions`: the two compiled halves of a block.
+    * `attend_to_cache`, `run_blocks`: how tokens and heads are split over several devices.
+    """
 
     arch: WanArchitecture
     caches: CachePool
-    rollout_config: RolloutConfig | None = None  # what the checkpoint says of itself
+    rollout_config: RolloutConfig | None = None  # the checkpoint's own settings
     latent_size: tuple[int, int] | None = None
-    gradient_checkpointing = False  # where there is a gradient, compute each block again for it: less memory, more time
+    gradient_checkpointing = False  # the backward pass computes each block again: less memory, more time
     blocks: Any  # a sequence of modules, as all below
     patch_embedding: Any
     text_embedding: Any
@@ -58,24 +90,41 @@ class WanForward:
     head: Any
     _attention: Attention  # set before each pass
 
-    # What a host may override -------------------------------------------------------------------------------------
+    # Hooks --------------------------------------------------------------------------------------------------------
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype of the arithmetic and of cached keys and values."""
+        """Dtype of the arithmetic and of cached keys and values."""
         raise NotImplementedError
 
     @property
     def device(self) -> torch.device:
+        """Device of the arithmetic."""
         raise NotImplementedError
 
-    def bare(self, parameter: Tensor, like: Tensor) -> Tensor:
-        """A parameter that belongs to no layer (``modulation``), in the dtype and on the device of ``like``."""
+    def cast_parameter(self, parameter: Tensor, like: Tensor) -> Tensor:
+        """A parameter that belongs to no layer (``modulation``), with dtype and device of ``like``."""
         return parameter.to(like)
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Attention of ``layer``, to itself and the past as to the text; all [B, tokens, heads, D]."""
+        """Self- and cross-attention kernel of one layer; all tensors are [B, tokens, heads, D]."""
         return self._attention(q, k, v)
+
+    def before_pass(self, x: Tensor, timestep: Tensor) -> None:
+        """Called before a chunk ``x`` [B, C, F, H, W] at ``timestep`` [B, 1] is passed over a cache."""
+
+    def enter(self, compute: Callable[..., Any], *args: Any) -> Any:
+        """Call ``compute``, which uses weights outside the blocks."""
+        return compute(*args)
+
+    def call_block(self, block: Any, compute: Callable[..., Any], *tensors: Any) -> Any:
+        """Call ``compute``, which uses the weights of ``block``. Tensors with a gradient are among the arguments."""
+        return compute(*tensors)
+
+    @property
+    def block_functions(self) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        """What a block computes before its self-attention, and after it."""
+        return self._before_attention, self._after_attention
 
     def embed_latents(self, x: Tensor) -> Tensor:
         """Latents [B, C, F, H, W] -> patches [B, dim, F, rows, columns] in `dtype`."""
@@ -84,14 +133,17 @@ class WanForward:
     # Parts --------------------------------------------------------------------------------------------------------
 
     def text_keys_values(self, text: Tensor) -> list[KeysValues]:
-        """Cross-attention keys and values of ``text`` [B, rows, text_dim], a pair [B, text_len, heads, D] a layer.
+        """Cross-attention keys and values of ``text`` [B, rows, text_dim]: a pair [B, text_len, heads, D] a layer.
 
-        Rows are filled up with zeros to the text length; the filling is attended, as in Wan.
+        Rows are padded with zeros to the text length, and the padding is attended to, as in Wan.
         """
+        return self.enter(self._text_keys_values, text)
+
+    def _text_keys_values(self, text: Tensor) -> list[KeysValues]:
         rows = text.shape[1]
         text = torch.nn.functional.pad(text.to(self.device, self.dtype), (0, 0, 0, self.arch.text_len - rows))
         context = self.text_embedding(text)
-        pairs = (self._text_pair(block, context) for block in self.blocks)
+        pairs = (self.call_block(block, partial(self._text_pair, block), context) for block in self.blocks)
         return [(self._heads(keys), self._heads(values)) for keys, values in pairs]
 
     def _text_pair(self, block: Any, context: Tensor) -> KeysValues:
@@ -103,12 +155,15 @@ class WanForward:
 
     def embed_time(self, timestep: Tensor) -> tuple[Tensor, Tensor]:
         """Timesteps [B, f] -> embedding [B, f, dim] and its six modulation vectors [B, f, 6, dim]."""
+        return self.enter(self._embed_time, timestep)
+
+    def _embed_time(self, timestep: Tensor) -> tuple[Tensor, Tensor]:
         sinusoid = timestep_embedding(timestep, self.arch.freq_dim).to(self.dtype)
         embedding = self.time_embedding(sinusoid)
         return embedding, self.time_projection(embedding).unflatten(-1, (6, -1))
 
     def _embed_latents(self, x: Tensor) -> Tensor:
-        """Latents [B, C, F, H, W] -> tokens [B, L, dim], contiguous: all that follows works along dim."""
+        """Latents [B, C, F, H, W] -> tokens [B, L, dim], contiguous, since all later operations work along dim."""
         return self.embed_latents(x).flatten(2).transpose(1, 2).contiguous()
 
     def _unpatchify(self, tokens: Tensor, x: Tensor) -> Tensor:
@@ -118,30 +173,18 @@ class WanForward:
         pattern = "b (f h w) (p q r c) -> b c (f p) (h q) (w r)"
         return rearrange(tokens, pattern, f=f, h=h, w=w, p=pt, q=ph, r=pw).float()
 
-    def _blocks(
-        self,
-        x: Tensor,
-        modulations: Tensor,
-        rotations: Tensor,
-        text: Sequence[KeysValues],
-        attend: LayerAttention,
-        keys_only: bool = False,
-        look: Look = lambda layer, x: True,
-    ) -> Tensor:
-        """All transformer blocks. With ``keys_only`` the last one stops once `attend` has its keys and values.
-
-        ``look`` is shown what each block gives, and says whether to go on.
-        """
+    def run_blocks(self, x: Tensor, given: BlockPass) -> Tensor:
+        """All transformer blocks over tokens ``x`` [B, L, dim]."""
         last = len(self.blocks) - 1
+        recompute = self.gradient_checkpointing and torch.is_grad_enabled()
         for layer, block in enumerate(self.blocks):
-            run = partial(self._block, block, layer, attend=attend, keys_only=keys_only and layer == last)
-            if self.gradient_checkpointing and torch.is_grad_enabled():
-                x = checkpoint(
-                    run, x, modulations, rotations, text[layer], use_reentrant=False, preserve_rng_state=False
-                )
-            else:
-                x = run(x, modulations, rotations, text[layer])
-            if not look(layer, x):
+            keys_only = given.keys_only and layer == last
+            compute = partial(self._block, block, layer, given.rotations, given.attend, keys_only)
+            run = partial(self.call_block, block, compute)
+            if recompute:
+                run = partial(checkpoint, run, use_reentrant=False, preserve_rng_state=False)
+            x = run(x, given.modulations, given.text[layer])
+            if given.layer_hook is not None and not given.layer_hook(layer, x):
                 break
         return x
 
@@ -149,21 +192,22 @@ class WanForward:
         self,
         block: Any,
         layer: int,
-        x: Tensor,
-        modulations: Tensor,
         rotations: Tensor,
-        text: KeysValues,
         attend: LayerAttention,
         keys_only: bool,
+        x: Tensor,
+        modulations: Tensor,
+        text: KeysValues,
     ) -> Tensor:
-        parts = self.bare(block.modulation, modulations) + modulations  # [B, f, 6, dim]
-        attended = attend(layer, *self._to_attention(block, x, parts, rotations, keys_only))
-        return x if keys_only else self._from_attention(block, layer, x, attended, parts, text)
+        before, after = self.block_functions
+        parts = self.cast_parameter(block.modulation, modulations) + modulations  # [B, f, 6, dim]
+        attended = attend(layer, *before(block, x, parts, rotations, keys_only))
+        return x if keys_only else after(block, layer, x, attended, parts, text)
 
-    def _to_attention(
+    def _before_attention(
         self, block: Any, x: Tensor, parts: Tensor, rotations: Tensor, keys_only: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values of a block's self-attention; with ``keys_only`` no queries: an empty tensor."""
+        """Queries, keys and values of a block's self-attention. With ``keys_only`` the queries are an empty tensor."""
         attn = block.self_attn
         h = _modulate(block.norm1(x), parts[:, :, 0], parts[:, :, 1])
         k = apply_rope(self._heads(attn.norm_k(attn.k(h))), rotations)
@@ -171,10 +215,10 @@ class WanForward:
         q = k[:, :0] if keys_only else apply_rope(self._heads(attn.norm_q(attn.q(h))), rotations)
         return q, k, v
 
-    def _from_attention(
+    def _after_attention(
         self, block: Any, layer: int, x: Tensor, attended: Tensor, parts: Tensor, text: KeysValues
     ) -> Tensor:
-        """The rest of a block: what self-attention gave is added to ``x``, then the text's attention, then the net."""
+        """The rest of a block: ``x`` plus self-attention's output, then cross-attention, then the feed-forward net."""
         x = _add_gated(x, block.self_attn.o(attended.flatten(2)), parts[:, :, 2])
         cross = block.cross_attn
         q = self._heads(cross.norm_q(cross.q(block.norm3(x))))
@@ -182,7 +226,8 @@ class WanForward:
         return _add_gated(x, block.ffn(_modulate(block.norm2(x), parts[:, :, 3], parts[:, :, 4])), parts[:, :, 5])
 
     def _flow(self, tokens: Tensor, embedding: Tensor, x: Tensor) -> Tensor:
-        shift, scale = (self.bare(self.head.modulation, embedding).unsqueeze(1) + embedding.unsqueeze(2)).unbind(2)
+        modulation = self.cast_parameter(self.head.modulation, embedding)
+        shift, scale = (modulation.unsqueeze(1) + embedding.unsqueeze(2)).unbind(2)
         return self._unpatchify(self.head.head(_modulate(self.head.norm(tokens), shift, scale)), x)
 
     # Passes over a cache ------------------------------------------------------------------------------------------
@@ -190,127 +235,62 @@ class WanForward:
     def flow_over_cache(
         self, x: Tensor, timestep: Tensor, rotations: Tensor, text: Sequence[KeysValues], views: Sequence[KeysValues]
     ) -> Tensor:
-        """Flow [B, C, F, H, W] of a noisy chunk ``x`` at ``timestep`` [B, 1], attending to itself and the cache.
+        """Flow of a noisy chunk that attends to itself and to the cache.
 
-        ``views``: a layer's keys and values [B, tokens, heads, D] each, the chunk's own places first. They are
-        overwritten with the chunk's (noisy) keys and values; the places behind them are only read.
+        Args:
+            x: The chunk [B, C, F, H, W].
+            timestep: Its timestep [B, 1].
+            rotations: Rotary positions, see `rotations`.
+            text: Cross-attention keys and values, see `text_keys_values`.
+            views: For each layer keys and values [B, tokens, heads, D], see `RollingKVCache.open`. The chunk's slots,
+                which come first, are overwritten with its (noisy) keys and values; the others are only read.
+
+        Returns:
+            The flow [B, C, F, H, W], float32.
         """
-        return self.flow_with(x, timestep, rotations, text, self._over(views))
+        self.before_pass(x, timestep)
+        return self.flow_with(x, timestep, rotations, text, self.attend_to_cache(views))
 
     def write_over_cache(
         self, x: Tensor, timestep: Tensor, rotations: Tensor, text: Sequence[KeysValues], views: Sequence[KeysValues]
     ) -> None:
         """As `flow_over_cache` for a clean chunk, only for the keys and values it leaves in ``views``."""
-        self.write_with(x, timestep, rotations, text, self._over(views))
+        self.before_pass(x, timestep)
+        self.write_with(x, timestep, rotations, text, self.attend_to_cache(views))
 
     def flow_with(
         self, x: Tensor, timestep: Tensor, rotations: Tensor, text: Sequence[KeysValues], attend: LayerAttention
     ) -> Tensor:
-        """Flow [B, C, F, H, W] of a noisy chunk whose tokens attend to whatever ``attend`` gives them."""
-        embedding, modulations = self.embed_time(timestep)
-        return self._flow(self._blocks(self._embed_latents(x), modulations, rotations, text, attend), embedding, x)
+        """Flow [B, C, F, H, W] of a noisy chunk ``x``, with ``attend`` as its self-attention."""
+        return self.enter(self._flow_with, x, timestep, rotations, text, attend)
+
+    def _flow_with(
+        self, x: Tensor, timestep: Tensor, rotations: Tensor, text: Sequence[KeysValues], attend: LayerAttention
+    ) -> Tensor:
+        embedding, modulations = self._embed_time(timestep)
+        tokens = self.run_blocks(self._embed_latents(x), BlockPass(modulations, rotations, text, attend))
+        return self._flow(tokens, embedding, x)
 
     def write_with(
         self, x: Tensor, timestep: Tensor, rotations: Tensor, text: Sequence[KeysValues], attend: LayerAttention
     ) -> None:
-        """As `flow_with` for a clean chunk, only for the keys and values that ``attend`` is shown."""
-        _, modulations = self.embed_time(timestep)
-        self._blocks(self._embed_latents(x), modulations, rotations, text, attend, keys_only=True)
+        """As `flow_with` for a clean chunk, only for the keys and values that ``attend`` sees."""
+        self.enter(self._write_with, x, timestep, rotations, text, attend)
 
-    def _over(self, views: Sequence[KeysValues]) -> LayerAttention:
+    def _write_with(
+        self, x: Tensor, timestep: Tensor, rotations: Tensor, text: Sequence[KeysValues], attend: LayerAttention
+    ) -> None:
+        _, modulations = self._embed_time(timestep)
+        self.run_blocks(self._embed_latents(x), BlockPass(modulations, rotations, text, attend, keys_only=True))
+
+    def attend_to_cache(self, views: Sequence[KeysValues]) -> LayerAttention:
+        """Self-attention that writes new keys and values to the front of ``views`` and attends to all of each view."""
+
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             keys, values = views[layer]
             keys[:, : k.shape[1]] = k
             values[:, : v.shape[1]] = v
             return self.attend(layer, q, keys, values) if q.shape[1] else q
-
-        return attend
-
-    # Passes without a cache ---------------------------------------------------------------------------------------
-
-    def predict(
-        self,
-        x: Tensor,
-        timestep: Tensor,
-        text: Tensor,
-        chunk_frames: int | None = None,
-        first_chunk_frames: int | None = None,
-        window_frames: int | None = None,
-        clean: Tensor | None = None,
-        clean_timestep: float | Tensor = 0.0,
-    ) -> Tensor:
-        """Flow prediction [B, C, F, H, W] for a whole video, without a cache.
-
-        timestep: one, [B] or [B, F]; text: [B or 1, rows, text_dim]. chunk_frames None: bidirectional, one timestep a
-        sample. Else block-causal: each frame attends to its own chunk and those before it (``first_chunk_frames`` and
-        ``window_frames`` as in `RolloutConfig`). ``clean`` latents (teacher forcing): noisy chunks attend to themselves
-        and to the clean chunks before them, which are embedded at ``clean_timestep`` (one, or [B, F]).
-        Raises ValueError for sizes that do not fit the model.
-        """
-        frames = x.shape[2] // self.arch.patch_size[0]
-        timestep = timestep if timestep.ndim == 2 else timestep.reshape(-1, 1)
-        if chunk_frames is None:
-            timestep, ends = timestep[:, :1], [frames]
-        else:
-            timestep, ends = timestep.expand(-1, frames), chunk_ends(frames, chunk_frames, first_chunk_frames)
-        spans = attention_spans(ends, frames, window_frames, clean is not None)
-        sequence = x if clean is None else torch.cat([clean, x], dim=2)
-        if clean is not None:
-            given = torch.as_tensor(clean_timestep, dtype=timestep.dtype, device=timestep.device)
-            timestep = torch.cat([given.expand_as(timestep), timestep], dim=1)
-        tokens, embedding = self._whole(sequence, [*range(frames)] * (1 if clean is None else 2), timestep, text, spans)
-        if clean is not None:
-            tokens, embedding = tokens.chunk(2, dim=1)[1], embedding.chunk(2, dim=1)[1]
-        return self._flow(tokens, embedding, x)
-
-    def features(self, x: Tensor, timestep: Tensor, text: Tensor, layers: Sequence[int]) -> list[Tensor]:
-        """What the blocks ``layers`` give in a bidirectional pass, tokens [B, L, dim] each. timestep: [B]."""
-        found: list[Tensor] = []
-
-        def look(layer: int, tokens: Tensor) -> bool:
-            if layer in layers:
-                found.append(tokens)
-            return len(found) < len(layers)
-
-        frames = x.shape[2] // self.arch.patch_size[0]
-        everything = attention_spans([frames], frames, None, False)
-        self._whole(x, range(frames), timestep.reshape(-1, 1), text, everything, look)
-        return found
-
-    def _whole(
-        self,
-        x: Tensor,
-        positions: Sequence[int],
-        timestep: Tensor,
-        text: Tensor,
-        spans: Sequence[Span],
-        look: Look = lambda layer, x: True,
-    ) -> tuple[Tensor, Tensor]:
-        """All blocks over a sequence of frames, and the embedding of its timesteps [B, f]."""
-        self.use_attention()
-        self.check_text(text)
-        rows, columns = self.arch.token_grid((x.shape[3], x.shape[4]))
-        rotations = rope_rotations(positions, rows, columns, self.arch.head_dim, x.device)
-        embedding, modulations = self.embed_time(timestep)
-        attend = self._within(spans, rows * columns)
-        pairs = self.text_keys_values(text.expand(x.shape[0], -1, -1))
-        return self._blocks(self._embed_latents(x), modulations, rotations, pairs, attend, look=look), embedding
-
-    def _within(self, spans: Sequence[Span], frame_tokens: int) -> LayerAttention:
-        """Attention inside one sequence: each span of query frames attends to its own spans of key frames."""
-
-        def tokens(x: Tensor, span: tuple[int, int]) -> Tensor:
-            return x[:, span[0] * frame_tokens : span[1] * frame_tokens]
-
-        def join(parts: Sequence[Tensor]) -> Tensor:
-            return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim=1)
-
-        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            parts = []
-            for query, keys in spans:
-                ks, vs = (join([tokens(x, span) for span in keys]) for x in (k, v))
-                parts.append(self.attend(layer, tokens(q, query), ks, vs))
-            return join(parts)
 
         return attend
 
@@ -328,19 +308,24 @@ class WanForward:
                 f"the prompt has {text.shape[1]} rows of embeddings, this model reads {arch.text_len}: shorten it"
             )
 
-    # What sessions ask of a model ----------------------------------------------------------------------------------
+    # What a session needs besides passes, see `CausalModel` --------------------------------------------------------
+
+    def rotations(self, frames: Sequence[int], latent_size: tuple[int, int]) -> Tensor:
+        """Rotary positions of a chunk's tokens; ``frames`` are absolute latent frames."""
+        rows, columns = self.arch.token_grid(latent_size)
+        return rope_rotations(frames, rows, columns, self.arch.head_dim, self.device)
 
     def use_attention(self) -> None:
-        """Settle which attention the following passes call."""
+        """Choose the attention kernel that the following passes call."""
         raise NotImplementedError
 
     def state_key(self) -> bytes:
-        """Changes whenever keys and values made from now on would differ from those made before."""
+        """Digest that changes whenever new keys and values would differ from earlier ones."""
         raise NotImplementedError
 
     @property
     def fingerprint(self) -> str:
-        """Names the weights, whatever their dtype or file."""
+        """Name of the weights, whatever their dtype or file."""
         raise NotImplementedError
 
     def cache_shape(self, config: RolloutConfig, latent_size: tuple[int, int], batch: int) -> CacheShape:
@@ -362,8 +347,12 @@ class WanForward:
         )
 
     def cache_bytes(self, config: RolloutConfig, latent_size: tuple[int, int], batch: int = 1, frames: int = 0) -> int:
-        """Bytes of a session's cache, its prompt's keys and values included, exactly.
+        """Exact bytes of a session's cache, the prompt's keys and values included.
 
-        An unbounded window grows with the video; ``frames`` says how long, 0 what it begins with.
+        Args:
+            config: Rollout settings.
+            latent_size: Height and width of the latents.
+            batch: Number of videos that are made together.
+            frames: Length of the video in latent frames, for an unbounded window; 0: its initial size.
         """
         return self.cache_shape(config, latent_size, batch).nbytes(frames)

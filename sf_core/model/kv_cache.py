@@ -2,12 +2,12 @@
 
 One layer's keys are one buffer, counted in latent frames (values alike)::
 
-    [ front: the chunk at work | sink: a scene's first frames | ring: the newest frames before the chunk ]
+    [ front: the current chunk | sink: a scene's first frames | ring: the newest frames before the chunk ]
 
-Keys carry their rotary position, so attention does not care about their order. A chunk being denoised is written to
-the end of the front on every step, and attention reads one slice: from there to the last filled place. `commit`
-copies a clean chunk from the front over the oldest frames of the ring. Until then nothing behind the front changes,
-so a chunk may be given up at any moment. Where a frame lies is a function of its index alone.
+Keys carry their rotary position, so their order in memory does not matter to attention. Each denoising step writes the
+chunk to the end of the front, and attention reads one slice: from there to the last filled slot. `commit` copies a
+clean chunk from the front over the oldest frames of the ring. Nothing behind the front changes before that, so a chunk
+may be abandoned at any time. The slot of a frame is a function of its absolute index.
 """
 
 from __future__ import annotations
@@ -27,21 +27,29 @@ FIRST_CAPACITY = 24  # frames that an unbounded ring holds before it grows
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a pass stands in the video. All numbers are absolute latent frames but ``frames``, a count."""
+    """Position of a pass in the video, in absolute latent frames.
+
+    Attributes:
+        start: First frame of the pass.
+        frames: Number of frames.
+        scene: First frame of the scene: 0, or the newest cut. The first frames of a scene are the sink.
+        ring_origin: The frame in the first slot of the ring. Older frames are not in the ring.
+    """
 
     start: int
     frames: int
-    scene: int  # the scene's first frame: 0, or where the newest cut was; its first frames are the sink
-    ring_origin: int  # the frame that lies in the ring's first place; older ones are not in the ring
+    scene: int
+    ring_origin: int
 
     @property
     def end(self) -> int:
+        """The frame after the last one."""
         return self.start + self.frames
 
 
 @dataclass(frozen=True)
 class CacheShape:
-    """All that decides the size of a cache and the place of a frame in it."""
+    """Everything that decides the size of a cache and the slot of a frame in it."""
 
     layers: int
     batch: int
@@ -57,20 +65,20 @@ class CacheShape:
     device: torch.device
 
     def history(self, place: Place) -> tuple[int, int]:
-        """How many frames of the sink and of the ring the pass at ``place`` sees."""
+        """The numbers of sink frames and ring frames that the pass at ``place`` attends to."""
         sink = min(self.sink_frames, place.start - place.scene)
         ring = max(0, place.start - place.ring_origin)
         return sink, ring if self.ring_frames is None else min(ring, self.ring_frames)
 
     def sink_shift(self, place: Place) -> int:
-        """By how many frames a clamped sink stands later than where it was written."""
+        """Shift of a clamped sink, in frames, against the position that it was written at."""
         if not self.clamped:
             return 0
         oldest = place.start - self.history(place)[1]
         return max(0, oldest - self.sink_frames - place.scene)
 
-    def kept(self, place: Place, keep_sink: bool = False) -> list[tuple[int, int, int]]:
-        """What a commit at ``place`` copies: runs (first frame of the chunk, first place behind the front, count)."""
+    def committed_runs(self, place: Place, keep_sink: bool = False) -> list[tuple[int, int, int]]:
+        """Runs that a commit at ``place`` copies: (first frame of the chunk, first slot behind the front, count)."""
         runs: list[tuple[int, int, int]] = []
         for source, frame in enumerate(range(place.start, place.end)):
             if frame - place.scene < self.sink_frames:
@@ -93,7 +101,7 @@ class CacheShape:
         return runs
 
     def ring_capacity(self, frames: int) -> int:
-        """Frames that the ring has room for in a video of ``frames``; an unbounded one grows by half."""
+        """Capacity of the ring, in frames, for a video of ``frames``; an unbounded ring grows by half."""
         if self.ring_frames is not None:
             return self.ring_frames
         capacity = FIRST_CAPACITY
@@ -102,7 +110,7 @@ class CacheShape:
         return capacity
 
     def nbytes(self, frames: int = 0) -> int:
-        """Bytes of a cache in a video of ``frames`` latent frames (they matter to an unbounded ring only)."""
+        """Bytes of a cache for a video of ``frames`` latent frames (which matter to an unbounded ring only)."""
         buffer_frames = self.front_frames + self.sink_frames + self.ring_capacity(frames)
         tokens = buffer_frames * self.frame_tokens + self.text_len
         keys = tokens + (self.sink_frames * self.frame_tokens if self.clamped else 0)
@@ -110,19 +118,19 @@ class CacheShape:
 
 
 class RollingKVCache:
-    """Keys and values of every layer for one video at one moment, and its prompt's. See the module's text."""
+    """Self-attention keys and values of every layer, and the prompt's. See the module's docstring."""
 
     def __init__(self, shape: CacheShape) -> None:
         self.shape = shape
         self._capacity = shape.ring_capacity(0)
-        with torch.inference_mode(False):  # a host may run us in inference mode today and outside tomorrow
-            places = shape.front_frames + shape.sink_frames + self._capacity
-            self._keys = [self._buffer(places) for _ in range(shape.layers)]
-            self._values = [self._buffer(places) for _ in range(shape.layers)]
-            # a clamped sink is turned anew for each chunk, always from the keys as they were written
-            homes = shape.layers if shape.clamped else 0
-            self._written_sink = [self._buffer(shape.sink_frames) for _ in range(homes)]
-        self._shift: int | None = 0  # of the sink as it lies in the buffers; None: unknown
+        with torch.inference_mode(False):  # a host may run one chunk in inference mode and the next outside
+            slots = shape.front_frames + shape.sink_frames + self._capacity
+            self._keys = [self._buffer(slots) for _ in range(shape.layers)]
+            self._values = [self._buffer(slots) for _ in range(shape.layers)]
+            # a clamped sink is rotated for each chunk, always from the keys as they were written
+            copies = shape.layers if shape.clamped else 0
+            self._written_sink = [self._buffer(shape.sink_frames) for _ in range(copies)]
+        self._shift: int | None = 0  # shift of the sink in the buffers; None: unknown
         self._text: tuple[bytes, list[KeysValues]] | None = None
 
     def _buffer(self, frames: int) -> Tensor:
@@ -137,14 +145,14 @@ class RollingKVCache:
         return sum(t.nbytes for t in (*self._keys, *self._values, *self._written_sink, *text))
 
     def text(self, key: bytes, compute: Callable[[], list[KeysValues]]) -> list[KeysValues]:
-        """The prompt's keys and values; computed once, as long as ``key`` stays the same: it names prompt and model."""
+        """The prompt's keys and values, computed again when ``key`` changes: it stands for the prompt and the model."""
         if self._text is None or self._text[0] != key:
-            self._text = None  # the old ones go before the new ones come
+            self._text = None  # free the old tensors before the new ones are allocated
             self._text = (key, compute())
         return self._text[1]
 
     def open(self, place: Place) -> list[KeysValues]:
-        """Views for a pass at ``place``: the chunk's own places, then all that it sees. Changes nothing committed."""
+        """Views for a pass at ``place``: the chunk's slots, then everything that it attends to. Commits nothing."""
         self._reserve(place)
         self._turn_sink(self.shape.sink_shift(place))
         shape, unit = self.shape, self.shape.frame_tokens
@@ -154,9 +162,9 @@ class RollingKVCache:
         return [(keys[:, first:last], values[:, first:last]) for keys, values in pairs]
 
     def commit(self, place: Place, keep_sink: bool = False) -> None:
-        """Keep the chunk that the newest pass at ``place`` left in the front; the oldest frames give way."""
+        """Copy the chunk that the newest pass at ``place`` left in the front over the oldest frames."""
         front, unit = self.shape.front_frames, self.shape.frame_tokens
-        for source, target, count in self.shape.kept(place, keep_sink):
+        for source, target, count in self.shape.committed_runs(place, keep_sink):
             old = slice((front - place.frames + source) * unit, (front - place.frames + source + count) * unit)
             new = slice((front + target) * unit, (front + target + count) * unit)
             for buffer in (*self._keys, *self._values):
@@ -178,21 +186,21 @@ class RollingKVCache:
         self._shift = shift
 
     def _reserve(self, place: Place) -> None:
-        """Room for the chunk at ``place``; only an unbounded ring ever lacks it."""
+        """Grow an unbounded ring until the chunk at ``place`` fits."""
         needed = self.shape.ring_capacity(place.end - place.ring_origin + self.shape.sink_frames)
         if needed <= self._capacity:
             return
         with torch.inference_mode(False):
-            places = self.shape.front_frames + self.shape.sink_frames + needed
+            slots = self.shape.front_frames + self.shape.sink_frames + needed
             for buffers in (self._keys, self._values):
                 for layer, old in enumerate(buffers):
-                    grown = self._buffer(places)
+                    grown = self._buffer(slots)
                     grown[:, : old.shape[1]] = old
                     buffers[layer] = grown
         self._capacity = needed
 
     def copy_from(self, other: RollingKVCache) -> None:
-        """Take over the contents of ``other``, a cache of the same shape."""
+        """Copy the contents of ``other``, a cache of the same shape."""
         mine, theirs = ((cache._keys, cache._values, cache._written_sink) for cache in (self, other))
         for own, others in zip(mine, theirs, strict=True):
             own[:] = [buffer.clone() for buffer in others]

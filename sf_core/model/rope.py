@@ -2,7 +2,7 @@
 
 Half of each head's pairs go to the frame, a third each of the rest to row and column, as in Wan:
 with ``c = head_dim // 2`` pairs, row and column get ``c // 3`` each and the frame the remainder.
-Angles are computed in float64 for the positions asked; there is no table that could end.
+Angles are computed in float64 for each position, so there is no table to outgrow.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..cuda_streams import sent
+from ..cuda_streams import to_device_async
 
 THETA = 10000.0
 
@@ -27,16 +27,24 @@ def _turns(positions: Tensor, pairs: int) -> Tensor:
 def rope_rotations(
     frames: Sequence[int], height: int, width: int, head_dim: int, device: torch.device | str = "cpu"
 ) -> Tensor:
-    """Rotations for the tokens of ``frames`` (absolute indices), ordered frame, row, column.
+    """Rotations for the tokens of some frames, ordered frame, row, column.
 
-    Returns complex64 [frames * height * width, 1, head_dim // 2]; ``height`` and ``width`` count tokens.
+    Args:
+        frames: Absolute latent frames.
+        height: Rows of tokens in a frame.
+        width: Columns of tokens in a frame.
+        head_dim: Width of an attention head.
+        device: Device of the result.
+
+    Returns:
+        complex64 [frames * height * width, 1, head_dim // 2].
     """
     pairs = head_dim // 2
     side = pairs // 3
     f = _turns(torch.tensor(list(frames), dtype=torch.int64), pairs - 2 * side)
     h = _turns(torch.arange(height), side)
     w = _turns(torch.arange(width), side)
-    f, h, w = (sent(turns.to(torch.complex64), device) for turns in (f, h, w))
+    f, h, w = (to_device_async(turns.to(torch.complex64), device) for turns in (f, h, w))
     grid = (len(f), height, width)
     full = torch.cat(
         [
@@ -52,7 +60,7 @@ def rope_rotations(
 def apply_rope(x: Tensor, rotations: Tensor) -> Tensor:
     """Rotate pairs (2i, 2i + 1) of ``x`` [B, tokens, heads, head_dim]; computed in float32, returned in x's dtype."""
     pairs = x.float().unflatten(-1, (-1, 2))
-    if torch.compiler.is_compiling():  # complex products are not fused with what is around them
+    if torch.compiler.is_compiling():  # complex products are not fused with their neighbours
         (a, b), (cos, sin) = pairs.unbind(-1), torch.view_as_real(rotations).unbind(-1)
         turned = torch.stack([a * cos - b * sin, a * sin + b * cos], dim=-1)
     else:

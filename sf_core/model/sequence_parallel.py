@@ -1,11 +1,11 @@
-"""One video on several processes, each with a part of the attention heads: sequence parallelism as in DeepSpeed-Ulysses
-(arXiv 2309.14509).
+"""Sequence parallelism: one video on several processes, as in DeepSpeed-Ulysses (arXiv 2309.14509).
 
-Between attentions a process has its part of the chunk's tokens, all heads wide. In self-attention it has its part of
-the heads over all tokens, and so of the cache: one all-to-all goes there, another one back. Cross-attention needs none;
-keys and values of the text are whole everywhere. What every process comes to hold of the video is the same.
+Outside self-attention, a process holds its part of the chunk's tokens, with all heads. Inside, it holds its part of
+the heads, over all tokens, and so its part of the cache: one all-to-all before attention, another one after it.
+Cross-attention needs none, since every process holds all keys and values of the text. All processes hold the same
+latents. Tested with gloo on CPUs.
 
-Only the command line under ``torchrun`` imports this; nothing else in inference knows of `torch.distributed`.
+Only the command line under ``torchrun`` imports this module; no other part of inference uses `torch.distributed`.
 """
 
 from __future__ import annotations
@@ -25,18 +25,22 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from ..config import RolloutConfig
-from .forward import LayerAttention, Look
+from .forward import BlockPass, LayerAttention
 from .kv_cache import CacheShape, KeysValues
 from .wan import CausalWan
 
-PATIENCE = timedelta(hours=12)  # that a process waits for the others: torchrun ends them all if one is gone
+PATIENCE = timedelta(hours=12)  # wait for other processes; torchrun ends all of them if one dies
 
 
 @contextmanager
 def joined(device: str) -> Iterator[str]:
-    """With the other processes of this ``torchrun``, each on a device of its own -> which one: ``cuda:1`` for ``cuda``.
+    """Join the process group of this ``torchrun``.
 
-    Raises ValueError if there are fewer of them than processes on this machine.
+    Yields:
+        The device of this process, such as ``cuda:1`` for ``cuda``.
+
+    Raises:
+        ValueError: The machine has fewer devices than processes.
     """
     kind, local = torch.device(device).type, int(os.environ["LOCAL_RANK"])
     if kind != "cpu":
@@ -55,10 +59,10 @@ def joined(device: str) -> Iterator[str]:
 
 
 def _store() -> tuple[Store, int, int]:
-    """A part of torchrun's store that no process of an earlier start wrote to; this one's rank, and how many there are.
+    """A part of torchrun's store that no earlier start wrote to, this process's rank, and the number of processes.
 
-    The store outlives a restart, with the addresses of processes that are gone (pytorch/pytorch#135712), and each
-    machine counts restarts for itself. So the first process lists who is there, until all have found themselves listed.
+    The store survives a restart, with addresses of dead processes (pytorch/pytorch#135712), and each machine counts
+    restarts for itself. So rank 0 lists the processes until each of them has found itself in the list.
     """
     store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
     me, listed = uuid.uuid4().hex, list[str]()
@@ -79,14 +83,14 @@ def _store() -> tuple[Store, int, int]:
 
 
 class HeadParallelWan(CausalWan):
-    """A `CausalWan` whose passes over a cache are shared by all processes, which must make the same ones.
+    """A `CausalWan` whose passes over a cache are divided among all processes, which must run the same passes.
 
-    Passes without a cache each process makes by itself.
+    A pass without a cache runs on each process alone.
     """
 
     @staticmethod
     def of(model: CausalWan) -> HeadParallelWan:
-        """``model``, its weights shared. Raises ValueError if its heads cannot be dealt out equally."""
+        """``model`` with shared weights. Raises ValueError if the processes cannot share its heads equally."""
         heads, size = model.arch.num_heads, dist.get_world_size()
         if heads % size:
             fits = [str(n) for n in range(1, heads + 1) if heads % n == 0]
@@ -96,12 +100,11 @@ class HeadParallelWan(CausalWan):
         with torch.device("meta"):
             shared = HeadParallelWan(model.arch)
         shared.load_state_dict(model.state_dict(), assign=True)
-        shared.attention, shared.metadata = model.attention, model.metadata
-        shared.rollout_config, shared.latent_size = model.rollout_config, model.latent_size
+        shared.copy_settings(model)
         return shared.eval().requires_grad_(False)
 
     def cache_shape(self, config: RolloutConfig, latent_size: tuple[int, int], batch: int) -> CacheShape:
-        """This process's part. The text, of which it has all, counts as so many rows of its part of the heads."""
+        """The cache of this process. The text, which it holds completely, counts as more rows of its heads."""
         whole, size = super().cache_shape(config, latent_size, batch), dist.get_world_size()
         for frames in {config.chunk_frames, config.frames_of_block(0)}:
             if frames * whole.frame_tokens % size:
@@ -111,34 +114,27 @@ class HeadParallelWan(CausalWan):
                 )
         return replace(whole, heads=whole.heads // size, text_len=whole.text_len * size)
 
-    def _over(self, views: Sequence[KeysValues]) -> LayerAttention:
-        return _ByHeads(super()._over(views))
+    def attend_to_cache(self, views: Sequence[KeysValues]) -> LayerAttention:
+        """Self-attention over this process's heads and the tokens of all processes."""
+        return _ByHeads(super().attend_to_cache(views))
 
-    def _blocks(
-        self,
-        x: Tensor,
-        modulations: Tensor,
-        rotations: Tensor,
-        text: Sequence[KeysValues],
-        attend: LayerAttention,
-        keys_only: bool = False,
-        look: Look = lambda layer, x: True,
-    ) -> Tensor:
-        if not isinstance(attend, _ByHeads):
-            return super()._blocks(x, modulations, rotations, text, attend, keys_only, look)
-        # over a cache there is one timestep a chunk, so that one modulation does for any part of its tokens
-        own = super()._blocks(_part(x, 1), modulations, _part(rotations, 0), text, attend, keys_only, look)
-        return own if keys_only else _all_tokens(own)
+    def run_blocks(self, x: Tensor, given: BlockPass) -> Tensor:
+        """All blocks over this process's part of the tokens; a pass without a cache is not divided."""
+        if not isinstance(given.attend, _ByHeads):
+            return super().run_blocks(x, given)
+        # over a cache there is one timestep a chunk, so that one modulation serves any part of its tokens
+        part = super().run_blocks(_part(x, 1), replace(given, rotations=_part(given.rotations, 0)))
+        return part if given.keys_only else _all_tokens(part)
 
 
 class _ByHeads:
-    """Attention for queries, keys and values of this process's tokens: made of its heads, over everyone's tokens."""
+    """Attention for this process's tokens, computed from its heads over the tokens of all processes."""
 
     def __init__(self, attend: LayerAttention) -> None:
         self._attend = attend
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        if not q.shape[1]:  # only the keys and values count
+        if not q.shape[1]:  # a pass for keys and values only
             k, v = _to_heads(torch.stack([k, v]))
             self._attend(layer, k[:, :0], k, v)
             return q
@@ -162,7 +158,7 @@ def _to_tokens(x: Tensor) -> Tensor:
 
 
 def _exchanged(sent: Tensor) -> Tensor:
-    """Row i of the first dimension goes to process i, and is what came from it."""
+    """All-to-all: row i of the first dimension goes to process i, and comes from it."""
     sent = sent.contiguous()
     received = torch.empty_like(sent)
     dist.all_to_all_single(received, sent)

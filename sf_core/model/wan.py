@@ -1,12 +1,13 @@
-"""The Wan 2.1 transformer as a tree of modules named as in the original weights: `CausalWan`.
+"""`CausalWan`: the Wan 2.1 transformer as a tree of modules with the names of the original weights.
 
-What is computed over the tree stands in `wan_forward.py`.
+forward.py has the computation.
 """
 
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -15,12 +16,13 @@ from ..hashing import digest, weights_fingerprint
 from .architecture import WanArchitecture
 from .attention import BACKENDS, Attention, choose_attention
 from .cache_pool import CachePool
-from .cuda_graphs import Recorded
-from .forward import WanForward
+from .cuda_graphs import RecordedPass
+from .kv_cache import KeysValues
+from .sequence_forward import SequenceForward
 
 
 class AttentionLayers(nn.Module):
-    """The projections of one attention; norms run over the full width, all heads together."""
+    """Projections of one attention. Its norms run over the full width, all heads together."""
 
     def __init__(self, dim: int, eps: float, qk_norm: bool) -> None:
         super().__init__()
@@ -30,15 +32,18 @@ class AttentionLayers(nn.Module):
 
 
 class InPlaceGELU(nn.Module):
-    """GELU (tanh) that overwrites its input, the large one of the feed-forward net, unless a gradient needs it."""
+    """GELU (tanh) that overwrites its large input, unless a gradient needs it."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """GELU of ``x``."""
         if torch.is_grad_enabled():
             return nn.functional.gelu(x, approximate="tanh")
         return torch.ops.aten.gelu_(x, approximate="tanh")
 
 
-class Block(nn.Module):
+class WanBlock(nn.Module):
+    """One transformer block: self-attention, cross-attention, feed-forward net."""
+
     def __init__(self, arch: WanArchitecture) -> None:
         super().__init__()
         dim, eps = arch.dim, arch.eps
@@ -50,8 +55,14 @@ class Block(nn.Module):
         self.ffn = nn.Sequential(nn.Linear(dim, arch.ffn_dim), InPlaceGELU(), nn.Linear(arch.ffn_dim, dim))
         self.modulation = nn.Parameter(torch.zeros(1, 6, dim))
 
+    def forward(self, compute: Callable[..., Any], *tensors: Any) -> Any:
+        """Call ``compute``; module hooks, such as FSDP's that gather weights, run around it."""
+        return compute(*tensors)
+
 
 class Head(nn.Module):
+    """Tokens to patches of latents."""
+
     def __init__(self, arch: WanArchitecture) -> None:
         super().__init__()
         pt, ph, pw = arch.patch_size
@@ -60,11 +71,15 @@ class Head(nn.Module):
         self.modulation = nn.Parameter(torch.zeros(1, 2, arch.dim))
 
 
-class CausalWan(WanForward, nn.Module):
+class CausalWan(SequenceForward, nn.Module):
     """The Wan 2.1 text-to-video transformer with its pool of live caches. Build it with `sf_core.load_model`.
 
-    ``attention`` is ``auto``, a name of `sf_core.model.attention.BACKENDS`, or a function (q, k, v) -> out over
-    [B, tokens, heads, D]; it may be changed at any time.
+    Attributes:
+        arch: Sizes.
+        attention: ``auto``, a name of `sf_core.model.attention.BACKENDS`, or a function (q, k, v) -> out over tensors
+            [B, tokens, heads, D]. It may change at any time.
+        caches: The live KV caches.
+        metadata: Metadata of the checkpoint.
     """
 
     def __init__(self, arch: WanArchitecture) -> None:
@@ -75,51 +90,95 @@ class CausalWan(WanForward, nn.Module):
         self.text_embedding = nn.Sequential(nn.Linear(arch.text_dim, dim), nn.GELU("tanh"), nn.Linear(dim, dim))
         self.time_embedding = nn.Sequential(nn.Linear(arch.freq_dim, dim), nn.SiLU(), nn.Linear(dim, dim))
         self.time_projection = nn.Sequential(nn.SiLU(), nn.Linear(dim, 6 * dim))
-        self.blocks = nn.ModuleList(Block(arch) for _ in range(arch.num_layers))
+        self.blocks = nn.ModuleList(WanBlock(arch) for _ in range(arch.num_layers))
         self.head = Head(arch)
         self.attention: str | Attention = "auto"
         self.caches = CachePool()
-        self.metadata: dict[str, str] = {}  # of the checkpoint
+        self.metadata: dict[str, str] = {}
+        self._compiled: tuple[Callable[..., Any], Callable[..., Any]] | None = None
+        self._recorded: tuple[RecordedPass, RecordedPass] | None = None
 
     @property
     def dtype(self) -> torch.dtype:
+        """Dtype of the weights, and of keys and values."""
         return self.head.modulation.dtype
 
     @property
     def device(self) -> torch.device:
+        """Device of the weights."""
         return self.head.modulation.device
 
-    forward = WanForward.predict
+    forward = SequenceForward.predict
+
+    def like(self, **options: Any) -> Self:
+        """An empty model (weights on the meta device) of the same class, architecture and settings."""
+        with torch.device("meta"):
+            other = type(self)(self.arch, **options)
+        other.copy_settings(self)
+        return other
+
+    def copy_settings(self, other: CausalWan) -> None:
+        """Take over everything of ``other`` that is not a weight."""
+        self.attention, self.metadata = other.attention, other.metadata
+        self.rollout_config, self.latent_size = other.rollout_config, other.latent_size
 
     def compile(self, **options: Any) -> None:
-        """Compile what blocks do around their self-attention with ``torch.compile(**options)``.
+        """Compile what blocks compute around their self-attention with ``torch.compile(**options)``.
 
         All blocks share the graphs, which no window, prompt or position changes: they are compiled in seconds, once.
         """
-        # of positions, which are complex numbers before they come to be used
+        # rotary positions are complex numbers until they are applied
         warnings.filterwarnings("ignore", message="Torchinductor does not support code generation for complex")
-        self._to_attention = torch.compile(self._to_attention, **options)  # type: ignore[method-assign]
-        self._from_attention = torch.compile(self._from_attention, **options)  # type: ignore[method-assign]
+        before, after = self._before_attention, self._after_attention
+        self._compiled = torch.compile(before, **options), torch.compile(after, **options)
+
+    @property
+    def block_functions(self) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        """The two halves of a block, compiled after `compile`."""
+        return self._compiled or super().block_functions
+
+    def call_block(self, block: Any, compute: Callable[..., Any], *tensors: Any) -> Any:
+        """Call ``compute`` as the block's forward."""
+        return block(compute, *tensors)
 
     def record(self) -> None:
-        """On a GPU, replay the two passes over a full ring as CUDA graphs, compiled or not: see `Recorded`."""
-        state = lambda: (self.head.modulation.data_ptr(), self._attention)  # noqa: E731
-        self.flow_over_cache = Recorded(self.flow_over_cache, state)  # type: ignore[method-assign, assignment]
-        self.write_over_cache = Recorded(self.write_over_cache, state)  # type: ignore[method-assign, assignment]
+        """On a GPU, replay the two passes over a full ring as CUDA graphs, compiled or not: see `RecordedPass`."""
+
+        def state() -> object:
+            return self.head.modulation.data_ptr(), self._attention
+
+        self._recorded = RecordedPass(super().flow_over_cache, state), RecordedPass(super().write_over_cache, state)
+
+    def flow_over_cache(
+        self, x: Tensor, timestep: Tensor, rotations: Tensor, text: Sequence[KeysValues], views: Sequence[KeysValues]
+    ) -> Tensor:
+        """See `WanForward.flow_over_cache`; replayed after `record`."""
+        run: Callable[..., Any] = super().flow_over_cache if self._recorded is None else self._recorded[0]
+        return run(x, timestep, rotations, text, views)
+
+    def write_over_cache(
+        self, x: Tensor, timestep: Tensor, rotations: Tensor, text: Sequence[KeysValues], views: Sequence[KeysValues]
+    ) -> None:
+        """See `WanForward.write_over_cache`; replayed after `record`."""
+        run = super().write_over_cache if self._recorded is None else self._recorded[1]
+        run(x, timestep, rotations, text, views)
 
     def release_cache(self) -> None:
-        """Free every live cache that is not at work. Changes no result: a session rebuilds what it needs."""
+        """Free every live cache that is not in use. Changes no result: a session rebuilds the cache that it needs."""
         self.caches.release()
 
     def state_key(self) -> bytes:
+        """Digest that changes with the weights, their dtype and the attention kernel."""
         parameters = [(p.data_ptr(), 0 if p.is_inference() else p._version) for p in self.parameters()]
         return digest(repr((parameters, self.dtype, self.attention)).encode())
 
     @property
     def fingerprint(self) -> str:
+        """Name of the weights, whatever their dtype."""
         return weights_fingerprint(self.named_parameters())
 
     def use_attention(self) -> None:
+        """Choose the attention kernel that the following passes call."""
         if callable(self.attention):
             self._attention = self.attention
         else:

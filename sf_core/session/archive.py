@@ -1,4 +1,4 @@
-"""Where the latents of a session's older blocks are kept: an append-only file."""
+"""The archive: an append-only file with the latents of older blocks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 class Archive:
     """An unnamed file of latents; the system deletes it with the last session that uses it.
 
-    Grows by ``4 * B * C * F * H * W`` bytes a chunk. It is opened when the first latents come, in the folder of
+    It grows by ``4 * B * C * F * H * W`` bytes a chunk. It is opened with the first latents, in the folder for
     temporary files (``TMPDIR``).
     """
 
@@ -28,9 +28,13 @@ class Archive:
         return os.fstat(self._file.fileno()).st_size if self._file else 0
 
     def put(self, latents: Tensor) -> int:
-        """Append float32 ``latents``; the offset under which `get` gives them back.
+        """Append float32 latents.
 
-        Raises OSError, with nothing lost, if the disk is full.
+        Returns:
+            The offset that `get` takes.
+
+        Raises:
+            OSError: The disk is full. Nothing is lost.
         """
         data = latents.detach().cpu().contiguous().numpy().tobytes()
         with self._lock:
@@ -59,7 +63,7 @@ class Archive:
 
 
 class StoredLatents:
-    """One block's latents [B, C, F, H, W], float32. Their value never changes, only where they are."""
+    """The latents [B, C, F, H, W] of one block, float32, in memory or in the archive. Their value never changes."""
 
     def __init__(self, latents: Tensor) -> None:
         self._device, self._shape = latents.device, tuple(latents.shape)
@@ -68,10 +72,11 @@ class StoredLatents:
 
     @property
     def in_memory(self) -> bool:
+        """Whether the latents have not moved to the archive."""
         return self._tensor is not None
 
     def get(self) -> Tensor:
-        """The latents, on the device where they were made; not to be changed in place."""
+        """The latents, on the device where they were made. Do not change them in place."""
         tensor = self._tensor  # another thread may archive them meanwhile
         if tensor is not None:
             return tensor
@@ -80,7 +85,7 @@ class StoredLatents:
         return archive.get(offset, self._shape).to(self._device)
 
     def move_to(self, archive: Archive) -> None:
-        """Out of memory, into ``archive``. Raises OSError, with nothing lost, if the disk is full."""
+        """Move the latents from memory to ``archive``. Raises OSError, with nothing lost, if the disk is full."""
         tensor = self._tensor
         if tensor is not None:
             self._archived = archive, archive.put(tensor)

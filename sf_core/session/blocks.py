@@ -1,4 +1,4 @@
-"""The records that a session's past is made of: prompts, events, blocks of latents."""
+"""Records of a session's past: prompts, events, blocks of latents."""
 
 from __future__ import annotations
 
@@ -16,9 +16,12 @@ from .archive import StoredLatents
 
 
 class Prompt:
-    """Text embeddings [B or 1, rows, text_dim], float32 on the CPU, without the zero rows that fill them up.
+    """Text embeddings [B or 1, rows, text_dim], float32 on the CPU, without their padding.
 
-    words: what was encoded, as far as anybody said; it is for people, and counts for nothing.
+    Attributes:
+        text: The embeddings.
+        words: The prompt as text, where the caller gave it. It is shown to people and changes no result.
+        digest: Digest of the embeddings.
     """
 
     def __init__(self, text: Tensor, words: str = "") -> None:
@@ -31,18 +34,26 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Event:
-    """What happens to the cache right before a chunk."""
+    """What happens to the cache right before a chunk.
 
-    cut: bool = False  # it is emptied: a new scene
-    recache: bool = False  # the ring is written again under the chunk's prompt
-    recache_sink: bool = False  # and the sink before it
+    Attributes:
+        cut: The cache is emptied; a new scene begins.
+        recache: The ring is written again under the prompt of the chunk.
+        recache_sink: The sink is written again before the ring.
+    """
+
+    cut: bool = False
+    recache: bool = False
+    recache_sink: bool = False
 
     @property
     def code(self) -> int:
+        """The event as one number, as session files store it."""
         return 1 * self.cut + 2 * self.recache + 4 * self.recache_sink
 
     @staticmethod
     def from_code(code: int) -> Event:
+        """The event of a number that `code` gave."""
         return Event(bool(code & 1), bool(code & 2), bool(code & 4))
 
 
@@ -51,43 +62,64 @@ NOTHING = Event()
 
 @dataclass(frozen=True)
 class Recache:
-    """A recache event as it was carried out: blocks from ``first`` to before ``end`` were passed again."""
+    """A recache as it was carried out: the blocks from frame ``first`` to before frame ``end`` were passed again."""
 
-    first: int  # frame
-    end: int  # frame
+    first: int
+    end: int
     prompt: Prompt
-    ring_origin: int
+    ring_origin: int  # absolute frame in the first slot of the ring
 
 
 @dataclass(frozen=True)
-class Era:
-    """A stretch without cuts and recaches: what the places of its blocks have in common."""
+class CacheEpoch:
+    """A stretch of the video without cuts and recaches: facts that the places of its blocks share.
 
-    start: int = 0  # frame
+    Attributes:
+        start: First frame of the epoch.
+        scene: First frame of the scene, which begins at the newest cut.
+        ring_origin: Absolute frame in the first slot of the ring.
+        recache: The recache that began the epoch.
+        sink: The newest recache that rewrote the sink. Later blocks wrote their part of the sink themselves.
+    """
+
+    start: int = 0
     scene: int = 0
     ring_origin: int = 0
-    recache: Recache | None = None  # that began it
-    sink: Recache | None = None  # that last rewrote the sink; blocks after it wrote their part themselves
+    recache: Recache | None = None
+    sink: Recache | None = None
 
 
 @dataclass(eq=False, repr=False, slots=True)
 class Block:
-    """Some latents that were given or sampled together, and all that made them. Immutable.
+    """Latents that were given or sampled together, and everything that made them. Immutable.
 
-    A record stays in memory (some 500 bytes); its latents may move to the archive.
+    The record stays in memory (about 500 bytes); its latents may move to the archive.
+
+    Attributes:
+        parent: The block before this one.
+        place: Position in the video and in the cache.
+        epoch: The cache epoch that the block belongs to.
+        prompt: The prompt that the block was made with.
+        timestep: Timestep of the pass that writes the block's keys and values.
+        event: What happened to the cache before the block.
+        chunk: Index among the sampled chunks. None: given context.
+        noise: The noise source that the block was sampled from.
+        latents: The clean latents.
+        root: Digest of the settings that the whole session shares.
+        lineage: Digest of the block and its whole past: latents, prompts, timesteps, events.
     """
 
-    parent: Block | None  # the block before this one
+    parent: Block | None
     place: Place
-    era: Era
+    epoch: CacheEpoch
     prompt: Prompt
-    timestep: float  # of the pass that writes its keys and values
+    timestep: float
     event: Event
-    chunk: int | None  # index among the sampled chunks; None: given context
+    chunk: int | None
     noise: NoiseSource
     latents: StoredLatents
-    root: bytes  # digest of what the whole session shares
-    lineage: bytes = b""  # digest of this block and its whole past: latents, prompts, timesteps, events
+    root: bytes
+    lineage: bytes = b""
 
     def __post_init__(self) -> None:
         if not self.lineage:

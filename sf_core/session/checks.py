@@ -1,21 +1,17 @@
-"""Checks of what a session is given."""
+"""Checks of the prompts and latents that a session receives."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ..config import RolloutConfig
+from ..model.causal_model import CausalModel
 from .blocks import Prompt
 
-if TYPE_CHECKING:
-    from ..model.forward import WanForward
 
-
-def check_prompt(model: WanForward, prompt: Tensor, batch: int, words: str = "") -> Prompt:
-    """The embeddings as a record. Raises ValueError for another width, length or batch, and for NaN."""
+def check_prompt(model: CausalModel, prompt: Tensor, batch: int, words: str = "") -> Prompt:
+    """The embeddings as a `Prompt`. Raises ValueError for a wrong width, length or batch, and for NaN."""
     model.check_text(prompt)
     if prompt.shape[0] not in (1, batch):
         raise ValueError(
@@ -27,7 +23,17 @@ def check_prompt(model: WanForward, prompt: Tensor, batch: int, words: str = "")
 
 
 def check_context(config: RolloutConfig, latents: Tensor, batch: int, frame: tuple[int, int, int]) -> None:
-    """Raises ValueError unless ``latents`` can begin a video of ``batch`` frames of shape ``frame`` (C, H, W)."""
+    """Check that ``latents`` can begin a video.
+
+    Args:
+        config: Rollout settings; the latents must cut into whole blocks.
+        latents: The context [B or 1, C, F, H, W].
+        batch: Number of videos that are made together.
+        frame: Channels, height and width of a latent frame.
+
+    Raises:
+        ValueError: A wrong shape or count, naming the nearest counts that fit, or NaN.
+    """
     channels, height, width = frame
     if latents.ndim != 5 or (latents.shape[1], *latents.shape[3:]) != frame or latents.shape[0] not in (1, batch):
         raise ValueError(

@@ -1,52 +1,63 @@
-"""What a session is made of: settings, prompts, seeds, events, and the latents made so far."""
+"""The record of a session: settings, prompts, seeds, events, and the latents so far."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ..config import RolloutConfig
+from ..model.causal_model import CausalModel
 from ..noise import NoiseSource
 from .archive import Archive
 from .blocks import Block, Event, Prompt
 
-if TYPE_CHECKING:
-    from ..model.forward import WanForward
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class SessionRecord:
-    """An immutable record of a video; `Session` is the record and what can be done with it."""
+    """An immutable record of a video. `Session` adds the operations on it.
 
-    model: WanForward
+    Attributes:
+        model: The model that samples the next chunk.
+        config: Rollout settings.
+        latent_size: Height and width of the latents.
+        batch: Number of videos that are made together.
+        head: The newest block.
+        prompt: The prompt of the next chunk.
+        noise: The noise source of the next chunk.
+        event: What happens to the cache before the next chunk.
+        archive: Latents of older blocks, shared by all sessions that descend from one start.
+        other_models: Fingerprints of other models that made parts of this video.
+        how: How the cache for the newest chunk was obtained, and why.
+    """
+
+    model: CausalModel
     config: RolloutConfig
     latent_size: tuple[int, int]
     batch: int
-    head: Block | None  # the newest block
-    prompt: Prompt  # of the next chunk, as are noise and event
+    head: Block | None
+    prompt: Prompt
     noise: NoiseSource
     event: Event
-    archive: Archive  # of older blocks, shared by all that descend from one start
-    other_models: tuple[str, ...] = ()  # fingerprints of models that made parts of this video, besides this one
-    how: str = "new"  # how the cache for the newest chunk was come by, and why
+    archive: Archive
+    other_models: tuple[str, ...] = ()
+    how: str = "new"
 
     @property
     def frames(self) -> int:
-        """Latent frames so far, given context included."""
+        """Number of latent frames so far, given context included."""
         return self.head.place.end if self.head else 0
 
     @property
     def chunks(self) -> int:
-        """Chunks sampled so far."""
+        """Number of chunks sampled so far."""
         return self.head.chunk + 1 if self.head and self.head.chunk is not None else 0
 
     @property
     def latents(self) -> Tensor:
-        """All latents [B, C, F, H, W], brought together in memory; for long videos use `iter_latents`."""
+        """All latents [B, C, F, H, W] in one tensor. For long videos use `iter_latents`."""
         empty = torch.empty(self.batch, self.model.arch.in_dim, 0, *self.latent_size, device=self.model.device)
         return torch.cat([empty, *self.iter_latents()], dim=2)
 

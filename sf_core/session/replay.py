@@ -1,7 +1,7 @@
-"""Which passes fill a cache.
+"""Replay: the passes that bring a cache to a session's newest chunk.
 
-A cache is filled by *passes*: one forward of a clean block each, under some prompt. Which passes a session's past
-needs, and the fewest that rebuild its cache exactly, is decided here from the records alone.
+A *pass* is one forward of a clean block under a prompt; it writes the block's keys and values. This module reads the
+session's records and decides which passes a cache needs, and the fewest that rebuild it exactly.
 """
 
 from __future__ import annotations
@@ -10,12 +10,19 @@ from dataclasses import dataclass
 
 from ..hashing import digest
 from ..model.kv_cache import CacheShape, Place
-from .blocks import NOTHING, Block, Era, Event, Prompt, Recache
+from .blocks import NOTHING, Block, CacheEpoch, Event, Prompt, Recache
 
 
 @dataclass(frozen=True, eq=False)
-class Pass:
-    """One forward that writes a block's keys and values."""
+class CachePass:
+    """One forward that writes a block's keys and values.
+
+    Attributes:
+        block: The clean latents.
+        place: Their position in the video and in the cache.
+        prompt: The prompt that they are passed under.
+        keep_sink: Leave the sink as it is.
+    """
 
     block: Block
     place: Place
@@ -24,55 +31,66 @@ class Pass:
 
 
 @dataclass(frozen=True, eq=False)
-class Moment:
-    """Right before a chunk: everything that decides what the cache must hold for it."""
+class CachePoint:
+    """The point right before a chunk: everything that decides what the cache must hold.
+
+    Attributes:
+        head: The newest block before the chunk.
+        epoch: The cache epoch that the chunk belongs to.
+        start: First latent frame of the chunk.
+        event: What happens to the cache before the chunk.
+        prompt: The prompt of the chunk.
+        root: Digest of the settings that the whole session shares.
+    """
 
     head: Block | None
-    era: Era
-    start: int  # the chunk's first frame
+    epoch: CacheEpoch
+    start: int
     event: Event
-    prompt: Prompt  # the chunk's
+    prompt: Prompt
     root: bytes
 
     @property
     def key(self) -> bytes:
+        """Digest of everything that the cache depends on, besides the model."""
         past = self.head.lineage if self.head else self.root
         if self.event == NOTHING:
             return past
         return digest(past, bytes([self.event.code]), self.prompt.digest if self.event.recache else b"")
 
     def place(self, frames: int) -> Place:
-        return Place(self.start, frames, self.era.scene, self.era.ring_origin)
+        """The place of a chunk of ``frames`` at this point."""
+        return Place(self.start, frames, self.epoch.scene, self.epoch.ring_origin)
 
 
-def moment(head: Block | None, event: Event, prompt: Prompt, root: bytes, shape: CacheShape) -> Moment:
-    """The moment after ``head``, once ``event`` has been taken into account."""
+def cache_point(head: Block | None, event: Event, prompt: Prompt, root: bytes, shape: CacheShape) -> CachePoint:
+    """The point after ``head``, with ``event`` applied."""
     if head is None:
-        return Moment(None, Era(ring_origin=shape.sink_frames), 0, NOTHING, prompt, root)
-    start, era = head.place.end, head.era
+        return CachePoint(None, CacheEpoch(ring_origin=shape.sink_frames), 0, NOTHING, prompt, root)
+    start, epoch = head.place.end, head.epoch
     if event.cut:
-        era = Era(start=start, scene=start, ring_origin=start + shape.sink_frames)
+        epoch = CacheEpoch(start=start, scene=start, ring_origin=start + shape.sink_frames)
     elif event.recache:
-        old = Place(start, 0, era.scene, era.ring_origin)
+        old = Place(start, 0, epoch.scene, epoch.ring_origin)
         oldest = start - shape.history(old)[1]
         first = (
             next((b.place.start for b in head.back() if b.place.start <= oldest), start) if oldest < start else start
         )
-        origin = max(first, era.scene + shape.sink_frames)
+        origin = max(first, epoch.scene + shape.sink_frames)
         recache = Recache(first, start, prompt, origin)
-        era = Era(start, era.scene, origin, recache, recache if event.recache_sink else era.sink)
+        epoch = CacheEpoch(start, epoch.scene, origin, recache, recache if event.recache_sink else epoch.sink)
     else:
         event = NOTHING
-    return Moment(head, era, start, event, prompt, root)
+    return CachePoint(head, epoch, start, event, prompt, root)
 
 
-def moment_before(block: Block) -> Moment:
-    """The moment at which ``block`` was about to be made."""
-    return Moment(block.parent, block.era, block.place.start, block.event, block.prompt, block.root)
+def point_before(block: Block) -> CachePoint:
+    """The point right before ``block``."""
+    return CachePoint(block.parent, block.epoch, block.place.start, block.event, block.prompt, block.root)
 
 
-def last_passes(now: Moment, shape: CacheShape) -> list[Pass]:
-    """The passes between the chunk before ``now`` and ``now``, given a cache that was ready for that chunk."""
+def last_passes(now: CachePoint, shape: CacheShape) -> list[CachePass]:
+    """The passes from the point before the newest block to ``now``."""
     head = now.head
     if head is None or now.event.cut:
         return []
@@ -83,22 +101,22 @@ def last_passes(now: Moment, shape: CacheShape) -> list[Pass]:
     return _worthwhile(before + _recache_passes(now, shape), shape)
 
 
-def replay_passes(now: Moment, shape: CacheShape) -> list[Pass]:
-    """The fewest passes that make an empty cache ready for ``now``, exactly.
+def replay_passes(now: CachePoint, shape: CacheShape) -> list[CachePass]:
+    """The fewest passes that fill an empty cache exactly as it must be at ``now``.
 
-    A layer's keys see one window of the layer below, so all that an unrolled cache can depend on are the last
-    ``layers * ceil(ring / chunk)`` passes, and those that wrote the sink.
+    The keys of a layer depend on one window of the layer below. So a cache depends on the last
+    ``layers * ceil(ring / chunk)`` passes and on those that wrote the sink, and on nothing else.
     """
     if now.head is None:
         return []
     limit = _replay_limit(now, shape)
-    tail: list[Pass] = []
+    tail: list[CachePass] = []
     for block in now.head.back():
-        if block.place.start < now.era.start or (limit is not None and len(tail) >= limit):
+        if block.place.start < now.epoch.start or (limit is not None and len(tail) >= limit):
             break
         tail.append(_commit(block))
     tail.reverse()
-    if now.era.recache is not None:
+    if now.epoch.recache is not None:
         rewritten = _recache_passes(now, shape)
         spare = len(rewritten) if limit is None else max(0, limit - len(tail))
         tail = rewritten[max(0, len(rewritten) - spare) :] + tail
@@ -108,34 +126,34 @@ def replay_passes(now: Moment, shape: CacheShape) -> list[Pass]:
 
 
 def replay_reach(layers: int, ring_frames: int | None, chunk_frames: int) -> int | None:
-    """How many of the newest chunks an exact rebuild may need, the sink's aside; None: all of them."""
+    """The number of newest chunks that an exact replay may need, besides those of the sink. None: all chunks."""
     if ring_frames is None:
         return None
     return layers * -(-ring_frames // chunk_frames)
 
 
-def _replay_limit(now: Moment, shape: CacheShape) -> int | None:
+def _replay_limit(now: CachePoint, shape: CacheShape) -> int | None:
     assert now.head is not None
     return replay_reach(shape.layers, shape.ring_frames, now.head.place.frames)
 
 
-def _commit(block: Block) -> Pass:
-    return Pass(block, block.place, block.prompt)
+def _commit(block: Block) -> CachePass:
+    return CachePass(block, block.place, block.prompt)
 
 
 def _in_sink(block: Block, shape: CacheShape) -> bool:
     return block.place.start - block.place.scene < shape.sink_frames
 
 
-def _recache_passes(now: Moment, shape: CacheShape) -> list[Pass]:
-    """The passes of the recache that began the era of ``now``, oldest first."""
-    event = now.era.recache
+def _recache_passes(now: CachePoint, shape: CacheShape) -> list[CachePass]:
+    """The passes of the recache that began the epoch, oldest first."""
+    event = now.epoch.recache
     assert event is not None
     assert now.head is not None
-    with_sink = event is now.era.sink
-    again: list[Pass] = []
+    with_sink = event is now.epoch.sink
+    again: list[CachePass] = []
     for block in now.head.back():
-        if block.place.start < now.era.scene or (block.place.start < event.first and not with_sink):
+        if block.place.start < now.epoch.scene or (block.place.start < event.first and not with_sink):
             break
         if block.place.start >= event.end:
             continue
@@ -144,19 +162,19 @@ def _recache_passes(now: Moment, shape: CacheShape) -> list[Pass]:
     return again[::-1]
 
 
-def _again(block: Block, event: Recache, keep_sink: bool) -> Pass:
+def _again(block: Block, event: Recache, keep_sink: bool) -> CachePass:
     place = Place(block.place.start, block.place.frames, block.place.scene, event.ring_origin)
-    return Pass(block, place, event.prompt, keep_sink)
+    return CachePass(block, place, event.prompt, keep_sink)
 
 
-def _sink_passes(now: Moment, shape: CacheShape) -> list[Pass]:
-    """The passes that wrote what the sink holds at ``now``, oldest first."""
+def _sink_passes(now: CachePoint, shape: CacheShape) -> list[CachePass]:
+    """The passes that wrote the sink as it is at ``now``, oldest first."""
     if not shape.sink_frames:
         return []
     assert now.head is not None
-    event, passes = now.era.sink, []
+    event, passes = now.epoch.sink, []
     for block in now.head.back():
-        if block.place.start < now.era.scene:
+        if block.place.start < now.epoch.scene:
             break
         if _in_sink(block, shape):
             again = event is not None and block.place.start < event.end
@@ -164,6 +182,6 @@ def _sink_passes(now: Moment, shape: CacheShape) -> list[Pass]:
     return passes[::-1]
 
 
-def _worthwhile(passes: list[Pass], shape: CacheShape) -> list[Pass]:
-    """Without passes of which the cache would keep nothing."""
-    return [p for p in passes if shape.kept(p.place, p.keep_sink)]
+def _worthwhile(passes: list[CachePass], shape: CacheShape) -> list[CachePass]:
+    """Drop passes whose keys and values would all be evicted."""
+    return [p for p in passes if shape.committed_runs(p.place, p.keep_sink)]

@@ -1,26 +1,22 @@
 """The algorithm of Self Forcing, one chunk at a time.
 
-A chunk starts as noise. Each step predicts its clean latents, attending to the cache of what came before, and adds
-fresh noise of the next, lower level; the last prediction is the chunk. Then, when the following chunk is due, one
-more pass over the clean chunk writes its keys and values into the cache.
+A chunk starts as noise. Each step attends to the cache of earlier chunks, predicts the clean latents, and adds fresh
+noise of the next, lower level. The last prediction is the chunk. Right before the next chunk, one more pass over the
+clean chunk writes its keys and values into the cache.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from ..model.causal_model import CausalModel
 from ..model.kv_cache import KeysValues, Place, RollingKVCache
-from ..model.rope import rope_rotations
 from ..schedule import FlowSchedule
 from .blocks import Prompt
-from .replay import Pass
-
-if TYPE_CHECKING:
-    from ..model.forward import WanForward
+from .replay import CachePass
 
 Predict = Callable[[Tensor, float], Tensor]  # (noisy latents, timestep) -> flow
 
@@ -28,9 +24,16 @@ Predict = Callable[[Tensor, float], Tensor]  # (noisy latents, timestep) -> flow
 def sample_chunk(
     predict: Predict, noise: Callable[[int], Tensor], steps: Sequence[float], schedule: FlowSchedule
 ) -> Tensor:
-    """Denoise one chunk over the timesteps ``steps``; ``noise(i)`` is what step i starts from or is re-noised with.
+    """Denoise one chunk.
 
-    Returns the clean latents [B, C, F, H, W], float32.
+    Args:
+        predict: Flow prediction of the model.
+        noise: Noise by step: the initial noise at step 0, then what is added before step i.
+        steps: Timesteps, falling.
+        schedule: Conversion between noisy latents, flow and clean latents.
+
+    Returns:
+        The clean latents [B, C, F, H, W], float32.
     """
     x = noise(0)
     for i, timestep in enumerate(steps):
@@ -41,14 +44,14 @@ def sample_chunk(
 
 
 class ChunkForward:
-    """The passes of one model over one cache at one place: binds positions, prompt and views for `sample_chunk`.
+    """The passes of one model over one cache at one place. It binds positions, prompt and cache views.
 
-    state: the model's `state_key`, as the prompt's keys and values depend on the weights too.
+    ``state`` is the model's `state_key`: the prompt's keys and values depend on the weights too.
     """
 
     def __init__(
         self,
-        model: WanForward,
+        model: CausalModel,
         cache: RollingKVCache,
         place: Place,
         prompt: Prompt,
@@ -59,14 +62,14 @@ class ChunkForward:
         self._model = model
         self._text = cache.text(state + prompt.digest, lambda: model.text_keys_values(_for_batch(prompt, cache)))
         self._views: list[KeysValues] = cache.open(place)
-        rows, columns = model.arch.token_grid(latent_size)
-        frames = range(place.start, place.end)
-        self._rotations = rope_rotations(frames, rows, columns, model.arch.head_dim, model.device)
+        self._rotations = model.rotations(range(place.start, place.end), latent_size)
 
     def flow(self, x: Tensor, timestep: float) -> Tensor:
+        """Flow of the noisy chunk ``x``."""
         return self._model.flow_over_cache(x, self._at(x, timestep), self._rotations, self._text, self._views)
 
     def write(self, x: Tensor, timestep: float) -> None:
+        """Leave the keys and values of the clean chunk ``x`` in the front of the cache."""
         self._model.write_over_cache(x, self._at(x, timestep), self._rotations, self._text, self._views)
 
     @staticmethod
@@ -78,8 +81,10 @@ def _for_batch(prompt: Prompt, cache: RollingKVCache) -> Tensor:
     return prompt.text.expand(cache.shape.batch, -1, -1)
 
 
-def write_block(model: WanForward, cache: RollingKVCache, todo: Pass, state: bytes) -> None:
-    """The forward of one pass: leaves the block's clean keys and values in the cache's front, to be committed."""
-    latents = todo.block.latents.get()
-    forward = ChunkForward(model, cache, todo.place, todo.prompt, (latents.shape[3], latents.shape[4]), state)
-    forward.write(latents, todo.block.timestep)
+def write_block(model: CausalModel, cache: RollingKVCache, cache_pass: CachePass, state: bytes) -> None:
+    """Run one pass: the block's keys and values are in the front of the cache, ready to be committed."""
+    latents = cache_pass.block.latents.get()
+    forward = ChunkForward(
+        model, cache, cache_pass.place, cache_pass.prompt, (latents.shape[3], latents.shape[4]), state
+    )
+    forward.write(latents, cache_pass.block.timestep)

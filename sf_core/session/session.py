@@ -1,4 +1,4 @@
-"""A video in the making, as a value."""
+"""Sessions: a video in progress, as an immutable value."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import islice, takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ..config import RolloutConfig
-from ..cuda_streams import sent
+from ..cuda_streams import to_device_async
 from ..hashing import digest
 from ..model.cache_pool import LiveCache
+from ..model.causal_model import CausalModel
 from ..model.kv_cache import CacheShape
 from ..noise import NoiseSource, SeededNoise
 from ..schedule import flow_schedule
@@ -24,29 +24,26 @@ from .archive import Archive, StoredLatents
 from .blocks import NOTHING, Block, Event
 from .checks import check_context, check_prompt
 from .record import SessionRecord
-from .replay import Moment, Pass, last_passes, moment, moment_before, replay_passes, replay_reach
+from .replay import CachePass, CachePoint, cache_point, last_passes, point_before, replay_passes, replay_reach
 from .sampler import ChunkForward, sample_chunk, write_block
 from .session_file import open_session, save_session
 
-if TYPE_CHECKING:
-    from ..model.forward import WanForward
-
 # Called before every forward as (stage, index, count): "rebuild" for passes that only fill the cache, "step" for
-# denoising steps. Whatever it raises ends next_chunk; nothing that was made before is lost.
+# denoising steps. An exception that it raises ends next_chunk; everything made before is kept.
 Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Session(SessionRecord):
-    """A video as a value: its record, and how it goes on.
+    """A video in progress, as a value.
 
-    Every method returns a new session and leaves this one as it is, so forking is keeping two. The model's cache of
-    keys and values is derived from the record and never part of it. Begin with `Session.start` or `Session.load`.
+    Every method returns a new session and leaves this one unchanged, so keeping both is a fork. The KV cache is
+    derived from the record and is never part of it. Begin with `Session.start` or `Session.load`.
     """
 
     @staticmethod
     def start(
-        model: WanForward,
+        model: CausalModel,
         prompt: Tensor,
         latent_size: tuple[int, int] | None = None,
         config: RolloutConfig | None = None,
@@ -54,13 +51,19 @@ class Session(SessionRecord):
         batch: int = 1,
         noise: NoiseSource | None = None,
     ) -> Session:
-        """An empty video.
+        """Start an empty video.
 
-        prompt: text embeddings [batch or 1, rows, text_dim]; filled up with zeros to the model's text length.
-        latent_size: (height, width) of the latents; None: the model's own, if it names one.
-        config: None: the model's own, else `RolloutConfig()`.
-        noise: where noise comes from; None: `SeededNoise(seed)`.
-        Raises ValueError for what does not fit the model.
+        Args:
+            model: The model that samples the chunks.
+            prompt: Text embeddings [batch or 1, rows, text_dim]; padded with zeros to the model's text length.
+            latent_size: Height and width of the latents. None: the model's own, if it has one.
+            config: Rollout settings. None: the model's own, else `RolloutConfig()`.
+            seed: Seed of the noise.
+            batch: Number of videos that are made together.
+            noise: Noise source. None: `SeededNoise(seed)`.
+
+        Raises:
+            ValueError: An argument does not fit the model.
         """
         size = latent_size or model.latent_size
         if size is None:
@@ -79,10 +82,15 @@ class Session(SessionRecord):
     # What comes next ------------------------------------------------------------------------------------------------
 
     def with_context(self, latents: Tensor) -> Session:
-        """The video begins with these latents [B or 1, C, F, H, W]: one image's, or a clip's to be extended.
+        """Begin the video with given latents: those of one image, or of a clip to be extended.
 
-        They are cut into blocks like sampled frames. Only once, on an empty session.
-        Raises ValueError for a shape or count that does not fit, naming the nearest that does, and for NaN.
+        The latents are cut into blocks like sampled frames. A session takes context once, while it is empty.
+
+        Args:
+            latents: The context [B or 1, C, F, H, W].
+
+        Raises:
+            ValueError: A wrong shape or count, naming the nearest counts that fit, or NaN.
         """
         if self.head is not None:
             raise ValueError(f"context can only be given to an empty session; this one has {self.frames} latent frames")
@@ -98,24 +106,27 @@ class Session(SessionRecord):
     def with_prompt(
         self, prompt: Tensor, recache: bool = False, recache_sink: bool = False, words: str = ""
     ) -> Session:
-        """Another prompt from the next chunk on. The last word before a chunk is the one that counts.
+        """Use another prompt from the next chunk on. The last call before a chunk wins.
 
-        recache: what is in the window is passed again under the new prompt, so that the video turns faster; the sink
-        stays as it is, or with ``recache_sink`` is passed again first. words: the prompt as text, to be told again.
+        Args:
+            prompt: Text embeddings [B or 1, rows, text_dim].
+            recache: Pass the window again under the new prompt, so that the video follows it sooner.
+            recache_sink: Pass the sink again too, first.
+            words: The prompt as text, kept for display.
         """
         event = replace(self.event, recache=recache or recache_sink, recache_sink=recache_sink)
         return replace(self, prompt=check_prompt(self.model, prompt, self.batch, words), event=event)
 
     def with_seed(self, seed: int) -> Session:
-        """Noise of the chunks from the next one on is `SeededNoise(seed)`. ``rewind(1).with_seed(s)`` is a re-roll."""
+        """Use `SeededNoise(seed)` from the next chunk on. ``rewind(1).with_seed(s)`` is a re-roll."""
         return replace(self, noise=SeededNoise(seed))
 
     def with_cut(self) -> Session:
-        """The next chunk sees nothing of what came before it, and the sink begins anew; positions go on."""
+        """Begin a new scene: the next chunk attends to nothing before it. Positions continue; the sink begins anew."""
         return replace(self, event=replace(self.event, cut=True))
 
     def rewind(self, chunks: int = 1) -> Session:
-        """Undo the newest ``chunks`` calls of `next_chunk`, and what was set after them."""
+        """Undo the newest ``chunks`` calls of `next_chunk`, and everything that was set after them."""
         if not 0 <= chunks <= self.chunks:
             raise ValueError(f"cannot rewind {chunks} chunks: {self.chunks} have been sampled")
         session = self
@@ -126,28 +137,35 @@ class Session(SessionRecord):
         return session
 
     def fork(self) -> Session:
-        """A second future of this past. A session is a value, so this is only a clear way to say it."""
+        """A copy to continue in another direction. A session is a value, so this only states the intent."""
         return replace(self)
 
     # Sampling -------------------------------------------------------------------------------------------------------
 
     def next_chunk(self, progress: Progress | None = None) -> tuple[Session, Tensor]:
-        """Sample one chunk -> (the longer session, its latents [B, C, F, H, W]).
+        """Sample one chunk.
 
-        Raises FloatingPointError if the latents come out as NaN or Inf; this session stays as good as it was.
+        Args:
+            progress: Called before every forward.
+
+        Returns:
+            The longer session, and the chunk's latents [B, C, F, H, W].
+
+        Raises:
+            FloatingPointError: The latents hold NaN or Inf. This session is intact.
         """
         torch.get_num_threads()  # in a new thread, settles the count before a first product is rounded otherwise
         self._archive_old_blocks()
-        model, now = self.model, self._moment(self.event)
+        model, now = self.model, self._point(self.event)
         place = now.place(self.config.frames_of_block(now.start))
         report = progress or (lambda stage, index, count: None)
         with torch.inference_mode(False), torch.no_grad():
-            moments = self._moments(now)
+            points = self._points(now)
             state = model.state_key()
-            keys = [state + m.key for m in moments]
-            ancestors = {m.head.lineage for m in moments if m.head}
+            keys = [state + point.key for point in points]
+            ancestors = {point.head.lineage for point in points if point.head}
             with model.caches.lease(self._shape, keys, ancestors) as (live, found):
-                how = self._make_ready(live, found, moments, keys, state, report)
+                how = self._make_ready(live, found, points, keys, state, report)
                 forward = ChunkForward(model, live.cache, place, self.prompt, self.latent_size, state)
                 latents = self._sample(forward, place.start, place.frames, report)
                 if not torch.isfinite(latents).all():
@@ -161,9 +179,10 @@ class Session(SessionRecord):
 
     @property
     def next_key(self) -> bytes:
-        """Names what the next chunk is made from, the model aside: same key and model, same chunk.
+        """Digest of everything that the next chunk is made from, besides the model: same key and model, same chunk.
 
-        Raises ValueError if its noise is a caller's own, which no key can stand for.
+        Raises:
+            ValueError: The noise source is the caller's own, which has no digest.
         """
         if not isinstance(self.noise, SeededNoise):
             raise ValueError("a chunk made from a caller's own noise has no key")
@@ -171,9 +190,12 @@ class Session(SessionRecord):
         return digest(past, self.prompt.digest, repr((self.noise.seed, self.chunks, self.event.code)).encode())
 
     def with_chunk(self, latents: Tensor) -> Session:
-        """What `next_chunk` returns, given the latents it would make; they were kept from an earlier run.
+        """The session that `next_chunk` returns, from the latents that it would sample.
 
-        Raises ValueError if these cannot be the next chunk's.
+        A cache of sampled chunks uses it, see `next_key`.
+
+        Raises:
+            ValueError: The latents cannot be the next chunk.
         """
         start = self.frames
         expected = (self.batch, self.model.arch.in_dim, self.config.frames_of_block(start), *self.latent_size)
@@ -194,36 +216,36 @@ class Session(SessionRecord):
                 raise ValueError(
                     f"the noise source gave {list(drawn.shape)} for chunk {self.chunks}; expected {list(shape)}"
                 )
-            return sent(drawn.to(dtype=torch.float32), self.model.device)
+            return to_device_async(drawn.to(dtype=torch.float32), self.model.device)
 
         return sample_chunk(forward.flow, noise, steps, flow_schedule(self.config.shift))
 
     def _make_ready(
-        self, live: LiveCache, found: str, moments: list[Moment], keys: list[bytes], state: bytes, report: Progress
+        self, live: LiveCache, found: str, points: list[CachePoint], keys: list[bytes], state: bytes, report: Progress
     ) -> str:
-        """Bring a leased cache to the first of ``moments``; says how."""
-        now, how, passes = moments[0], "new", list[Pass]()
+        """Bring a leased cache to the first of ``points``, and return how."""
+        now, how, passes = points[0], "new", list[CachePass]()
         behind = None if live.key is None else keys.index(live.key)
         if behind is not None:
             how = found if behind <= 1 else "extend"
-            passes = [p for m in reversed(moments[:behind]) for p in last_passes(m, self._shape)]
+            passes = [p for point in reversed(points[:behind]) for p in last_passes(point, self._shape)]
         if now.head is not None and (behind is None or behind > 1):
             replay = replay_passes(now, self._shape)
             if behind is None or len(replay) < len(passes):
                 how, passes = "replay", replay
-        for index, todo in enumerate(passes):
+        for index, cache_pass in enumerate(passes):
             report("rebuild", index, len(passes))
-            write_block(self.model, live.cache, todo, state)
-            live.key = None  # from here to the last pass it is neither what it was nor what it will be
-            live.cache.commit(todo.place, todo.keep_sink)
+            write_block(self.model, live.cache, cache_pass, state)
+            live.key = None  # until the last pass, the cache matches no key
+            live.cache.commit(cache_pass.place, cache_pass.keep_sink)
         live.key = keys[0]
         return f"{how}: {_REASONS[how]}" + (f" ({len(passes)} passes)" if how in ("extend", "replay") else "")
 
-    def _moments(self, now: Moment) -> list[Moment]:
-        """This moment and the earlier ones from which extending a cache could be cheaper than a replay."""
+    def _points(self, now: CachePoint) -> list[CachePoint]:
+        """``now``, and the earlier points from which extending a cache could be cheaper than a replay."""
         reach = self._reach
         blocks = now.head.back() if now.head else iter(())
-        return [now, *map(moment_before, islice(blocks, None if reach is None else reach + 1))]
+        return [now, *map(point_before, islice(blocks, None if reach is None else reach + 1))]
 
     # Records --------------------------------------------------------------------------------------------------------
 
@@ -239,28 +261,30 @@ class Session(SessionRecord):
     def _root(self) -> bytes:
         return digest(json.dumps([asdict(self.config), self.latent_size, self.batch]).encode())
 
-    def _moment(self, event: Event) -> Moment:
+    def _point(self, event: Event) -> CachePoint:
         root = self.head.root if self.head else self._root
-        return moment(self.head, event, self.prompt, root, self._shape)
+        return cache_point(self.head, event, self.prompt, root, self._shape)
 
-    def _append(self, now: Moment, latents: Tensor, timestep: float, chunk: int | None) -> Session:
-        """The session with one more block."""
+    def _append(self, now: CachePoint, latents: Tensor, timestep: float, chunk: int | None) -> Session:
+        """Append a block."""
         place, stored = now.place(latents.shape[2]), StoredLatents(latents)
-        args = (self.head, place, now.era, self.prompt, timestep, now.event, chunk, self.noise, stored, now.root)
+        args = (self.head, place, now.epoch, self.prompt, timestep, now.event, chunk, self.noise, stored, now.root)
         return replace(self, head=Block(*args), event=NOTHING)
 
     def restore_block(self, latents: Tensor, timestep: float, event: Event, sampled: bool) -> Session:
-        """The session with a block from a record, made under its present prompt and noise."""
-        session = self._append(self._moment(event), latents, timestep, self.chunks if sampled else None)
+        """Append a block from a record, made with the session's present prompt and noise."""
+        session = self._append(self._point(event), latents, timestep, self.chunks if sampled else None)
         session._archive_old_blocks()
         return session
 
     def _archive_old_blocks(self) -> None:
-        """What no replay needs any more goes to disk; so does the sink's, which it needs but reads once."""
+        """Move latents that no replay needs to disk; those of the sink too, since a replay reads them only once."""
         if self._reach is None or self.head is None:
             return
         older = takewhile(lambda block: block.latents.in_memory, islice(self.head.back(), self._reach + 1, None))
-        for block in reversed(list(older)):  # the oldest first: if the disk fills up, all before a moved one are moved
+        for block in reversed(
+            list(older)
+        ):  # oldest first: if the disk fills up, everything before a moved block has moved
             block.latents.move_to(self.archive)
 
     # Files ----------------------------------------------------------------------------------------------------------
@@ -271,12 +295,18 @@ class Session(SessionRecord):
 
     @staticmethod
     def load(
-        path: str | Path, model: WanForward, noise: NoiseSource | None = None, allow_other_model: bool = False
+        path: str | Path, model: CausalModel, noise: NoiseSource | None = None, allow_other_model: bool = False
     ) -> Session:
-        """A session from a file.
+        """Read a session from a file.
 
-        noise: for a session that was made with a caller's own noise. allow_other_model: go on with other weights.
-        Raises ValueError for a file that is no whole session or was made by a model that does not fit.
+        Args:
+            path: A file that `save` wrote.
+            model: The model to continue with.
+            noise: The noise source of a session that was made with the caller's own.
+            allow_other_model: Accept a session that other weights made; they are recorded in ``other_models``.
+
+        Raises:
+            ValueError: The file holds no whole session, or another model made it.
         """
         with open_session(Path(path), model, noise, allow_other_model) as saved:
             begin = saved.next
@@ -305,7 +335,7 @@ _REASONS = {
 
 
 def for_one_image(session: Session) -> Session:
-    """An empty session that one image can begin: it is one latent frame, so the first block has to be that long."""
+    """An empty session that one image can begin: an image is one latent frame, so the first block is one frame."""
     if session.config.frames_of_block(0) == 1:
         return session
     return replace(session, config=replace(session.config, first_chunk_frames=1))

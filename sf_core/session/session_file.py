@@ -1,6 +1,6 @@
 """Session files: a safetensors file with the latents, the prompts, and the record as JSON metadata.
 
-``latents`` is [F, B, C, H, W], frame by frame, so that it is written and read block by block in flat memory.
+The tensor ``latents`` is [F, B, C, H, W], frame by frame, so that it is written and read block by block in flat memory.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,13 +19,11 @@ from torch import Tensor
 
 from ..config import RolloutConfig
 from ..files.safetensors_file import write_tensors
+from ..model.causal_model import CausalModel
 from ..noise import MAX_SEED, NoiseSource, SeededNoise
 from ..schedule import TRAIN_STEPS
 from .blocks import Event, Prompt
 from .record import SessionRecord
-
-if TYPE_CHECKING:
-    from ..model.forward import WanForward
 
 FORMAT_VERSION = 1
 KEY = "sf.session"
@@ -33,9 +31,10 @@ KEY = "sf.session"
 
 @dataclass(frozen=True)
 class MissingNoise:
-    """Stands for a caller's noise source, which no file can hold."""
+    """A placeholder for the caller's own noise source, which a file cannot hold."""
 
     def __call__(self, chunk: int, step: int, shape: tuple[int, ...]) -> Tensor:
+        """Raises ValueError: there is no noise to give."""
         raise ValueError(
             "this session was made with a noise source of its caller's, which is not in the file: "
             "pass noise= to Session.load, or go on with with_seed()"
@@ -46,9 +45,9 @@ def save_session(session: SessionRecord, path: Path) -> None:
     """See `Session.save`."""
     record, prompts = record_of(session)
     frames = session.frames
-    held = sum(block[1] for block in record["blocks"])
-    if held != frames:  # cannot be; but a file that cannot be loaded must never be said to be saved
-        raise ValueError(f"the session counts {frames} latent frames and holds {held}: it is not saved")
+    recorded = sum(block[1] for block in record["blocks"])
+    if recorded != frames:  # a bug; but a file that cannot be loaded must not be written
+        raise ValueError(f"the session counts {frames} latent frames and holds {recorded}: it is not saved")
     sizes = [session.batch, session.model.arch.in_dim, *session.latent_size]
     layout = {f"prompt.{i}": (list(p.text.shape), torch.float32) for i, p in enumerate(prompts)}
     if frames:
@@ -66,7 +65,7 @@ def _data(session: SessionRecord, prompts: list[Prompt]) -> Iterator[Tensor]:
 
 
 def record_of(session: SessionRecord) -> tuple[dict[str, Any], list[Prompt]]:
-    """The session as JSON, and the prompts that it counts through."""
+    """The session as JSON, and the prompts that the JSON numbers."""
     prompts: dict[bytes, tuple[int, Prompt]] = {}
     seeds: dict[int | None, int] = {}
 
@@ -133,9 +132,11 @@ _FIELDS = {
 
 
 def _faults(record: Any, layout: Mapping[str, tuple[str, list[int]]]) -> Iterator[str]:
-    """What is wrong with a record, of which only the first counts: every line relies on those before it.
+    """Faults of a record. Only the first one counts: every check relies on those before it.
 
-    layout: dtype and shape of each tensor beside it.
+    Args:
+        record: The JSON of a session file.
+        layout: Dtype and shape of each tensor in the file.
     """
     if not isinstance(record, dict) or not _is_whole(record.get("version"), 1):
         yield "its record has no version"
@@ -188,7 +189,7 @@ def _is_whole(value: Any, least: int, most: int = 2**63 - 1) -> bool:
 
 @dataclass(frozen=True)
 class SavedSettings:
-    """What a chunk is made with."""
+    """Prompt, noise and event of a chunk."""
 
     prompt: Prompt
     noise: NoiseSource
@@ -219,7 +220,7 @@ class SavedSession:
 
 @contextmanager
 def open_session(
-    path: Path, model: WanForward, noise: NoiseSource | None, allow_other_model: bool
+    path: Path, model: CausalModel, noise: NoiseSource | None, allow_other_model: bool
 ) -> Iterator[SavedSession]:
     """A session file as `Session.load` reads it; see there for arguments and errors."""
     record = read_record(path)
@@ -255,8 +256,8 @@ def _finite(path: Path, tensor: Tensor, what: str) -> Tensor:
     return tensor
 
 
-def _check_model(path: Path, record: dict[str, Any], model: WanForward, allow: bool) -> tuple[str, ...]:
-    """The fingerprints of all other models that this video has seen. Raises ValueError if this one may not go on."""
+def _check_model(path: Path, record: dict[str, Any], model: CausalModel, allow: bool) -> tuple[str, ...]:
+    """Fingerprints of the other models that made parts of the video. Raises ValueError for one that does not fit."""
     arch = model.arch
     if (record["channels"], record["text_dim"]) != (arch.in_dim, arch.text_dim):
         raise ValueError(
@@ -275,7 +276,7 @@ def _check_model(path: Path, record: dict[str, Any], model: WanForward, allow: b
 
 
 def events_in(record: Mapping[str, Any]) -> str:
-    """Where prompts and seeds changed and the cache was cut or rewritten, by sampled chunk; of a session's record."""
+    """The events of a session's record as text: changes of prompt and seed, cuts and recaches, by sampled chunk."""
     found, chunk, before = [], 0, None
     words = record.get("words", [])
     for kind, _, _, prompt, seed, code in record["blocks"]:

@@ -19,8 +19,8 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from ..cancellation import Cancellation
-from ..cuda_streams import let_see, second_queue, used_here, working_in
-from ..files.video import to_bytes
+from ..cuda_streams import on_stream, record_on_current_stream, sampling_stream, wait_for_current_stream
+from ..files.pixels import to_bytes
 from .commands import Command, CommandQueue, Pause, ReRoll, Resume, Stop
 from .frame_counts import video_frames
 from .session import Progress, Session
@@ -211,7 +211,7 @@ class _Stream:
         self._playback, self._paused = playback, False
         self._pending: deque[_Sampled] = deque()
         # on a GPU: without a CUDA stream of its own, sampling would delay the frames of the chunk before
-        self._cuda_stream = second_queue(session.model.device) if overlap else None
+        self._cuda_stream = sampling_stream(session.model.device) if overlap else None
 
     def events(self) -> Generator[StreamEvent, None, None]:
         """Run the loop."""
@@ -255,7 +255,7 @@ class _Stream:
             failed: Future[_Sampled] = Future()
             failed.set_exception(error)
             return failed
-        let_see(self._cuda_stream)
+        wait_for_current_stream(self._cuda_stream)
         return sampler.submit(self._sample, self._session)
 
     def _sample(self, session: Session) -> _Sampled:
@@ -269,7 +269,7 @@ class _Stream:
 
         start = clock()
         try:
-            with working_in(self._cuda_stream):
+            with on_stream(self._cuda_stream):
                 longer, latents = self._host.make(session, progress)
         except BaseException as error:
             cancellation.note(error)  # so that the decoder stops within a layer
@@ -289,7 +289,7 @@ class _Stream:
                 self._host.cancellation.cancel()
             return error
         sampled.timings["wait"] = self._host.clock() - idle_since
-        used_here(sampled.latents)
+        record_on_current_stream(sampled.latents)
         self._session = sampled.session
         self._pending.append(sampled)
         return None

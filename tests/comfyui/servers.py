@@ -28,7 +28,7 @@ def parameters() -> list[ParameterSet]:
 def group(nodeid: str) -> str:
     """The tests of one server stay in one worker, and those of runs of several processes, which a module makes once;
     every other test goes where there is time."""
-    if "test_parallel" in nodeid:
+    if "parallel" in nodeid.split("::")[0]:
         return nodeid.split("::")[0]
     for version in VERSIONS.values():
         if re.search(rf"[\[-]{re.escape(version)}[]-]", nodeid):

@@ -12,8 +12,8 @@ from tests.comfyui import models
 from tests.comfyui.graphs import BLUE, Graph, Out, Tiny, facts, forget_all, probe
 from tests.comfyui.test_memory import offered
 from tests.comfyui.test_model import CUSTOM, SIZE, session, unet
-from tests.test_taehv import random_state as random_taehv
-from tests.test_vae import random_state as random_vae
+from tests.vae.test_taehv import random_state as random_taehv
+from tests.vae.test_wan_vae import random_state as random_vae
 from tools.comfyui.server import PromptFailed, PromptRejected, Server
 
 Build = Callable[[Graph, Tiny], Out]

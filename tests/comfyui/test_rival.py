@@ -15,7 +15,7 @@ from tests.comfyui import models
 from tests.comfyui.graphs import BLUE, Graph, Out, Tiny, facts, forget_all, latents, probe, tensor
 from tests.comfyui.test_model import unet
 from tests.helpers import PARITY
-from tests.test_taehv import random_state as random_taehv
+from tests.vae.test_taehv import random_state as random_taehv
 from tools.comfyui.server import Server
 
 SIZE = 64

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import shutil
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +22,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from ...files.safetensors_file import open_tensors
-from ...model.forward import LayerAttention
-from ...model.kv_cache import KeysValues
-from ...model.wan import Block, CausalWan
+from ...model.wan import CausalWan
 from .networks import save_network, whole
 from .process_group import Group, Network, own
 from .run_log import Report, Silent
@@ -48,24 +45,21 @@ class Processes(Group):
     # Networks -------------------------------------------------------------------------------------------------------
 
     def shard(self, network: Network) -> Network:
-        if isinstance(network, CausalWan):
-            # in place, as `fully_shard` itself does
-            network.__class__ = _ShardedWan  # type: ignore[assignment]
-            for block in network.blocks:
-                block.__class__ = _ShardedBlock
+        sharded: nn.Module = ShardedWan.of(network) if isinstance(network, CausalWan) else network
+        if isinstance(sharded, ShardedWan):
+            for block in sharded.blocks:
                 fully_shard(block, mesh=self._mesh)
-        fully_shard(network, mesh=self._mesh, reshard_after_forward=True)
-        return network
+        fully_shard(sharded, mesh=self._mesh, reshard_after_forward=True)
+        return sharded  # type: ignore[return-value]
 
     @torch.no_grad()
     def twin(self, model: CausalWan) -> CausalWan:
         with torch.device("meta"):
-            other = CausalWan(model.arch)
-        self.shard(other).to_empty(device=model.device)
+            bare = CausalWan(model.arch)
+        bare.copy_settings(model)
+        other = self.shard(bare).to_empty(device=model.device)
         for mine, theirs in zip(other.parameters(), model.parameters(), strict=True):
             own(mine).copy_(own(theirs))
-        other.attention, other.metadata = model.attention, model.metadata
-        other.rollout_config, other.latent_size = model.rollout_config, model.latent_size
         return other.eval().requires_grad_(False)
 
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
@@ -133,65 +127,29 @@ class Processes(Group):
         return read_shards(path.with_name(facts[SHARDS]), self._mesh) if SHARDS in facts else super().read_state(path)
 
 
-class _ShardedBlock(Block):
-    """Its weights are there while ``compute`` runs: FSDP gathers them before a forward, and in backward."""
+class ShardedWan(CausalWan):
+    """A `CausalWan` whose weights FSDP gathers around ``forward``; so all uses of its own weights go through it."""
 
-    def forward(self, compute: Any, *args: Any) -> Any:
-        return compute(*args)
-
-
-class _ShardedWan(CausalWan):
-    """A `CausalWan` that goes through ``forward`` of itself and its blocks wherever their weights are used."""
-
-    _inside = False
+    @staticmethod
+    def of(model: CausalWan) -> ShardedWan:
+        """``model``, its weights shared, ready to be sharded."""
+        with torch.device("meta"):
+            sharded = ShardedWan(model.arch)
+        sharded.load_state_dict(model.state_dict(), assign=True)
+        for mine, theirs in zip(sharded.parameters(), model.parameters(), strict=True):
+            mine.requires_grad_(theirs.requires_grad)
+        sharded.copy_settings(model)
+        sharded.gradient_checkpointing = model.gradient_checkpointing
+        return sharded.train(model.training)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
+        """See `CausalWan.predict`."""
         return self.predict(*args, **kwargs)
 
-    def forward(self, compute: Any, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
-        return compute(*args, **kwargs)
+    def forward(self, compute: Callable[..., Any], *args: Any) -> Any:  # type: ignore[override]
+        """Call ``compute``, with the weights gathered."""
+        return compute(*args)
 
-    def _pass(self, compute: Any, *args: Any, **kwargs: Any) -> Any:
-        """What one method calls of another is inside its forward already."""
-        if self._inside:
-            return compute(*args, **kwargs)
-        self._inside = True
-        try:
-            return super().__call__(compute, *args, **kwargs)
-        finally:
-            self._inside = False
-
-    def predict(self, *args: Any, **kwargs: Any) -> Tensor:
-        return self._pass(super().predict, *args, **kwargs)
-
-    def features(self, *args: Any, **kwargs: Any) -> list[Tensor]:
-        return self._pass(super().features, *args, **kwargs)
-
-    def flow_with(self, *args: Any, **kwargs: Any) -> Tensor:
-        return self._pass(super().flow_with, *args, **kwargs)
-
-    def write_with(self, *args: Any, **kwargs: Any) -> None:
-        self._pass(super().write_with, *args, **kwargs)
-
-    def embed_time(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        return self._pass(super().embed_time, *args, **kwargs)
-
-    def text_keys_values(self, *args: Any, **kwargs: Any) -> list[KeysValues]:
-        return self._pass(super().text_keys_values, *args, **kwargs)
-
-    def _text_pair(self, block: Any, context: Tensor) -> KeysValues:
-        return block(partial(super()._text_pair, block), context)
-
-    def _block(
-        self,
-        block: Any,
-        layer: int,
-        x: Tensor,
-        modulations: Tensor,
-        rotations: Tensor,
-        text: KeysValues,
-        attend: LayerAttention,
-        keys_only: bool,
-    ) -> Tensor:
-        compute = partial(super()._block, block, layer, attend=attend, keys_only=keys_only)
-        return block(compute, x, modulations, rotations, text)
+    def enter(self, compute: Callable[..., Any], *args: Any) -> Any:
+        """Call ``compute`` inside this module's forward."""
+        return super().__call__(compute, *args)

@@ -56,8 +56,7 @@ class AdaptedWan(CausalWan):
         with torch.device("meta"):
             super().__init__(base.arch)
         self.load_state_dict(base.requires_grad_(False).state_dict(), assign=True)
-        self.attention, self.metadata = base.attention, base.metadata
-        self.rollout_config, self.latent_size = base.rollout_config, base.latent_size
+        self.copy_settings(base)
         self.base, self.settings = (base,), settings  # in a tuple, so that it is no submodule
         generator = torch.Generator().manual_seed(noise_key(seed, 0, 0, 0))
         for block in self.blocks:

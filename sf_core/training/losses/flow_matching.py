@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...config import RolloutConfig
 from ...model.block_causal import chunk_ends
-from ...model.forward import WanForward
+from ...model.sequence_forward import SequenceForward
 from ...schedule import TRAIN_STEPS, FlowSchedule, flow_schedule
 from .loss import Loss
 from .score_distillation import drawn
@@ -48,7 +48,7 @@ class FlowMatching:
 
     def loss(
         self,
-        model: WanForward,
+        model: SequenceForward,
         latents: Tensor,
         prompt: Tensor,
         timestep: Tensor | None = None,
@@ -81,7 +81,7 @@ class FlowMatching:
     def _draw(self, latents: Tensor, count: int, rng: torch.Generator | None) -> Tensor:
         return torch.randint(count, (latents.shape[0],), generator=rng)
 
-    def _predict(self, model: WanForward, given: _Given) -> Tensor:
+    def _predict(self, model: SequenceForward, given: _Given) -> Tensor:
         return model.predict(given.noisy, given.timestep, given.prompt)
 
 
@@ -97,7 +97,7 @@ class DiffusionForcing(FlowMatching):
     def _draw(self, latents: Tensor, count: int, rng: torch.Generator | None) -> Tensor:
         return draw_per_chunk(self.config, latents.shape[0], latents.shape[2], count, rng)
 
-    def _predict(self, model: WanForward, given: _Given) -> Tensor:
+    def _predict(self, model: SequenceForward, given: _Given) -> Tensor:
         return model.predict(given.noisy, given.timestep, given.prompt, *self._chunks)
 
     @property
@@ -115,7 +115,7 @@ class TeacherForcing(DiffusionForcing):
 
     context_noise: int = 0
 
-    def _predict(self, model: WanForward, given: _Given) -> Tensor:
+    def _predict(self, model: SequenceForward, given: _Given) -> Tensor:
         clean, timestep = given.latents, torch.zeros(1)
         if self.context_noise:
             index = self._draw(given.latents, self.context_noise, given.rng)

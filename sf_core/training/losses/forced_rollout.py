@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ...config import RolloutConfig
-from ...model.forward import WanForward
+from ...model.sequence_forward import SequenceForward
 from ...schedule import flow_schedule
 from ..rollouts import Rollout
 from .flow_matching import draw_per_chunk
@@ -23,7 +23,7 @@ Forcing = Literal["teacher-forcing", "diffusion-forcing"]
 
 
 def forced_rollout(
-    generator: WanForward,
+    generator: SequenceForward,
     prompt: Tensor,
     latents: Tensor,
     config: RolloutConfig,

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ...config import RolloutConfig
-from ...model.forward import WanForward
+from ...model.sequence_forward import SequenceForward
 from ...schedule import flow_schedule
 from .flow_matching import draw_per_chunk
 from .loss import Loss
@@ -28,7 +28,7 @@ class ODERegression:
 
     def loss(
         self,
-        model: WanForward,
+        model: SequenceForward,
         trajectories: Tensor,
         prompt: Tensor,
         index: Tensor | None = None,

@@ -32,9 +32,9 @@ class TeacherTraining(StageRun):
         if parts.has("teacher"):
             self.model = parts.transformer("teacher")
         else:
-            self.model = new_transformer(self._architecture(), parts.seed(number)).to(parts.device)
-            self.model.attention = parts.attention
-            parts.group.shard(self.model)
+            model = new_transformer(self._architecture(), parts.seed(number)).to(parts.device)
+            model.attention = parts.attention
+            self.model = parts.group.shard(model)
         self.model.requires_grad_(True)
         self.store = parts.latents(report.progress("encoding videos"))
         self.frames = self._clip_frames()

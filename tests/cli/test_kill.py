@@ -1,0 +1,58 @@
+"""A run that is killed at any moment leaves a video that plays and sessions that load."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import av
+import pytest
+
+from sf_core import Session, tiny
+from sf_core.files.video import sidecar_of
+
+KILLS = int(os.environ.get("SF_KILLS", "4"))  # the thorough run makes 30
+ROOT = Path(__file__).parents[2]
+
+# Streams without end, as fast as it can: writes every chunk, saves the session after every second one.
+ENDLESS = """
+import sys, torch
+torch.set_num_threads(1)
+import sf_core
+from sf_core import tiny
+from sf_core.files.video import VideoWriter
+video, saved = sys.argv[1:]
+session = sf_core.Session.start(tiny.load_transformer(), tiny.load_text().encode(tiny.PROMPT))
+writer = VideoWriter(video, 16, record={"prompt": tiny.PROMPT})
+print("ready", flush=True)
+for event in sf_core.stream(session, tiny.load_vae().stream_decoder()):
+    writer.write(event.frames[0])
+    if event.chunk % 2:
+        event.session.save(saved)
+"""
+
+
+@pytest.mark.parametrize("seed", range(KILLS))
+def test_after_a_kill_the_video_plays_and_the_session_loads(seed: int, tmp_path: Path) -> None:
+    video, saved = tmp_path / ("v.webm" if seed % 4 == 3 else "v.mp4"), tmp_path / "s"
+    process = subprocess.Popen(
+        [sys.executable, "-c", ENDLESS, str(video), str(saved)], cwd=ROOT, stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    moment = random.Random(seed).uniform(0.3, 2.5)
+    time.sleep(moment)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    with av.open(str(video)) as container:
+        playable = sum(1 for _ in container.decode(video=0))
+    promised = json.loads(sidecar_of(video).read_text())["frames"]
+    assert playable >= promised > 0
+    if saved.exists():
+        assert Session.load(saved, tiny.load_transformer()).chunks % 2 == 0

@@ -1,0 +1,175 @@
+"""The rolling cache equals concatenate-and-slice, takes the bytes it says, and the pool lends it out fairly."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+import sf_core
+from sf_core.model.cache_pool import CachePool
+from sf_core.model.kv_cache import CacheShape, Place, RollingKVCache
+from tests.helpers import SIZE, prompt, random_latents, random_model, relative
+from tests.naive import NaiveRollout
+
+MODEL = random_model()
+
+
+@st.composite
+def configs(draw: st.DrawFn) -> sf_core.RolloutConfig:
+    chunk = draw(st.integers(1, 4))
+    sink = draw(st.integers(0, 5))
+    first = draw(st.sampled_from([None, 1, 2, 5]))
+    needed = max(chunk + sink, first or 0)
+    window = draw(st.one_of(st.none(), st.integers(needed, needed + 9)))
+    return sf_core.RolloutConfig(
+        chunk_frames=chunk,
+        first_chunk_frames=first,
+        window_frames=window,
+        sink_frames=sink,
+        sink_position=draw(st.sampled_from(["absolute", "clamped"])),
+        denoising_steps=draw(st.sampled_from([(1000, 500), (1000, 750, 250)])),
+        context_noise=draw(st.sampled_from([0, 100])),
+    )
+
+
+@given(configs(), st.integers(1, 2), st.integers(0, 2))
+@example(sf_core.RolloutConfig(chunk_frames=3, window_frames=7, sink_frames=2, sink_position="clamped"), 2, 0)
+@example(sf_core.RolloutConfig(chunk_frames=3, window_frames=5, sink_frames=2), 1, 0)
+@example(sf_core.RolloutConfig(chunk_frames=2, first_chunk_frames=5, window_frames=5, sink_frames=1), 1, 0)
+def test_the_ring_equals_concatenate_and_slice(config: sf_core.RolloutConfig, batch: int, context_blocks: int) -> None:
+    frames = sum(config.frames_of_block(0 if i == 0 else 1) for i in range(context_blocks))
+    context = random_latents(frames, batch) if frames else None
+    session = sf_core.Session.start(MODEL, prompt(0), SIZE, config, batch=batch, noise=sf_core.SeededNoise(3))
+    if context is not None:
+        session = session.with_context(context)
+    for _ in range(20):
+        session, _ = session.next_chunk()
+    naive = NaiveRollout(MODEL, config, batch, sf_core.SeededNoise(3), prompt(0))
+    naive.give(context)
+    for _ in range(20):
+        naive.sample()
+    assert relative(session.latents, naive.latents) < 2e-5
+
+
+acts = st.lists(
+    st.tuples(st.integers(1, 11), st.sampled_from(["prompt", "recache", "recache_sink", "cut"])), max_size=4
+)
+
+
+@given(configs(), acts)
+@example(sf_core.RolloutConfig(chunk_frames=3, window_frames=9, sink_frames=1), [(2, "recache"), (8, "recache_sink")])
+@example(
+    sf_core.RolloutConfig(chunk_frames=2, window_frames=9, sink_frames=3), [(2, "recache"), (3, "cut"), (6, "recache")]
+)
+def test_switches_recaches_and_cuts_equal_concatenate_and_slice(
+    config: sf_core.RolloutConfig, events: list[tuple[int, str]]
+) -> None:
+    session = sf_core.Session.start(MODEL, prompt(0), SIZE, config, noise=sf_core.SeededNoise(3))
+    naive = NaiveRollout(MODEL, config, 1, sf_core.SeededNoise(3), prompt(0))
+    planned = dict(events)
+    for chunk in range(12):
+        kind = planned.get(chunk)
+        if kind == "cut":
+            session = session.with_cut()
+            naive.cut()
+        elif kind is not None:
+            session = session.with_prompt(prompt(chunk), recache=kind == "recache", recache_sink=kind == "recache_sink")
+            naive.switch(prompt(chunk), recache=kind != "prompt", with_sink=kind == "recache_sink")
+        session, _ = session.next_chunk()
+        naive.sample()
+    assert relative(session.latents, naive.latents) < 2e-5
+
+
+@given(configs(), st.integers(1, 2))
+def test_cache_bytes_are_the_bytes_allocated(config: sf_core.RolloutConfig, batch: int) -> None:
+    model = random_model(layers=2)
+    assert model.caches.nbytes == 0
+    session = sf_core.Session.start(model, prompt(0), SIZE, config, batch=batch)
+    for _ in range(12):
+        session, _ = session.next_chunk()
+    assert model.caches.nbytes == model.cache_bytes(config, SIZE, batch, frames=session.frames)
+    if config.window_frames is not None:
+        assert model.caches.nbytes == model.cache_bytes(config, SIZE, batch)
+    model.release_cache()
+    assert model.caches.nbytes == 0
+
+
+def small_shape(sink: int = 0) -> CacheShape:
+    return CacheShape(1, 1, 1, 4, 1, 3, sink, 6, False, 2, torch.float32, torch.device("cpu"))
+
+
+def test_a_frames_place_depends_on_its_index_alone() -> None:
+    shape = small_shape(sink=2)
+    assert shape.committed_runs(Place(0, 3, 0, 2)) == [(0, 0, 3)]  # two frames into the sink, one into the ring
+    assert shape.committed_runs(Place(6, 3, 0, 2)) == [
+        (0, 6, 2),
+        (2, 2, 1),
+    ]  # frames 6 and 7 end the ring, 8 begins it again
+    assert shape.committed_runs(Place(0, 3, 0, 2), keep_sink=True) == [(2, 2, 1)]
+
+
+def test_what_is_committed_is_untouched_by_the_chunk_at_work() -> None:
+    cache = RollingKVCache(small_shape())
+    for start in (0, 3, 6):
+        place = Place(start, 3, 0, 0)
+        for view in cache.open(place)[0]:
+            view[:, :3] = start + 1.0
+        cache.commit(place)
+    before = cache._keys[0].clone()
+    cache.open(Place(9, 3, 0, 0))[0][0][:, :3] = -1.0
+    assert torch.equal(cache._keys[0][:, 3:], before[:, 3:])
+
+
+def test_a_lease_waits_while_the_only_cache_is_at_work() -> None:
+    pool, order = CachePool(), []
+    inside, go_on = threading.Event(), threading.Event()
+
+    def first() -> None:
+        with pool.lease(small_shape(), [b"a"], set()) as (live, _):
+            inside.set()
+            go_on.wait(10)
+            live.key = b"a"
+            order.append("first")
+
+    def second() -> None:
+        inside.wait(10)
+        with pool.lease(small_shape(), [b"a"], set()) as (_, how):
+            order.append(how)
+
+    threads = [threading.Thread(target=first), threading.Thread(target=second)]
+    for thread in threads:
+        thread.start()
+    inside.wait(10)
+    go_on.set()
+    for thread in threads:
+        thread.join(10)
+    assert order == ["first", "same"]
+
+
+def test_a_budget_makes_room_for_a_branch_and_drops_the_oldest() -> None:
+    one = small_shape().nbytes()
+    pool = CachePool(budget_bytes=2 * one)
+    for name in (b"a", b"b", b"c"):
+        with pool.lease(small_shape(), [name], set()) as (live, how):
+            assert how == "empty"
+            live.key, live.tip = name, name
+    with pool.lease(small_shape(), [b"a"], set()) as (_, how):
+        assert how == "empty"  # a was the oldest and gave way to c
+    pool.release()
+    with pool.lease(small_shape(), [b"x"], set()) as (live, _):
+        live.key, live.tip = b"x", b"x"
+    with pool.lease(small_shape(), [b"x"], {b"other"}) as (_, how):
+        assert how == "copy"
+
+
+def test_a_budget_too_small_for_one_cache_says_what_would_help() -> None:
+    pool = CachePool(budget_bytes=10)
+    with (
+        pytest.raises(ValueError, match="smaller window or picture, or raise the budget"),
+        pool.lease(small_shape(), [b"a"], set()),
+    ):
+        pass

@@ -1,0 +1,120 @@
+"""Each node has its help, its picture and its words in each language, without a server to ask."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "js" / "docs"
+LANGUAGES = ("en", "zh")
+SYNTAX_OF_MESSAGES = re.compile(r"[{}|@$%]")  # the editor reads these in a translation as more than themselves
+
+
+def schemas() -> dict[str, dict[str, Any]]:
+    """Node id -> its inputs and its number of outputs, as nodes/*.py say."""
+    found: dict[str, dict[str, Any]] = {}
+    for path in sorted((ROOT / "nodes").glob("*.py")):
+        for call in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(call, ast.Call):
+                continue
+            said = {word.arg: word.value for word in call.keywords}
+            if isinstance(name := said.get("node_id"), ast.Constant) and "inputs" in said:
+                outputs = said.get("outputs", ast.List([]))
+                assert isinstance(outputs, ast.List)
+                found[str(name.value)] = {"inputs": input_names(said["inputs"]), "outputs": len(outputs.elts)}
+    return found
+
+
+def input_names(inputs: ast.expr) -> list[str]:
+    calls = [one for one in ast.walk(inputs) if isinstance(one, ast.Call) and isinstance(one.func, ast.Attribute)]
+    named = [one for one in calls if isinstance(one.func, ast.Attribute) and one.func.attr == "Input"]
+    first = [one.args[0] for one in named if one.args]
+    return [str(one.value) for one in first if isinstance(one, ast.Constant)] + own_inputs(inputs)
+
+
+def own_inputs(inputs: ast.expr) -> list[str]:
+    """Those that a function such as ``_fps_input()`` gives."""
+    calls = (one.func.id for one in ast.walk(inputs) if isinstance(one, ast.Call) and isinstance(one.func, ast.Name))
+    return [name.strip("_").removesuffix("_input") for name in calls if name.endswith("_input")]
+
+
+SCHEMAS = schemas()
+NODES = pytest.mark.parametrize("node", SCHEMAS)
+
+
+def locale(language: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text(encoding="utf-8"))
+    return content
+
+
+def test_the_nodes_are_found() -> None:
+    assert {"SFSession", "SFStreamVideo", "SFRolloutSettings"} <= set(SCHEMAS)
+    assert {"session", "vae", "seconds", "fps"} <= set(SCHEMAS["SFStreamVideo"]["inputs"])
+    assert "preset" in SCHEMAS["SFRolloutSettings"]["inputs"]
+
+
+@NODES
+def test_a_page_names_every_input(node: str) -> None:
+    page = (DOCS / f"{node}.md").read_text(encoding="utf-8")
+    missing = [name for name in SCHEMAS[node]["inputs"] if f"| `{name}` |" not in page]
+    assert missing == []
+    for heading in ("# ", "## How it behaves", "## If it fails"):
+        assert f"\n{heading}" in f"\n{page}"
+    assert len(page.splitlines()) <= 60  # a screen
+
+
+@NODES
+def test_a_page_shows_the_node(node: str) -> None:
+    page = (DOCS / f"{node}.md").read_text(encoding="utf-8")
+    pictures = re.findall(r"!\[[^]]+\]\(([^)]+)\)", page)
+    assert pictures[0] == f"pictures/{node}.webp"  # relative: the folder of the pack may have any name
+    assert pictures[1:] in ([], [f"pictures/{node}_live.webp"])
+    for path in (DOCS / name for name in pictures):
+        assert path.stat().st_size < 60_000
+        with Image.open(path) as image:
+            assert 300 < image.width <= 1000
+
+
+def test_no_page_or_picture_is_of_a_node_that_is_gone() -> None:
+    assert {path.stem for path in DOCS.glob("*.md")} == set(SCHEMAS)
+    assert {path.stem.removesuffix("_live") for path in (DOCS / "pictures").iterdir()} == set(SCHEMAS)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@NODES
+def test_every_word_is_translated(node: str, language: str) -> None:
+    texts = locale(language)[node]
+    assert texts["display_name"]
+    assert texts["description"]
+    assert sorted(texts.get("inputs", {})) == sorted(SCHEMAS[node]["inputs"])
+    assert list(texts["outputs"]) == [str(number) for number in range(SCHEMAS[node]["outputs"])]
+    for entry in (*texts.get("inputs", {}).values(), *texts["outputs"].values()):
+        assert entry["name"]
+        assert entry["tooltip"]
+        assert not SYNTAX_OF_MESSAGES.search(entry["name"] + entry["tooltip"])
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_language_has_the_nodes_that_are_there(language: str) -> None:
+    assert set(locale(language)) == set(SCHEMAS)
+
+
+def test_chinese_is_chinese() -> None:
+    for node, texts in locale("zh").items():
+        assert re.search(r"[\u4e00-\u9fff]", texts["description"]), node
+        for name, entry in texts.get("inputs", {}).items():
+            assert re.search(r"[\u4e00-\u9fff]", entry["tooltip"]), (node, name)
+
+
+def test_every_language_file_is_json() -> None:
+    files = sorted((ROOT / "locales").rglob("*.json"))
+    assert files
+    for path in files:
+        json.loads(path.read_text(encoding="utf-8"))
