@@ -11,7 +11,6 @@ from typing import Any
 import torch
 
 from ..sf_core.config import RolloutConfig
-from ..sf_core.files.file_names import check_file_name
 from ..sf_core.training.cost.plan import training_bytes
 from ..sf_core.training.recipe import CausalStage, Files, LowRank, Optimizer, Recipe, Samples, SelfForcingStage
 from ..sf_core.training.trainer import STATE, differences
@@ -65,7 +64,7 @@ class Job:
         name = values["name"].strip()
         if not _NAME.fullmatch(name):
             raise ValueError(f"'name' is {name!r}, which is no name of a file: use letters, digits, '_', '-' and '.'")
-        check_file_name(name)
+        host.check_name(name)
         folder = host.output_folder() / FOLDER / name
         lora = LowRank(rank=values["rank"], alpha=values["rank"]) if values["result"] == LORA else None
         kind = "diffusion_models" if lora is None else "loras"

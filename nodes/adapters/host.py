@@ -21,7 +21,7 @@ from server import PromptServer
 from torch import Tensor
 
 from ...sf_core.cancellation import Cancellation
-from ...sf_core.files.file_names import check_file_name
+from ...sf_core.files.file_names import WINDOWS, windows_name_fault
 from .rate_limit import RateLimit
 
 log = logging.getLogger("self_forcing")
@@ -183,13 +183,20 @@ def new_temp_file(stem: str, ending: str) -> Path:
     return temp_folder() / f"{stem}-{stamp}-{next(_counter):04d}{ending}"
 
 
+def check_name(name: str) -> None:
+    """Check that this system can store a file under ``name``, which may begin with folders. Raises ValueError."""
+    fault = windows_name_fault(name) if WINDOWS else None
+    if fault is not None:
+        raise ValueError(f"{name!r} is no name for a file: {fault}. Use letters, digits, spaces and . _ -")
+
+
 def output_path(prefix: str, ending: str) -> Path:
     """Return the next free numbered path below the output folder, chosen as by ComfyUI's own savers.
 
     Raises:
         ValueError: ``prefix`` is no name for a file on this system.
     """
-    check_file_name(prefix)
+    check_name(prefix)
     folder, name, counter, _, _ = folder_paths.get_save_image_path(prefix, folder_paths.get_output_directory())
     path = Path(folder, f"{name}_{counter:05}_{ending}")
     while path.exists():
