@@ -108,6 +108,8 @@ class SFStreamVideo(io.ComfyNode):
                 if last is not None:
                     thumbnails.remember(core, last)
             _keep_record(cls, run, core, writer)
+            if last is None:  # stopped before its first frame: there is no video for the nodes after this one
+                cancellation.cancel()
             cancellation.raise_if_asked()
         grown = session.grown(core, tuple(run.timings), decoded=core.frames)
         return io.NodeOutput(InputImpl.VideoFromFile(str(path)), grown, ui=run.view.on_node())

@@ -28,10 +28,10 @@ def patched_fingerprint(patcher: Any) -> str:
 
 def _base_fingerprint(patcher: Any) -> str:
     model = patcher.model
-    known = getattr(model, "_sf_fingerprint", None)
-    if known is None:
-        known = model._sf_fingerprint = weights_fingerprint(_own_weights(patcher))
-    return str(known)
+    fingerprint = getattr(model, "_sf_fingerprint", None)
+    if fingerprint is None:
+        fingerprint = model._sf_fingerprint = weights_fingerprint(_own_weights(patcher))
+    return str(fingerprint)
 
 
 def _own_weights(patcher: Any) -> Iterator[tuple[str, Tensor]]:

@@ -58,11 +58,11 @@ def _unusual(arch: WanArchitecture, state: dict[str, Any], dtype: torch.dtype | 
     if config is None:
         raise ValueError("this ComfyUI does not know Wan 2.1; update it")
     device, offload = mm.get_torch_device(), mm.unet_offload_device()
-    known = config.supported_inference_dtypes
+    supported = config.supported_inference_dtypes
     stored = state["head.head.weight"].dtype
     parameters = sum(tensor.numel() for tensor in state.values())
-    dtype = dtype or mm.unet_dtype(model_params=parameters, supported_dtypes=known, weight_dtype=stored)
-    config.set_inference_dtype(dtype, mm.unet_manual_cast(dtype, device, known))
+    dtype = dtype or mm.unet_dtype(model_params=parameters, supported_dtypes=supported, weight_dtype=stored)
+    config.set_inference_dtype(dtype, mm.unet_manual_cast(dtype, device, supported))
     model = config.get_model(state, "")
     model.to(offload)
     model.load_model_weights(state, "")

@@ -78,8 +78,8 @@ def _steer_content(run: Run, action: str, body: dict[str, Any]) -> None:
         case "reroll":
             run.steer(ReRoll(_integer(body, "seed", 0, MAX_SEED, secrets.randbelow(2**32))))
         case _:
-            known = ", ".join(["prompt", "cut", "reroll", *_COMMANDS])
-            raise Refused(400, f"there is no action {action[:40]!r}; there are: {known}")
+            actions = ", ".join(["prompt", "cut", "reroll", *_COMMANDS])
+            raise Refused(400, f"there is no action {action[:40]!r}; there are: {actions}")
 
 
 def _prompt(body: dict[str, Any]) -> str:

@@ -77,7 +77,7 @@ class StreamEvent:
 
 
 class StreamHost:
-    """What a stream asks of the program that runs it; this default suits the library. To be subclassed.
+    """The program that runs a stream, as the stream sees it. This default suits the library; a program subclasses it.
 
     `make` runs in the worker, everything else in the caller's thread.
     """
@@ -242,8 +242,8 @@ class _Stream:
 
     def _is_complete(self) -> bool:
         factor = self._decoder.temporal_factor
-        made = video_frames(self._session.frames, factor) - video_frames(self._begun, factor)
-        return self._wanted is not None and made >= self._wanted
+        new_frames = video_frames(self._session.frames, factor) - video_frames(self._begun, factor)
+        return self._wanted is not None and new_frames >= self._wanted
 
     # Sampling ---------------------------------------------------------------------------------------------------------
 
