@@ -15,15 +15,16 @@ from torch import Tensor
 
 from ..sf_core.byte_units import format_bytes
 from ..sf_core.cancellation import Cancellation, Cancelled
+from ..sf_core.files.atomic_write import atomic_write
 from ..sf_core.noise import MAX_SEED
 from ..sf_core.training.trainer import Trainer
-from ..sf_core.vae.wan_vae import VideoVAE
+from ..sf_core.vae.video_vae import VideoVAE
 from .adapters import host
 from .adapters.conditioning import embeddings, encode
 from .adapters.memory_report import device_name
 from .adapters.model import HostedWan, Settings, config_for, with_settings
 from .adapters.model_loader import build_model
-from .adapters.training import HostParts, teacher_file, write_teacher
+from .adapters.training import HostRunContext, teacher_file, write_teacher
 from .adapters.vae import check_fits, open_vae, weight_bytes
 from .adapters.wire_types import ConfigWire
 from .inputs import FPS, schema
@@ -223,13 +224,15 @@ def _train(
 ) -> list[float]:
     """Train, or resume a training, and publish the result, also of an interrupted one -> the generator's losses."""
     group = NodeGroup(job.recipe, view, host.NodeProgress(node, job.recipe.steps, cancellation), cancellation)
-    parts = partial(HostParts, embeddings=embedded, vae=decoder)
+    make_context = partial(HostRunContext, embeddings=embedded, vae=decoder)
     job.folder.mkdir(parents=True, exist_ok=True)
     write_teacher(wan, teacher_file(wan, job.folder), cancellation)
     with torch.inference_mode(False), torch.enable_grad():  # out of the mode that ComfyUI runs nodes in
         (job.folder / PROMPTS).write_text(as_lines(job.prompts), encoding="utf-8")
         try:
-            Trainer(job.recipe, job.folder, job.begun, group=group, parts=parts, cancellation=cancellation).run()
+            Trainer(
+                job.recipe, job.folder, job.begun, group=group, make_context=make_context, cancellation=cancellation
+            ).run()
         except (Cancelled, host.HostCancellation.error):
             _publish(job, view)
             raise host.HostCancellation.error from None
@@ -248,17 +251,9 @@ def _publish(job: Job, view: LiveView) -> None:
     """Copy the newest network, if there is one, to the folder of ComfyUI's loaders."""
     if job.newest_network is None:
         return
-    part = job.file.with_suffix(".part")
     job.file.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(job.newest_network, part)
-    try:
-        part.replace(job.file)
-    except PermissionError as error:  # on Windows: a file that a loader has open cannot be replaced
-        part.unlink()
-        raise PermissionError(
-            f"{job.file} is in use, perhaps by a loader, and cannot be replaced. Unload the models and run again; the "
-            f"result is in {job.newest_network}"
-        ) from error
+    with atomic_write(job.file) as part:
+        shutil.copyfile(job.newest_network, part)
     if (training := view.state()["training"]) is not None:
         view.tell(training={**training, "file": f"{job.file.parent.name}/{job.file.name}"})
 

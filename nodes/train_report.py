@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..sf_core.cancellation import Cancellation
 from ..sf_core.training.engine.process_group import Group
-from ..sf_core.training.engine.run_log import Report, Value, in_grid
+from ..sf_core.training.engine.run_log import RunLog, Value, in_grid
 from ..sf_core.training.recipe import Recipe, SelfForcingStage
 from .adapters import host
 from .live.view import LiveView
@@ -49,8 +49,8 @@ class LossCurves:
         }
 
 
-class NodeReport(Report):
-    """A report that also shows everything on the node."""
+class NodeReport(RunLog):
+    """A run log that also reports progress, losses and samples on the node."""
 
     def __init__(
         self,
@@ -71,14 +71,14 @@ class NodeReport(Report):
             if before["done"] == done:
                 self._tell(before["stage"], before["step"])
 
-    def progress(self, what: str) -> Callable[[int, int], None]:
+    def progress(self, task: str) -> Callable[[int, int], None]:
         """Show the progress of a preparation; an interrupt ends it at once."""
-        shown = super().progress(what)
+        show_bar = super().progress(task)
 
-        def show(done: int, of: int) -> None:
+        def show(done: int, total: int) -> None:
             self._cancellation.raise_if_asked()  # nothing is lost: finished parts are on the disk
-            shown(done, of)
-            self._progress.say(f"{what}: {done} of {of}")
+            show_bar(done, total)
+            self._progress.say(f"{task}: {done} of {total}")
 
         return show
 
@@ -90,7 +90,7 @@ class NodeReport(Report):
         if step == of or perf_counter() - self._sent_at > SECONDS_BETWEEN:
             self._tell(stage, step)
 
-    def was_read(self, done: int, stage: str, step: int, values: Mapping[str, float | None]) -> None:
+    def on_values_read(self, done: int, stage: str, step: int, values: Mapping[str, float | None]) -> None:
         """Add the losses of a step to the curves."""
         self.curves.add(done, values)
 
@@ -128,14 +128,14 @@ _IN_WORDS = {"causal": "causal start", "self-forcing": "self forcing"}
 
 
 class NodeGroup(Group):
-    """The one process of a training on a node."""
+    """A single process inside a node, which ComfyUI can interrupt."""
 
     def __init__(self, recipe: Recipe, view: LiveView, bar: host.NodeProgress, cancellation: Cancellation) -> None:
         self._recipe, self._view, self._bar, self._cancellation = recipe, view, bar, cancellation
         self.losses: list[float] = []  # the generator's
 
-    def report(self, folder: Path, steps: int, done: int) -> Report:
-        """Make the report on the node."""
+    def run_log(self, folder: Path, steps: int, done: int) -> RunLog:
+        """Make the run log that reports on the node."""
         report = NodeReport(folder, self._recipe, done, self._view, self._bar, self._cancellation)
         self.losses = report.curves.generator
         return report

@@ -17,8 +17,8 @@ from ...sf_core.files.safetensors_file import write_tensors
 from ...sf_core.model.wan import CausalWan
 from ...sf_core.training.engine.process_group import Group
 from ...sf_core.training.recipe import Recipe
-from ...sf_core.training.stages.run_context import Parts
-from ...sf_core.vae.wan_vae import VideoVAE
+from ...sf_core.training.stages.run_context import RunContext
+from ...sf_core.vae.video_vae import VideoVAE
 from .model import HostedWan
 
 
@@ -63,10 +63,13 @@ def _patched(patcher: Any, name: str) -> Tensor:
     return comfy.lora.calculate_weight(patcher.patches[key], plain, name) if key in patcher.patches else plain
 
 
-class HostParts(Parts):
-    """The prompts and the VAE of a training, from ComfyUI.
+class HostRunContext(RunContext):
+    """A run whose text encoder and VAE are ComfyUI's.
 
     Args:
+        recipe: The recipe.
+        folder: Folder of the run.
+        group: The processes that train together.
         embeddings: Of every prompt, the negative one included, [1, rows, width].
         vae: Decodes samples. None: no samples are shown.
     """
@@ -80,9 +83,9 @@ class HostParts(Parts):
     def _embed(self, prompt: str) -> Tensor:
         return self._embeddings[prompt]
 
-    def has(self, name: str) -> bool:
-        """Whether the part called ``name`` is available."""
-        return self._vae is not None if name == "vae" else super().has(name)
+    def has_network(self, name: str) -> bool:
+        """Whether the network called ``name`` is available."""
+        return self._vae is not None if name == "vae" else super().has_network(name)
 
     @property
     def vae(self) -> VideoVAE:  # type: ignore[override]

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from ...sf_core.cancellation import Cancellation
 from ...sf_core.session.frame_counts import fitting_video_frames
 from ...sf_core.session.session import Session, for_one_image
-from ...sf_core.vae.layers import Memory
+from ...sf_core.vae.layers import StreamState
 from ...sf_core.vae.taehv import load_taehv
-from ...sf_core.vae.wan_vae import WAN_MEAN, WAN_STD, VideoVAE, WanVAE, load_vae
+from ...sf_core.vae.video_vae import VideoVAE
+from ...sf_core.vae.wan_vae import WAN_MEAN, WAN_STD, WanVAE, load_vae
 from . import host
 from .model import HostedWan
 
@@ -24,7 +25,7 @@ _WAN_VALUES = 110
 _TAEHV_VALUES = 1000
 
 
-class _CancellableMemory(Memory):
+class _CancellableState(StreamState):
     """Polls a cancellation at every layer. Each network has a subclass, with the cancellation of the run it is in."""
 
     cancellation: Cancellation
@@ -48,9 +49,9 @@ class _InVaeSpace(VideoVAE):
         self.register_buffer("mean", torch.tensor(WAN_MEAN).view(-1, 1, 1, 1))
         self.register_buffer("std", torch.tensor(WAN_STD).view(-1, 1, 1, 1))
 
-    def decode_next(self, latents: Tensor, memory: Memory) -> Tensor:
+    def decode_next(self, latents: Tensor, state: StreamState) -> Tensor:
         z = latents * self.std.to(latents) + self.mean.to(latents)
-        return self.inner.decode_next(z, memory)
+        return self.inner.decode_next(z, state)
 
     def encode(self, frames: Tensor) -> Tensor:
         z = self.inner.encode(frames)
@@ -75,10 +76,10 @@ def open_vae(vae: Any, cancellation: Cancellation | None = None) -> VideoVAE:
     if ours is None:
         with host.normal_tensors():
             ours = _with_weights(net, vae.device, vae.vae_dtype)
-        ours.memory_type = type("CancellableMemory", (_CancellableMemory,), {})
+        ours.state_type = type("CancellableState", (_CancellableState,), {})
         net._sf_vae = weakref.ref(ours)
-    assert issubclass(ours.memory_type, _CancellableMemory)
-    ours.memory_type.cancellation = cancellation or host.HostCancellation()
+    assert issubclass(ours.state_type, _CancellableState)
+    ours.state_type.cancellation = cancellation or host.HostCancellation()
     return ours
 
 

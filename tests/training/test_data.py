@@ -419,7 +419,7 @@ def test_a_kill_that_asks_nobody_leaves_only_whole_shards(tmp_path: Path) -> Non
         from pathlib import Path
         torch.set_num_threads(1)
         from sf_core.training.data.latent_store import encode_clips
-        from tests.test_training_data import Average, Clips
+        from tests.training.test_data import Average, Clips
         def progress(done, of):
             if done == 7:
                 os.kill(os.getpid(), signal.SIGKILL)

@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from sf_core.vae import wan_vae as vae_module
-from sf_core.vae.layers import Memory, convolve, run
-from sf_core.vae.wan_vae import WAN_MEAN, ChunkDecoder, VideoVAE, WanVAE, load_vae
+from sf_core.vae import video_vae as vae_module
+from sf_core.vae.chunk_decoder import ChunkDecoder
+from sf_core.vae.layers import StreamState, convolve, run
+from sf_core.vae.video_vae import VideoVAE
+from sf_core.vae.wan_vae import WAN_MEAN, WanVAE, WanVAEConfig, load_vae
 from tests.helpers import PARITY, relative
 
 GOLDEN = load_vae(PARITY / "weights_vae.safetensors")
@@ -29,64 +31,15 @@ def random_state(
     res_blocks: int = 1,
     channels: int = 6,
 ) -> dict[str, Tensor]:
-    """Random weights in Wan's names; ``mean`` and ``std`` beside them, as a VAE of other latents has."""
+    """Random weights in Wan's names, with the tensors ``mean`` and ``std`` of a VAE of other latents."""
     generator = torch.Generator().manual_seed(dim + res_blocks)
     state: dict[str, Tensor] = {}
-
-    def conv(name: str, inputs: int, outputs: int, *kernel: int) -> None:
-        fan_in = inputs * torch.Size(kernel).numel()
-        state[f"{name}.weight"] = torch.randn(outputs, inputs, *kernel, generator=generator) * fan_in**-0.5
-        state[f"{name}.bias"] = torch.randn(outputs, generator=generator) * 0.1
-
-    def norm(name: str, size: int, *ones: int) -> None:
-        state[f"{name}.gamma"] = 1 + 0.1 * torch.randn(size, *ones, generator=generator)
-
-    def residual(name: str, inputs: int, outputs: int) -> None:
-        norm(f"{name}.residual.0", inputs, 1, 1, 1)
-        conv(f"{name}.residual.2", inputs, outputs, 3, 3, 3)
-        norm(f"{name}.residual.3", outputs, 1, 1, 1)
-        conv(f"{name}.residual.6", outputs, outputs, 3, 3, 3)
-        if inputs != outputs:
-            conv(f"{name}.shortcut", inputs, outputs, 1, 1, 1)
-
-    def middle(name: str, size: int) -> None:
-        residual(f"{name}.0", size, size)
-        norm(f"{name}.1.norm", size, 1, 1)
-        conv(f"{name}.1.to_qkv", size, 3 * size, 1, 1)
-        conv(f"{name}.1.proj", size, size, 1, 1)
-        residual(f"{name}.2", size, size)
-
-    widths, index = [dim * factor for factor in mult], 0
-    size = dim
-    conv("encoder.conv1", 3, dim, 3, 3, 3)
-    for level, width in enumerate(widths):
-        for _ in range(res_blocks):
-            residual(f"encoder.downsamples.{index}", size, width)
-            size, index = width, index + 1
-        if level < len(temporal):
-            conv(f"encoder.downsamples.{index}.resample.1", size, size, 3, 3)
-            if temporal[level]:
-                conv(f"encoder.downsamples.{index}.time_conv", size, size, 3, 1, 1)
-            index += 1
-    middle("encoder.middle", size)
-    norm("encoder.head.0", size, 1, 1, 1)
-    conv("encoder.head.2", size, 2 * channels, 3, 3, 3)
-    conv("conv1", 2 * channels, 2 * channels, 1, 1, 1)
-    conv("conv2", channels, channels, 1, 1, 1)
-    conv("decoder.conv1", channels, size, 3, 3, 3)
-    middle("decoder.middle", size)
-    index = 0
-    for level, width in enumerate(reversed(widths)):
-        for _ in range(res_blocks + 1):
-            residual(f"decoder.upsamples.{index}", size, width)
-            size, index = width, index + 1
-        if level < len(temporal):
-            conv(f"decoder.upsamples.{index}.resample.1", size, size // 2, 3, 3)
-            if temporal[-1 - level]:
-                conv(f"decoder.upsamples.{index}.time_conv", size, 2 * size, 3, 1, 1)
-            size, index = size // 2, index + 1
-    norm("decoder.head.0", size, 1, 1, 1)
-    conv("decoder.head.2", size, 3, 3, 3, 3)
+    for name, shape in WanVAEConfig(dim, channels, mult, res_blocks, temporal).shapes.items():
+        values = torch.randn(shape, generator=generator)
+        if name.endswith("gamma"):
+            state[name] = 1 + 0.1 * values
+        else:
+            state[name] = values * (0.1 if name.endswith("bias") else values[0].numel() ** -0.5)
     state["mean"] = torch.randn(channels, generator=generator)
     state["std"] = 1 + torch.rand(channels, generator=generator)
     return state
@@ -127,7 +80,7 @@ def test_decoding_gives_the_frames_of_the_reference() -> None:
     latents = tensors["latents"].transpose(1, 2)
     raw = tensors["decode.raw_bcthw"]
     z = latents * GOLDEN.std.view(-1, 1, 1, 1) + GOLDEN.mean.view(-1, 1, 1, 1)
-    assert_close(run([GOLDEN.conv2, *GOLDEN.decoder.layers()], z, Memory()), raw)
+    assert_close(run([GOLDEN.conv2, *GOLDEN.decoder.layers()], z, StreamState()), raw)
     frames = GOLDEN.decode(latents)
     assert_close(frames, (raw.movedim(1, -1).clamp(-1, 1) + 1) / 2)
     assert frames.dtype == torch.float32
@@ -219,7 +172,7 @@ def test_history_is_the_exact_reach_of_a_decoder(vae: WanVAE) -> None:
         assert torch.equal(frames, whole[:, first : first + vae.temporal_factor])
         frames = decoder(latents[:, :, at + 1 :], at=at + 1)
         assert torch.equal(frames, whole[:, first + vae.temporal_factor :])
-    too_short = Memory(begins=False)
+    too_short = StreamState(at_start=False)
     vae.decode_next(latents[:, :, 4 : reach + 3], too_short)
     frames = vae.decode_next(latents[:, :, reach + 3 :], too_short)
     assert not torch.equal(frames, whole[:, frames_from(vae, reach + 3) :])
@@ -278,7 +231,7 @@ def test_memory_between_calls_does_not_grow() -> None:
         decoder(latents[:, :, at : at + 3], at=at)
         sizes.append(decoder.cache_bytes)
     assert len(set(sizes)) == 1
-    kept = decoder._memory._past.values()
+    kept = decoder._state._past.values()
     assert sizes[0] == sum(past.untyped_storage().nbytes() for past in kept)  # no view keeps more alive
     decoder.reset()
     assert (decoder.cache_bytes, decoder.at) == (0, 0)
@@ -356,6 +309,30 @@ def test_sizes_are_read_off_the_weights() -> None:
     assert torch.equal(SMALL.mean, random_state()["mean"])
 
 
+@pytest.mark.parametrize(
+    "config",
+    [
+        WanVAEConfig(),
+        WanVAEConfig(4, 16, (1, 2, 4, 4), 2, (False, True, True)),
+        WanVAEConfig(6, 3, (2, 1, 5), 3, (True, False)),
+        WanVAEConfig(8, 4, (1,), 1, ()),
+    ],
+)
+def test_a_config_is_detected_from_the_shapes_that_it_gives(config: WanVAEConfig) -> None:
+    assert WanVAEConfig.of(config.shapes) == config
+
+
+def test_the_shapes_are_those_of_wan() -> None:
+    golden = load_file(PARITY / "weights_vae.safetensors")
+    assert WanVAEConfig(4).shapes == {name: tuple(value.shape) for name, value in golden.items()}
+    assert sum(torch.Size(shape).numel() for shape in WanVAEConfig().shapes.values()) == 126_892_531  # Wan 2.1's own
+
+
+def test_steps_that_do_not_go_with_the_levels_are_refused() -> None:
+    with pytest.raises(ValueError, match="temporal_downsample has 3 entries; expected 2"):
+        WanVAEConfig(8, dim_mult=(1, 2, 4))
+
+
 def test_files_and_state_dicts_load_alike(tmp_path: Path) -> None:
     state = random_state()
     save_file(state, tmp_path / "vae.safetensors")
@@ -392,7 +369,13 @@ def without(*names: str) -> dict[str, Tensor]:
         (random_state() | {"conv2.bias": torch.zeros(7)}, r"conv2\.bias has the shape \[7\]; expected \[6\]"),
         (without("mean", "std"), r"6 latent channels, Wan 2\.1's 16; .*tensors mean and std"),
         (without("std"), r"lacks 1 tensors \(std"),
-        (random_state() | {"decoder.middle.0.residual.2.weight": torch.zeros(8)}, "no Wan VAE has weights of such"),
+        (
+            random_state() | {"decoder.middle.0.residual.2.weight": torch.zeros(8)},
+            r"decoder\.middle\.0\.residual\.2\.weight has the shape \[8\]; expected \[8, 8, 3, 3, 3\]",
+        ),
+        (random_state() | {"encoder.conv1.weight": torch.zeros(0, 3, 3, 3, 3)}, "no Wan VAE has weights of such"),
+        (without("encoder.downsamples.2.residual.2.weight"), "level 1 of its encoder has no residual block"),
+        (without("encoder.downsamples.2.residual.0.gamma"), r"lacks 1 tensors \(encoder\.downsamples\.2\.residual"),
     ],
 )
 def test_what_is_no_wan_vae_is_refused(state: dict[str, Tensor], message: str) -> None:
