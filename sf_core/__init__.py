@@ -1,5 +1,6 @@
 """Self Forcing in plain torch: streaming autoregressive video from a causal Wan 2.1 model."""
 
+from ._version import __version__
 from .cancellation import Cancellation, Cancelled
 from .config import RolloutConfig
 from .files.checkpoint import load_model
@@ -12,7 +13,6 @@ from .session.timeline import Row, Timeline, format_rows, parse_rows
 from .vae.taehv import load_taehv
 from .vae.wan_vae import load_vae
 
-__version__ = "0.1.0"
 __all__ = [
     "Cancellation",
     "Cancelled",
@@ -30,6 +30,7 @@ __all__ = [
     "StreamEvent",
     "StreamHost",
     "Timeline",
+    "__version__",
     "format_rows",
     "load_model",
     "load_taehv",

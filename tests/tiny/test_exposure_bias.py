@@ -13,6 +13,8 @@ from PIL import Image
 from sf_core.training import Trainer
 from tests.training.test_trainer import CAUSAL, ROOT, SELF_FORCING, TEACHER, VAE, WORLD, write
 
+pytestmark = pytest.mark.slow
+
 
 def few(stage: str) -> str:
     """The same stage in a few steps."""

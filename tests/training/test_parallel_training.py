@@ -25,6 +25,8 @@ from sf_core.training.recipe import Recipe
 from tests.helpers import relative
 from tests.processes import ROOT, environment, run, torchrun
 
+pytestmark = pytest.mark.slow
+
 RECIPE = """
 name = "shared"
 frames = 6

@@ -27,6 +27,8 @@ from sf_core.training.recipe import RECIPES, Recipe
 from sf_core.training.trainer import TrainingStopped
 from sf_core.vae.wan_vae import load_vae
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 WORLD = """
