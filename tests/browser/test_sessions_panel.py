@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 from playwright.sync_api import Locator, expect
 
-from tests.comfyui.test_session_routes import endless, entry, folder, saved
+from tests.comfyui.sessions_api import endless, entry, folder, saved
 from tools.comfyui.browser import Editor
 
 WORKFLOW: dict[str, Any] = json.loads((Path(__file__).parents[2] / "workflows/tiny_text_to_video.json").read_text())

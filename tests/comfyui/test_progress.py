@@ -13,10 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.comfyui.graphs import BLUE, Graph, Tiny, forget_all, probe, temp_videos, tensor
+from tests.comfyui.graphs import BLUE, SAVE, Graph, Tiny, forget_all, probe, temp_videos, tensor
 from tools.comfyui.server import Server
-
-SAVE = {"format": "auto", "codec": "auto", "format.codec": "auto"}
 
 
 def test_a_stream_says_how_far_it_is(server: Server) -> None:

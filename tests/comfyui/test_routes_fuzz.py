@@ -11,7 +11,7 @@ from typing import Any
 
 import aiohttp
 
-from tests.comfyui.test_session_routes import endless, saved, tree
+from tests.comfyui.sessions_api import endless, saved, tree
 from tools.comfyui.server import Server
 
 COUNT, AT_ONCE = 10_000, 8

@@ -15,27 +15,13 @@ import sf_core
 from sf_core import tiny
 from sf_core.tiny.evaluate import frames_of
 from tests.comfyui import models
-from tests.comfyui.graphs import BLUE, RED, Graph, Node, Out, Tiny, latents, probe
+from tests.comfyui.graphs import BLUE, RED, Graph, latents, probe
+from tests.comfyui.training_graphs import teacher, train
 from tests.helpers import relative
 from tools.comfyui.server import PromptFailed, PromptInterrupted, Server
 
-SMALL = {
-    **{"result": "LoRA", "start_steps": 3, "steps": 2, "batch_size": 2, "accumulate": 1, "learning_rate": 1e-3},
-    **{"rank": 4, "chunks": 2, "width": 64, "height": 64, "guidance": 0.5, "negative": "", "checkpointing": False},
-    **{"sample_every": 1, "seed": 5, "prompts": f"{RED}\n\n  {BLUE}\n"},
-}
 STEPS = 3 + 2 * 5
 TEACHER = tiny.FOLDER / "teacher.safetensors"
-
-
-def teacher(graph: Graph) -> Tiny:
-    parts = graph("SFLoadTiny", weights="teacher")
-    return Tiny(graph, parts[0], parts[1], parts[2])
-
-
-def train(graph: Graph, name: str, model: Out | None = None, **changes: Any) -> Node:
-    parts = teacher(graph)
-    return graph("SFTrain", model=model or parts.model, clip=parts.clip, name=name, **{**SMALL, **changes})
 
 
 def trained(server: Server, name: str, **changes: Any) -> dict[str, Any]:

@@ -11,9 +11,7 @@ import sf_core
 from sf_core.model.architecture import timestep_embedding
 from sf_core.model.rope import apply_rope, rope_rotations
 from sf_core.schedule import FlowSchedule
-from tests.helpers import CASES, PARITY, golden_session, relative
-
-ROLLOUTS = sorted(case for case in CASES if "pipeline" in CASES[case] and case != "causal_bf16")
+from tests.helpers import CASES, PARITY, ROLLOUTS, golden_session, relative
 
 
 def assert_close(ours: Tensor, theirs: Tensor) -> None:

@@ -16,101 +16,14 @@ from torch import Tensor, nn
 
 from sf_core.vae import wan_vae as vae_module
 from sf_core.vae.layers import Memory, convolve, run
-from sf_core.vae.wan_vae import WAN_MEAN, ChunkDecoder, VideoVAE, WanVAE, load_vae
+from sf_core.vae.wan_vae import WAN_MEAN, WanVAE, load_vae
 from tests.helpers import PARITY, relative
+from tests.vae.networks import frames_from, latents_for, stream, wan_vae_state
 
 GOLDEN = load_vae(PARITY / "weights_vae.safetensors")
 
 
-def random_state(
-    dim: int = 4,
-    mult: tuple[int, ...] = (1, 2, 2),
-    temporal: tuple[bool, ...] = (False, True),
-    res_blocks: int = 1,
-    channels: int = 6,
-) -> dict[str, Tensor]:
-    """Random weights in Wan's names; ``mean`` and ``std`` beside them, as a VAE of other latents has."""
-    generator = torch.Generator().manual_seed(dim + res_blocks)
-    state: dict[str, Tensor] = {}
-
-    def conv(name: str, inputs: int, outputs: int, *kernel: int) -> None:
-        fan_in = inputs * torch.Size(kernel).numel()
-        state[f"{name}.weight"] = torch.randn(outputs, inputs, *kernel, generator=generator) * fan_in**-0.5
-        state[f"{name}.bias"] = torch.randn(outputs, generator=generator) * 0.1
-
-    def norm(name: str, size: int, *ones: int) -> None:
-        state[f"{name}.gamma"] = 1 + 0.1 * torch.randn(size, *ones, generator=generator)
-
-    def residual(name: str, inputs: int, outputs: int) -> None:
-        norm(f"{name}.residual.0", inputs, 1, 1, 1)
-        conv(f"{name}.residual.2", inputs, outputs, 3, 3, 3)
-        norm(f"{name}.residual.3", outputs, 1, 1, 1)
-        conv(f"{name}.residual.6", outputs, outputs, 3, 3, 3)
-        if inputs != outputs:
-            conv(f"{name}.shortcut", inputs, outputs, 1, 1, 1)
-
-    def middle(name: str, size: int) -> None:
-        residual(f"{name}.0", size, size)
-        norm(f"{name}.1.norm", size, 1, 1)
-        conv(f"{name}.1.to_qkv", size, 3 * size, 1, 1)
-        conv(f"{name}.1.proj", size, size, 1, 1)
-        residual(f"{name}.2", size, size)
-
-    widths, index = [dim * factor for factor in mult], 0
-    size = dim
-    conv("encoder.conv1", 3, dim, 3, 3, 3)
-    for level, width in enumerate(widths):
-        for _ in range(res_blocks):
-            residual(f"encoder.downsamples.{index}", size, width)
-            size, index = width, index + 1
-        if level < len(temporal):
-            conv(f"encoder.downsamples.{index}.resample.1", size, size, 3, 3)
-            if temporal[level]:
-                conv(f"encoder.downsamples.{index}.time_conv", size, size, 3, 1, 1)
-            index += 1
-    middle("encoder.middle", size)
-    norm("encoder.head.0", size, 1, 1, 1)
-    conv("encoder.head.2", size, 2 * channels, 3, 3, 3)
-    conv("conv1", 2 * channels, 2 * channels, 1, 1, 1)
-    conv("conv2", channels, channels, 1, 1, 1)
-    conv("decoder.conv1", channels, size, 3, 3, 3)
-    middle("decoder.middle", size)
-    index = 0
-    for level, width in enumerate(reversed(widths)):
-        for _ in range(res_blocks + 1):
-            residual(f"decoder.upsamples.{index}", size, width)
-            size, index = width, index + 1
-        if level < len(temporal):
-            conv(f"decoder.upsamples.{index}.resample.1", size, size // 2, 3, 3)
-            if temporal[-1 - level]:
-                conv(f"decoder.upsamples.{index}.time_conv", size, 2 * size, 3, 1, 1)
-            size, index = size // 2, index + 1
-    norm("decoder.head.0", size, 1, 1, 1)
-    conv("decoder.head.2", size, 3, 3, 3, 3)
-    state["mean"] = torch.randn(channels, generator=generator)
-    state["std"] = 1 + torch.rand(channels, generator=generator)
-    return state
-
-
-SMALL = load_vae(random_state())  # one residual block a level; 4 in space, 2 in time
-
-
-def latents_for(vae: VideoVAE, frames: int, size: tuple[int, int] = (2, 2), batch: int = 1, seed: int = 0) -> Tensor:
-    return torch.randn(batch, vae.channels, frames, *size, generator=torch.Generator().manual_seed(seed))
-
-
-def stream(decoder: ChunkDecoder, latents: Tensor, sizes: list[int]) -> Tensor:
-    """The frames of ``latents`` fed in chunks of ``sizes``."""
-    frames, at = [], 0
-    for chunk in latents.split(sizes, dim=2):
-        frames.append(decoder(chunk, at=at))
-        at += chunk.shape[2]
-    return torch.cat(frames, dim=1)
-
-
-def frames_from(vae: VideoVAE, at: int) -> int:
-    """Number of the first frame of latent ``at``."""
-    return 1 + vae.temporal_factor * (at - 1) if at else 0
+SMALL = load_vae(wan_vae_state())  # one residual block a level; 4 in space, 2 in time
 
 
 def assert_close(ours: Tensor, theirs: Tensor) -> None:
@@ -353,11 +266,11 @@ def test_sizes_are_read_off_the_weights() -> None:
     assert (GOLDEN.channels, GOLDEN.spatial_factor, GOLDEN.temporal_factor) == (16, 8, 4)
     assert (SMALL.channels, SMALL.spatial_factor, SMALL.temporal_factor) == (6, 4, 2)
     assert GOLDEN.mean.tolist() == pytest.approx(WAN_MEAN)
-    assert torch.equal(SMALL.mean, random_state()["mean"])
+    assert torch.equal(SMALL.mean, wan_vae_state()["mean"])
 
 
 def test_files_and_state_dicts_load_alike(tmp_path: Path) -> None:
-    state = random_state()
+    state = wan_vae_state()
     save_file(state, tmp_path / "vae.safetensors")
     torch.save(state, tmp_path / "vae.pth")
     latents, other = latents_for(SMALL, 3), {"model.patch_embedding.weight": torch.zeros(1)}
@@ -369,14 +282,14 @@ def test_files_and_state_dicts_load_alike(tmp_path: Path) -> None:
 
 
 def test_a_loaded_vae_shares_no_memory_with_its_source() -> None:
-    state = random_state()
+    state = wan_vae_state()
     vae = load_vae(state)
     state["conv2.weight"].zero_()
     assert torch.equal(vae.conv2.weight, SMALL.conv2.weight)
 
 
 def without(*names: str) -> dict[str, Tensor]:
-    return {name: tensor for name, tensor in random_state().items() if name not in names}
+    return {name: tensor for name, tensor in wan_vae_state().items() if name not in names}
 
 
 @pytest.mark.parametrize(
@@ -386,13 +299,13 @@ def without(*names: str) -> dict[str, Tensor]:
         ({"blocks.0.ffn.0.weight": torch.zeros(1)}, r"not a Wan 2\.1 VAE.*it has blocks\.0\.ffn\.0\.weight"),
         ({"decoder.conv_in.weight": torch.zeros(1)}, "names of diffusers.*Wan's original names"),
         ({"decoder.upsamples.0.upsamples.0.residual.2.weight": torch.zeros(1)}, r"the VAE of Wan 2\.2"),
-        (random_state() | {"conv2.weight": torch.zeros(6, 6)}, r"no 3-D convolution conv2\.weight.*shape \[6, 6\]"),
+        (wan_vae_state() | {"conv2.weight": torch.zeros(6, 6)}, r"no 3-D convolution conv2\.weight.*shape \[6, 6\]"),
         (without("conv2.bias"), r"not a whole Wan 2\.1 VAE: it lacks 1 tensors \(conv2\.bias"),
-        (random_state() | {"more": torch.zeros(1)}, r"has 1 too many \(more"),
-        (random_state() | {"conv2.bias": torch.zeros(7)}, r"conv2\.bias has the shape \[7\]; expected \[6\]"),
+        (wan_vae_state() | {"more": torch.zeros(1)}, r"has 1 too many \(more"),
+        (wan_vae_state() | {"conv2.bias": torch.zeros(7)}, r"conv2\.bias has the shape \[7\]; expected \[6\]"),
         (without("mean", "std"), r"6 latent channels, Wan 2\.1's 16; .*tensors mean and std"),
         (without("std"), r"lacks 1 tensors \(std"),
-        (random_state() | {"decoder.middle.0.residual.2.weight": torch.zeros(8)}, "no Wan VAE has weights of such"),
+        (wan_vae_state() | {"decoder.middle.0.residual.2.weight": torch.zeros(8)}, "no Wan VAE has weights of such"),
     ],
 )
 def test_what_is_no_wan_vae_is_refused(state: dict[str, Tensor], message: str) -> None:
