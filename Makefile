@@ -8,7 +8,7 @@ RECIPE ?= tiny-world
 MINUTES ?= 10
 export PYTHON
 
-.PHONY: run comfyui demo train study soak test test-thorough lint clean
+.PHONY: run comfyui demo train study soak test test-thorough lint lint-js clean
 
 run: .venv/.comfyui
 	.venv/bin/python -m tools.comfyui.run $(WORKFLOW)
@@ -27,11 +27,11 @@ train: .venv/.train
 
 # docs/exposure-bias.md: the paper's claim, out of what `make train` made; goes on with what is there
 study: .venv/.train
-	.venv/bin/python benchmarks/exposure_bias.py
+	.venv/bin/python -m benchmarks.exposure_bias
 
 # a live run in a real editor, for MINUTES: does memory stay flat, is the file complete
 soak: .venv/.comfyui
-	.venv/bin/python benchmarks/soak_live.py --minutes $(MINUTES)
+	.venv/bin/python -m benchmarks.soak_live --minutes $(MINUTES)
 
 test: .venv/.test lint
 	.venv/bin/python -m pytest -q -n 2 -m "not alone" tests
@@ -41,7 +41,7 @@ test: .venv/.test lint
 test-thorough: .venv/.test
 	SF_TEST_PROFILE=thorough .venv/bin/python -m pytest -q -n 2 tests
 
-lint: .venv/.test
+lint: .venv/.test lint-js
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
@@ -49,6 +49,18 @@ lint: .venv/.test
 	@mkdir -p .mypy_cache/pack && ln -sfn ../.. .mypy_cache/pack/self_forcing
 	MYPYPATH=.mypy_cache/pack .venv/bin/mypy -p self_forcing.nodes
 	PYTHONPATH=.mypy_cache/pack .venv/bin/lint-imports --cache-dir .mypy_cache/imports
+
+# types and style of js/; needs npm
+lint-js:
+	@if command -v npm >/dev/null; then \
+	  $(MAKE) --no-print-directory node_modules/.package-lock.json && npx --no-install tsc && npx --no-install eslint .; \
+	else \
+	  echo "SKIPPED: js/ is not checked, since npm is not installed"; \
+	fi
+
+node_modules/.package-lock.json: package.json package-lock.json
+	npm ci --no-audit --no-fund --ignore-scripts
+	@touch $@
 
 .venv/.run: tools/venv.sh requirements.txt constraints.txt
 	tools/venv.sh
@@ -67,4 +79,4 @@ lint: .venv/.test
 	@touch $@
 
 clean:
-	rm -rf .venv .comfyui .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	rm -rf .venv .comfyui node_modules .pytest_cache .hypothesis .mypy_cache .ruff_cache

@@ -1,11 +1,11 @@
-"""The paper's claim on a laptop: what becomes of rollouts beyond the training length, by how a model was trained?
+"""Study of exposure bias: the quality of rollouts beyond the training length, by the method of training.
 
 Teacher forcing, diffusion forcing and Self Forcing, all with DMD: the same causal start, teacher, first critic, prompts
-and number of updates, several seeds each. Beside them the causal start itself ("untrained") and the teacher, which
-makes videos of the training length alone. All are scored by `sf_core.tiny.scorer`.
+and number of updates, several seeds each. For comparison, the causal start itself ("untrained") and the teacher, which
+makes videos of the training length only. `benchmarks.tiny_world.scorer` scores all.
 
-It needs a finished ``make train`` (--base). It may be killed at any time; the same command goes on with what is there.
-Whatever comes out is written into docs/exposure-bias.md and docs/exposure-bias/.
+It needs a finished ``make train`` (--base). It may be killed at any time; the same command continues it. The report
+goes to docs/exposure-bias.md and docs/exposure-bias/.
 """
 
 from __future__ import annotations
@@ -20,36 +20,47 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import models  # noqa: F401 - makes sf_core importable
 import torch
-from exposure_bias_report import LENGTHS, TEACHER, UNTRAINED, write_report
 from torch import Tensor
 
 from sf_core import load_model, load_vae
+from sf_core.files.atomic_write import atomic_write
 from sf_core.model.wan import CausalWan
 from sf_core.tiny import TinyText
-from sf_core.tiny.evaluate import frames_of, make_videos
-from sf_core.tiny.observe import Observation, observe
-from sf_core.tiny.scorer import judge, summarize
 from sf_core.tiny.world import prompts
 from sf_core.training import ode_trajectory
 from sf_core.training.recipe import Files, Recipe, SelfForcingStage, Videos
 from sf_core.training.trainer import Trainer
 from sf_core.vae.wan_vae import WanVAE
 
-METHODS: dict[str, Videos] = {  # what the generator is judged on
+from .exposure_bias_report import LENGTHS, TEACHER, UNTRAINED, write_report
+from .tiny_world.evaluate import frames_of, make_videos
+from .tiny_world.observe import Observation, observe
+from .tiny_world.scorer import judge, summarize
+
+METHODS: dict[str, Videos] = {  # the videos that the generator is trained on
     "teacher forcing + DMD": "teacher-forcing",
     "diffusion forcing + DMD": "diffusion-forcing",
     "Self Forcing + DMD": "rollouts",
 }
 PROMPT_SEED = 2506_08009
-SHOWN = 4  # videos of each model that are kept for the contact sheets
+SHOWN = 4  # videos of each model on the contact sheets
 TEACHER_STEPS, TEACHER_SHIFT, TEACHER_GUIDANCE = 24, 5.0, 1.0
 
 
 @dataclass(frozen=True)
 class Study:
-    """base: the folder of a finished training. out: of the study. steps: of the critic. jobs: models at a time."""
+    """The settings of a study.
+
+    Args:
+        base: Folder of a finished training.
+        out: Folder of the study.
+        seeds: Seeds of each method.
+        prompts: Videos of each model.
+        steps: Updates of the critic.
+        jobs: Models that run at the same time.
+        recipe: Of the training in ``base``.
+    """
 
     base: Path
     out: Path
@@ -61,20 +72,24 @@ class Study:
 
     @property
     def captions(self) -> list[str]:
+        """The prompts of the videos."""
         return prompts(self.prompts, PROMPT_SEED)
 
     @property
     def models(self) -> list[tuple[str, int]]:
-        """(what, seed)"""
+        """All models: what, seed."""
         return [(TEACHER, 0), (UNTRAINED, 0), *((method, seed) for seed in range(self.seeds) for method in METHODS)]
 
     def folder(self, what: str, seed: int) -> Path:
+        """Return the folder of a model."""
         return self.out / f"{METHODS.get(what, what.split()[0])}-{seed}"
 
     def result(self, what: str, seed: int) -> Path:
+        """Return the file of a model's scores."""
         return self.folder(what, seed) / "scores.json"
 
     def text(self) -> TinyText:
+        """Load the text encoder."""
         return TinyText(self.base / "text" / "text.json", self.base / "text" / "text.safetensors")
 
 
@@ -82,7 +97,7 @@ class Study:
 
 
 def run_one(study: Study, what: str, seed: int) -> None:
-    """Train what is to be trained, make its videos, score them."""
+    """Train a model if its method needs it, sample its videos, and score them."""
     torch.set_num_threads(1)
     folder = study.folder(what, seed)
     folder.mkdir(parents=True, exist_ok=True)
@@ -105,13 +120,12 @@ def run_one(study: Study, what: str, seed: int) -> None:
             torch.save(_sheet_frames(frames, length, lengths[-1]), folder / f"shown-{number}.pt")
     scores = {times: _scores(seen, captions, length, times) for times in lengths}
     facts = {"what": what, "seed": seed, "prompts": study.prompts, "steps": study.steps, "scores": scores}
-    part = study.result(what, seed).with_suffix(".part")
-    part.write_text(json.dumps(facts, indent=1))
-    part.replace(study.result(what, seed))
+    with atomic_write(study.result(what, seed)) as part:
+        part.write_text(json.dumps(facts, indent=1))
 
 
 def _train(study: Study, method: str, seed: int) -> Path:
-    """The generator's file."""
+    """Train a generator, and return its file."""
     recipe, base, folder = study.recipe, study.base, study.folder(method, seed)
     stage = next(stage for stage in recipe.stages if isinstance(stage, SelfForcingStage))
     stage = replace(stage, videos=METHODS[method], steps=study.steps)
@@ -125,7 +139,7 @@ def _train(study: Study, method: str, seed: int) -> Path:
     resume = (folder / "state.safetensors").exists()
     began = time.process_time()
     trained = Trainer(recipe, folder, resume).run()
-    if not resume:  # what was killed in between is left out of the costs
+    if not resume:  # the cost of a run that was killed in between is unknown
         (folder / "cpu_seconds.json").write_text(json.dumps(time.process_time() - began))
     return trained
 
@@ -137,12 +151,12 @@ def _teacher_videos(study: Study, teacher: CausalWan, vae: WanVAE) -> Iterator[T
     for number, caption in enumerate(study.captions):
         shape = (1, teacher.arch.in_dim, recipe.frames, *teacher.latent_size)
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(number))
-        given = text.encode(caption), text.encode(""), noise, recipe.rollout_config
-        yield vae.decode(ode_trajectory(teacher, *given, TEACHER_STEPS, TEACHER_SHIFT, TEACHER_GUIDANCE)[:, -1])[0]
+        inputs = text.encode(caption), text.encode(""), noise, recipe.rollout_config
+        yield vae.decode(ode_trajectory(teacher, *inputs, TEACHER_STEPS, TEACHER_SHIFT, TEACHER_GUIDANCE)[:, -1])[0]
 
 
 def _scores(seen: Sequence[Observation], captions: Sequence[str], length: int, times: int) -> dict[str, float]:
-    """Of the first ``times`` training lengths, and (``last_...``) of the last of these alone."""
+    """Score the first ``times`` training lengths, and the last of these alone (``last_...``)."""
     end = frames_of(times * length)
     begin = frames_of((times - 1) * length) if times > 1 else 0
     pairs = list(zip(seen, captions, strict=True))
@@ -152,7 +166,7 @@ def _scores(seen: Sequence[Observation], captions: Sequence[str], length: int, t
 
 
 def _sheet_frames(frames: Tensor, length: int, times: int) -> Tensor:
-    """The middle and the end of each training length: [2 * times, H, W, 3]."""
+    """Select the middle and the end of each training length: [2 * times, H, W, 3]."""
     span = 4 * length
     return frames[[min(span * half // 2, len(frames)) - 1 for half in range(1, 2 * times + 1)]].clone()
 
@@ -161,12 +175,12 @@ def _sheet_frames(frames: Tensor, length: int, times: int) -> Tensor:
 
 
 def run_all(study: Study, arguments: Sequence[str]) -> None:
-    """What is missing, each model in a process of its own."""
+    """Run the models that have no result, each in its own process."""
 
     def one(model: tuple[str, int]) -> None:
         what, seed = model
         if not study.result(what, seed).exists():
-            command = [sys.executable, __file__, *arguments, "--only", what, str(seed)]
+            command = [sys.executable, "-m", "benchmarks.exposure_bias", *arguments, "--only", what, str(seed)]
             subprocess.run(command, check=True)
 
     with ThreadPoolExecutor(study.jobs) as pool:
@@ -174,15 +188,18 @@ def run_all(study: Study, arguments: Sequence[str]) -> None:
 
 
 def main() -> None:
+    """Run the study, or one model of it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", type=Path, default=Path("runs/tiny-world"), help="a finished training (%(default)s)")
-    parser.add_argument("--out", type=Path, default=Path("runs/exposure-bias"), help="what is made (%(default)s)")
-    parser.add_argument("--docs", type=Path, default=Path("docs"), help="where the report goes (%(default)s)")
-    parser.add_argument("--recipe", default="tiny-world", help="what it was trained by (%(default)s)")
-    parser.add_argument("--seeds", type=int, default=3, help="of each method (%(default)s)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/exposure-bias"), help="folder of the study (%(default)s)"
+    )
+    parser.add_argument("--docs", type=Path, default=Path("docs"), help="folder of the report (%(default)s)")
+    parser.add_argument("--recipe", default="tiny-world", help="recipe of that training (%(default)s)")
+    parser.add_argument("--seeds", type=int, default=3, help="seeds of each method (%(default)s)")
     parser.add_argument("--prompts", type=int, default=100, help="videos of each model (%(default)s)")
     parser.add_argument("--steps", type=int, default=600, help="updates of the critic (%(default)s)")
-    parser.add_argument("--jobs", type=int, default=2, help="models at a time, a thread each (%(default)s)")
+    parser.add_argument("--jobs", type=int, default=2, help="models at the same time, one thread each (%(default)s)")
     parser.add_argument("--only", nargs=2, metavar=("WHAT", "SEED"), help="one model, and no report")
     args = parser.parse_args()
     if min(args.seeds, args.prompts, args.steps, args.jobs) < 1:

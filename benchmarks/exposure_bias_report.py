@@ -1,4 +1,4 @@
-"""The report of `exposure_bias.py`: a plot, tables and contact sheets out of the scores of all models."""
+"""The report of `exposure_bias.py`: a plot, tables and contact sheets from the scores of all models."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COLOURS = {
     UNTRAINED: "tab:gray",
     TEACHER: "tab:blue",
 }
-MEASURES = {  # of a score: what it is called, and its digits
+MEASURES = {  # fields of a score: title and decimals
     "all_correct": ("all correct, whole video", 2),
     "last_frames_correct": ("frames correct, last length", 2),
     "last_one_object": ("one object, last length", 2),
@@ -36,17 +36,17 @@ Rows = dict[str, list[dict[str, dict[str, float]]]]  # what -> by seed: training
 
 
 def write_report(runs: Path, docs: Path, results: Sequence[Path], captions: Sequence[str]) -> None:
-    """Into ``docs``/exposure-bias.md, between its two marks, and the folder beside it."""
-    found: list[dict[str, Any]] = [json.loads(path.read_text()) for path in results]
+    """Write the report between the two marks of ``docs``/exposure-bias.md, and its pictures to a folder there."""
+    models: list[dict[str, Any]] = [json.loads(path.read_text()) for path in results]
     rows: Rows = {}
-    for result in found:
+    for result in models:
         rows.setdefault(result["what"], []).append(result["scores"])
     pictures = docs / "exposure-bias"
     pictures.mkdir(parents=True, exist_ok=True)
     _plot(rows, pictures / "lengths.webp")
-    sheets = [_sheet(path.parent, result, pictures) for path, result in zip(results, found, strict=True)]
-    trained = next(result for result in found if result["what"] not in (UNTRAINED, TEACHER))
-    seconds = _seconds(results, found)
+    sheets = [_sheet(path.parent, result, pictures) for path, result in zip(results, models, strict=True)]
+    trained = next(result for result in models if result["what"] not in (UNTRAINED, TEACHER))
+    seconds = _seconds(results, models)
     parts = [
         f"{trained['prompts']} prompts, {max(len(scores) for scores in rows.values())} seeds of each method, "
         f"{trained['steps']} updates of the critic. Mean over seeds ± standard deviation between them.",
@@ -63,14 +63,14 @@ def write_report(runs: Path, docs: Path, results: Sequence[Path], captions: Sequ
 
 
 def _between_marks(path: Path, text: str) -> None:
-    """What stands around it is written by people."""
+    """Replace the text between the marks; the rest of the page is written by hand."""
     old = path.read_text() if path.exists() else f"# Exposure bias\n\n{BEGIN}\n{END}\n"
     new = re.sub(f"{BEGIN}.*{END}", lambda _: f"{BEGIN}\n\n{text}\n\n{END}", old, flags=re.DOTALL)
     path.write_text(new)
 
 
 def _values(rows: Rows, what: str, times: int, name: str) -> list[float]:
-    """By seed; none where it was not measured."""
+    """Return the values of all seeds that measured it."""
     return [scores[str(times)][name] for scores in rows[what] if name in scores.get(str(times), {})]
 
 
@@ -110,7 +110,7 @@ def _plot(rows: Rows, path: Path) -> None:
 
 
 def _sheet(folder: Path, result: dict[str, Any], pictures: Path) -> tuple[str, str] | None:
-    """A row a prompt; of seed 0 alone -> what, and the picture's name."""
+    """Save the contact sheet of seed 0, a row for each prompt; returns the model and the picture's name."""
     if result["seed"]:
         return None
     shown = [torch.load(path) for path in sorted(folder.glob("shown-*.pt"))]
@@ -124,9 +124,9 @@ def _sheet(folder: Path, result: dict[str, Any], pictures: Path) -> tuple[str, s
     return result["what"], name
 
 
-def _seconds(results: Sequence[Path], found: Sequence[dict[str, Any]]) -> dict[str, float]:
+def _seconds(results: Sequence[Path], models: Sequence[dict[str, Any]]) -> dict[str, float]:
     spent: dict[str, list[float]] = {}
-    for path, result in zip(results, found, strict=True):
+    for path, result in zip(results, models, strict=True):
         file = path.with_name("cpu_seconds.json")
         if file.exists():
             spent.setdefault(result["what"], []).append(json.loads(file.read_text()))

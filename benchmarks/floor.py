@@ -1,13 +1,13 @@
-"""How much of a chunk's time is arithmetic that nobody can leave out.
+"""Share of a chunk's time that its linear layers and attentions need.
 
 A whole chunk in the steady state (ring full: the cache pass of the chunk before, then the denoising steps) is timed
-in turns with its floor: the same linear layers and attentions by themselves, called bare on tensors of the same shapes
-and layout, as often as they are really executed. The cache pass has no head, and nothing in the last block after its
-keys and values. The patch embedding counts as a linear layer. The text is not in it: its keys and values are cached.
-Norms, rotations, modulation, activations, noise, cache writes, commits and Python are what is left.
+in turns with its floor: the same linear layers and attentions alone, on tensors of the same shapes and layout, as often
+as the chunk executes them. The cache pass has no head, and nothing in the last block after its keys and values. The
+patch embedding counts as a linear layer. The floor excludes the text, whose keys and values are cached. The rest of a
+chunk is norms, rotations, modulation, activations, noise, cache writes, commits and Python.
 
-share = floor / whole, of each pair. Before timing, the floating-point operations of both are counted by torch and
-must be equal, so the floor neither does work that the chunk does not, nor leaves any out.
+share = floor / whole, of each pair. Before timing, torch counts the floating-point operations of both, which must be
+equal: the floor neither does work that the chunk does not do, nor omits any.
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from measure import Report, alternate
-from models import Rollout, add_arguments, architecture, context_frames, random_model, start_session
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import sf_core
 from sf_core.model.attention import BACKENDS, choose_attention
 
-_SDPA = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu  # torch has no count for this one
+from .measure import Report, alternate
+from .models import Rollout, add_arguments, architecture, context_frames, random_model, start_session
+
+_SDPA = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu  # torch does not count it
 
 
 class Floor:
@@ -55,6 +56,7 @@ class Floor:
         return self._random(tokens, self.model.arch.num_heads, self.model.arch.head_dim)
 
     def chunk(self) -> None:
+        """Execute the operations of a chunk."""
         with torch.no_grad():
             self._forward(keys_only=True)
             for _ in range(self.steps):
@@ -88,12 +90,16 @@ def _linear(layer: nn.Module, x: Tensor) -> Tensor:
 
 
 def _attention_operations(query: Sequence[int], keys: Sequence[int], *_: object, **__: object) -> int:
-    """Of two products, each of a multiplication and an addition; shapes are [B, heads, tokens, D]."""
+    """Count the operations of two matrix products; shapes are [B, heads, tokens, D]."""
     return 4 * math.prod(query) * keys[2]
 
 
 def operations(rollout: Rollout, floor: Floor) -> int:
-    """Floating-point operations of a chunk. Raises RuntimeError if its floor does not do as many."""
+    """Count the floating-point operations of a chunk.
+
+    Raises:
+        RuntimeError: The floor has another number.
+    """
     counts = []
     for work in (rollout.chunk, floor.chunk):
         with FlopCounterMode(display=False, custom_mapping={_SDPA: _attention_operations}) as counter:
@@ -105,6 +111,7 @@ def operations(rollout: Rollout, floor: Floor) -> int:
 
 
 def main() -> int:
+    """Run the benchmark; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
     args = parser.parse_args()

@@ -1,11 +1,11 @@
-"""How much memory does loading a checkpoint take, by the size of its file?
+"""Peak memory of loading a checkpoint, relative to the size of its file.
 
-A file of bfloat16 weights (by default of the 1.3B model's shape, 2.8 GB) is written to a temporary folder, as
-safetensors and as a trainer's ``.pt``. A fresh process then loads it, or converts it, and reports the most memory it
-ever had (VmHWM: mapped pages of files count) less what it had after its imports. Linux only.
+A file of bfloat16 weights (by default of the 1.3B model's shapes, 2.8 GB) is written to a temporary folder, as
+safetensors and as a trainer's ``.pt``. A new process loads or converts it, and reports its peak memory (VmHWM, which
+includes mapped pages of files) minus its memory after the imports. Linux only.
 
-Loading into float32, the default, takes twice a bfloat16 file by its result alone. A LoRA is merged weight by weight.
-Converting holds one weight.
+Loading into float32, the default, makes a result of twice a bfloat16 file. A LoRA is merged weight by weight.
+Conversion holds one weight at a time.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ import tempfile
 from pathlib import Path
 
 import torch
-from measure import FOLDER, Report
-from models import architecture
 
 import sf_core
 from sf_core.files.safetensors_file import write_tensors
 
+from .measure import ROOT, Report
+from .models import architecture
+
 RANK = 256
-# {root}: of the checkout; {work}: the statement to measure
+# {work} is the statement to measure
 CHILD = """
 import sys, time
-sys.path.insert(0, {root!r})
 import torch, sf_core
 from sf_core.files.convert import convert
 torch.set_num_threads(1)
@@ -41,15 +41,15 @@ print(memory("VmHWM:") - before, time.perf_counter() - begin)
 
 
 def _measure(work: str) -> tuple[float, float]:
-    """Bytes at the peak and seconds that ``work`` takes in a process of its own."""
-    code = CHILD.format(root=str(FOLDER.parent), work=work)
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    """Return the bytes at the peak and the seconds of ``work`` in a new process."""
+    code = CHILD.format(work=work)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
     peak, seconds = map(float, done.stdout.split())
     return peak, seconds
 
 
 def _lora(shapes: dict[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
-    """One for every matrix of the blocks, as LongLive's."""
+    """Build a LoRA for every matrix of the blocks, as LongLive's is."""
     state = {}
     for name, shape in shapes.items():
         if name.startswith("blocks.") and name.endswith(".weight") and len(shape) == 2:
@@ -60,6 +60,7 @@ def _lora(shapes: dict[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
 
 
 def main() -> int:
+    """Run the benchmark; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, value in {"dim": 1536, "ffn": 8960, "layers": 30, "heads": 12, "text_dim": 4096, "text_len": 512}.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=value, help="default: %(default)s")
@@ -73,7 +74,7 @@ def main() -> int:
     def weight(name: str) -> torch.Tensor:
         return torch.full(shapes[name], 0.01 * (1 + len(name)), dtype=torch.bfloat16)
 
-    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+    with tempfile.TemporaryDirectory(dir=args.folder and args.folder.resolve()) as folder:
         safe, pickled, target = (Path(folder) / name for name in ("m.safetensors", "m.pt", "out.safetensors"))
         layout = {name: (shape, torch.bfloat16) for name, shape in shapes.items()}
         write_tensors(safe, layout, map(weight, layout), {"sf.num_heads": str(args.heads)})

@@ -1,15 +1,14 @@
-"""Does a long video cost more per chunk, or more memory, than a short one?
+"""Time per chunk and memory of a long video, compared with a short one.
 
-One session is rolled out for many chunks (400 by default). Reported:
+One session is continued for many chunks (400 by default). The report has:
 
-- late / early, paired: the last chunks (100 by default) are timed in turns with the chunks of a second session that
-  has only just come to hold all it will ever hold, on a second copy of the model. What the machine does meanwhile
-  hits both alike.
-- late / early, in one run: the last chunks against those right after the ring was full, of the long session alone.
-- resident memory at several points, from that moment on: the ring is full, and the latents that a replay may need are
-  in memory (older ones go to a file). Growth is last / first.
+- late / early, paired: the last chunks (100 by default) are timed in turns with the chunks of a second session, which
+  has just reached its full ring and memory, on a second copy of the model. Other load affects both alike.
+- late / early, in one run: the last chunks of the long session against those after its ring was full.
+- resident memory at several points, from the moment when the ring is full and memory holds all latents that a replay
+  may need (older ones are in a file). Growth is last / first.
 
-The second session is made, and has all it will ever hold, before the long run begins; its memory is in all points.
+The second session reaches its full memory before the long run begins; all points include it.
 """
 
 from __future__ import annotations
@@ -18,14 +17,14 @@ import argparse
 import gc
 from statistics import median
 
-from measure import Report, alternate, resident_mib, timed
-from models import Rollout, add_arguments, architecture, random_model, start_session
+from .measure import Report, alternate, resident_mib, timed
+from .models import Rollout, add_arguments, architecture, random_model, start_session
 
-POINTS = 7  # at which memory is read
+POINTS = 7  # measurements of memory
 
 
 def settled_after(args: argparse.Namespace) -> int:
-    """Chunks until the ring is full and as many latents are in memory as ever will be."""
+    """Count the chunks until the ring is full and the number of latents in memory no longer grows."""
     ring: int = -(-args.window // args.chunk)
     return 2 + ring + int(args.layers) * ring
 
@@ -36,6 +35,7 @@ def _memory() -> float:
 
 
 def main() -> int:
+    """Run the benchmark; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser, dim=256, ffn=1024, layers=4, heads=2, latent=(16, 16), pairs=100)
     parser.add_argument("--chunks", type=int, default=400, help="length of the video; default: %(default)s")

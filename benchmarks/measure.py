@@ -1,4 +1,4 @@
-"""What the benchmarks share: alternating timings, a table and a JSON file of the results."""
+"""Timings in turns, and reports as a table and a JSON file, for all benchmarks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import torch
 
-FOLDER = Path(__file__).resolve().parent
+ROOT = Path(__file__).resolve().parent.parent  # of the checkout
 Result = TypeVar("Result")
 
 
@@ -24,7 +24,7 @@ Result = TypeVar("Result")
 
 
 def timed(work: Callable[[], Result]) -> tuple[float, Result]:
-    """Seconds by the wall clock, and what ``work`` gave; on a GPU, from nothing to do to nothing left to do."""
+    """Measure ``work`` by the wall clock, and return the seconds and its result; a GPU is idle before and after."""
     settle()
     begin = time.perf_counter()
     result = work()
@@ -33,13 +33,13 @@ def timed(work: Callable[[], Result]) -> tuple[float, Result]:
 
 
 def settle() -> None:
-    """Wait until a GPU that is in use has done all that it was given."""
+    """Wait until a GPU that is in use is idle."""
     if torch.cuda.is_initialized():
         torch.cuda.synchronize()
 
 
 def alternate(first: Callable[[], object], second: Callable[[], object], pairs: int) -> list[tuple[float, float]]:
-    """Seconds of both, measured in turns, so that a busy neighbour hits both alike; each goes first half the time."""
+    """Measure two functions in turns, so that other load affects both alike; each is first in half of the pairs."""
     times = []
     for pair in range(pairs):
         if pair % 2:
@@ -51,7 +51,7 @@ def alternate(first: Callable[[], object], second: Callable[[], object], pairs: 
 
 
 def resident_mib() -> float:
-    """Memory of this process that is in RAM now (Linux)."""
+    """Return the resident memory of this process (Linux)."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) / 1024
@@ -71,6 +71,7 @@ class Spread:
 
     @staticmethod
     def of(values: Sequence[float]) -> Spread:
+        """Compute the statistics of ``values``."""
         q1, q2, q3 = quantiles(values, n=4, method="inclusive") if len(values) > 1 else [values[0]] * 3
         return Spread(q2, q1, q3, min(values), max(values), len(values))
 
@@ -79,15 +80,15 @@ class Spread:
 
 
 class Report:
-    """Collects measurements and bars; `finish` prints them as a table and writes ``results/<name>.json``."""
+    """Collector of measurements and bars; `finish` prints a table and writes ``results/<name>.json``."""
 
     def __init__(self, name: str, args: argparse.Namespace) -> None:
         torch.set_num_threads(args.threads)
         device = getattr(args, "device", "cpu")
         self.name = name if device == "cpu" else f"{name}_{device.partition(':')[0]}"
         self.processor = _cpu_name() if device == "cpu" else torch.cuda.get_device_name(device)
-        given = {k: v for k, v in vars(args).items() if not isinstance(v, (Path, type(None)))}  # no machine's paths
-        self.settings: dict[str, Any] = given | {"torch": torch.__version__, "cpu": _cpu_name()}
+        options = {k: v for k, v in vars(args).items() if not isinstance(v, (Path, type(None)))}  # no machine's paths
+        self.settings: dict[str, Any] = options | {"torch": torch.__version__, "cpu": _cpu_name()}
         if device != "cpu":
             self.settings["gpu"] = self.processor
         self.rows: dict[str, dict[str, Any]] = {}
@@ -95,7 +96,7 @@ class Report:
     def row(
         self, what: str, values: Sequence[float], unit: str, least: float | None = None, most: float | None = None
     ) -> None:
-        """Several measurements of one thing, and between what their median should lie."""
+        """Add measurements of one quantity, with bars for their median."""
         spread = Spread.of(values)
         bars = {k: v for k, v in (("at_least", least), ("at_most", most)) if v is not None}
         met = (least is None or spread.median >= least) and (most is None or spread.median <= most)
@@ -103,11 +104,11 @@ class Report:
         print(f"  {what}: {spread.median:.4g} {unit}", file=sys.stderr, flush=True)
 
     def ratio(self, what: str, pairs: Sequence[tuple[float, float]], **bars: float) -> None:
-        """First by second of each pair."""
+        """Add the ratio of first to second of each pair."""
         self.row(what, [a / b for a, b in pairs], "x", **bars)
 
     def finish(self) -> int:
-        """Prints and writes all; the exit status: 1 if a bar was missed."""
+        """Print and write all rows; returns the exit status, 1 if a bar was missed."""
         width = max(map(len, self.rows))
         print(f"\n{self.name}, torch {torch.__version__}, {torch.get_num_threads()} thread(s), {self.processor}")
         print(f"{'':{width}}  {'median':>9}  {'quartiles':>19}  {'min .. max':>20}  {'n':>4}  bar")
@@ -117,10 +118,10 @@ class Report:
             verdict = f"{' '.join(bar)}: {'met' if row['met'] else 'MISSED'}" if bar else ""
             quarters, extremes, median = f"{low} .. {high}", f"{least} .. {most}", f"{row['median']:.4g} {row['unit']}"
             print(f"{what:{width}}  {median:>9}  {quarters:>19}  {extremes:>20}  {row['count']:>4}  {verdict}".rstrip())
-        path = FOLDER / "results" / f"{self.name}.json"
+        path = ROOT / "benchmarks" / "results" / f"{self.name}.json"
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps({"name": self.name, "settings": self.settings, "rows": self.rows}, indent=1) + "\n")
-        print(f"written to {path.relative_to(FOLDER.parent)}")
+        print(f"written to {path.relative_to(ROOT)}")
         return 0 if all(row.get("met", True) for row in self.rows.values()) else 1
 
 
@@ -134,6 +135,6 @@ def _cpu_name() -> str:
 
 
 def commit_of(checkout: Path) -> str:
-    """The commit that a checkout stands at."""
+    """Return the current commit of a checkout."""
     command = ["git", "-C", str(checkout), "rev-parse", "HEAD"]
     return subprocess.run(command, check=False, capture_output=True, text=True).stdout.strip() or "unknown"

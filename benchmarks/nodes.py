@@ -1,6 +1,6 @@
-"""The nodes in a real ComfyUI: against ComfyUI core's own autoregressive sampler, and against `sf_core` without nodes.
+"""The nodes in a real ComfyUI, compared with ComfyUI core's autoregressive sampler and with `sf_core` without nodes.
 
-Seconds are the server's own, from the start of a prompt to its success, with everything but the sampling cached.
+Seconds are by the server's clock, from the start of a prompt to its success, with everything but the sampling cached.
 """
 
 from __future__ import annotations
@@ -15,22 +15,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from measure import FOLDER, Report, timed
-from models import random_prompt, random_state
 from safetensors.torch import save_file
 
 import sf_core
 from sf_core.model.architecture import WanArchitecture
+from tools.comfyui.find import Checkout, latest
+from tools.comfyui.server import PACK, Server
 
-ROOT = FOLDER.parent
-sys.path.insert(0, str(ROOT))
-from tools.comfyui.find import Checkout, latest  # noqa: E402
-from tools.comfyui.server import PACK, Server  # noqa: E402
+from .measure import ROOT, Report, timed
+from .models import random_prompt, random_state
 
 CHUNK, STEPS = 3, 4
 
 
 def save_model(server: Server, arch: WanArchitecture) -> None:
+    """Save a random model, for our nodes and for core."""
     folder = server.base / "models" / "diffusion_models"
     folder.mkdir(parents=True, exist_ok=True)
     state = random_state(arch)
@@ -39,6 +38,7 @@ def save_model(server: Server, arch: WanArchitecture) -> None:
 
 
 def ours(args: argparse.Namespace, frames: int, seed: int) -> dict[str, Any]:
+    """Build the prompt with our nodes."""
     return {
         "1": node("UNETLoader", unet_name="ours.safetensors", weight_dtype="default"),
         "2": node("SFFromModel", model=["1", 0], preset="Self Forcing"),
@@ -50,6 +50,7 @@ def ours(args: argparse.Namespace, frames: int, seed: int) -> dict[str, Any]:
 
 
 def core(args: argparse.Namespace, frames: int, seed: int) -> dict[str, Any]:
+    """Build the prompt with core's sampler."""
     size = {"width": args.size[0], "height": args.size[1], "length": 4 * frames - 3, "batch_size": 1}
     sampling = {
         "noise": ["7", 0],
@@ -72,16 +73,19 @@ def core(args: argparse.Namespace, frames: int, seed: int) -> dict[str, Any]:
 
 
 def node(kind: str, **inputs: Any) -> dict[str, Any]:
+    """Build a node of a prompt."""
     return {"class_type": kind, "inputs": inputs}
 
 
 def server_seconds(server: Server, prompt: dict[str, Any]) -> float:
+    """Run a prompt, and return its seconds by the server's clock."""
     messages = dict(server.wait(server.submit(prompt), timeout=3600)["status"]["messages"])
     milliseconds = messages["execution_success"]["timestamp"] - messages["execution_start"]["timestamp"]
     return float(milliseconds) / 1000
 
 
 def without_nodes(args: argparse.Namespace, arch: WanArchitecture) -> Callable[[int, int], float]:
+    """Return a function that samples with `sf_core` alone and returns the seconds."""
     model = sf_core.load_model(random_state(arch))
     size = (args.size[1] // 8, args.size[0] // 8)
 
@@ -98,6 +102,7 @@ def without_nodes(args: argparse.Namespace, arch: WanArchitecture) -> Callable[[
 
 
 def main() -> int:
+    """Run the benchmark; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--comfyui", type=Path, help="a checkout that has such a sampler; default: the tests'")
     parser.add_argument("--dim", type=int, default=512)
@@ -117,7 +122,7 @@ def main() -> int:
         with Server(checkout, Path(folder), packs=packs, threads=args.threads) as server:
             save_model(server, arch)
             for build in (ours, core):
-                server_seconds(server, build(args, CHUNK, next(seeds)))  # loads, and warms up
+                server_seconds(server, build(args, CHUNK, next(seeds)))  # loading and warm-up
             alone(CHUNK, 0)
             for frames in args.frames:
                 rows = []

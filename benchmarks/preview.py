@@ -1,7 +1,7 @@
-"""What does it cost to be watched? Stream Video in a real ComfyUI, with a client that gets its frames and without one.
+"""Cost of the live preview: Stream Video in a real ComfyUI, with a client that receives its frames and without one.
 
-Seconds are the server's own, of one prompt each, in turns. The dim-512 model of the other benchmarks at 256 x 256, and
-the embedded one.
+Seconds are by the server's clock, one prompt each, in turns. It runs the dim-512 model of the other benchmarks at 256 x
+256, and the embedded model.
 """
 
 from __future__ import annotations
@@ -16,23 +16,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measure import FOLDER, Report
 from safetensors.torch import save_file
 
-from nodes import node, save_model, server_seconds
 from sf_core.model.architecture import WanArchitecture
-from sf_core.training.losses.autoencoder import wan_vae_shapes
+from sf_core.vae.wan_vae import WanVAEConfig
+from tools.comfyui.find import primary
+from tools.comfyui.server import PACK, Server
 
-ROOT = FOLDER.parent
-sys.path.insert(0, str(ROOT))
-from tools.comfyui.find import primary  # noqa: E402
-from tools.comfyui.server import PACK, Server  # noqa: E402
+from .measure import ROOT, Report
+from .nodes import node, save_model, server_seconds
 
 SIZE = 256
 _seeds: Iterator[int] = itertools.count()
 
 
 def big(chunks: int) -> dict[str, Any]:
+    """Build the prompt for the dim-512 model."""
     return {
         "1": node("UNETLoader", unet_name="ours.safetensors", weight_dtype="default"),
         "2": node("SFFromModel", model=["1", 0], preset="Self Forcing"),
@@ -44,6 +43,7 @@ def big(chunks: int) -> dict[str, Any]:
 
 
 def small(chunks: int) -> dict[str, Any]:
+    """Build the prompt for the embedded model."""
     prompt = "a red circle moving left quickly on a black background"
     return {
         "1": node("SFLoadTiny"),
@@ -54,17 +54,16 @@ def small(chunks: int) -> dict[str, Any]:
 
 
 def save_vae(server: Server) -> None:
-    """Wan's VAE in a small width, so that decoding it does not hide what is measured."""
+    """Save a narrow Wan VAE, so that decoding does not dominate the measurement."""
     rng = torch.Generator().manual_seed(0)
-    weights = {
-        name: 0.05 * torch.randn(shape, generator=rng) for name, shape in wan_vae_shapes(8, res_blocks=2).items()
-    }
+    weights = {name: 0.05 * torch.randn(shape, generator=rng) for name, shape in WanVAEConfig(8).shapes.items()}
     folder = server.base / "models" / "vae"
     folder.mkdir(parents=True, exist_ok=True)
     save_file(weights, folder / "small.safetensors")
 
 
 def main() -> int:
+    """Run the benchmark; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--threads", type=int, default=1)
@@ -76,7 +75,7 @@ def main() -> int:
             save_model(server, WanArchitecture(dim=512, ffn_dim=1536, num_layers=6, num_heads=4))
             save_vae(server)
             for name, build, chunks, most in (("dim 512", big, 3, 1.03), ("tiny", small, 40, None)):
-                server_seconds(server, build(1))  # loads, and warms up
+                server_seconds(server, build(1))  # loading and warm-up
                 pairs = []
                 for turn in range(args.rounds):
                     seconds = {}

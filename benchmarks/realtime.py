@@ -1,12 +1,13 @@
-"""Video of a published model's size on a GPU: how many frames a second, how soon the first, and how far from the floor.
+"""Frame rate, latency and memory of a model of published size on a GPU.
 
-The shapes of Wan 2.1 1.3B and its VAE at 832 x 480 with random weights, of whose values the speed does not depend. The
-ring is full. Measured by itself and together, as `generate` and the nodes do it:
+The shapes of Wan 2.1 1.3B and its VAE at 832 x 480, with random weights, as the speed does not depend on their values.
+The ring is full. Measured:
 
 - sampling a chunk (cache pass and denoising steps), in turns with its floor: see floor.py
 - decoding a chunk
-- both, streamed, to 8-bit frames on the CPU; and in a video's beginning the wait for the first of these
-- the most memory that each takes beside weights and cache, and the cache against its prediction
+- both, streamed as `generate` and the nodes do it, to 8-bit frames on the CPU; and the time to the first frames of a
+  video
+- the peak memory of each without weights and cache, and the cache compared with its prediction
 """
 
 from __future__ import annotations
@@ -17,20 +18,21 @@ from collections.abc import Callable
 from itertools import pairwise
 
 import torch
-from floor import Floor, operations
-from measure import Report, alternate, timed
-from models import Rollout, add_arguments, architecture, context_frames, random_model, random_vae, start_session
 
 import sf_core
 from sf_core.files.video import to_bytes
 from sf_core.session.streaming import Decoder
 
+from .floor import Floor, operations
+from .measure import Report, alternate, timed
+from .models import Rollout, add_arguments, architecture, context_frames, random_model, random_vae, start_session
+
 FPS = 16
-WARM_UP = 3  # chunks: kernels are chosen, allocators settle, what is to be compiled is
+WARM_UP = 3  # chunks: kernels are chosen and compiled, allocators settle
 
 
 def arrivals(session: sf_core.Session, decoder: Decoder, chunks: int) -> list[float]:
-    """When a stream was begun, and when the frames of each chunk lay in the CPU's memory."""
+    """Return the time when a stream began, and the times when the frames of each chunk were in the CPU's memory."""
     times = [time.perf_counter()]
     seconds = chunks * session.config.chunk_frames * decoder.temporal_factor / FPS
     for event in sf_core.stream(session, decoder, seconds, FPS):
@@ -40,7 +42,7 @@ def arrivals(session: sf_core.Session, decoder: Decoder, chunks: int) -> list[fl
 
 
 def peak_gib(work: Callable[[], object]) -> float:
-    """The most that ``work`` takes on a GPU beside what is there already."""
+    """Return the peak memory of ``work`` on a GPU, without what was allocated before."""
     if not torch.cuda.is_initialized():
         return 0.0
     before = torch.cuda.memory_allocated()
@@ -50,7 +52,7 @@ def peak_gib(work: Callable[[], object]) -> float:
 
 
 def measure_sampling(report: Report, args: argparse.Namespace, model: sf_core.CausalWan, frames: int) -> Rollout:
-    """frames: of video, in a chunk."""
+    """Measure sampling, and return the rollout; ``frames`` is the number of video frames of a chunk."""
     rollout = Rollout(start_session(model, args, context_frames(args)))
     for _ in range(WARM_UP):
         rollout.chunk()
@@ -77,13 +79,14 @@ def measure_sampling(report: Report, args: argparse.Namespace, model: sf_core.Ca
 
 
 def main() -> int:
+    """Run the benchmark; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(
         parser, dim=1536, ffn=8960, layers=30, heads=12, text_dim=4096, latent=(60, 104), sink=3,
         device="cuda", dtype="bfloat16",
     )  # fmt: skip
     parser.add_argument("--vae-width", type=int, default=96, help="default: %(default)s")
-    parser.add_argument("--chunks", type=int, default=10, help="of a stream; default: %(default)s")
+    parser.add_argument("--chunks", type=int, default=10, help="in a stream; default: %(default)s")
     parser.add_argument("--attention", default="auto", help="a backend; default: %(default)s")
     parser.add_argument("--compile", action="store_true", help="with torch.compile")
     parser.add_argument("--record", action="store_true", help="with CUDA graphs")
@@ -101,7 +104,7 @@ def main() -> int:
     def decode() -> None:
         decoder(latents, at=decoder.at)
 
-    for _ in range(WARM_UP):  # a video's first latent is one frame, those after it are what counts
+    for _ in range(WARM_UP):  # the first latent of a video is one frame, later ones are measured
         decode()
     decoding = [timed(decode)[0] for _ in range(args.pairs)]
     report.row("decoding a chunk", decoding, "s")

@@ -1,9 +1,9 @@
-"""Drives the causal Wan model of ComfyUI's core, imported from a checkout of ComfyUI.
+"""Driver of the causal Wan model of ComfyUI's core, imported from a checkout of ComfyUI.
 
 `CausalWanModel.forward_block` and its caches are called in the order of `sample_ar_video`: the denoising steps, then
-the cache pass. Its cache is unbounded: room for the whole video is taken at the start and nothing is ever evicted.
-It is set to the CPU and to torch's attention (what ComfyUI's --use-pytorch-cross-attention does): on a CPU its own
-default is a slower one.
+the cache pass. Its cache is unbounded: memory for the whole video is allocated at the start and nothing is evicted.
+It runs on the CPU with torch's attention (as with ComfyUI's --use-pytorch-cross-attention): its default is slower on a
+CPU.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sf_core.schedule import flow_schedule
 
 
 class Core:
-    """A rollout of ComfyUI's model beside ``session``: the same weights, prompt and noise, room for ``frames``."""
+    """A rollout of ComfyUI's model with the weights, prompt and noise of ``session``, of at most ``frames``."""
 
     def __init__(self, checkout: Path, state: Mapping[str, Tensor], session: sf_core.Session, frames: int) -> None:
         if not (checkout / "comfy" / "ldm" / "wan" / "ar_model.py").exists():
@@ -52,14 +52,14 @@ class Core:
         self.frames = self.chunks = 0
 
     def restart(self) -> None:
-        """Begin a video in the same memory."""
+        """Start a new video in the same memory."""
         self.model.reset_kv_caches(self.kv_caches)
         self.model.reset_crossattn_caches(self.text_caches)
         self.frames = self.chunks = 0
 
     @torch.inference_mode()
     def give(self, latents: Tensor) -> None:
-        """The next frames are these [1, C, F, H, W]."""
+        """Add given latents [1, C, F, H, W] to the video."""
         for part in torch.split(latents, self.session.config.chunk_frames, dim=2):
             self._flow(part, torch.zeros(()))
             self.frames += part.shape[2]
@@ -82,7 +82,7 @@ class Core:
         return x
 
     def repeat_chunk(self) -> None:
-        """Sample the chunk after the newest one, and forget it: the same cost each time."""
+        """Sample the chunk after the newest one, and discard it: the same cost each time."""
         self.chunk()
         self.chunks -= 1
         self.frames -= self.session.config.chunk_frames

@@ -1,12 +1,12 @@
-"""Drives the model of the reference (github.com/guandeh17/Self-Forcing), imported from a checkout of it.
+"""Driver of the reference's model (github.com/guandeh17/Self-Forcing), imported from a checkout of it.
 
 Its pipeline is written for 30 blocks, 12 heads and 1560 tokens a frame, so its `CausalWanModel` and its scheduler are
 called here in the order in which its pipeline/causal_inference.py and demo.py call them: the denoising steps, then the
-cache pass, then the latents are handed on.
+cache pass, then the latents are returned.
 
-Two functions of it are replaced, only to make it run here in the arithmetic that is compared: its `attention` casts to
-bfloat16 and its `flash_attention` asks for CUDA. Both become torch's scaled_dot_product_attention in float32, on the
-tensors as they come, which is what `sf_core` calls too.
+Two of its functions are replaced so that it runs here in the arithmetic that is compared: its `attention` casts to
+bfloat16 and its `flash_attention` requires CUDA. Both become torch's scaled_dot_product_attention in float32, which
+`sf_core` calls, too.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import sf_core
 
 
 class Reference:
-    """A rollout of the reference's model beside ``session``: the same weights, prompt, noise, window and sink."""
+    """A rollout of the reference's model with the weights, prompt, noise, window and sink of ``session``."""
 
     def __init__(self, checkout: Path, state: Mapping[str, Tensor], session: sf_core.Session) -> None:
         arch, config = session.model.arch, session.config
@@ -54,7 +54,7 @@ class Reference:
         self.reset()
 
     def reset(self) -> None:
-        """Begin a video: new caches."""
+        """Start a new video with new caches."""
         arch = self.model.config
         width = arch.dim // arch.num_heads
 
@@ -78,14 +78,14 @@ class Reference:
 
     @torch.no_grad()
     def give(self, latents: Tensor) -> None:
-        """The next frames are these [1, C, F, H, W]."""
+        """Add given latents [1, C, F, H, W] to the video."""
         for part in torch.split(latents, self.session.config.chunk_frames, dim=2):
             self._flow(part, torch.zeros(1, part.shape[2], dtype=torch.long))
             self.frames += part.shape[2]
 
     @torch.no_grad()
     def chunk(self) -> Tensor:
-        """Sample a chunk, write it to the cache, hand it on."""
+        """Sample a chunk, write it to the cache, and return it."""
         config, (rows, columns) = self.session.config, self.session.latent_size
         shape = (1, self.model.config.in_dim, config.chunk_frames, rows, columns)
         x = self.session.noise(self.chunks, 0, shape)
@@ -115,7 +115,7 @@ class Reference:
 
 
 def _import(checkout: Path) -> tuple[Any, Any]:
-    """Its modules wan.modules.causal_model and utils.scheduler, without running its packages' own imports."""
+    """Import wan.modules.causal_model and utils.scheduler without the imports of their packages."""
     if not (checkout / "wan" / "modules" / "causal_model.py").exists():
         raise SystemExit(f"{checkout} is no checkout of Self-Forcing: it has no wan/modules/causal_model.py")
     for name in ("wan", "wan.modules"):

@@ -1,15 +1,15 @@
-"""`sf_core` against the two implementations that one would take otherwise.
+"""`sf_core` compared with the reference implementation and with ComfyUI's core.
 
 --reference PATH: a checkout of the reference (github.com/guandeh17/Self-Forcing), at equal windows.
-  Whole chunks (denoising steps and cache pass) in the steady state: its time by ours. Then the first chunk of a video,
-  from nothing to the moment its latents are handed to a decoder: it runs the cache pass before that, ours the chunk
-  after. Caches are allocated within the time, on both sides.
---comfyui PATH: a checkout of ComfyUI, whose own causal Wan has no window: a chunk's cost grows with the video.
-  The time of the chunk that ends nearest to 21, 41 and 101 latent frames, by the time of ours there.
+  Whole chunks (denoising steps and cache pass) in the steady state: its time divided by ours. Then the first chunk of a
+  video, until its latents go to a decoder: the reference runs the cache pass before that, ours runs it with the next
+  chunk. The time includes the allocation of the caches on both sides.
+--comfyui PATH: a checkout of ComfyUI, whose own causal Wan has no window, so that a chunk's cost grows with the video.
+  The time of the chunk that ends nearest to 21, 41 and 101 latent frames, divided by the time of ours.
 
 Weights, prompt and noise are the same on both sides, all float32 on the CPU. Every chunk that both sample is compared
-first: nothing is reported unless their relative L2 distance stays below the tolerance. Chunks alternate, ours, theirs.
-The rivals are imported from the given paths; how they are driven is said in rival_reference.py and rival_comfyui.py.
+first: nothing is reported unless their relative L2 distance is below the tolerance. Chunks alternate, ours, theirs.
+The rivals are imported from the given paths; rival_reference.py and rival_comfyui.py describe how they are called.
 """
 
 from __future__ import annotations
@@ -19,30 +19,31 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from measure import Report, alternate, commit_of
-from models import Rollout, add_arguments, add_latent, architecture, context_frames, random_state, start_session
-from rival_comfyui import Core
-from rival_reference import Reference
 from torch import Tensor
 
 import sf_core
+
+from .measure import Report, alternate, commit_of
+from .models import Rollout, add_arguments, add_latent, architecture, context_frames, random_state, start_session
+from .rival_comfyui import Core
+from .rival_reference import Reference
 
 LENGTHS = (21, 41, 101)  # latent frames
 
 
 class Compared:
-    """Our rollout and a rival's in step: refuses to go on once their latents differ."""
+    """Our rollout and a rival's in step, which end with an error as soon as their latents differ."""
 
     def __init__(self, ours: Callable[[], Tensor], theirs: Callable[[], Tensor], tolerance: float) -> None:
         self.ours, self.theirs, self.tolerance = ours, theirs, tolerance
         self.distances: list[float] = []
 
     def alternate(self, chunks: int) -> list[tuple[float, float]]:
-        """Seconds of ``chunks`` chunks: theirs, ours."""
-        made: dict[str, list[Tensor]] = {"theirs": [], "ours": []}
-        theirs, ours = lambda: made["theirs"].append(self.theirs()), lambda: made["ours"].append(self.ours())
+        """Measure ``chunks`` chunks: (theirs, ours) in seconds."""
+        latents: dict[str, list[Tensor]] = {"theirs": [], "ours": []}
+        theirs, ours = lambda: latents["theirs"].append(self.theirs()), lambda: latents["ours"].append(self.ours())
         times = alternate(theirs, ours, chunks)
-        for a, b in zip(made["theirs"], made["ours"], strict=True):
+        for a, b in zip(latents["theirs"], latents["ours"], strict=True):
             self.distances.append(float((a - b).norm() / b.norm()))
             if not self.distances[-1] < self.tolerance:
                 raise SystemExit(
@@ -53,7 +54,7 @@ class Compared:
 
 
 def against_reference(args: argparse.Namespace) -> int:
-    """Steady chunks and the first chunk, against the reference."""
+    """Compare steady chunks and the first chunk with the reference."""
     report = Report("rivals_reference", args)
     report.settings["rival"] = commit_of(args.reference)
     state = random_state(architecture(args), args.seed)
@@ -88,7 +89,7 @@ def against_reference(args: argparse.Namespace) -> int:
 
 
 def against_comfyui(args: argparse.Namespace) -> int:
-    """Chunks at growing lengths of the video, against ComfyUI's core."""
+    """Compare chunks at growing lengths of the video with ComfyUI's core."""
     args = argparse.Namespace(**vars(args) | {"latent": args.comfyui_latent})
     report = Report("rivals_comfyui", args)
     report.settings["rival"] = commit_of(args.comfyui)
@@ -116,6 +117,7 @@ def against_comfyui(args: argparse.Namespace) -> int:
 
 
 def main() -> int:
+    """Run the benchmark; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
     parser.add_argument("--reference", type=Path, help="checkout of guandeh17/Self-Forcing")

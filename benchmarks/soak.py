@@ -1,8 +1,8 @@
-"""Does memory stay flat when a video streams on and on?
+"""Growth of memory and disk while a video streams for long.
 
 The tiny model streams through its decoder into a video file for many chunks (2,000 by default). Resident memory is
-read after every tenth chunk; the slope is a straight line fitted to the last two thirds. Latents that no replay needs
-any more go to disk: its bytes are compared with what is predicted for them.
+measured after every tenth chunk; the slope is that of a line fitted to the last two thirds. Latents that no replay
+needs any more are written to disk, whose bytes are compared with the prediction.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-from measure import Report, resident_mib
-from models import start_session  # noqa: F401 - makes sf_core importable
 
 import sf_core
 from sf_core import tiny
@@ -22,8 +20,11 @@ from sf_core.files.video import VideoWriter
 from sf_core.session.frame_counts import video_frames
 from sf_core.session.replay import replay_reach
 
+from .measure import Report, resident_mib
+
 
 def main() -> int:
+    """Run the benchmark; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--chunks", type=int, default=2000, help="default: %(default)s")
     parser.add_argument("--threads", type=int, default=1, help="default: %(default)s")
@@ -48,7 +49,7 @@ def main() -> int:
     slope = float(np.polyfit(moments[third:], memory[third:], 1)[0])
     reach = replay_reach(model.arch.num_layers, config.ring_frames, config.chunk_frames) or 0
     chunk_bytes = 4 * model.arch.in_dim * config.chunk_frames * session.latent_size[0] * session.latent_size[1]
-    # in memory are what a replay needs, the newest, and the next to go
+    # in memory: the latents that a replay needs, the newest chunk, and the next one to be archived
     predicted = chunk_bytes * (session.chunks - reach - 2)
     report.row("chunks", [session.chunks], "")
     report.row("minutes", [moments[-1]], "min")

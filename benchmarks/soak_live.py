@@ -1,8 +1,8 @@
-"""Does a live run last? Stream Video in a real ComfyUI, watched in a real browser, on and on.
+"""Growth of memory and disk in a long live run: Stream Video in a real ComfyUI, watched in a real browser.
 
-Resident memory of the server and of the browser is read every other second; the slope is a straight line fitted to the
-last two thirds. The run ends after --minutes or --frames, whatever comes first, as a user ends it. With --real-time it
-makes no more than plays; otherwise it goes as fast as it can.
+Resident memory of the server and of the browser is measured every other second; the slope is that of a line fitted to
+the last two thirds. The run ends as a user ends it, after --minutes or --frames, whichever is first. With --real-time
+it samples at the rate of the playback; otherwise it samples as fast as possible.
 """
 
 from __future__ import annotations
@@ -19,15 +19,14 @@ from typing import Any
 import av
 import numpy as np
 import psutil
-from measure import FOLDER, Report
 
-ROOT = FOLDER.parent
-sys.path.insert(0, str(ROOT))
-from sf_core import tiny  # noqa: E402
-from sf_core.session.replay import replay_reach  # noqa: E402
-from tools.comfyui.browser import Editor, chromium, editor  # noqa: E402
-from tools.comfyui.find import primary  # noqa: E402
-from tools.comfyui.server import Server  # noqa: E402
+from sf_core import tiny
+from sf_core.session.replay import replay_reach
+from tools.comfyui.browser import Editor, chromium, editor
+from tools.comfyui.find import primary
+from tools.comfyui.server import Server
+
+from .measure import ROOT, Report
 
 WATCH = """() => {
   window.soak = { lost: 0, state: null, frames: 0, interruptions: 0 };
@@ -38,6 +37,7 @@ WATCH = """() => {
 
 
 def resident_mib(processes: list[psutil.Process]) -> float:
+    """Return the resident memory of processes."""
     total = 0
     for process in processes:
         with suppress(psutil.NoSuchProcess):
@@ -45,13 +45,13 @@ def resident_mib(processes: list[psutil.Process]) -> float:
     return total / 2**20
 
 
-def of_browser() -> list[psutil.Process]:
-    """The browser's processes, which are children of this one."""
+def browser_processes() -> list[psutil.Process]:
+    """List the browser's processes, which are children of this one."""
     return [child for child in psutil.Process().children(recursive=True) if "chrom" in child.name()]
 
 
 def archived_bytes(server: Server) -> int:
-    """Of the older latents, which lie in a file without a name."""
+    """Return the size of the archive of older latents, an unnamed file."""
     sizes = []
     for link in Path(f"/proc/{server.pid}/fd").iterdir():
         with suppress(OSError):
@@ -61,17 +61,19 @@ def archived_bytes(server: Server) -> int:
 
 
 def predicted_bytes(chunks: int) -> int:
+    """Predict the size of the archive of a session."""
     model = tiny.load_transformer()
     config, size = model.rollout_config, model.latent_size
     assert config is not None
     assert size is not None
     reach = replay_reach(model.arch.num_layers, config.ring_frames, config.chunk_frames) or 0
     chunk_bytes = 4 * model.arch.in_dim * config.chunk_frames * size[0] * size[1]
-    # in memory are what a replay needs, the newest, and the next to go
+    # in memory: the latents that a replay needs, the newest chunk, and the next one to be archived
     return chunk_bytes * (chunks - reach - 2)
 
 
 def watch(tab: Editor, args: argparse.Namespace, report: Report) -> None:
+    """Run the workflow in the editor, and add the measurements to the report."""
     server, node = tab.server, "5"
     tab.load_workflow(ROOT / "workflows" / "tiny_live.json")
     tab.set_widget(node, "seconds", 0.0 if args.real_time else 86400.0)
@@ -80,10 +82,10 @@ def watch(tab: Editor, args: argparse.Namespace, report: Report) -> None:
     samples: list[tuple[float, float, float]] = []
     state: dict[str, Any] = {}
     while (minutes := (time.monotonic() - begun) / 60) < args.minutes and state.get("frames", 0) < args.frames:
-        samples.append((minutes, resident_mib([psutil.Process(server.pid)]), resident_mib(of_browser())))
+        samples.append((minutes, resident_mib([psutil.Process(server.pid)]), resident_mib(browser_processes())))
         time.sleep(2)
         state = tab.js("() => soak.state") or {}
-    on_disk = archived_bytes(server)  # of what is made by now, which is at least what was told
+    on_disk = archived_bytes(server)  # of the chunks so far, at least those that were reported
     server.post("/self_forcing/steer", {"node_id": node, "action": "stop"})
     tab.wait(run, timeout=600)
     seen: dict[str, Any] = tab.js("() => soak")
@@ -109,10 +111,11 @@ def watch(tab: Editor, args: argparse.Namespace, report: Report) -> None:
 
 
 def main() -> int:
+    """Run the benchmark; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10.0, help="default: %(default)s")
     parser.add_argument("--frames", type=int, default=100_000, help="default: %(default)s")
-    parser.add_argument("--real-time", action="store_true", help="make no more than plays")
+    parser.add_argument("--real-time", action="store_true", help="sample at the rate of the playback")
     parser.add_argument("--mode", choices=["classic", "nodes2"], default="classic", help="default: %(default)s")
     parser.add_argument("--threads", type=int, default=1, help="default: %(default)s")
     args = parser.parse_args()

@@ -1,31 +1,31 @@
-"""How well does the embedded model do what its prompt says, and for how long?
+"""Shares of videos of the embedded model that show what their prompts say, by length.
 
-The 300 prompts of tests/tiny/test_tiny_quality.py, over 1, 2, 4 and 8 training lengths, as shares of whole videos; of
-all-correct also the lower end of its 95 % interval; net speed is that of the last length. Bars: those of the test.
+The 300 prompts of tests/tiny/test_tiny_quality.py, over 1, 2, 4 and 8 training lengths. For all-correct the table has
+the lower end of the 95 % interval, too; net speed is that of the last length. The test has the bars.
 """
 
 from __future__ import annotations
 
 import argparse
 
-import models  # noqa: F401 - makes sf_core importable
-
 from sf_core import tiny
-from sf_core.tiny.evaluate import frames_of, make_videos
-from sf_core.tiny.observe import observe
-from sf_core.tiny.scorer import judge, summarize
 from sf_core.tiny.world import prompts
 
-LENGTH = 9  # latent frames that it was trained to roll out
+from .tiny_world.evaluate import frames_of, make_videos
+from .tiny_world.observe import observe
+from .tiny_world.scorer import judge, summarize
+
+LENGTH = 9  # latent frames of a rollout in its training
 SHOWN = ("all_correct", "frames_correct", "colour", "shape", "direction", "speed", "one_object", "background_error")
 
 
 def main() -> int:
+    """Run the benchmark; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prompts", type=int, default=300, help="default: %(default)s")
     captions = prompts(parser.parse_args().prompts, seed=6)
-    made = make_videos(tiny.load_transformer(), tiny.load_vae(), tiny.load_text().encode, captions, 8 * LENGTH)
-    seen = [observe(frames) for frames in made]
+    videos = make_videos(tiny.load_transformer(), tiny.load_vae(), tiny.load_text().encode, captions, 8 * LENGTH)
+    seen = [observe(frames) for frames in videos]
     print("| training lengths | " + " | ".join(name.replace("_", " ") for name in SHOWN) + " | net speed, end |")
     print("|---" * (len(SHOWN) + 2) + "|")
     for times in (1, 2, 4, 8):

@@ -1,15 +1,20 @@
-import { after, clientId, listen, loading, locale, post, register, rootGraph, workflowOf } from "./lib/editor.js";
+import { after, loading, locale, register, rootGraph, workflowOf } from "./lib/editor.js";
+import { setTexts, translator } from "./lib/i18n.js";
 import { executionIds } from "./lib/ids.js";
 import { isFrames, isState, isWithdrawn } from "./lib/messages.js";
-import { LOOP_SETTING, Player } from "./lib/player.js";
-import { followPreset } from "./lib/presets.js";
-import { replayFromFile } from "./lib/replay.js";
-import { Runs } from "./lib/run_state.js";
-import { addSessionsPanel } from "./lib/sessions_panel.js";
-import { addTimeline } from "./lib/timeline_widget.js";
-import { words } from "./lib/words.js";
+import { clientId, get, listen, post } from "./lib/server.js";
+import { LOOP_SETTING, Player } from "./player/player.js";
+import { Runs } from "./player/runs.js";
+import { followPreset } from "./presets.js";
+import { replayFromFile } from "./replay/replay.js";
+import { addSessionsPanel } from "./sessions/panel.js";
+import { addTimeline } from "./timeline/widget.js";
 
-/** What a node of the pack gets beside what its schema says: class -> what is done to each new one. */
+/** The pack's extension of the editor. The editor loads every module below js/; only this one does anything by itself. */
+
+const TEXTS_WITHIN = 5000; // milliseconds; the editor does not open before
+
+/** Additions to the nodes of the pack, by class. @type {Record<string, (node: ComfyNode) => void>} */
 const ADDITIONS = {
   SFRolloutSettings: (node) => followPreset(node, () => !loading()),
   SFStreamVideo: (node) => addPlayer(node, { steering: "all" }),
@@ -19,53 +24,66 @@ const ADDITIONS = {
   SFTrain: (node) => addPlayer(node, { trains: true }),
 };
 
-const runs = new Runs({ idsOf: executionIds, placeOf: workflowOf });
+const runs = new Runs({ idsOf: executionIds, workflowOf });
 
+/**
+ * @param {ComfyNode} node
+ * @param {import("./player/player.js").Options} [options]
+ */
 function addPlayer(node, options) {
   const player = new Player(node, options);
   runs.add(node, player);
-  // it has an id as soon as it is in a graph, and its subgraph a place when the whole workflow is there
+  // the node has an id now, but its subgraph gets its place only after the whole workflow is loaded
   after(node, "onAdded", () => queueMicrotask(() => runs.offer(node)));
   after(node, "onExecuted", (output) => player.showResult(output));
   after(node, "onRemoved", () => runs.remove(node));
 }
 
-// before the first message comes: the editor complains of messages that nobody knows
-listen("self_forcing.run", (state) => isState(state) && runs.state(state));
-listen("self_forcing.frames", (message) => isFrames(message) && runs.frames(message));
-listen("self_forcing.withdrawn", (message) => isWithdrawn(message) && runs.withdrawn(message));
-listen("reconnected", attach);
-
-/** What goes on since before this page was opened, or said something while it was not connected. */
+/** Shows the runs that began before this page was connected. */
 async function attach() {
   try {
     const { runs: states } = await post("/self_forcing/attach", { client_id: await clientId() });
     for (const state of states) if (isState(state)) runs.state(state, true);
   } catch (error) {
-    console.warn(`Self Forcing: runs that go on are not shown: ${error.message}`);
+    console.warn("Self Forcing: cannot show the runs that began before this page was loaded:", error);
   }
 }
 
-const said = words(locale());
+async function loadTexts() {
+  try {
+    setTexts(await get("/i18n", { signal: AbortSignal.timeout(TEXTS_WITHIN) }));
+  } catch (error) {
+    console.warn("Self Forcing: the server did not send the texts of the interface, so their keys are shown:", error);
+  }
+}
+
+// before the first message comes: the editor logs an error for messages without a listener
+listen("self_forcing.run", (state) => isState(state) && runs.state(state));
+listen("self_forcing.frames", (message) => isFrames(message) && runs.frames(message));
+listen("self_forcing.withdrawn", (message) => isWithdrawn(message) && runs.withdrawn(message));
+listen("reconnected", attach);
+
+await loadTexts(); // the editor waits for this module, so no node is made before
+const t = translator(locale());
 
 register({
   name: "SelfForcing",
   settings: [
     {
       id: LOOP_SETTING,
-      category: ["Self Forcing", said.player, "Loop"],
-      name: said.loopSetting,
-      tooltip: said.loopSettingTooltip,
+      category: ["Self Forcing", t("player.title"), "Loop"],
+      name: t("player.loopSetting"),
+      tooltip: t("player.loopSettingTooltip"),
       type: "boolean",
       defaultValue: false,
     },
   ],
   setup() {
     addSessionsPanel();
-    attach(); // not to be waited for: the editor would not open without a server
+    attach(); // not awaited: the editor would not open before the server has answered
   },
-  nodeCreated(node) {
-    ADDITIONS[node.constructor.comfyClass]?.(node);
+  nodeCreated(/** @type {ComfyNode} */ node) {
+    ADDITIONS[node.constructor.comfyClass ?? ""]?.(node);
   },
   afterConfigureGraph: () => replayFromFile(rootGraph(), rootGraph().extra),
 });

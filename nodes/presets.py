@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..sf_core.config import RolloutConfig
-from ..sf_core.files.published_models import FAMILY, member_called
+from ..sf_core.files.published_models import PUBLISHED_MODELS, model_by_name
 
 FROM_MODEL = "from the model"
 CUSTOM = "custom"
@@ -13,7 +13,7 @@ _WEB_DEMO = "Self Forcing, web demo (shift 8)"
 
 
 def _presets() -> dict[str, RolloutConfig]:
-    named = {member.name: member.config for member in FAMILY if member.config is not None}
+    named = {member.name: member.config for member in PUBLISHED_MODELS if member.config is not None}
     first = {"Self Forcing": named.pop("Self Forcing")}
     return {**first, _WEB_DEMO: replace(first["Self Forcing"], shift=8.0), **named}
 
@@ -26,7 +26,7 @@ def preset_config(name: str, own: RolloutConfig | None) -> RolloutConfig | None:
     """The settings called ``name``; ``own`` is what the model says of itself. Raises ValueError for an unknown name."""
     if name == FROM_MODEL:
         return own
-    return PRESETS.get(name) or member_called(name).config
+    return PRESETS.get(name) or model_by_name(name).config
 
 
 def widget_values(config: RolloutConfig) -> dict[str, object]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from PIL import Image, ImageDraw, ImageFont
 
 from ..sf_core.byte_units import format_bytes
-from ..sf_core.files.published_models import settings_in_words
+from ..sf_core.files.published_models import format_settings
 from ..sf_core.session.session_file import events_in, record_of
 from .adapters.memory_report import memory_in_words
 from .adapters.model import hosted
@@ -31,7 +31,7 @@ def session_in_words(session: GraphSession) -> str:
         "prompts": str(len(prompts)),
         "seeds": ", ".join(map(str, record["seeds"])),
         "events": events_in(record),
-        "settings": settings_in_words(core.config),
+        "settings": format_settings(core.config),
         "newest chunk's cache": core.how,
         "memory": memory_in_words(core),
         "live caches": format_bytes(hosted(core).live.nbytes),

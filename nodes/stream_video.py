@@ -15,7 +15,7 @@ from ..sf_core.session.session import Session
 from ..sf_core.session.session_file import events_in, record_of
 from ..sf_core.session.streaming import Decoder, chunks_for, stream
 from ..sf_core.session.timeline import Timeline
-from ..sf_core.vae.wan_vae import VideoVAE
+from ..sf_core.vae.video_vae import VideoVAE
 from .adapters import host
 from .adapters.memory_report import memory_in_words
 from .adapters.model import hosted
@@ -174,7 +174,7 @@ def _keep_record(node: Any, run: Run, session: Session, writer: VideoWriter) -> 
     graph = (node.hidden.extra_pnginfo or {}).get("workflow")
     if steering.actions and isinstance(graph, dict):
         # in the very object that the nodes after this one write into their files: when such a file is dropped on the
-        # editor, js/lib/replay.js makes a Prompt Timeline of it
+        # editor, js/replay/replay.js makes a Prompt Timeline of it
         marks = graph.setdefault("extra", {}).setdefault("self_forcing", {})
         marks[run.node_id] = {"rows": steering.rows, "seconds": facts["seconds"]}
 

@@ -14,14 +14,15 @@ from comfy_api.v0_0_2 import io
 from torch import Tensor
 
 from ..sf_core.byte_units import format_bytes
+from ..sf_core.files.atomic_write import atomic_write
 from ..sf_core.noise import MAX_SEED
-from ..sf_core.training.trainer import Stopped, Trainer
-from ..sf_core.vae.wan_vae import VideoVAE
+from ..sf_core.training.trainer import Trainer, TrainingStopped
+from ..sf_core.vae.video_vae import VideoVAE
 from .adapters import host
 from .adapters.conditioning import embeddings, encode
 from .adapters.model import HostedWan, Settings, config_for, with_settings
 from .adapters.model_loader import build_model
-from .adapters.training import HostParts, teacher_file, write_teacher
+from .adapters.training import HostRunContext, teacher_file, write_teacher
 from .adapters.vae import check_fits, open_vae, weight_bytes
 from .adapters.wire_types import ConfigWire
 from .inputs import FPS, schema
@@ -207,14 +208,14 @@ def _train(
 ) -> list[float]:
     """Begins, or goes on. Its result is put where loaders look, also if it is interrupted -> the generator's losses."""
     group = NodeGroup(job.recipe, view, host.Progress(node, job.recipe.steps))
-    parts = partial(HostParts, embeddings=embedded, vae=decoder)
+    make_context = partial(HostRunContext, embeddings=embedded, vae=decoder)
     job.folder.mkdir(parents=True, exist_ok=True)
     write_teacher(wan, teacher_file(wan, job.folder))
     with torch.inference_mode(False), torch.enable_grad():  # out of the mode that ComfyUI runs nodes in
         (job.folder / PROMPTS).write_text(as_lines(job.prompts), encoding="utf-8")
         try:
-            Trainer(job.recipe, job.folder, job.begun, group=group, parts=parts).run()
-        except (Stopped, host.Interrupted) as stopped:
+            Trainer(job.recipe, job.folder, job.begun, group=group, make_context=make_context).run()
+        except (TrainingStopped, host.Interrupted) as stopped:
             _publish(job, view)
             raise group.interrupts.asked or stopped from None
         except Exception as error:
@@ -232,10 +233,9 @@ def _publish(job: Job, view: LiveView) -> None:
     """Puts the newest network where loaders look, if there is one."""
     if job.made is None:
         return
-    part = job.file.with_suffix(".part")
     job.file.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(job.made, part)
-    part.replace(job.file)
+    with atomic_write(job.file) as part:
+        shutil.copyfile(job.made, part)
     if (training := view.state()["training"]) is not None:
         view.tell(training={**training, "file": f"{job.file.parent.name}/{job.file.name}"})
 

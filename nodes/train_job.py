@@ -12,7 +12,7 @@ import torch
 
 from ..sf_core.config import RolloutConfig
 from ..sf_core.training.cost.plan import training_bytes
-from ..sf_core.training.recipe import CausalStage, Files, LowRank, Optimizer, Recipe, Samples, SelfForcingStage
+from ..sf_core.training.recipe import AdapterSettings, CausalStage, Files, Optimizer, Recipe, Samples, SelfForcingStage
 from ..sf_core.training.trainer import STATE, differences
 from .adapters import host
 from .adapters.model import HostedWan, latent_size
@@ -57,7 +57,7 @@ class Job:
         if not _NAME.fullmatch(name):
             raise ValueError(f"'name' is {name!r}, which is no name of a file: use letters, digits, '_', '-' and '.'")
         folder = host.output_folder() / FOLDER / name
-        lora = LowRank(rank=values["rank"], alpha=values["rank"]) if values["result"] == LORA else None
+        lora = AdapterSettings(rank=values["rank"], alpha=values["rank"]) if values["result"] == LORA else None
         kind = "diffusion_models" if lora is None else "loras"
         file = host.models_folder(kind) / f"{name}.safetensors"
         size = latent_size(wan, values["width"], values["height"])

@@ -10,7 +10,7 @@ from time import perf_counter
 from torch import Tensor
 
 from ..sf_core.training.engine.process_group import Group
-from ..sf_core.training.engine.run_log import Report, Value, in_grid
+from ..sf_core.training.engine.run_log import RunLog, Value, in_grid
 from ..sf_core.training.recipe import Recipe, SelfForcingStage
 from .adapters import host
 from .live.view import LiveView
@@ -62,8 +62,8 @@ class LossCurves:
         }
 
 
-class NodeReport(Report):
-    """Tells the node's watchers what the files of a run are told."""
+class NodeReport(RunLog):
+    """A run log that also reports progress, losses and samples on the node."""
 
     def __init__(
         self, folder: Path, recipe: Recipe, done: int, view: LiveView, bar: host.Progress, interrupts: Interrupts
@@ -78,13 +78,13 @@ class NodeReport(Report):
             if before["done"] == done:
                 self._tell(before["stage"], before["step"])
 
-    def progress(self, what: str) -> Callable[[int, int], None]:
-        shown = super().progress(what)
+    def progress(self, task: str) -> Callable[[int, int], None]:
+        show_bar = super().progress(task)
 
-        def show(done: int, of: int) -> None:
-            host.check_interrupt()  # nothing was learnt meanwhile, and what is done lies on the disk
-            shown(done, of)
-            self._progress.say(f"{what}: {done} of {of}")
+        def show(done: int, total: int) -> None:
+            host.check_interrupt()  # nothing was learnt meanwhile, and finished work is on the disk
+            show_bar(done, total)
+            self._progress.say(f"{task}: {done} of {total}")
 
         return show
 
@@ -94,7 +94,7 @@ class NodeReport(Report):
         if step == of or perf_counter() - self._told > SECONDS_BETWEEN:
             self._tell(stage, step)
 
-    def was_read(self, done: int, stage: str, step: int, values: Mapping[str, float | None]) -> None:
+    def on_values_read(self, done: int, stage: str, step: int, values: Mapping[str, float | None]) -> None:
         self.curves.add(done, values)
 
     def _tell(self, stage: str, step: int) -> None:
@@ -122,19 +122,19 @@ _IN_WORDS = {"causal": "causal start", "self-forcing": "self forcing"}
 
 
 class NodeGroup(Group):
-    """One process, which a node is at work in."""
+    """A single process inside a node, which ComfyUI can interrupt."""
 
     def __init__(self, recipe: Recipe, view: LiveView, bar: host.Progress) -> None:
         self._recipe, self._view, self._bar = recipe, view, bar
         self.interrupts = Interrupts()
         self.losses: list[float] = []  # the generator's
 
-    def report(self, folder: Path, steps: int, done: int) -> Report:
+    def run_log(self, folder: Path, steps: int, done: int) -> RunLog:
         report = NodeReport(folder, self._recipe, done, self._view, self._bar, self.interrupts)
         self.losses = report.curves.generator
         return report
 
-    def any(self, flags: Sequence[bool]) -> list[bool]:
+    def any_rank(self, flags: Sequence[bool]) -> list[bool]:
         self.interrupts.look()
         stop, due = flags
         return [stop or self.interrupts.asked is not None, due]

@@ -11,7 +11,14 @@ from .cli.parser import build_parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command. Returns the exit code: 1 after an error that was printed."""
+    """Run a command.
+
+    Args:
+        argv: Arguments; None for those of the process.
+
+    Returns:
+        The exit status: 1 if the command failed with an error for the user.
+    """
     args = build_parser().parse_args(argv)
     torch.set_num_threads(getattr(args, "threads", 1))
     try:

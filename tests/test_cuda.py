@@ -14,18 +14,18 @@ from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
 
 import sf_core
+from benchmarks.tiny_world.evaluate import frames_of, make_videos
+from benchmarks.tiny_world.observe import observe
+from benchmarks.tiny_world.scorer import judge, summarize
 from sf_core import tiny
 from sf_core.model.attention import BACKENDS, is_installed
 from sf_core.model.cuda_graphs import RecordedPass
 from sf_core.model.kv_cache import RollingKVCache
 from sf_core.session.sampler import ChunkForward, write_block
-from sf_core.tiny.evaluate import frames_of, make_videos
-from sf_core.tiny.observe import observe
-from sf_core.tiny.scorer import judge, summarize
 from sf_core.tiny.world import prompts
 from sf_core.training import Trainer, rollout
 from sf_core.training.cost.memory import rollout_bytes
-from sf_core.training.trainer import Stopped
+from sf_core.training.trainer import TrainingStopped
 from tests.helpers import ROLLOUTS, SIZE, golden_session, prompt, random_latents, random_model, relative
 from tests.training import golden as training_golden
 from tests.training.recipes import WORLD
@@ -342,11 +342,11 @@ def test_a_training_that_is_interrupted_goes_on(tmp_path: Path, dtype: str) -> N
     runs = 0
     while True:
         trainer = Trainer(tmp_path / "recipe.toml", tmp_path / "broken", resume=runs > 0)
-        trainer._asked_to_stop = True  # after a step
+        trainer.request_stop()  # after a step
         try:
             again = trainer.run()
             break
-        except Stopped:
+        except TrainingStopped:
             runs += 1
     assert runs == 10
     straight, resumed = (torch.cat([w.flatten() for _, w in sorted(load_file(p).items())]) for p in (made, again))

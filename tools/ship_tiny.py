@@ -1,7 +1,7 @@
-"""The embedded model, out of a finished training of the tiny world: `python -m tools.ship_tiny runs/tiny-world`.
+"""Export of the embedded model from a finished training: `python -m tools.ship_tiny runs/tiny-world`.
 
-The training itself: `python -m sf_core train --recipe tiny-world`. Weights are rounded to bfloat16; their metadata says
-how they were made.
+The training itself is `python -m sf_core train --recipe tiny-world`. Weights are rounded to bfloat16; their metadata
+names the command that made them.
 """
 
 from __future__ import annotations
@@ -15,15 +15,19 @@ import torch
 from sf_core import tiny
 from sf_core.files.safetensors_file import open_tensors, read_value, write_tensors
 
-NETWORKS = {
-    "model": "transformer",
-    "teacher": "teacher",
-    "vae": "vae",
-}  # what a training calls it, and what it is called here
+NETWORKS = {"model": "transformer", "teacher": "teacher", "vae": "vae"}  # names of files: in a training, here
 
 
 def ship(run: Path, folder: Path = tiny.FOLDER) -> None:
-    """Put the files of ``run`` into ``folder``. Raises FileNotFoundError for a training that is not finished."""
+    """Export the files of a training.
+
+    Args:
+        run: Folder of the training.
+        folder: Folder of the embedded model.
+
+    Raises:
+        FileNotFoundError: The training is not finished.
+    """
     for source, target in NETWORKS.items():
         stored, facts = open_tensors(run / f"{source}.safetensors")
         facts["sf.made_by"] = f"python -m sf_core train --recipe tiny-world (torch {torch.__version__}, CPU)"

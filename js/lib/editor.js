@@ -1,201 +1,84 @@
-import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
 
 /**
- * ComfyUI's editor as the pack uses it. No other module touches `app`, `api` or LiteGraph, so what an update of the
- * editor changes is mended here.
+ * Adapter to ComfyUI's editor. No other module uses `app` or `LiteGraph`; nodes and their widgets, which the editor
+ * hands to extensions, are used directly where no function here does more.
  */
 
-// What the server says ------------------------------------------------------------------------------------------------
+// The extension -------------------------------------------------------------------------------------------------------
 
-/** Calls `then(data)` for each message of a type; returns what ends that. */
-export function listen(type, then) {
-  const heard = ({ detail }) => then(detail);
-  api.addEventListener(type, heard);
-  return () => api.removeEventListener(type, heard);
-}
+/** @param {{name: string, [hook: string]: any}} extension */
+export const register = (extension) => app.registerExtension(extension);
 
-/** Resolves to the name under which the server sends to this page, once it has said it. */
-export const clientId = () =>
-  new Promise((then) => {
-    if (api.clientId) return then(api.clientId);
-    const stop = listen("status", () => {
-      if (!api.clientId) return;
-      stop();
-      then(api.clientId);
-    });
-  });
-
-export const url = (path) => api.apiURL(path);
-
-/** The address of a file that the server names as {filename, subfolder, type}. */
-export const fileUrl = ({ filename, subfolder, type }) => url(`/view?${new URLSearchParams({ filename, subfolder, type })}`);
-
-export const get = (path) => ask(path, { cache: "no-store" });
-
-export const post = (path, body) =>
-  ask(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
-
-/** The answer's JSON. Throws an Error with what the server says is wrong, and its `status`. */
-async function ask(path, options) {
-  const answer = await api.fetchApi(path, options);
-  const body = await answer.json().catch(() => ({}));
-  if (answer.ok) return body;
-  throw Object.assign(new Error(body.error ?? answer.statusText), { status: answer.status });
-}
-
-// What the user sees --------------------------------------------------------------------------------------------------
-
+/** @returns {string} the language of the interface, such as "en" */
 export const locale = () => app.extensionManager?.setting.get("Comfy.Locale") ?? "en";
 
+/** @param {string} id */
 export const setting = (id) => app.extensionManager?.setting.get(id);
 
-/** severity: "info", "success", "warn" or "error". */
+/** Whether a workflow is being loaded: values that change meanwhile are no edits. */
+export const loading = () => app.configuringGraph;
+
+/**
+ * @param {"info" | "success" | "warn" | "error"} severity
+ * @param {string} summary
+ * @param {string} [detail]
+ */
 export function toast(severity, summary, detail) {
   app.extensionManager.toast.add({ severity, summary, detail, life: severity === "error" ? 10_000 : 4000 });
 }
 
+/**
+ * @param {string} title
+ * @param {string} message
+ */
 export const confirm = (title, message) => app.extensionManager.dialog.confirm({ title, message });
 
-/** Whether a workflow is being loaded, whose values are nobody's edits. */
-export const loading = () => app.configuringGraph;
-
-// Nodes ---------------------------------------------------------------------------------------------------------------
-
-/** Runs `then` after a method that the editor calls on this one node. */
-export function after(node, name, then) {
-  const before = node[name];
-  node[name] = function (...details) {
-    const result = before?.apply(this, details);
-    then(...details);
-    return result;
-  };
-}
-
 /**
- * A widget that is drawn by its own element, alike in the classic canvas and in Nodes 2.0. It takes no part in what Run
- * sends, nor in saved workflows.
- */
-export function addElement(node, name, element, height) {
-  // an older editor lets a fresh element stick out to the right
-  Object.assign(element.style, { boxSizing: "border-box", minWidth: 0, overflow: "hidden" });
-  const widget = node.addDOMWidget(name, `sf_${name}`, element, {
-    serialize: false, // not in what Run sends
-    hideOnZoom: false,
-    hideInPanel: true, // beside the canvas, where a newer editor lists a node's widgets, its element could not be shown
-    getMinHeight: () => (typeof height === "function" ? height() : height),
-  });
-  widget.serialize = false; // nor in the saved workflow
-  return widget;
-}
-
-export const widgetOf = (node, name) => node.widgets?.find((widget) => widget.name === name);
-
-/** Sets a widget's value as a user does. */
-export function setWidget(node, name, value) {
-  const widget = widgetOf(node, name);
-  if (!widget) return;
-  widget.value = value;
-  widget.callback?.(value, app.canvas, node); // Nodes 2.0 draws what the callback is told
-  redraw();
-}
-
-export const redraw = () => app.graph.setDirtyCanvas(true, true);
-
-/** The node that an input is wired to and the number of its output, or null. */
-export function originOf(node, input) {
-  const slot = node.inputs?.findIndex((one) => one.name === input) ?? -1;
-  const link = slot < 0 ? null : node.getInputLink?.(slot);
-  const origin = link ? node.graph.getNodeById(link.origin_id) : null;
-  return origin ? { node: origin, slot: link.origin_slot } : null;
-}
-
-/** Wires output number `slot` of `from` to an input of `to`. */
-export function connect(from, slot, to, input) {
-  from.connect(
-    slot,
-    to,
-    to.inputs.findIndex((one) => one.name === input),
-  );
-}
-
-/**
- * A new node, in the graph of `beside` and to its left, or in the middle of what the user sees.
- * @param place takes that box, [x, y, width, height], and returns where the node really goes
- */
-export function addNode(type, beside, place = ([x, y]) => [x, y]) {
-  const node = LiteGraph.createNode(type);
-  const [x, y, width, height] = app.canvas.ds.visible_area ?? [0, 0, 800, 600];
-  const wanted = beside
-    ? [beside.pos[0] - node.size[0] - 60, beside.pos[1]]
-    : [x + (width - node.size[0]) / 2, y + (height - node.size[1]) / 2];
-  node.pos = place([...wanted, ...node.size]); // at once: an older editor's Nodes 2.0 keeps where it was when added
-  (beside?.graph ?? app.canvas.graph ?? app.graph).add(node);
-  redraw();
-  return node;
-}
-
-/** The nodes of the graph that the user sees. */
-export const nodesInView = () => (app.canvas.graph ?? app.graph).nodes;
-
-/** Selects nodes and moves them into what the user sees. */
-export function showNodes(nodes) {
-  app.canvas.selectNodes(nodes);
-  app.canvas.centerOnNode(nodes[0]);
-  redraw();
-}
-
-/** Lets a node's list offer a value that came after the list was made. */
-export function offerValue(node, name, value) {
-  const options = widgetOf(node, name)?.options;
-  if (Array.isArray(options?.values) && !options.values.includes(value)) options.values = [value, ...options.values];
-}
-
-// Beside the canvas ---------------------------------------------------------------------------------------------------
-
-/**
- * A tab in the sidebar. To be called from an extension's setup().
+ * Adds a tab to the sidebar. To be called from an extension's setup().
  *
- * @param tab {{id, icon, title}} icon: a class of PrimeIcons
- * @param mount {(place: HTMLElement) => (() => void)} fills the tab when it is shown; returns what undoes that
+ * @param {{id: string, icon: string, title: string}} tab icon: a class of PrimeIcons
+ * @param {(place: HTMLElement) => (() => void)} mount fills the tab when it is shown; returns the function that undoes it
  */
 export function registerTab(tab, mount) {
-  let shown = null; // {place, unmount}
+  /** @type {{place: HTMLElement, unmount: () => void} | null} */
+  let shown = null;
   const destroy = () => {
     shown?.unmount();
     shown = null;
   };
+  /** @param {HTMLElement} place */
   const render = (place) => {
-    if (shown?.place === place) return; // the editor draws the same place again whenever something around it changes
+    if (shown?.place === place) return; // the editor renders the same place again whenever something around it changes
     destroy();
     shown = { place, unmount: mount(place) };
   };
   app.extensionManager.registerSidebarTab({ ...tab, tooltip: tab.title, type: "custom", render, destroy });
 }
 
-// What the player needs -----------------------------------------------------------------------------------------------
+// The graph -----------------------------------------------------------------------------------------------------------
 
-/** Tells the editor of an extension: {name, nodeCreated(node), ...}. */
-export const register = (extension) => app.registerExtension(extension);
+/** The graph of the whole workflow, whichever subgraph the user looks at. */
+export const rootGraph = () => app.rootGraph ?? app.graph.rootGraph ?? app.graph;
 
-/** A picture that the server answers with, as a Blob. Throws an Error if it has none. */
-export async function picture(path) {
-  const answer = await api.fetchApi(path, { cache: "no-store" });
-  if (!answer.ok) throw Object.assign(new Error(answer.statusText), { status: answer.status });
-  return answer.blob();
-}
+/** The graph that the user looks at. */
+const graphInView = () => app.canvas.graph ?? app.graph;
 
-/** Lets the user's browser keep a Blob as a file. */
-export function saveAs(blob, filename) {
-  const href = URL.createObjectURL(blob);
-  Object.assign(document.createElement("a"), { href, download: filename }).click();
-  setTimeout(() => URL.revokeObjectURL(href), 1000); // not before the download has begun
-}
+export const nodesInView = () => graphInView().nodes;
 
-/** The name of the workflow that a node is in, which it keeps when it is saved; undefined for a node without a graph. */
+/**
+ * The id of the workflow of a node, which stays when the workflow is saved; undefined for a node without a graph.
+ *
+ * @param {ComfyNode} node
+ */
 export const workflowOf = (node) => node.graph?.rootGraph.id;
 
-/** Makes all that `change` does to the graph one step of the editor's undo. */
+/**
+ * Makes all changes to the graph within `change` one step of the editor's undo.
+ *
+ * @template Result
+ * @param {() => Result} change
+ */
 export function undoable(change) {
   app.canvas.emitBeforeChange();
   try {
@@ -205,32 +88,182 @@ export function undoable(change) {
   }
 }
 
-/** Gives the canvas a turn of the wheel that an element on a node got. */
-export const wheelCanvas = (event) => app.canvas.processMouseWheel(event);
-
-/** The whole workflow's graph, whichever subgraph the user is in. */
-export const rootGraph = () => app.rootGraph ?? app.graph.rootGraph ?? app.graph;
-
-const places = new Map(); // of elements whose nodes were removed a moment ago
+const redraw = () => app.graph.setDirtyCanvas(true, true);
 
 /**
- * Takes an element of addElement away with its node. Undo makes all nodes anew under their old ids; Nodes 2.0 then keeps
- * the place of each element and leaves it as it was, so the new element is put where the old one had been.
+ * Selects nodes and scrolls the canvas to the first.
+ *
+ * @param {ComfyNode[]} nodes
+ */
+export function showNodes(nodes) {
+  app.canvas.selectNodes(nodes);
+  app.canvas.centerOnNode(nodes[0]);
+  redraw();
+}
+
+/**
+ * Hands a wheel event that an element on a node received to the canvas.
+ *
+ * @param {WheelEvent} event
+ */
+export const wheelCanvas = (event) => app.canvas.processMouseWheel(event);
+
+// Nodes ---------------------------------------------------------------------------------------------------------------
+
+/**
+ * Adds a node: in the graph of `neighbour` and to its left, or in the middle of the view.
+ *
+ * @param {string} type
+ * @param {ComfyNode | null} [neighbour]
+ * @param {(wanted: Box) => [number, number]} [place] takes the box that the node would have, and returns its position
+ */
+export function addNode(type, neighbour, place = ([x, y]) => [x, y]) {
+  const node = LiteGraph.createNode(type);
+  const [x, y, width, height] = Array.from(app.canvas.ds.visible_area ?? [0, 0, 800, 600]);
+  const [left, top] = neighbour
+    ? [neighbour.pos[0] - node.size[0] - 60, neighbour.pos[1]]
+    : [x + (width - node.size[0]) / 2, y + (height - node.size[1]) / 2];
+  // before it is added: Nodes 2.0 of an older editor keeps the position that a node had then
+  node.pos = place([left, top, node.size[0], node.size[1]]);
+  (neighbour?.graph ?? graphInView()).add(node);
+  redraw();
+  return node;
+}
+
+/**
+ * The output that an input is wired to, or null.
+ *
+ * @param {ComfyNode} node
+ * @param {string} input
+ * @returns {Origin | null}
+ */
+export function originOf(node, input) {
+  const slot = node.inputs?.findIndex(({ name }) => name === input) ?? -1;
+  const link = slot < 0 ? null : node.getInputLink?.(slot);
+  const origin = link ? node.graph.getNodeById(link.origin_id) : null;
+  return link && origin ? { node: origin, slot: link.origin_slot } : null;
+}
+
+/**
+ * Wires an output, given by its number, to an input.
+ *
+ * @param {ComfyNode} from
+ * @param {number} slot
+ * @param {ComfyNode} to
+ * @param {string} input
+ */
+export function connect(from, slot, to, input) {
+  const target = to.inputs.findIndex(({ name }) => name === input);
+  from.connect(slot, to, target);
+}
+
+/**
+ * Makes a new node at least this wide and high. A loaded one gets its own size afterwards.
+ *
+ * @param {ComfyNode} node
+ * @param {[number, number]} size
+ */
+export const growTo = (node, [width, height]) =>
+  node.setSize([Math.max(width, node.size[0]), Math.max(height, node.size[1])]);
+
+/**
+ * Runs `then` after a method of one node or widget that the editor calls.
+ *
+ * @param {ComfyNode | ComfyWidget} target
+ * @param {string} name
+ * @param {(...details: any[]) => void} then
+ */
+export function after(target, name, then) {
+  const methods = /** @type {Record<string, any>} */ (target);
+  const before = methods[name];
+  /** @param {...any} details */
+  methods[name] = function (...details) {
+    const result = before?.apply(this, details);
+    then(...details);
+    return result;
+  };
+}
+
+// Widgets -------------------------------------------------------------------------------------------------------------
+
+/**
+ * @param {ComfyNode} node
+ * @param {string} name
+ */
+export const widgetOf = (node, name) => node.widgets?.find((widget) => widget.name === name);
+
+/**
+ * Sets a widget's value as a user does.
+ *
+ * @param {ComfyNode} node
+ * @param {string} name
+ * @param {unknown} value
+ */
+export function setWidget(node, name, value) {
+  const widget = widgetOf(node, name);
+  if (!widget) return;
+  widget.value = value;
+  widget.callback?.(value, app.canvas, node); // Nodes 2.0 draws the value that the callback gets
+  redraw();
+}
+
+/**
+ * Lets a node's list offer a value that the server did not know when it made the list.
+ *
+ * @param {ComfyNode} node
+ * @param {string} name
+ * @param {string} value
+ */
+export function offerValue(node, name, value) {
+  const options = widgetOf(node, name)?.options;
+  if (Array.isArray(options?.values) && !options.values.includes(value)) options.values = [value, ...options.values];
+}
+
+/**
+ * Adds a widget that is drawn by its own element, alike in the classic canvas and in Nodes 2.0. Neither prompts nor saved
+ * workflows hold it.
+ *
+ * @param {ComfyNode} node
+ * @param {string} name
+ * @param {HTMLElement} element
+ * @param {number} height in pixels, at least
+ */
+export function addElement(node, name, element, height) {
+  // an older editor lets a new element stick out to the right
+  Object.assign(element.style, { boxSizing: "border-box", minWidth: 0, overflow: "hidden" });
+  const widget = node.addDOMWidget(name, `sf_${name}`, element, {
+    serialize: false, // not in prompts
+    hideOnZoom: false,
+    hideInPanel: true, // a newer editor lists a node's widgets in a panel too, where the element could not be shown
+    getMinHeight: () => height,
+  });
+  widget.serialize = false; // not in saved workflows
+  return widget;
+}
+
+/** Parents of elements whose nodes were removed a moment ago. @type {Map<string, HTMLElement | null>} */
+const parents = new Map();
+
+/**
+ * Removes an element of addElement with its node. Undo makes all nodes anew under their old ids; Nodes 2.0 then keeps the
+ * parent of each element and leaves it as it was, so the new element is put into the parent of the old one.
+ *
+ * @param {ComfyNode} node
+ * @param {string} name
+ * @param {HTMLElement} element
  */
 export function keepPlace(node, name, element) {
   const key = () => `${node.id} ${name}`;
   after(node, "onRemoved", () => {
-    const [id, place] = [key(), element.parentElement];
+    const [id, parent] = [key(), element.parentElement];
     element.remove();
-    places.set(id, place);
-    setTimeout(() => places.get(id) === place && places.delete(id), 1000);
+    parents.set(id, parent);
+    setTimeout(() => parents.get(id) === parent && parents.delete(id), 1000);
   });
   after(node, "onConfigure", () => {
-    const place = places.get(key());
-    const put = () => element.isConnected || !place.isConnected || place.firstChild || place.append(element);
-    if (place) requestAnimationFrame(() => requestAnimationFrame(put)); // when the editor has drawn what it draws itself
+    const parent = parents.get(key());
+    if (!parent) return;
+    const put = () => element.isConnected || !parent.isConnected || parent.firstChild || parent.append(element);
+    requestAnimationFrame(() => requestAnimationFrame(put)); // after the editor has drawn its own elements
   });
 }
-
-/** Makes a new node at least so wide and high; a loaded one gets its own size afterwards. */
-export const growTo = (node, size) => node.setSize(size.map((least, at) => Math.max(least, node.size[at])));

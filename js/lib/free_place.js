@@ -1,14 +1,19 @@
 /**
- * The highest place at or below `wanted` where a box meets none of `boxes`. All are [x, y, width, height].
+ * Returns the highest place at or below `wanted` where a box meets no other.
+ *
+ * @param {Box} wanted
+ * @param {Box[]} boxes
+ * @param {number} gap that stays free between two boxes
+ * @returns {[number, number]}
  */
-export function freePlace(wanted, boxes, gap) {
-  const [x, , width, height] = wanted;
-  let y = wanted[1];
-  const inTheWay = () =>
+export function freePlace([x, wantedY, width, height], boxes, gap) {
+  let y = wantedY;
+  const met = () =>
     boxes.filter(
       (box) =>
         x < box[0] + box[2] + gap && box[0] < x + width + gap && y < box[1] + box[3] + gap && box[1] < y + height + gap,
     );
-  for (let met = inTheWay(); met.length; met = inTheWay()) y = Math.max(...met.map((box) => box[1] + box[3] + gap));
+  for (let inTheWay = met(); inTheWay.length; inTheWay = met())
+    y = Math.max(...inTheWay.map((box) => box[1] + box[3] + gap));
   return [x, y];
 }

@@ -1,49 +1,100 @@
-/** What docs/live.md says a message is: anything else is none, and is not passed on. */
+/**
+ * Messages of the server, as docs/live.md has them. A page may talk to another version of the pack, before it is loaded
+ * again after an update: a message of another shape is dropped here, so that nothing behind it has to expect one.
+ */
 
-const isText = (value) => typeof value === "string";
-const isCount = (value) => Number.isSafeInteger(value) && value >= 0;
-const isFact = (value) => typeof value === "number" && Number.isFinite(value) && value >= 0;
-const isList = (value, of) => Array.isArray(value) && value.every(of);
-const isAction = (value) => isText(value?.action) && isCount(value.chunk);
-const isFile = (value) => isText(value?.filename) && isText(value.subfolder) && isText(value.type);
+/**
+ * @typedef {{action: string, chunk: number, prompt?: string, blend?: number}} RunAction one that took effect
+ * @typedef {Record<string, [progress: number, loss: number][]>} Losses by network; progress: 0 to 1
+ * @typedef {{stage: string, step: number, of: number, left: number, file: string, losses: Losses}} Training
+ *   left: seconds
+ * @typedef {{filename: string, subfolder: string, type: string}} ServerFile
+ *
+ * @typedef {object} RunState
+ * @property {string} node_id
+ * @property {string} run
+ * @property {string} workflow its id; "" if unknown
+ * @property {"running" | "paused" | "stopping" | "ended" | "interrupted" | "failed"} state
+ * @property {number} fps
+ * @property {number} chunk how many are made
+ * @property {number} chunks how many will be made; 0 if unknown
+ * @property {number} frames how many are made
+ * @property {number} first_frame the oldest one that the server still has
+ * @property {number} made_fps
+ * @property {number | null} first_seconds until the first frame
+ * @property {number} cache_bytes
+ * @property {boolean} steerable by prompts
+ * @property {string} prompt
+ * @property {string} note
+ * @property {RunAction[]} actions
+ * @property {string} rows of a Prompt Timeline that makes the video again
+ * @property {number} seconds
+ * @property {Record<string, Record<string, number>>} seeds by node and input
+ * @property {Training | null} training
+ * @property {ServerFile | null} video
+ *
+ * @typedef {{node_id: string, run: string, chunk: number, first: number, count: number, numbers: number[],
+ *   frames: string[]}} FramesMessage frames: JPEGs in base64; numbers: which of the `count` frames they are
+ * @typedef {{node_id: string, run: string, first: number}} WithdrawnMessage
+ */
+
+/** @typedef {(value: any) => boolean} Check */
+
+/** @type {Check} */
+const text = (value) => typeof value === "string";
+/** @type {Check} */
+const flag = (value) => typeof value === "boolean";
+/** @type {Check} */
+const amount = (value) => Number.isFinite(value) && value >= 0;
+/** @type {Check} */
+const count = (value) => Number.isSafeInteger(value) && value >= 0;
+/** @type {Check} */
+const positive = (value) => amount(value) && value > 0;
+/** @type {Check} */
 const isObject = (value) => value === Object(value) && !Array.isArray(value);
-const isSeeds = (value) =>
-  isObject(value) && Object.values(value).every((one) => isObject(one) && Object.values(one).every(isFact));
-const isPoint = (value) => isList(value, isFact) && value.length === 2;
-const isTraining = (value) =>
-  isText(value?.stage) &&
-  isText(value.file) &&
-  isCount(value.step) &&
-  isCount(value.of) &&
-  isFact(value.left) &&
-  isObject(value.losses) &&
-  Object.values(value.losses).every((points) => isList(points, isPoint));
-const isRun = (data) => isText(data?.node_id) && isText(data.run);
+/** @type {(check: Check) => Check} */
+const orNull = (check) => (value) => value === null || check(value);
+/** @type {(check: Check) => Check} */
+const list = (check) => (value) => Array.isArray(value) && value.every(check);
+/** @type {(check: Check) => Check} */
+const record = (check) => (value) => isObject(value) && Object.values(value).every(check);
+/** @type {(checks: Record<string, Check>) => Check} */
+const shape = (checks) => (value) => isObject(value) && Object.entries(checks).every(([key, check]) => check(value[key]));
 
+const RUN = { node_id: text, run: text };
 const STATES = ["running", "paused", "stopping", "ended", "interrupted", "failed"];
-const COUNTS = ["chunk", "chunks", "frames", "first_frame"];
 
-export const isState = (data) =>
-  isRun(data) &&
-  STATES.includes(data.state) &&
-  COUNTS.every((name) => isCount(data[name])) &&
-  ["made_fps", "cache_bytes", "seconds"].every((name) => isFact(data[name])) &&
-  isFact(data.fps) &&
-  data.fps > 0 &&
-  (data.first_seconds === null || isFact(data.first_seconds)) &&
-  ["prompt", "note", "rows", "workflow"].every((name) => isText(data[name])) &&
-  isList(data.actions, isAction) &&
-  isSeeds(data.seeds) &&
-  (data.training === null || isTraining(data.training)) &&
-  (data.video === null || isFile(data.video));
+/** @type {Check} */
+const point = (value) => list(amount)(value) && value.length === 2;
 
-export const isFrames = (data) =>
-  isRun(data) &&
-  ["chunk", "first", "count"].every((name) => Number.isSafeInteger(data[name])) &&
-  isCount(data.first) &&
-  data.count > 0 &&
-  isList(data.frames, isText) &&
-  isList(data.numbers, (number) => number >= data.first && number < data.first + data.count) &&
-  data.numbers.length === data.frames.length;
+const TRAINING = { stage: text, step: count, of: count, left: amount, file: text, losses: record(list(point)) };
 
-export const isWithdrawn = (data) => isRun(data) && isCount(data.first);
+const STATE = {
+  ...RUN,
+  ...{ workflow: text, state: (/** @type {any} */ value) => STATES.includes(value) },
+  ...{ fps: positive, chunk: count, chunks: count, frames: count, first_frame: count },
+  ...{ made_fps: amount, first_seconds: orNull(amount), cache_bytes: amount },
+  ...{ steerable: flag, prompt: text, note: text, rows: text, seconds: amount, seeds: record(record(amount)) },
+  actions: list(shape({ action: text, chunk: count })),
+  training: orNull(shape(TRAINING)),
+  video: orNull(shape({ filename: text, subfolder: text, type: text })),
+};
+
+const FRAMES = {
+  ...RUN,
+  ...{ chunk: Number.isSafeInteger, first: count, numbers: list(count), frames: list(text) },
+  count: (/** @type {any} */ value) => count(value) && value > 0,
+};
+
+export const isState = /** @type {(value: any) => value is RunState} */ (shape(STATE));
+
+export const isWithdrawn = /** @type {(value: any) => value is WithdrawnMessage} */ (shape({ ...RUN, first: count }));
+
+/**
+ * @param {any} value
+ * @returns {value is FramesMessage}
+ */
+export const isFrames = (value) =>
+  shape(FRAMES)(value) &&
+  value.numbers.length === value.frames.length &&
+  value.numbers.every((/** @type {number} */ number) => number >= value.first && number < value.first + value.count);

@@ -12,8 +12,8 @@ import comfy.model_patcher
 import comfy.sd
 import torch
 
-from ...sf_core.files.checkpoint import REAL_HEAD_DIM, empty_model, find_weights, open_source, rollout_settings
-from ...sf_core.files.published_models import member_by_file
+from ...sf_core.files.checkpoint import REAL_HEAD_DIM, empty_model, open_source, rollout_settings, transformer_weights
+from ...sf_core.files.published_models import model_by_file_name
 from ...sf_core.model.architecture import WanArchitecture
 from .model import Settings, with_settings
 
@@ -27,7 +27,7 @@ def build_model(path: Path, dtype: torch.dtype | None, **model_options: Any) -> 
     Raises ValueError saying what the file holds instead of a Wan 2.1 text-to-video transformer.
     """
     tensors, metadata = open_source(path)
-    weights = find_weights(tensors)
+    weights = transformer_weights(tensors)
     arch = empty_model(weights, metadata, {}).arch
     state = {name: weight.read("cpu", weight.dtype) for name, weight in weights.items()}
     options = {**model_options, **({} if dtype is None else {"dtype": dtype})}
@@ -41,7 +41,7 @@ def build_model(path: Path, dtype: torch.dtype | None, **model_options: Any) -> 
         patcher = _unusual(arch, state, dtype)
     config, latent_size = rollout_settings(metadata)
     if config is None:
-        member = member_by_file(path)
+        member = model_by_file_name(path)
         config = member.config if member else None
     return with_settings(patcher, Settings(config, latent_size))
 

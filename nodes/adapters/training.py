@@ -1,4 +1,4 @@
-"""The trainer of `sf_core` inside ComfyUI: prompts of a CLIP, samples through a VAE, and a node that tells of it."""
+"""Adapters of the trainer of `sf_core` to ComfyUI: the teacher's file, prompt embeddings of a CLIP, a hosted VAE."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from ...sf_core.files.safetensors_file import write_tensors
 from ...sf_core.model.wan import CausalWan
 from ...sf_core.training.engine.process_group import Group
 from ...sf_core.training.recipe import Recipe
-from ...sf_core.training.stages.run_context import Parts
-from ...sf_core.vae.wan_vae import VideoVAE
+from ...sf_core.training.stages.run_context import RunContext
+from ...sf_core.vae.video_vae import VideoVAE
 from . import host
 from .model import HostedWan
 
@@ -59,8 +59,16 @@ def _patched(patcher: Any, name: str) -> Tensor:
     return comfy.lora.calculate_weight(patcher.patches[key], plain, name) if key in patcher.patches else plain
 
 
-class HostParts(Parts):
-    """embeddings: of every prompt, the negative one too, [1, rows, width]. vae: None: nothing is shown."""
+class HostRunContext(RunContext):
+    """A run whose text encoder and VAE are ComfyUI's.
+
+    Args:
+        recipe: The recipe.
+        folder: Folder of the run.
+        group: The processes that train together.
+        embeddings: Embeddings [1, rows, width] of every prompt, the negative one included.
+        vae: VAE of the samples; None: no videos.
+    """
 
     def __init__(
         self, recipe: Recipe, folder: Path, group: Group, embeddings: Mapping[str, Tensor], vae: VideoVAE | None
@@ -71,8 +79,8 @@ class HostParts(Parts):
     def _embed(self, prompt: str) -> Tensor:
         return self._embeddings[prompt]
 
-    def has(self, name: str) -> bool:
-        return self._vae is not None if name == "vae" else super().has(name)
+    def has_network(self, name: str) -> bool:
+        return self._vae is not None if name == "vae" else super().has_network(name)
 
     @property
     def vae(self) -> VideoVAE:  # type: ignore[override]

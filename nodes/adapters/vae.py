@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from ...sf_core.session.frame_counts import fitting_video_frames
 from ...sf_core.session.session import Session, for_one_image
-from ...sf_core.vae.layers import Memory
+from ...sf_core.vae.layers import StreamState
 from ...sf_core.vae.taehv import load_taehv
-from ...sf_core.vae.wan_vae import WAN_MEAN, WAN_STD, VideoVAE, WanVAE, load_vae
+from ...sf_core.vae.video_vae import VideoVAE
+from ...sf_core.vae.wan_vae import WAN_MEAN, WAN_STD, WanVAE, load_vae
 from . import host
 from .model import HostedWan
 
@@ -23,7 +24,7 @@ _WAN_VALUES = 110
 _TAEHV_VALUES = 1000
 
 
-class _InterruptibleMemory(Memory):
+class _InterruptibleState(StreamState):
     """Looks at every layer whether the user wants to stop."""
 
     def prepend(self, layer: nn.Module, x: Tensor, frames: int) -> Tensor:
@@ -45,9 +46,9 @@ class _InVaeSpace(VideoVAE):
         self.register_buffer("mean", torch.tensor(WAN_MEAN).view(-1, 1, 1, 1))
         self.register_buffer("std", torch.tensor(WAN_STD).view(-1, 1, 1, 1))
 
-    def decode_next(self, latents: Tensor, memory: Memory) -> Tensor:
+    def decode_next(self, latents: Tensor, state: StreamState) -> Tensor:
         z = latents * self.std.to(latents) + self.mean.to(latents)
-        return self.inner.decode_next(z, memory)
+        return self.inner.decode_next(z, state)
 
     def encode(self, frames: Tensor) -> Tensor:
         z = self.inner.encode(frames)
@@ -68,7 +69,7 @@ def open_vae(vae: Any) -> VideoVAE:
     if ours is None:
         with host.normal_tensors():
             ours = _with_weights(net, vae.device, vae.vae_dtype)
-        ours.memory_type = _InterruptibleMemory
+        ours.state_type = _InterruptibleState
         net._sf_vae = weakref.ref(ours)
     return ours
 

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ...sf_core.byte_units import GIB
+from ...sf_core.files.atomic_write import atomic_write
 from ...sf_core.hashing import digest
 from ...sf_core.noise import SeededNoise
 from ...sf_core.session.session import Progress, Session
@@ -57,13 +58,11 @@ def _read(path: Path) -> Tensor | None:
 
 
 def _write(path: Path, latents: Tensor) -> None:
-    part = path.with_suffix(".part")
     try:
-        save_file({"latents": latents.detach().cpu().contiguous()}, part)
-        part.replace(path)
+        with atomic_write(path, sync=False) as part:  # no wait for the disk while a video plays
+            save_file({"latents": latents.detach().cpu().contiguous()}, part)
     except OSError as error:  # the video is more important than the journal
         host.log.warning("cannot keep a chunk for later: %s", error)
-        part.unlink(missing_ok=True)
 
 
 def _make_room(files: Iterable[Path]) -> None:

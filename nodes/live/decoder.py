@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...sf_core.session.session import Session
 from ...sf_core.session.streaming import Decoder, history_for
-from ...sf_core.vae.wan_vae import VideoVAE
+from ...sf_core.vae.video_vae import VideoVAE
 from ..adapters.fingerprint import token
 from ..adapters.model import hosted
 from ..adapters.wire_types import GraphSession

@@ -1,4 +1,4 @@
-"""How fast the embedded tiny model streams on this machine, stage by stage."""
+"""The command ``bench``: measure how fast the embedded tiny model streams on this machine, stage by stage."""
 
 from __future__ import annotations
 
@@ -21,7 +21,11 @@ WARM_UP = 8  # chunks: the ring fills up, allocators and kernels settle
 
 
 def run_bench(chunks: int, out: Path | None) -> None:
-    """Stream ``WARM_UP + chunks`` chunks, print the numbers, write them to ``out``."""
+    """Stream ``WARM_UP + chunks`` chunks, print the numbers, and write them to ``out``.
+
+    Raises:
+        ValueError: There are fewer than 2 chunks to measure.
+    """
     if chunks < 2:
         raise ValueError(f"--chunks is {chunks}; expected 2 or more")
     model, decoder = tiny.load_transformer(), tiny.load_vae().stream_decoder()

@@ -1,4 +1,4 @@
-"""The command ``generate``: make a video, or go on with one."""
+"""The command ``generate``: make a video, or continue one."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from .. import tiny
 from ..files.checkpoint import load_model
+from ..files.file_names import check_new_file
 from ..files.video import VideoWriter
 from ..model.wan import CausalWan
 from ..session.frame_counts import fitting_video_frames, video_frames
@@ -34,8 +35,12 @@ DEFAULT_SECONDS = 5.0
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-class Parts:
-    """Model, text encoder and decoder: the tiny ones, or those that the arguments name."""
+class LoadedModels:
+    """Transformer, VAE and text encoder: the tiny ones, or those that the arguments name.
+
+    Raises:
+        ValueError: Only some of the three are named.
+    """
 
     def __init__(self, args: argparse.Namespace) -> None:
         device, dtype = args.device, DTYPES[args.dtype]
@@ -46,13 +51,13 @@ class Parts:
                 raise ValueError(
                     "--vae and --text-encoder go with --model; without one the embedded tiny model is used"
                 )
-            self.model: CausalWan = tiny.load_transformer(device)
+            self.transformer: CausalWan = tiny.load_transformer(device)
             self.vae = tiny.load_vae(device)
             self.encode = tiny.load_text().encode
             return
         if args.vae is None or args.text_encoder is None:
             raise ValueError("--model needs --vae (a Wan VAE or a TAEHV file) and --text-encoder (umT5, or embeddings)")
-        self.model = load_model(args.model, device, dtype, lora=args.lora, lora_strength=args.lora_strength)
+        self.transformer = load_model(args.model, device, dtype, lora=args.lora, lora_strength=args.lora_strength)
         # CPUs are slow in half precision
         self.vae = _load_decoder(args.vae, device, torch.float32 if device == "cpu" else dtype)
         self.encode = load_text_encoder(args.text_encoder, device, dtype)
@@ -61,36 +66,36 @@ class Parts:
 def _load_decoder(path: Path, device: str, dtype: torch.dtype) -> Any:
     try:
         return load_vae(path, device, dtype)
-    except ValueError as no_wan_vae:
+    except ValueError as not_a_wan_vae:
         try:
             return load_taehv(path, device, dtype)
         except ValueError:
-            raise no_wan_vae from None
+            raise not_a_wan_vae from None
 
 
 def generate(args: argparse.Namespace) -> None:
-    """Make or continue a video, show progress, write the file, save the session. Ctrl-C keeps what was made."""
+    """Make or continue a video with a progress bar, and save the session; Ctrl-C keeps the chunks made so far."""
     _check(args)
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        parts = Parts(args)
+        models = LoadedModels(args)
         if args.fast:
-            parts.model.compile()
-            parts.model.record()
-        _generate(args, parts)
+            models.transformer.compile()
+            models.transformer.record()
+        _generate(args, models)
         return
     from ..model.sequence_parallel import HeadParallelWan, joined
 
     with joined(args.device) as args.device:
-        parts = Parts(args)
-        parts.model = HeadParallelWan.of(parts.model)
-        _generate(args, parts, first=os.environ["RANK"] == "0")
+        models = LoadedModels(args)
+        models.transformer = HeadParallelWan.of(models.transformer)
+        _generate(args, models, first=os.environ["RANK"] == "0")
 
 
-def _generate(args: argparse.Namespace, parts: Parts, first: bool = True) -> None:
-    """first: of the processes that sample together: the one that decodes, writes and tells."""
-    out = args.out or Path("video.webm" if args.webm else "video.mp4")
-    session = _begin(args, parts)
-    decoder: Decoder = parts.vae.stream_decoder()
+def _generate(args: argparse.Namespace, models: LoadedModels, first: bool = True) -> None:
+    """Sample, decode and write; of processes that sample together, only the ``first`` decodes and writes."""
+    out = _output(args)
+    session = _begin(args, models)
+    decoder: Decoder = models.vae.stream_decoder()
     seconds = args.seconds
     if seconds is None:
         latents = args.rewind * session.config.chunk_frames  # the first of a video is one frame
@@ -108,16 +113,24 @@ def _generate(args: argparse.Namespace, parts: Parts, first: bool = True) -> Non
                 writer.write(decoder(latents, at=at)[0])
                 at += latents.shape[2]
             for longer in _sample(session, decoder, writer, seconds, args.fps):
-                session = longer  # whatever ends the loop, the newest is kept
+                session = longer  # the newest session is saved, whatever ends the loop
                 writer.record = _record(args, session)
-            writer.record |= _past(session)
+            writer.record |= _history(session)
         print(f"video: {out} ({writer.frames} frames, {writer.frames / args.fps:.1f} s at {args.fps:g} fps)")
     finally:
         if session.chunks > before:
             _save(session, args)
 
 
+def _output(args: argparse.Namespace) -> Path:
+    return args.out or Path("video.webm" if args.webm else "video.mp4")
+
+
 def _check(args: argparse.Namespace) -> None:
+    check_new_file(_output(args), needs_folder=False)
+    for path in (args.fork_to, args.save_session):
+        if path is not None:
+            check_new_file(path)
     for name in ("seconds", "fps"):
         value = getattr(args, name)
         if value is not None and not 0 < value < float("inf"):
@@ -132,30 +145,32 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError("give --image or --video, not both")
 
 
-def _begin(args: argparse.Namespace, parts: Parts) -> Session:
-    """The session to go on from, with all that the arguments set."""
+def _begin(args: argparse.Namespace, models: LoadedModels) -> Session:
+    """Return the session to continue, with everything that the arguments set."""
     if args.session is None:
-        return _start(args, parts)
-    session = Session.load(args.session, parts.model).rewind(args.rewind)
+        return _start(args, models)
+    session = Session.load(args.session, models.transformer).rewind(args.rewind)
     if args.seed is not None:
         session = session.with_seed(args.seed)
     if args.prompt is not None:
-        session = session.with_prompt(parts.encode(args.prompt), recache=args.recache)
+        session = session.with_prompt(models.encode(args.prompt), recache=args.recache)
     return session
 
 
-def _start(args: argparse.Namespace, parts: Parts) -> Session:
-    text = parts.encode(args.prompt or tiny.PROMPT)
-    factor = parts.vae.spatial_factor
+def _start(args: argparse.Namespace, models: LoadedModels) -> Session:
+    text = models.encode(args.prompt or tiny.PROMPT)
+    factor = models.vae.spatial_factor
     size = None if args.size is None else (args.size[1] // factor, args.size[0] // factor)
-    session = Session.start(parts.model, text, size or parts.model.latent_size or (60, 104), seed=args.seed or 0)
+    session = Session.start(
+        models.transformer, text, size or models.transformer.latent_size or (60, 104), seed=args.seed or 0
+    )
     if not args.image and not args.video:
         return session
     pixels = (session.latent_size[1] * factor, session.latent_size[0] * factor)
     if args.image:
-        return for_one_image(session).with_context(parts.vae.encode(_read_image(args.image, pixels)))
-    frames = _read_video(args.video, pixels, session, parts.vae.temporal_factor)
-    return session.with_context(parts.vae.encode(frames))
+        return for_one_image(session).with_context(models.vae.encode(_read_image(args.image, pixels)))
+    frames = _read_video(args.video, pixels, session, models.vae.temporal_factor)
+    return session.with_context(models.vae.encode(frames))
 
 
 def _save(session: Session, args: argparse.Namespace) -> None:
@@ -178,7 +193,7 @@ def _progress(chunks: int) -> Iterator[tqdm[Any]]:
 
 
 def _sample(session: Session, decoder: Decoder, writer: VideoWriter, seconds: float, fps: float) -> Iterator[Session]:
-    """Sample, decode and write with a progress bar; gives each longer session."""
+    """Sample, decode and write with a progress bar; yields the session after each chunk."""
     started, first, before = time.perf_counter(), 0.0, writer.frames
     with _progress(chunks_for(session, seconds, fps, decoder.temporal_factor)) as bar:
         try:
@@ -190,11 +205,11 @@ def _sample(session: Session, decoder: Decoder, writer: VideoWriter, seconds: fl
                 bar.update()
                 yield event.session
         except KeyboardInterrupt:
-            bar.write("interrupted; what was made before is kept")
+            bar.write("interrupted; the chunks made before are kept")
 
 
 def _record(args: argparse.Namespace, session: Session) -> dict[str, Any]:
-    """What a video's metadata says of how it was made; of a session's past, what the session itself says."""
+    """Build the metadata of the video; prompt and seed of a continued session only if the arguments set them."""
     head = session.head
     new = args.session is None
     prompt, seed = args.prompt or (tiny.PROMPT if new else None), args.seed if args.seed is not None or not new else 0
@@ -207,14 +222,14 @@ def _record(args: argparse.Namespace, session: Session) -> dict[str, Any]:
     }
 
 
-def _past(session: Session) -> dict[str, Any]:
-    """Seeds and events of the whole video; walks through all of it."""
+def _history(session: Session) -> dict[str, Any]:
+    """Return seeds and events of the whole session; takes time in proportion to its length."""
     record, _ = record_of(session)
     return {"seeds": record["seeds"], "timeline": events_in(record)}
 
 
 def _read_image(path: Path, size: tuple[int, int]) -> Tensor:
-    """Frames [1, 1, H, W, 3] in 0..1 of the picture, filling ``size`` (width, height); what sticks out is cut off."""
+    """Read a picture as frames [1, 1, H, W, 3] in 0..1, scaled and cropped to ``size`` (width, height)."""
     try:
         with Image.open(path) as picture:
             filled = ImageOps.fit(picture.convert("RGB"), size, Image.Resampling.LANCZOS)
@@ -224,7 +239,7 @@ def _read_image(path: Path, size: tuple[int, int]) -> Tensor:
 
 
 def _read_video(path: Path, size: tuple[int, int], session: Session, factor: int) -> Tensor:
-    """The longest end of a clip that cuts into whole blocks, as frames [1, T, H, W, 3] in 0..1."""
+    """Read the longest end of a clip that divides into whole blocks, as frames [1, T, H, W, 3] in 0..1."""
     try:
         with av.open(str(path)) as container:
             pictures = [frame.to_image() for frame in container.decode(video=0)]

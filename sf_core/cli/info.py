@@ -1,4 +1,4 @@
-"""What a file is, in words."""
+"""The command ``info``: describe a session, a checkpoint, a LoRA or a training run."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..files.checkpoint import REAL_HEAD_DIM, Weight, empty_model, find_weights, rollout_settings
+from ..files.checkpoint import REAL_HEAD_DIM, Weight, empty_model, rollout_settings, transformer_weights
 from ..files.lora import is_lora, lora_parts
-from ..files.published_models import Member, member_by_file, member_called, settings_in_words
+from ..files.published_models import PublishedModel, format_settings, model_by_file_name, model_by_name
 from ..files.safetensors_file import Value, open_tensors
-from ..files.weight_names import GROUPS, LORA_GROUPS, NEVER_MEANT, group_of, is_gan_extra, wrappers_in
+from ..files.weight_names import LORA_GROUPS, MODEL_GROUPS, SKIPPED_GROUPS, group_of, is_gan_extra, wrappers_in
 from ..model.architecture import WanArchitecture
 from ..session.session_file import KEY, events_in, read_record
 
@@ -21,7 +21,11 @@ _SIZES = {(1536, 30): "1.3B", (5120, 40): "14B"}  # by width and layers
 
 
 def describe(path: Path) -> str:
-    """A session file, a checkpoint or a LoRA, described line by line. Raises ValueError for anything else."""
+    """Describe a file line by line.
+
+    Raises:
+        ValueError: The file is none of these.
+    """
     tensors, metadata = open_tensors(path)
     if KEY in metadata:
         return _describe_session(read_record(path))
@@ -29,7 +33,7 @@ def describe(path: Path) -> str:
         return _describe_training(path, metadata)
     if is_lora(tensors):
         return _describe_lora(path, tensors, metadata)
-    weights = find_weights(tensors)
+    weights = transformer_weights(tensors)
     arch, heads = _architecture(weights, metadata)
     size = _SIZES.get((arch.dim, arch.num_layers))
     dtypes = Counter(str(weight.stored.dtype).removeprefix("torch.") for weight in weights.values())
@@ -49,7 +53,7 @@ def describe(path: Path) -> str:
 
 
 def _architecture(weights: Mapping[str, Weight], metadata: Mapping[str, str]) -> tuple[WanArchitecture, str]:
-    """The architecture, and the number of heads in words: where nothing says it, the architecture's is made up."""
+    """Detect the architecture, and format the number of heads; the architecture has 1 where the file has no number."""
     width = weights["patch_embedding.weight"].shape[:1] if "patch_embedding.weight" in weights else ()
     if "sf.num_heads" not in metadata and any(n % REAL_HEAD_DIM for n in width):
         return empty_model(weights, metadata, {"num_heads": 1}).arch, "unknown (give num_heads to load it)"
@@ -58,13 +62,15 @@ def _architecture(weights: Mapping[str, Weight], metadata: Mapping[str, str]) ->
 
 
 def _layout(tensors: Mapping[str, Value]) -> dict[str, str]:
-    """How a file names and groups its tensors, if not plainly."""
+    """Describe groups, wrappers and foreign names of the tensors, if there are any."""
     lines = {}
-    if group := group_of(tensors, (*GROUPS, *LORA_GROUPS)):
-        counts = Counter(g for g in (*GROUPS, *LORA_GROUPS, *NEVER_MEANT) for n in tensors if n.startswith(f"{g}."))
+    if group := group_of(tensors, (*MODEL_GROUPS, *LORA_GROUPS)):
+        counts = Counter(
+            g for g in (*MODEL_GROUPS, *LORA_GROUPS, *SKIPPED_GROUPS) for n in tensors if n.startswith(f"{g}.")
+        )
         others = len(tensors) - sum(counts.values())
-        said = [f"{g}: {n} tensors" + (" (these are loaded)" if g == group else "") for g, n in counts.items()]
-        lines["groups"] = "; ".join(said + ([f"{others} others"] if others else []))
+        parts = [f"{g}: {n} tensors" + (" (these are loaded)" if g == group else "") for g, n in counts.items()]
+        lines["groups"] = "; ".join(parts + ([f"{others} others"] if others else []))
     if any(".attn1." in name for name in tensors):
         lines["names"] = "diffusers'"
     if wrappers := wrappers_in(tensors):
@@ -78,44 +84,44 @@ _ALIKE = "the weights do not tell: names and shapes are the same in all"
 
 
 def _origin(path: Path, tensors: Mapping[str, Value], metadata: Mapping[str, str], published: bool) -> dict[str, str]:
-    """Which model of the family this may be, how that is known, and the settings that go with it."""
+    """Name the model that this may be, the evidence for it, and its settings."""
     config, _ = rollout_settings(metadata)
-    member = member_by_file(path)
+    member = model_by_file_name(path)
     if "sf.member" in metadata:
         looks = f"{metadata['sf.member']}, as the file says of itself"
     elif member:
         looks = f"{member.name}, by the name of the file; {_ALIKE}"
-    elif group_of(tensors, GROUPS[:2]):
+    elif group_of(tensors, MODEL_GROUPS[:2]):
         looks = f"a generator that a trainer saved: Self Forcing, Causal Forcing, CausVid, LongLive ...; {_ALIKE}"
     elif published:
         looks = f"Wan 2.1 itself or any model distilled from it; {_ALIKE}"
     else:
         looks = "none that is published: no Wan 2.1 has this size"
     if config is not None:
-        return {"looks like": looks, "settings": f"{settings_in_words(config)} (the file's own)"}
+        return {"looks like": looks, "settings": f"{format_settings(config)} (the file's own)"}
     return {"looks like": looks, **_settings(member)}
 
 
-def _settings(member: Member | None) -> dict[str, str]:
+def _settings(member: PublishedModel | None) -> dict[str, str]:
     if member is None:
         return {"settings": "unknown; where none are given, Self Forcing's are used"}
-    known = settings_in_words(member.config) if member.config else "none"
-    return {"settings": known, **({"mind": member.remark} if member.remark else {})}
+    settings = format_settings(member.config) if member.config else "none"
+    return {"settings": settings, **({"mind": member.remark} if member.remark else {})}
 
 
 def _describe_lora(path: Path, tensors: Mapping[str, Value], metadata: Mapping[str, str]) -> str:
     parts = lora_parts(tensors)
-    ranks = Counter(found["down"].shape[0] for found in parts.values() if "down" in found and found["down"].shape)
+    ranks = Counter(part["down"].shape[0] for part in parts.values() if "down" in part and part["down"].shape)
     dtypes = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()})
     peft = any(".lora_A." in name for name in tensors)
-    member, config = member_by_file(path), rollout_settings(metadata)[0]
+    member, config = model_by_file_name(path), rollout_settings(metadata)[0]
     if "sf.trained" in metadata:
         looks = f"{metadata['sf.trained']}, as the file says of itself"
     elif member:
         looks = f"{member.name}, by the name of the file"
     elif group_of(tensors, LORA_GROUPS) and set(ranks) == {256}:
         looks = "LongLive, by its group and rank; other trainers could write the same"
-        member = member_called("LongLive")
+        member = model_by_name("LongLive")
     else:
         looks = "any LoRA of a Wan 2.1 transformer; nothing in it says of which"
     lines = {
@@ -123,12 +129,12 @@ def _describe_lora(path: Path, tensors: Mapping[str, Value], metadata: Mapping[s
         "parameters": f"{sum(math.prod(t.shape) for t in tensors.values()) / 1e6:.2f} million, {', '.join(dtypes)}",
         "layers": str(len(parts)),
         "ranks": ", ".join(f"{rank} ({count} layers)" for rank, count in sorted(ranks.items())) or "none",
-        "alpha": "in the file" if any("alpha" in found for found in parts.values()) else "not in the file: the rank",
+        "alpha": "in the file" if any("alpha" in part for part in parts.values()) else "not in the file: the rank",
         "names": "PEFT's" if peft else "kohya's or ComfyUI's",
         **_layout(tensors),
         "looks like": looks,
         **(_settings(member) if member and config is None else {}),
-        **({"settings": f"{settings_in_words(config)} (the file's own)"} if config else {}),
+        **({"settings": f"{format_settings(config)} (the file's own)"} if config else {}),
     }
     return _table(lines)
 

@@ -1,13 +1,15 @@
-"""The arguments of ``python -m sf_core``."""
+"""The command-line parser of ``python -m sf_core``."""
 
 from __future__ import annotations
 
 import argparse
 import os
 from pathlib import Path
+from typing import Any
 
 from .. import tiny
 from ..files.convert import convert
+from ..files.file_names import check_new_file
 from .bench import run_bench
 from .generate import DEFAULT_SECONDS, DTYPES, generate
 from .info import describe
@@ -15,118 +17,202 @@ from .train import train
 
 
 def build_parser() -> argparse.ArgumentParser:
+    """Build the parser; a parsed command is the attribute ``run``, a function of the arguments."""
     parser = argparse.ArgumentParser(
-        prog="python -m sf_core", description="Self Forcing: streaming autoregressive video."
+        prog="python -m sf_core",
+        description="Self Forcing: streaming autoregressive video. COMMAND --help lists the options of a command.",
     )
-    commands = parser.add_subparsers(dest="command", required=True)
-
-    make = commands.add_parser(
-        "generate",
-        help="make a video, or go on with a session",
-        description="Makes a video, by default with the embedded tiny model. Its length is rounded up to whole chunks. "
-        "Under torchrun, processes make it together, each with a part of the attention heads.",
-    )
-    make.add_argument("--prompt", help=f"what to show (default: {tiny.PROMPT!r}); with --session: switch to it")
-    make.add_argument("--recache", action="store_true", help="with --session and --prompt: rewrite the window under it")
-    make.add_argument("--image", type=Path, help="a picture that the video begins with")
-    make.add_argument("--video", type=Path, help="a clip that the video goes on from")
-    make.add_argument(
-        "--seconds", type=float, help=f"how much to make (default: {DEFAULT_SECONDS:g}, or what was rewound)"
-    )
-    make.add_argument(
-        "--fps", type=float, default=tiny.FPS, help="frames per second of the file (default: %(default)s)"
-    )
-    make.add_argument(
-        "--size", type=int, nargs=2, metavar=("W", "H"), help="pixels (default: the model's own, or 832 480)"
-    )
-    make.add_argument("--seed", type=int, help="noise seed (default: 0); with --session: of what is made from here on")
-    make.add_argument("--out", type=Path, help="the MP4 or WebM file to write (default: video.mp4)")
-    make.add_argument("--webm", action="store_true", help="write video.webm, if --out names no other file")
-    make.add_argument("--session", type=Path, metavar="F", help="go on with this session; it is saved back to F")
-    make.add_argument("--rewind", type=int, default=0, metavar="N", help="first undo the session's newest N chunks")
-    make.add_argument(
-        "--fork-to", type=Path, metavar="F", help="save the continued session to F, leaving the old one alone"
-    )
-    make.add_argument("--save-session", type=Path, metavar="F", help="save the session to F")
-    make.add_argument("--model", type=Path, help="a Wan 2.1 checkpoint (default: the embedded tiny model)")
-    make.add_argument("--lora", type=Path, help="a LoRA to merge into the model")
-    make.add_argument("--lora-strength", type=float, default=1.0, help="default: %(default)s")
-    make.add_argument("--vae", type=Path, help="its decoder: a Wan VAE or a TAEHV file")
-    make.add_argument(
-        "--text-encoder",
-        type=Path,
-        help="umT5 as safetensors, a trained world's text folder, or a file with the prompt's embeddings",
-    )
-    make.add_argument("--device", default="cpu", help="where to compute (default: %(default)s)")
-    make.add_argument(
-        "--dtype",
-        choices=list(DTYPES),
-        default="float32",
-        help="of model and text encoder, and of the decoder on a GPU (default: %(default)s)",
-    )
-    make.add_argument(
-        "--fast", action="store_true", help="compile the model, and on a GPU replay its passes: slower to start"
-    )
-    _add_threads(make)
-    make.set_defaults(run=generate)
-
-    clean = commands.add_parser(
-        "convert",
-        help="write a checkpoint of any kind as clean safetensors",
-        description="Writes a checkpoint's transformer as safetensors, in original names, with its settings inside.",
-    )
-    clean.add_argument("source", type=Path)
-    clean.add_argument("target", type=Path)
-    clean.add_argument("--dtype", choices=list(DTYPES), help="of the weights (default: as they are)")
-    clean.add_argument("--lora", type=Path, help="a LoRA to merge into them")
-    clean.add_argument("--lora-strength", type=float, default=1.0, help="default: %(default)s")
-    clean.add_argument("--member", help="which published model this is, such as 'Self Forcing' or 'LongLive'")
-    clean.add_argument("--num-heads", type=int, help="if they are not 128 wide each")
-    clean.set_defaults(run=_convert)
-
-    learn = commands.add_parser(
-        "train",
-        help="train by a recipe",
-        description="Trains by a recipe: a TOML file, or one that comes along (tiny-world, wan-1.3b-dmd). It may be "
-        "killed at any time; --resume goes on. Under torchrun, processes train together, each with a part of all "
-        "weights and batches. Needs the extra: pip install '.[train]'.",
-    )
-    learn.add_argument("--recipe", required=True, help="a TOML file, or the name of a recipe that comes along")
-    learn.add_argument("--out", type=Path, metavar="FOLDER", help="where to work (default: runs/<the recipe's name>)")
-    learn.add_argument(
-        "--resume", action="store_true", help="go on with the run in the folder; under torchrun, begin it if need be"
-    )
-    learn.add_argument("--smoke", action="store_true", help="a few steps of each stage, anew each time: does it run?")
-    learn.add_argument("--threads", type=int, default=_all_threads(), help="CPU threads (default: all, %(default)s)")
-    learn.set_defaults(run=train)
-
-    info = commands.add_parser("info", help="say what a file is: a session or a checkpoint")
-    info.add_argument("file", type=Path)
-    info.set_defaults(run=lambda args: print(describe(args.file)))
-
-    bench = commands.add_parser("bench", help="measure the embedded tiny model on this machine")
-    bench.add_argument(
-        "--chunks", type=int, default=60, help="chunks to measure after the warm-up (default: %(default)s)"
-    )
-    bench.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers to FILE")
-    _add_threads(bench)
-    bench.set_defaults(run=lambda args: run_bench(args.chunks, args.json))
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_generate(commands)
+    _add_convert(commands)
+    _add_train(commands)
+    _add_info(commands)
+    _add_bench(commands)
     return parser
 
 
+def _add_generate(commands: Any) -> None:
+    parser = commands.add_parser(
+        "generate",
+        help="make a video, or continue a session",
+        description="Make a video, by default with the embedded tiny model. Its length is rounded up to whole chunks. "
+        "Under torchrun several processes make it together, each with a part of the attention heads.",
+    )
+    content = parser.add_argument_group("content")
+    content.add_argument(
+        "--prompt", help=f"what to show (default: {tiny.PROMPT!r}); with --session: the prompt from here on"
+    )
+    content.add_argument("--image", type=Path, metavar="FILE", help="a picture that the video begins with")
+    content.add_argument("--video", type=Path, metavar="FILE", help="a clip to continue")
+    content.add_argument(
+        "--seconds",
+        type=float,
+        metavar="S",
+        help=f"length to make (default: {DEFAULT_SECONDS:g}, or the length removed by --rewind)",
+    )
+    content.add_argument(
+        "--seed", type=int, help="seed of the noise (default: 0); with --session: the seed from here on"
+    )
+    content.add_argument(
+        "--size",
+        type=int,
+        nargs=2,
+        metavar=("WIDTH", "HEIGHT"),
+        help="in pixels (default: the model's own, or 832 480)",
+    )
+    content.add_argument("--fps", type=float, default=tiny.FPS, help="frames per second (default: %(default)s)")
+
+    output = parser.add_argument_group("output")
+    output.add_argument("--out", type=Path, metavar="FILE", help="the MP4 or WebM file to write (default: video.mp4)")
+    output.add_argument("--webm", action="store_true", help="write video.webm, unless --out names a file")
+    output.add_argument("--save-session", type=Path, metavar="FILE", help="save the session to FILE")
+
+    session = parser.add_argument_group("sessions")
+    session.add_argument(
+        "--session", type=Path, metavar="FILE", help="continue this session, and save it to FILE again"
+    )
+    session.add_argument("--rewind", type=int, default=0, metavar="N", help="remove the newest N chunks first")
+    session.add_argument(
+        "--fork-to", type=Path, metavar="FILE", help="save the continued session to FILE instead, and keep the old one"
+    )
+    session.add_argument(
+        "--recache",
+        action="store_true",
+        help="with --prompt: recompute the KV cache of the window under the new prompt",
+    )
+
+    models = parser.add_argument_group("models")
+    models.add_argument(
+        "--model", type=Path, metavar="FILE", help="a Wan 2.1 checkpoint (default: the embedded tiny model)"
+    )
+    models.add_argument("--lora", type=Path, metavar="FILE", help="a LoRA to merge into the model")
+    models.add_argument(
+        "--lora-strength", type=float, default=1.0, metavar="X", help="factor of the LoRA (default: %(default)s)"
+    )
+    models.add_argument("--vae", type=Path, metavar="FILE", help="the model's VAE: Wan's, or a TAEHV")
+    models.add_argument(
+        "--text-encoder",
+        type=Path,
+        metavar="PATH",
+        help="umT5 as safetensors, the text folder of a trained tiny world, or a file with the prompt's embeddings",
+    )
+
+    computing = parser.add_argument_group("computing")
+    computing.add_argument("--device", default="cpu", help="such as cpu or cuda (default: %(default)s)")
+    computing.add_argument(
+        "--dtype",
+        choices=list(DTYPES),
+        default="float32",
+        help="of model and text encoder, and of the VAE on a GPU (default: %(default)s)",
+    )
+    computing.add_argument(
+        "--fast",
+        action="store_true",
+        help="compile the model, and on a GPU replay its passes as CUDA graphs; it starts more slowly",
+    )
+    _add_threads(computing)
+    parser.set_defaults(run=generate)
+
+
+def _add_convert(commands: Any) -> None:
+    parser = commands.add_parser(
+        "convert",
+        help="write a checkpoint of any kind as clean safetensors",
+        description="Write a checkpoint's transformer as safetensors, in Wan's original names and with its settings as "
+        "metadata.",
+    )
+    parser.add_argument("source", type=Path, help="a .safetensors, .pt or .pth file")
+    parser.add_argument("target", type=Path, help="the .safetensors file to write")
+    parser.add_argument("--dtype", choices=list(DTYPES), help="of the weights (default: unchanged)")
+    parser.add_argument("--lora", type=Path, metavar="FILE", help="a LoRA to merge into the weights")
+    parser.add_argument(
+        "--lora-strength", type=float, default=1.0, metavar="X", help="factor of the LoRA (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--member",
+        metavar="NAME",
+        help="the published model that this is, such as 'Self Forcing' or 'LongLive': adds its rollout settings",
+    )
+    parser.add_argument("--num-heads", type=int, metavar="N", help="number of heads, if they are not 128 wide")
+    parser.set_defaults(run=_convert)
+
+
+def _add_train(commands: Any) -> None:
+    parser = commands.add_parser(
+        "train",
+        help="train a model by a recipe",
+        description="Train by a recipe: a TOML file, or an included one (tiny-world, wan-1.3b-dmd ...). A training may "
+        "be stopped or killed at any time, and continued with --resume. Under torchrun several processes train "
+        "together, each with a part of all weights and batches. Needs the extra: pip install '.[train]'.",
+    )
+    task = parser.add_mutually_exclusive_group(required=True)
+    task.add_argument("--recipe", metavar="RECIPE", help="a TOML file, or the name of an included recipe")
+    task.add_argument(
+        "--plan",
+        action="store_true",
+        help="train nothing: print the predicted memory and compute of trainings of the published sizes",
+    )
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder of the run (default: runs/RECIPE'S NAME)")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="continue the run in the folder; under torchrun, start it if there is none",
+    )
+    parser.add_argument(
+        "--smoke", action="store_true", help="a test: a few steps of each stage, from the start each time"
+    )
+    parser.add_argument("--threads", type=int, default=_all_threads(), help="CPU threads (default: all, %(default)s)")
+    parser.set_defaults(run=train)
+
+
+def _add_info(commands: Any) -> None:
+    parser = commands.add_parser(
+        "info",
+        help="describe a session, a checkpoint, a LoRA or a training",
+        description="Describe a file: a session, a checkpoint, a LoRA, or the state of a training.",
+    )
+    parser.add_argument("file", type=Path)
+    parser.set_defaults(run=lambda args: print(describe(args.file)))
+
+
+def _add_bench(commands: Any) -> None:
+    parser = commands.add_parser(
+        "bench",
+        help="measure the embedded tiny model on this machine",
+        description="Stream a video with the embedded tiny model, and print rates, times of each stage and memory.",
+    )
+    parser.add_argument(
+        "--chunks", type=int, default=60, metavar="N", help="chunks to measure after the warm-up (default: %(default)s)"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers to FILE, too")
+    _add_threads(parser)
+    parser.set_defaults(run=_bench)
+
+
 def _all_threads() -> int:
-    """Of this machine; under ``torchrun``, its processes share them."""
+    """Count the CPU threads of this machine; under ``torchrun`` its processes share them."""
     return max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
-def _add_threads(parser: argparse.ArgumentParser) -> None:
+def _add_threads(parser: Any) -> None:
     parser.add_argument(
-        "--threads", type=int, default=1, help="CPU threads (default: 1; more do not help a model this small)"
+        "--threads",
+        type=int,
+        default=1,
+        metavar="N",
+        help="CPU threads (default: 1; the tiny model is no faster with more)",
     )
 
 
 def _convert(args: argparse.Namespace) -> None:
+    check_new_file(args.target)
     heads = {} if args.num_heads is None else {"num_heads": args.num_heads}
     dtype = None if args.dtype is None else DTYPES[args.dtype]
     facts = convert(args.source, args.target, dtype, args.lora, args.lora_strength, args.member, **heads)
     print(f"{args.target}: {', '.join(f'{name}={value}' for name, value in facts.items())}")
+
+
+def _bench(args: argparse.Namespace) -> None:
+    if args.json is not None:
+        check_new_file(args.json)
+    run_bench(args.chunks, args.json)

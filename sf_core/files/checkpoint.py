@@ -1,4 +1,4 @@
-"""Transformer checkpoints of the whole family: what a file holds, and a model from it."""
+"""Transformer checkpoints of the whole model family: `load_model`, and the steps that it is made of."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from ..model.wan import CausalWan
 from .lora import Difference, LowRank, is_lora, lora_changes
 from .safetensors_file import Value, copy_of, open_tensors
 from .torch_file import nested_tensors
-from .weight_names import meant
+from .weight_names import select_weights
 
 REAL_HEAD_DIM = 128  # of every published Wan; the number of heads is not in the weights
 FP8 = (torch.float8_e4m3fn, torch.float8_e5m2)
 _WEIGHT_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16, *FP8)
 # settings of the reference's model class that belong to `RolloutConfig` here
 _ROLLOUT_SETTINGS = {"local_attn_size", "sink_size", "max_attention_tokens"}
-# what ComfyUI stores beside an fp8 weight: the number to multiply it by, and what only fp8 arithmetic needs
+# ComfyUI stores with an fp8 weight the number to multiply it by, and tensors that only fp8 arithmetic needs
 _SCALES = (".scale_weight", ".weight_scale")
 _FOR_FP8_ARITHMETIC = re.compile(r"(.+\.)?(scaled_fp8|scale_input|input_scale|comfy_quant)")
-# weights whose sizes tell the architecture, with their dimensions
-_TELLING = {
+# weights whose sizes determine the architecture, with their numbers of dimensions
+_LANDMARKS = {
     "patch_embedding.weight": 5,
     "blocks.0.ffn.0.weight": 2,
     "text_embedding.0.weight": 2,
@@ -44,27 +44,34 @@ Source = str | Path | Mapping[str, Any]  # a file, or a state dict, grouped perh
 
 @dataclass(frozen=True)
 class Weight:
-    """A parameter as a checkpoint has it, and what is done to it when it is read."""
+    """A stored parameter, and the operations that reading it includes.
+
+    Args:
+        stored: The values as the checkpoint has them.
+        scale: Factor of fp8 values.
+        change: Change by a LoRA.
+    """
 
     stored: Value
-    scale: Value | None = None  # of fp8 values
-    change: LowRank | Difference | None = None  # of a LoRA
+    scale: Value | None = None
+    change: LowRank | Difference | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Shape of the parameter."""
         return tuple(self.stored.shape)
 
     @property
     def dtype(self) -> torch.dtype:
-        """That of the stored values; bfloat16 where they are fp8 and change when read."""
+        """Dtype of the stored values; bfloat16 where they are fp8 and reading changes them."""
         changes = self.scale is not None or self.change is not None
         return torch.bfloat16 if changes and self.stored.dtype in FP8 else self.stored.dtype
 
     def read(self, device: str | torch.device, dtype: torch.dtype) -> Tensor:
-        """A tensor of its own on ``device``, rounded once."""
+        """Read the parameter into a new tensor, rounded once."""
         untouched = self.scale is None and self.change is None
         wide = dtype if untouched else torch.promote_types(dtype, torch.float32)
-        # made before what is needed only for a while, so that this leaves no gaps in memory
+        # allocated before the temporary tensors, so that freeing those leaves no gaps in memory
         result = None if wide == dtype else torch.empty(self.shape, dtype=dtype, device=device)
         tensor = copy_of(self.stored, device, wide)
         if self.scale is not None:
@@ -82,22 +89,30 @@ def load_model(
     lora_strength: float = 1.0,
     **overrides: Any,
 ) -> CausalWan:
-    """A causal Wan model from a ``.safetensors``, ``.pt`` or ``.pth`` file, or from a state dict.
+    """Load a causal Wan model.
 
-    Names may be the original ones or diffusers', under the prefixes and wrappers of trainers and of ComfyUI; of a
-    trainer's checkpoint, ``generator_ema`` is taken before ``generator``. Weights may be float32, bf16, fp16 or fp8
-    with or without a scale. lora: a LoRA in PEFT's, kohya's or ComfyUI's names, merged into the weights; what it says
-    of its rollout counts before what the base says.
-
-    The architecture is read off the shapes. ``overrides`` may say what they cannot: ``num_heads`` (default: heads of
-    128, or the file's ``sf.num_heads``) and ``text_len`` (default 512, or the file's ``sf.text_len``), and ``eps``.
     Weights go to ``device`` in ``dtype`` one by one: memory peaks at the model plus one weight.
-    Raises ValueError naming what does not fit, and for a pickle that could run code.
+
+    Args:
+        source: A ``.safetensors``, ``.pt`` or ``.pth`` file, or a state dict. Names may be the original ones or
+            diffusers', under the prefixes and wrappers of trainers and of ComfyUI; in a trainer's checkpoint,
+            ``generator_ema`` is preferred to ``generator``. Weights may be float32, bf16, fp16, or fp8 with or without
+            a scale.
+        device: Device of the model.
+        dtype: Of its weights.
+        lora: A LoRA in PEFT's, kohya's or ComfyUI's names, merged into the weights. Its rollout settings, if it has
+            any, replace the base's.
+        lora_strength: Factor of the LoRA.
+        **overrides: Parts of the architecture that the shapes do not determine: ``num_heads`` (default: the file's
+            ``sf.num_heads``, or heads of 128), ``text_len`` (default: the file's ``sf.text_len``, or 512) and ``eps``.
+
+    Raises:
+        ValueError: The source does not fit, and the message says what; or it is a pickle that could run code.
     """
     tensors, metadata = open_source(source)
     if lora is not None:
-        metadata |= lora_facts(lora)
-    weights = find_weights(tensors, lora, lora_strength)
+        metadata |= lora_settings(lora)
+    weights = transformer_weights(tensors, lora, lora_strength)
     config, latent_size = rollout_settings(metadata)
     model = empty_model(weights, metadata, overrides)
     model.load_state_dict({name: weight.read(device, dtype) for name, weight in weights.items()}, assign=True)
@@ -107,11 +122,15 @@ def load_model(
     return model
 
 
-# What is in a file ----------------------------------------------------------------------------------------------------
+# Contents of a file -------------------------------------------------------------------------------------------------
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors (mapped, read when used) and metadata of a file. Raises ValueError if it is not whole."""
+    """Map the tensors of a file, and read its metadata.
+
+    Raises:
+        ValueError: The file is cut short, or no safetensors file.
+    """
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file")
     try:
@@ -122,24 +141,28 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def open_source(source: Source) -> tuple[dict[str, Value], dict[str, str]]:
-    """Tensors by name, nested names joined by dots, and metadata. Files are not read yet."""
+    """Return tensors by name, nested names joined by dots, and metadata; files are not read yet."""
     if isinstance(source, (str, Path)):
         stored, metadata = open_tensors(Path(source))
         return dict(stored), metadata
     return dict(nested_tensors(source)), {}
 
 
-def lora_facts(lora: Source) -> dict[str, str]:
-    """What a LoRA that was trained here says of its rollout: its base was made for another, or for none."""
+def lora_settings(lora: Source) -> dict[str, str]:
+    """Return the rollout metadata of a LoRA; one that was trained here has its own, other than its base's."""
     metadata = open_source(lora)[1]
     return {name: metadata[name] for name in ("sf.rollout", "sf.latent_size", "sf.trained") if name in metadata}
 
 
-def find_weights(
+def transformer_weights(
     tensors: Mapping[str, Value], lora: Source | None = None, lora_strength: float = 1.0
 ) -> dict[str, Weight]:
-    """The parameters that are meant, under original names. Raises ValueError for what cannot be read as weights."""
-    state = meant(tensors)
+    """Select the transformer's parameters, under original names, with scales and the changes of a LoRA attached.
+
+    Raises:
+        ValueError: A tensor cannot be read as a weight, or the LoRA does not fit.
+    """
+    state = select_weights(tensors)
     if is_lora(state):
         raise ValueError("this is a LoRA, not a model: load the model that it was trained on, with this as its lora")
     scales = {name: value for name, value in state.items() if name.endswith(_SCALES)}
@@ -164,7 +187,11 @@ def find_weights(
 
 
 def rollout_settings(metadata: Mapping[str, str]) -> tuple[RolloutConfig | None, tuple[int, int] | None]:
-    """What a file says of its rollout and its latent size. Raises ValueError if it cannot be understood."""
+    """Read rollout settings and latent size from a file's metadata, None where it has none.
+
+    Raises:
+        ValueError: The metadata is malformed.
+    """
     config, size = None, None
     try:
         if "sf.rollout" in metadata:
@@ -177,17 +204,18 @@ def rollout_settings(metadata: Mapping[str, str]) -> tuple[RolloutConfig | None,
     return config, size
 
 
-# The architecture -----------------------------------------------------------------------------------------------------
+# The architecture ---------------------------------------------------------------------------------------------------
 
 
 def detect_architecture(
     state: Mapping[str, Value | Weight], metadata: Mapping[str, str], overrides: Mapping[str, Any]
 ) -> WanArchitecture:
-    """The architecture from the shapes in ``state``; heads and text length from overrides or metadata.
+    """Detect the architecture from the shapes in ``state``, heads and text length from overrides or metadata.
 
-    Raises ValueError if these are not the weights of a Wan 2.1 text-to-video transformer or contradict an override.
+    Raises:
+        ValueError: These are not the weights of a Wan 2.1 text-to-video transformer, or they contradict an override.
     """
-    for name, dimensions in _TELLING.items():
+    for name, dimensions in _LANDMARKS.items():
         if name not in state:
             sample = ", ".join(sorted(state)[:3]) or "nothing"
             raise ValueError(f"this is not a Wan 2.1 transformer: it has no {name!r} (it has {sample} ...)")
@@ -200,7 +228,7 @@ def detect_architecture(
     if max(layers) >= len(layers):
         absent = next(layer for layer in range(max(layers)) if layer not in layers)
         raise ValueError(f"this is not a whole Wan 2.1 transformer: it has blocks up to {max(layers)}, but no {absent}")
-    found: dict[str, Any] = {
+    detected: dict[str, Any] = {
         "dim": dim,
         "in_dim": in_dim,
         "patch_size": tuple(patch),
@@ -212,43 +240,43 @@ def detect_architecture(
         "qk_norm": "blocks.0.self_attn.norm_q.weight" in state,
         "cross_attn_norm": "blocks.0.norm3.weight" in state,
     }
-    if in_dim != found["out_dim"]:
+    if in_dim != detected["out_dim"]:
         raise ValueError(
-            f"this model reads {in_dim} channels and gives {found['out_dim']}: one that is led by images or by control "
-            "signals. Self Forcing models are text-to-video ones"
+            f"this model reads {in_dim} channels and gives {detected['out_dim']}: one that is led by images or by "
+            "control signals. Self Forcing models are text-to-video ones"
         )
-    given = {name: value for name, value in overrides.items() if name not in _ROLLOUT_SETTINGS}
-    known = {f.name for f in fields(WanArchitecture)}
-    if unknown := sorted(set(given) - known):
+    chosen = {name: value for name, value in overrides.items() if name not in _ROLLOUT_SETTINGS}
+    settings = {f.name for f in fields(WanArchitecture)}
+    if unknown := sorted(set(chosen) - settings):
         raise ValueError(
-            f"unknown settings of the architecture: {', '.join(unknown)}; known are {', '.join(sorted(known))}"
+            f"unknown settings of the architecture: {', '.join(unknown)}; known are {', '.join(sorted(settings))}"
         )
-    for name, value in given.items():
+    for name, value in chosen.items():
         value = tuple(value) if name == "patch_size" else value
-        if name in found and value != found[name]:
-            raise ValueError(f"{name} is said to be {value}, but the weights say {found[name]}")
-    text_len = _whole("text_len", given.get("text_len", metadata.get("sf.text_len", 512)))
+        if name in detected and value != detected[name]:
+            raise ValueError(f"{name} is said to be {value}, but the weights say {detected[name]}")
+    text_len = _positive("text_len", chosen.get("text_len", metadata.get("sf.text_len", 512)))
     return WanArchitecture(
-        **found, num_heads=_heads(dim, given, metadata), text_len=text_len, eps=float(given.get("eps", 1e-6))
+        **detected, num_heads=_heads(dim, chosen, metadata), text_len=text_len, eps=float(chosen.get("eps", 1e-6))
     )
 
 
-def _heads(dim: int, given: Mapping[str, Any], metadata: Mapping[str, str]) -> int:
-    named = given.get("num_heads", metadata.get("sf.num_heads"))
-    if named is None:
+def _heads(dim: int, chosen: Mapping[str, Any], metadata: Mapping[str, str]) -> int:
+    stated = chosen.get("num_heads", metadata.get("sf.num_heads"))
+    if stated is None:
         if dim % REAL_HEAD_DIM:
             raise ValueError(
                 f"the number of heads is not in the weights, and a width of {dim} is no multiple of {REAL_HEAD_DIM}: "
                 "give num_heads, or write sf.num_heads into the file's metadata"
             )
         return dim // REAL_HEAD_DIM
-    heads = _whole("num_heads", named)
+    heads = _positive("num_heads", stated)
     if dim % heads or (dim // heads) % 2:
         raise ValueError(f"num_heads is {heads}, which does not cut a width of {dim} into heads of an even width")
     return heads
 
 
-def _whole(name: str, value: Any) -> int:
+def _positive(name: str, value: Any) -> int:
     number = int(value) if str(value).isascii() and str(value).isdigit() else 0
     if number < 1:
         raise ValueError(f"{name} is {value}; expected a whole number from 1 on")
@@ -258,7 +286,11 @@ def _whole(name: str, value: Any) -> int:
 def empty_model(
     state: Mapping[str, Value | Weight], metadata: Mapping[str, str], overrides: Mapping[str, Any]
 ) -> CausalWan:
-    """The model that ``state`` is of, its weights on the meta device. Raises ValueError naming what does not fit."""
+    """Build the model of ``state`` with its weights on the meta device.
+
+    Raises:
+        ValueError: Names or shapes do not fit; the message says which.
+    """
     arch = detect_architecture(state, metadata, overrides)
     try:
         with torch.device("meta"):

@@ -1,4 +1,4 @@
-"""Checkpoints of any kind into clean safetensors: original names, what the weights do not say as metadata."""
+"""Conversion of checkpoints to safetensors with original names, and with metadata for what the weights do not say."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from .checkpoint import Source, empty_model, find_weights, lora_facts, open_source
-from .published_models import member_called
+from .checkpoint import Source, empty_model, lora_settings, open_source, transformer_weights
+from .published_models import model_by_name
 from .safetensors_file import write_tensors
 
 
@@ -23,24 +23,36 @@ def convert(
     member: str | None = None,
     **overrides: Any,
 ) -> dict[str, str]:
-    """Write the transformer in ``source`` to ``target``, weight by weight; returns the metadata.
+    """Convert a transformer weight by weight; the target appears when it is complete.
 
-    dtype: None keeps each weight's own (fp8 with scales or a LoRA becomes bf16). lora, lora_strength, overrides: as in
-    `load_model`. member: the published model that this is; its rollout settings are written too.
-    The target appears once it is complete. Raises ValueError naming what does not fit, OSError if it cannot be written.
+    Args:
+        source: As in `load_model`.
+        target: The safetensors file to write.
+        dtype: Of the weights; None keeps each weight's own (fp8 with scales or a LoRA becomes bf16).
+        lora: As in `load_model`.
+        lora_strength: As in `load_model`.
+        member: Name of the published model that this is; its rollout settings become metadata.
+        **overrides: As in `load_model`.
+
+    Returns:
+        The metadata of the target.
+
+    Raises:
+        ValueError: The source does not fit; the message says what.
+        OSError: The target cannot be written.
     """
     tensors, metadata = open_source(source)
     if lora is not None:
-        metadata |= lora_facts(lora)
-    weights = find_weights(tensors, lora, lora_strength)
+        metadata |= lora_settings(lora)
+    weights = transformer_weights(tensors, lora, lora_strength)
     arch = empty_model(weights, metadata, overrides).arch
     facts = {name: value for name, value in metadata.items() if name.startswith("sf.")}
     facts |= {"sf.num_heads": str(arch.num_heads), "sf.text_len": str(arch.text_len)}
     if member is not None:
-        found = member_called(member)
-        facts |= {"sf.member": found.name, "sf.rollout": json.dumps(asdict(found.config))} if found.config else {}
+        model = model_by_name(member)
+        facts |= {"sf.member": model.name, "sf.rollout": json.dumps(asdict(model.config))} if model.config else {}
     layout = {name: (weight.shape, dtype or weight.dtype) for name, weight in weights.items()}
-    # wide types first, so that every tensor begins at a multiple of its own width
+    # wide dtypes first, so that every tensor begins at a multiple of its item size
     layout = dict(sorted(layout.items(), key=lambda entry: -entry[1][1].itemsize))
     write_tensors(Path(target), layout, (weights[name].read("cpu", kind) for name, (_, kind) in layout.items()), facts)
     return facts

@@ -1,14 +1,14 @@
-"""Files of named tensors: safetensors and torch's ``.pt``, read one tensor at a time, and written so.
+"""Files of named tensors: reading of safetensors and torch's ``.pt``, and writing of safetensors, tensor by tensor.
 
-Tensors are read with plain reads into fresh memory, never mapped: pages of a mapped file count as this process's
-memory for as long as the mapping lives, so that a model and its file would stand side by side.
+Tensors are read with plain reads into fresh memory, not mapped as `safetensors` and `torch.load` do it: the pages of a
+mapped file count as memory of this process as long as the mapping lives, so that a model and its file would both be in
+memory at the peak (benchmarks/load_memory.py).
 """
 
 from __future__ import annotations
 
 import json
 import math
-import os
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from .atomic_write import atomic_write
 from .torch_file import is_torch_file, open_torch_file
 
 _DTYPES = {
@@ -35,34 +36,46 @@ _DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
-PIECE = 2**16  # values converted at a time: few, so that the memory they leave is no hole that little else fits into
+PIECE = 2**16  # values converted at a time: few, so that their freed memory does not fragment the heap
 _DTYPE_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A tensor that is still in its file."""
+    """A tensor that is still in its file.
+
+    Args:
+        path: The file.
+        shape: Of the tensor.
+        dtype: Of the stored values.
+        offset: Bytes from the beginning of the file to the first value.
+        stride: In values; None for row-major order.
+    """
 
     path: Path
     shape: tuple[int, ...]
     dtype: torch.dtype
-    offset: int  # bytes from the beginning of the file to the first value
-    stride: tuple[int, ...] | None = None  # None: row by row
+    offset: int
+    stride: tuple[int, ...] | None = None
 
     def read(self) -> Tensor:
-        """The tensor, contiguous, in memory of its own. Raises ValueError if the file has become too short."""
+        """Read the tensor, contiguous, into new memory.
+
+        Raises:
+            ValueError: The file has become shorter since it was opened.
+        """
         if 0 in self.shape:
             return torch.empty(self.shape, dtype=self.dtype, device="cpu")
-        stride = self.stride or _rows(self.shape)
+        stride = self.stride or _row_major(self.shape)
         extent = 1 + sum((n - 1) * s for n, s in zip(self.shape, stride, strict=True))
         with self.path.open("rb") as file:
             file.seek(self.offset)
             return self._values(file, extent).as_strided(self.shape, stride).contiguous()
 
     def to(self, device: str | torch.device, dtype: torch.dtype) -> Tensor:
-        """As `read`, on ``device`` in ``dtype``; on the CPU converted piece by piece, so that it is not held twice."""
-        by_rows = self.stride in (None, _rows(self.shape))
-        if dtype == self.dtype or not by_rows or torch.device(device).type != "cpu":
+        """Read the tensor to ``device`` in ``dtype``; on the CPU piece by piece, without a second copy of the whole."""
+        row_major = self.stride in (None, _row_major(self.shape))
+        if dtype == self.dtype or not row_major or torch.device(device).type != "cpu":
             return self.read().to(device, dtype)
         result = torch.empty(self.shape, dtype=dtype, device=device)
         with self.path.open("rb") as file:
@@ -78,7 +91,7 @@ class StoredTensor:
         return data.view(self.dtype)
 
 
-def _rows(shape: tuple[int, ...]) -> tuple[int, ...]:
+def _row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
 
 
@@ -86,30 +99,34 @@ Value = Tensor | StoredTensor
 
 
 def read_value(value: Value) -> Tensor:
-    """The tensor itself, read if it is still in its file."""
+    """Return the tensor itself, read if it is still in its file."""
     return value.read() if isinstance(value, StoredTensor) else value
 
 
 def copy_of(value: Value, device: str | torch.device, dtype: torch.dtype) -> Tensor:
-    """A contiguous tensor of its own."""
+    """Return a contiguous copy on ``device`` in ``dtype``."""
     if isinstance(value, StoredTensor):
         return value.to(device, dtype)
     return value.to(device, dtype, copy=True, memory_format=torch.contiguous_format)
 
 
 def open_tensors(path: Path) -> tuple[dict[str, StoredTensor], dict[str, str]]:
-    """What is in a ``.safetensors``, ``.pt`` or ``.pth`` file, nothing of it read yet, and its metadata.
+    """Open a ``.safetensors``, ``.pt`` or ``.pth`` file without reading its tensors.
 
-    Nested names of a ``.pt`` are joined by dots. Raises ValueError for a file that is damaged, or that is a pickle
-    which could run code, OSError for one that cannot be read.
+    Returns:
+        The tensors by name, nested names of a ``.pt`` joined by dots, and the metadata.
+
+    Raises:
+        ValueError: The file is damaged, or is a pickle that could run code.
+        OSError: The file cannot be read.
     """
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file")
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; name a file in it")
     if is_torch_file(path):
-        found = open_torch_file(path)
-        return {name: StoredTensor(path, *where) for name, where in found.items()}, {}
+        locations = open_torch_file(path)
+        return {name: StoredTensor(path, *location) for name, location in locations.items()}, {}
     return _open_safetensors(path)
 
 
@@ -138,10 +155,16 @@ def write_tensors(
     values: Iterable[Tensor],
     metadata: Mapping[str, str],
 ) -> None:
-    """Write a safetensors file that appears under its name only once it is complete and on the disk.
+    """Write a safetensors file that appears under its name only when it is complete and on the disk.
 
-    layout: shape and dtype by name. values: the data, in that order, in any number of pieces; one is held at a time.
-    Raises OSError, leaving nothing behind, if it cannot be written.
+    Args:
+        path: The file; its folder must exist.
+        layout: Shape and dtype by name.
+        values: The data in the order of ``layout``, in any number of pieces; one is in memory at a time.
+        metadata: Written into the header.
+
+    Raises:
+        OSError: The file cannot be written; what was there before is left.
     """
     header: dict[str, object] = {"__metadata__": {"format": "pt", **metadata}}
     offset = 0
@@ -151,16 +174,10 @@ def write_tensors(
         offset = end
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        with part.open("wb") as file:
+        with atomic_write(path) as temporary, temporary.open("wb") as file:
             file.write(struct.pack("<Q", len(text)) + text)
             for tensor in values:
                 file.write(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
     except OSError as error:
         raise OSError(error.errno, f"cannot write {path}: {error.strerror}") from error
-    finally:
-        part.unlink(missing_ok=True)

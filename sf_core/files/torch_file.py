@@ -1,8 +1,8 @@
-"""torch's ``.pt`` files: where each tensor lies in one, without reading it and without running what it pickles.
+"""Location of every tensor in torch's ``.pt`` files, without reading the tensors or running the pickle.
 
-A ``.pt`` is a zip archive of one pickle, which names the tensors, and their raw data. torch's own reader of tensors
-only decides what the pickle may build; before it is asked, what it does not guard against is refused: compressed
-members and shared structures that take next to nothing in the file and everything in memory.
+A ``.pt`` is a zip archive of one pickle, which names the tensors, and their raw data. `torch.load` with
+``weights_only`` limits what the pickle may build, but not how much: compressed members and shared structures of a few
+bytes can fill the memory, so they are refused here before `torch.load` sees the file.
 """
 
 from __future__ import annotations
@@ -19,23 +19,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
-Where = tuple[tuple[int, ...], torch.dtype, int, tuple[int, ...]]  # shape, dtype, offset in the file, stride
+TensorLocation = tuple[tuple[int, ...], torch.dtype, int, tuple[int, ...]]  # shape, dtype, offset in the file, stride
 
-MOST_OBJECTS = 10_000_000  # that a pickle may hold, counting what is shared as often as it is used; models: 100,000
-NESTED = 3  # a file's own groups (generator, generator_ema ...), state dicts, tensors
+MAX_OBJECTS = 10_000_000  # in a pickle, shared ones counted at each use; models have 100,000
+MAX_DEPTH = 3  # a file's own groups (generator, generator_ema ...), state dicts, tensors
 _BUILDERS = {
     "collections OrderedDict",
     "torch Size",
     "torch device",
     "torch.nn.parameter Parameter",
-    *(f"torch._utils _rebuild_{what}" for what in ("tensor", "tensor_v2", "tensor_v3", "parameter")),
+    *(f"torch._utils _rebuild_{kind}" for kind in ("tensor", "tensor_v2", "tensor_v3", "parameter")),
     "torch._utils _rebuild_parameter_with_state",
 }
 _REFUSED = "It is refused: a pickle can run code. Ask for safetensors, or have it saved again as plain tensors"
 
 
 def is_torch_file(path: Path) -> bool:
-    """By its name or its first bytes. Raises ValueError for a bare pickle, as older files of torch are."""
+    """Return whether this is an archive of `torch.save`, by its name or its first bytes.
+
+    Raises:
+        ValueError: The file is a bare pickle, as old files of torch are.
+    """
     with path.open("rb") as file:
         archive = file.read(4) == b"PK\x03\x04"
     if path.suffix in (".pt", ".pth", ".ckpt", ".bin") and not archive:
@@ -43,18 +47,19 @@ def is_torch_file(path: Path) -> bool:
     return archive and path.suffix != ".safetensors"
 
 
-def open_torch_file(path: Path) -> dict[str, Where]:
-    """Where each tensor lies, by its name, nested names joined by dots.
+def open_torch_file(path: Path) -> dict[str, TensorLocation]:
+    """Locate the tensors of a file by name, nested names joined by dots.
 
-    Raises ValueError for a file that is damaged, or whose pickle builds anything but tensors.
+    Raises:
+        ValueError: The file is damaged, or its pickle builds anything but tensors.
     """
     try:
         data, spans = _open_archive(path)
         _check_pickle(path, data)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a pickle protocol that it reads nevertheless
-            found = torch.load(path, map_location="meta", weights_only=True, mmap=True)
-        return {name: _locate(path, name, tensor, spans) for name, tensor in nested_tensors(found)}
+            warnings.simplefilter("ignore")  # about pickle protocols that it reads nevertheless
+            contents = torch.load(path, map_location="meta", weights_only=True, mmap=True)
+        return {name: _locate(path, name, tensor, spans) for name, tensor in nested_tensors(contents)}
     except (OSError, _RefusedError):
         raise
     except pickle.UnpicklingError as error:
@@ -71,7 +76,7 @@ class _RefusedError(ValueError):
 
 
 def _open_archive(path: Path) -> tuple[bytes, dict[int, int]]:
-    """The pickle in an archive of torch.save; where in the file each raw member begins, and its bytes."""
+    """Return the pickle of an archive of torch.save, and the size of each raw member by its offset in the file."""
     with zipfile.ZipFile(path) as archive, path.open("rb") as file:
         members = archive.infolist()
         if any(m.compress_type != zipfile.ZIP_STORED for m in members):
@@ -88,8 +93,8 @@ def _open_archive(path: Path) -> tuple[bytes, dict[int, int]]:
 
 
 def _check_pickle(path: Path, data: bytes) -> None:
-    """Raises ValueError unless ``data`` builds tensors only, and few objects even if nothing in it were shared."""
-    parts: list[list[int]] = []  # of each object made: the objects that it holds
+    """Raise ValueError unless ``data`` builds only tensors, and few objects even if none were shared."""
+    parts: list[list[int]] = []  # the objects that each object contains
     stack: list[int] = []
     marks: list[int] = []
     memo: dict[Any, int] = {}
@@ -121,12 +126,12 @@ def _check_pickle(path: Path, data: bytes) -> None:
 
     def count(number: int) -> int:
         if number not in counts:
-            counts[number] = MOST_OBJECTS  # while under way: what holds itself never ends
-            counts[number] = min(MOST_OBJECTS, 1 + sum(map(count, parts[number])))
+            counts[number] = MAX_OBJECTS  # until it is counted: an object that contains itself never ends
+            counts[number] = min(MAX_OBJECTS, 1 + sum(map(count, parts[number])))
         return counts[number]
 
-    if any(count(number) >= MOST_OBJECTS for number in range(len(parts))):
-        raise _RefusedError(f"{path} would unfold into more than {MOST_OBJECTS:,} objects; no model has as many")
+    if any(count(number) >= MAX_OBJECTS for number in range(len(parts))):
+        raise _RefusedError(f"{path} would unfold into more than {MAX_OBJECTS:,} objects; no model has as many")
 
 
 def _is_harmless(builder: str) -> bool:
@@ -136,20 +141,20 @@ def _is_harmless(builder: str) -> bool:
     return builder in _BUILDERS
 
 
-def nested_tensors(found: Any, prefix: str = "", depth: int = NESTED) -> Iterator[tuple[str, Tensor]]:
-    """Tensors in nested dictionaries; whatever else they hold (step counts, settings) is passed over."""
-    if isinstance(found, Tensor):
-        yield prefix, found
-    elif isinstance(found, Mapping) and depth:
-        for name, value in found.items():
+def nested_tensors(contents: Any, prefix: str = "", depth: int = MAX_DEPTH) -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors in nested dictionaries; other values (step counts, settings) are skipped."""
+    if isinstance(contents, Tensor):
+        yield prefix, contents
+    elif isinstance(contents, Mapping) and depth:
+        for name, value in contents.items():
             yield from nested_tensors(value, f"{prefix}.{name}" if prefix else str(name), depth - 1)
 
 
-def _locate(path: Path, name: str, tensor: Tensor, spans: Mapping[int, int]) -> Where:
+def _locate(path: Path, name: str, tensor: Tensor, spans: Mapping[int, int]) -> TensorLocation:
     step, stride = tensor.dtype.itemsize, tensor.stride()
     values = 1 + sum((n - 1) * s for n, s in zip(tensor.shape, stride, strict=True)) if tensor.numel() else 0
     begin, offset = int(tensor.storage_offset()) * step, tensor.untyped_storage()._checkpoint_offset or 0
-    # torch works out where a storage lies from how torch.save lays files out, which other programs may not
+    # torch computes the offset of a storage from the layout of torch.save, which other programs may not follow
     if values and (tensor.numel() > values or begin + values * step > spans.get(offset, 0)):
         raise _RefusedError(f"{path} is a damaged .pt file: {name}, {list(tensor.shape)}, is not where it should be")
     return tuple(tensor.shape), tensor.dtype, offset + begin, stride

@@ -1,14 +1,13 @@
-"""Frames to a video file, frame by frame, such that it plays whenever writing ends.
+"""Writing of video files frame by frame; the file plays whenever the writing ends.
 
-While it grows, the file is made of fragments of one frame each, and beside it lies a sidecar, ``<name>.json``, with
-the record of how it was made and the number of frames that are safely in the file. `VideoWriter.close` copies the
-stream into an ordinary file with that record inside, puts it in the first one's place, and takes the sidecar away.
+While it grows, the file consists of fragments of one frame each. A sidecar, ``<name>.json``, has the record of how the
+video was made and the number of frames that are safely in the file. `VideoWriter.close` copies the stream into an
+ordinary file with that record inside, replaces the first file with it, and deletes the sidecar.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -19,8 +18,10 @@ import av
 import torch
 from torch import Tensor
 
-# Without a look ahead every frame is in the file as soon as it was written, and the same frames give the same file:
-# x264's macroblock tree, which looks ahead, does not repeat itself on small pictures.
+from .atomic_write import atomic_write
+
+# Without lookahead every frame is in the file as soon as it was written, and the same frames give the same file:
+# x264's macroblock tree, which looks ahead, is not deterministic on small pictures.
 _CODECS: dict[str, tuple[str, str, dict[str, str], dict[str, str]]] = {
     ".mp4": (
         "mp4",
@@ -39,12 +40,12 @@ _DEFAULT_CRF = {".mp4": 18, ".webm": 28}
 
 
 def sidecar_of(path: Path) -> Path:
-    """Where the record of an unfinished video lies."""
+    """Return the path of the record of an unfinished video."""
     return path.with_name(path.name + ".json")
 
 
 class _Unbuffered:
-    """A file for PyAV to write to: what was written is with the system at once, and errors keep their reason."""
+    """An unbuffered file for PyAV, which keeps the reason of an error that PyAV hides."""
 
     def __init__(self, path: Path) -> None:
         self._file: BinaryIO = path.open("wb", buffering=0)
@@ -71,17 +72,23 @@ class _Unbuffered:
 
 
 def to_bytes(frames: Tensor) -> Tensor:
-    """Frames in 0..1 as 8-bit numbers on the CPU: rounded where they are, so that a fourth of the bytes travels."""
+    """Convert frames in 0..1 to uint8 on the CPU; they are rounded on their device, so that fewer bytes are copied."""
     return (frames.detach() * 255).round().clamp(0, 255).to(torch.uint8).cpu()
 
 
 class VideoWriter:
-    """Writes an MP4 (H.264) or WebM (VP9), by the ending of ``path``; a context manager. Makes its folder if need be.
+    """A writer of MP4 (H.264) or WebM (VP9) files, chosen by the ending of ``path``; a context manager.
 
-    fps: frames per second. crf: quality, lower is better (18 for MP4, 28 for WebM by default). pixel_format:
-    ``yuv420p`` by default, which every player takes, and ``yuv444p`` for pictures of an odd size.
-    record: what to write into the file beside the frames; each value as JSON under its key. May be changed until close.
-    Raises ValueError for another ending or frame size, OSError if it cannot be written; what was written before plays.
+    Args:
+        path: The file; its folder is created if necessary.
+        fps: Frames per second.
+        crf: Quality, lower is better; by default 18 for MP4 and 28 for WebM.
+        pixel_format: By default ``yuv420p``, which every player supports, and ``yuv444p`` for frames of an odd size.
+        record: Metadata of the file, each value as JSON under its key. It may be changed until `close`.
+
+    Raises:
+        ValueError: The ending, or the size of a frame, is not supported.
+        OSError: The file cannot be written; the frames written before play.
     """
 
     def __init__(
@@ -138,14 +145,13 @@ class VideoWriter:
         return stream
 
     def _write_sidecar(self) -> None:
-        in_file = max(0, self.frames - 1)  # a fragment is closed by the next frame, which tells how long it lasts
+        in_file = max(0, self.frames - 1)  # the next frame closes a fragment, as it defines its duration
         facts = {"frames": in_file, "fps": float(self._fps), **self.record}
-        part = sidecar_of(self.path).with_suffix(".json.part")
-        part.write_text(json.dumps(facts))
-        part.replace(sidecar_of(self.path))
+        with atomic_write(sidecar_of(self.path), sync=False) as part:  # no wait for the disk between frames
+            part.write_text(json.dumps(facts))
 
     def close(self) -> None:
-        """Finish the file: an ordinary one, with the record inside, takes the place of the fragments."""
+        """Replace the fragments by an ordinary file with the record inside."""
         try:
             if self._stream is not None:
                 self._container.mux(self._stream.encode(None))
@@ -157,28 +163,27 @@ class VideoWriter:
             raise self._explained(error) from error
 
     def _finish(self) -> None:
-        part = self.path.with_name(f"{self.path.stem}.{os.getpid()}.part{self.path.suffix}")
         options = {
             "fflags": "+bitexact",
             **({"movflags": "use_metadata_tags+faststart"} if self._format == "mp4" else {}),
         }
-        try:
-            with (
-                av.open(str(self.path)) as source,
-                av.open(str(part), "w", format=self._format, options=options) as target,
-            ):
-                for key, value in self.record.items():
-                    target.metadata[key] = value if isinstance(value, str) else json.dumps(value)
-                template = source.streams.video[0]
-                stream = target.add_stream_from_template(template)
-                for packet in source.demux(template):
-                    if packet.dts is not None:  # the last, empty one
-                        packet.stream = stream
-                        target.mux(packet)
-            part.replace(self.path)
-        finally:
-            part.unlink(missing_ok=True)
+        with atomic_write(self.path) as part:
+            self._remux(part, options)
         sidecar_of(self.path).unlink(missing_ok=True)
+
+    def _remux(self, target_path: Path, options: dict[str, str]) -> None:
+        with (
+            av.open(str(self.path)) as source,
+            av.open(str(target_path), "w", format=self._format, options=options) as target,
+        ):
+            for key, value in self.record.items():
+                target.metadata[key] = value if isinstance(value, str) else json.dumps(value)
+            template = source.streams.video[0]
+            stream = target.add_stream_from_template(template)
+            for packet in source.demux(template):
+                if packet.dts is not None:  # the last, empty one
+                    packet.stream = stream
+                    target.mux(packet)
 
     def _explained(self, error: OSError) -> OSError:
         cause = self._file.error or error
@@ -189,7 +194,7 @@ class VideoWriter:
         )
 
     def abandon(self) -> None:
-        """Let go of the file as it is: fragments and sidecar stay."""
+        """Close the file as it is: fragments and sidecar stay."""
         self._file.close()
 
     def __enter__(self) -> VideoWriter:
@@ -205,7 +210,11 @@ class VideoWriter:
 
 
 def read_record(path: str | Path) -> dict[str, Any]:
-    """The record of a video: from its metadata, or from its sidecar if it was not finished. Raises ValueError."""
+    """Read the record of a video from its metadata, or from its sidecar if it was not finished.
+
+    Raises:
+        ValueError: The file is not a video.
+    """
     path = Path(path)
     if sidecar_of(path).exists():
         facts: dict[str, Any] = json.loads(sidecar_of(path).read_text())
@@ -215,10 +224,10 @@ def read_record(path: str | Path) -> dict[str, Any]:
             metadata = dict(container.metadata)
     except av.FFmpegError as error:
         raise ValueError(f"{path} is not a video: {error}") from error
-    found: dict[str, Any] = {}
+    record: dict[str, Any] = {}
     for key, value in metadata.items():
         try:
-            found[key.lower()] = json.loads(value)
+            record[key.lower()] = json.loads(value)
         except json.JSONDecodeError:
-            found[key.lower()] = value
-    return found
+            record[key.lower()] = value
+    return record

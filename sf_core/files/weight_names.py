@@ -1,7 +1,7 @@
-"""The names that a Wan 2.1 transformer's weights go by, brought back to the original ones.
+"""Original names of a Wan 2.1 transformer's weights, from the names that trainers, ComfyUI and diffusers give them.
 
 Training code wraps a model, and each wrapper adds a word to every name below it; ComfyUI and diffusers add or change
-words of their own. No word that is dropped here occurs in an original name.
+words of their own. No word that is removed here occurs in an original name.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import TypeVar
 
 Value = TypeVar("Value")
 
-# Parts of a file. Where one of these is in a file, it is what is meant, and all others are passed over.
-GROUPS = ("generator_ema", "generator", "model.diffusion_model")
+# Groups of a trainer's file. If a file has one of these, the first is loaded and all other tensors are skipped.
+MODEL_GROUPS = ("generator_ema", "generator", "model.diffusion_model")
 LORA_GROUPS = ("generator_lora",)
-NEVER_MEANT = ("critic", "critic_lora")
+SKIPPED_GROUPS = ("critic", "critic_lora")
 
 _WRAPPERS = {
     "_fsdp_wrapped_module",
@@ -29,7 +29,7 @@ _WRAPPERS = {
     "state_dict",
     "transformer",
 }
-# Of the discriminator that a GAN objective trains on top of the transformer.
+# Parts of the discriminator that a GAN objective trains on top of the transformer.
 _GAN_EXTRAS = {"_cls_pred_branch", "_register_tokens", "_gan_ca_blocks"}
 
 _FROM_DIFFUSERS = [
@@ -54,7 +54,7 @@ _FROM_DIFFUSERS = [
 
 
 def original_name(name: str) -> str:
-    """``name`` without wrappers, and as in the original where it is diffusers'."""
+    """Remove wrappers from ``name``, and translate it if it is diffusers'."""
     name = ".".join(word for word in name.split(".") if word not in _WRAPPERS)
     for pattern, original in _FROM_DIFFUSERS:
         name = pattern.sub(original, name)
@@ -62,35 +62,45 @@ def original_name(name: str) -> str:
 
 
 def wrappers_in(names: Iterable[str]) -> list[str]:
-    """The words that `original_name` drops from ``names``."""
+    """List the words that `original_name` removes from ``names``."""
     return sorted({word for name in names for word in name.split(".") if word in _WRAPPERS and ".ffn.net." not in name})
 
 
 def is_gan_extra(name: str) -> bool:
+    """Return whether this is a weight of a GAN discriminator on top of the transformer."""
     return not _GAN_EXTRAS.isdisjoint(name.split("."))
 
 
 def group_of(names: Iterable[str], groups: Iterable[str]) -> str | None:
-    """The first of ``groups`` that any name begins with; None: the names stand in no group."""
+    """Return the first of ``groups`` that any name begins with, or None."""
     starts = {".".join(words[:n]) for words in (name.split(".") for name in names) for n in (1, 2)}
     return next((group for group in groups if group in starts), None)
 
 
-def meant(state: Mapping[str, Value], groups: Iterable[str] = GROUPS) -> dict[str, Value]:
-    """What a file is about, under original names. Raises ValueError if two names come out alike."""
+def select_weights(state: Mapping[str, Value], groups: Iterable[str] = MODEL_GROUPS) -> dict[str, Value]:
+    """Select the weights to load, renamed to Wan's names.
+
+    Args:
+        state: All tensors of a file, by name.
+        groups: Names of groups in the order of preference. If the file has none of them, all tensors outside of
+            ``SKIPPED_GROUPS`` are selected.
+
+    Raises:
+        ValueError: Two names become the same.
+    """
     group = group_of(state, groups)
-    found: dict[str, Value] = {}
-    whence: dict[str, str] = {}
+    selected: dict[str, Value] = {}
+    sources: dict[str, str] = {}
     for name, value in state.items():
         if group is None:
-            if name.split(".")[0] in NEVER_MEANT:
+            if name.split(".")[0] in SKIPPED_GROUPS:
                 continue
         elif not name.startswith(f"{group}."):
             continue
         if is_gan_extra(name):
             continue
         original = original_name(name.removeprefix(f"{group}."))
-        if original in found:
-            raise ValueError(f"{whence[original]!r} and {name!r} are both {original!r}: the file holds several models")
-        found[original], whence[original] = value, name
-    return found
+        if original in selected:
+            raise ValueError(f"{sources[original]!r} and {name!r} are both {original!r}: the file holds several models")
+        selected[original], sources[original] = value, name
+    return selected

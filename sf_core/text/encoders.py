@@ -1,6 +1,6 @@
-"""Prompts to embeddings: umT5, as Wan uses it, through `transformers`; or embeddings from a file.
+"""Text encoders: umT5 through `transformers`, as Wan uses it, a table of words, or embeddings from a file.
 
-Needs the extra ``text`` (transformers, sentencepiece).
+umT5 needs the extra ``text`` (transformers, sentencepiece).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ..files.checkpoint import read_safetensors
 from .word_table import TinyText
 
 TextEncoder = Callable[[str], Tensor]  # prompt -> [1, rows, width]
-MAX_ROWS = 512  # that Wan reads
+MAX_ROWS = 512  # of embeddings; Wan reads no more
 END_OF_TEXT = 1
 _HEAD_WIDTH = 64  # of every umT5
 
@@ -23,12 +23,24 @@ _HEAD_WIDTH = 64  # of every umT5
 def load_text_encoder(
     path: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
 ) -> TextEncoder:
-    """What turns a prompt into embeddings [1, rows, width], by what ``path`` holds.
+    """Load a text encoder.
 
-    A folder with ``text.json`` and ``text.safetensors``: a table of words, as the tiny world's training makes one.
-    umT5's encoder as safetensors in Hugging Face's names; its tokenizer is the tensor ``spiece_model`` in that file, or
-    ``spiece.model`` beside it. Or a file with one tensor [rows, width] or [1, rows, width]: the embeddings of the one
-    prompt that there will be. Raises ValueError for anything else.
+    Args:
+        path: One of these:
+
+            - A folder with ``text.json`` and ``text.safetensors``: a table of words, as the tiny world's training
+              writes it.
+            - umT5's encoder as safetensors in Hugging Face's names. Its tokenizer is the tensor ``spiece_model`` in
+              that file, or the file ``spiece.model`` in the same folder.
+            - A file with one tensor, [rows, width] or [1, rows, width]: the embeddings for every prompt.
+        device: Device of umT5.
+        dtype: Of umT5.
+
+    Returns:
+        A function from a prompt to its embeddings, [1, rows, width] in float32.
+
+    Raises:
+        ValueError: The file is something else.
     """
     path = Path(path)
     if path.is_dir() and (path / "text.json").exists():
@@ -88,7 +100,7 @@ def _umt5(path: Path, state: Mapping[str, Tensor], device: str | torch.device, d
 def _tokenizer_bytes(path: Path, state: Mapping[str, Tensor]) -> bytes:
     if "spiece_model" in state:
         return bytes(state["spiece_model"].to(torch.uint8).numpy().tobytes())
-    beside = path.with_name("spiece.model")
-    if beside.exists():
-        return beside.read_bytes()
-    raise ValueError(f"{path} has no tokenizer inside (a tensor 'spiece_model'), and there is no {beside}")
+    file = path.with_name("spiece.model")
+    if file.exists():
+        return file.read_bytes()
+    raise ValueError(f"{path} has no tokenizer inside (a tensor 'spiece_model'), and there is no {file}")

@@ -1,4 +1,4 @@
-"""The tiny model's text encoder: one vector a word."""
+"""The tiny model's text encoder: one vector for each word."""
 
 from __future__ import annotations
 
@@ -12,23 +12,32 @@ from torch import Tensor
 
 
 class TinyText:
-    """Turns a prompt into embeddings [1, words, 64]."""
+    """A text encoder that looks each word of a prompt up in a table.
+
+    Args:
+        vocabulary: ``text.json``: the words, their aliases, and the most words that a prompt may have.
+        table: ``text.safetensors``: the vector of each word.
+    """
 
     def __init__(self, vocabulary: Path, table: Path) -> None:
-        facts = json.loads(vocabulary.read_text())
+        facts = json.loads(vocabulary.read_text(encoding="utf-8"))
         self.words: list[str] = facts["vocabulary"]
         self.aliases: dict[str, str] = facts["aliases"]
         self.text_len: int = facts["text_len"]
         self._table = load_file(table)["word.weight"].float()
 
     def encode(self, prompt: str) -> Tensor:
-        """Raises ValueError for a word outside the vocabulary (it lists it) and for too long a prompt."""
+        """Encode a prompt to embeddings [1, words, 64].
+
+        Raises:
+            ValueError: The prompt is too long, or has a word outside the vocabulary; the message lists the vocabulary.
+        """
         words = [self.aliases.get(word, word) for word in re.findall(r"[\w<>]+", prompt.lower())]
-        known = [word for word in self.words if not word.startswith("<")]
-        unknown = [word for word in words if word not in known]
+        vocabulary = [word for word in self.words if not word.startswith("<")]
+        unknown = [word for word in words if word not in vocabulary]
         if unknown:
             raise ValueError(
-                f"the tiny model does not know {', '.join(map(repr, unknown))}. Its words: {', '.join(known)}; "
+                f"the tiny model does not know {', '.join(map(repr, unknown))}. Its words: {', '.join(vocabulary)}; "
                 f"also {', '.join(sorted(self.aliases))}"
             )
         if len(words) > self.text_len:

@@ -1,6 +1,6 @@
-"""The embedded model: a small trained world, so that everything can be tried without a GPU or a download.
+"""The embedded model: trained on a tiny world, so that everything can be tried without a GPU or a download.
 
-One coloured shape moves on a plain background, 64 x 64, by prompts such as "a red circle moving left quickly on a
+One coloured shape moves on a plain background, 64 x 64 pixels, as a prompt says: "a red circle moving left quickly on a
 black background". Transformer and VAE load as any of Wan 2.1 do.
 """
 
@@ -23,20 +23,20 @@ FPS = 16
 
 
 def load_transformer(device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> CausalWan:
-    """The tiny causal Wan transformer; it names its latent size and rollout settings itself."""
+    """Load the tiny causal Wan transformer; its file has its latent size and rollout settings."""
     return load_model(FOLDER / "transformer.safetensors", device, dtype)
 
 
 def load_teacher(device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> CausalWan:
-    """What the transformer was distilled from, bidirectional and many-step; in a few causal steps it makes a mess."""
+    """Load the bidirectional, many-step teacher of the transformer; a few causal steps with it give no usable video."""
     return load_model(FOLDER / "teacher.safetensors", device, dtype)
 
 
 def load_text() -> TinyText:
-    """Its text encoder: a table of words."""
+    """Load the text encoder, a table of words."""
     return TinyText(FOLDER / "text.json", FOLDER / "text.safetensors")
 
 
 def load_vae(device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> wan_vae.WanVAE:
-    """Its VAE: Wan 2.1's, narrow."""
+    """Load the VAE, a narrow one of Wan 2.1's architecture."""
     return wan_vae.load_vae(FOLDER / "vae.safetensors", device, dtype)

@@ -1,6 +1,6 @@
 """Training with Self Forcing: the rollout, the losses on whole videos, the trainer.
 
-`Trainer` and everything with recipes needs pydantic (the extra ``train``); rollout and losses need only torch.
+`Trainer` and recipes need pydantic (the extra ``train``). The rollout and the losses need only torch.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """`Trainer` is imported when it is first asked for."""
+    """Import `Trainer` when it is first used."""
     if name == "Trainer":
         from .trainer import Trainer
 

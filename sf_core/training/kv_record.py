@@ -1,8 +1,9 @@
-"""The past of a rollout whose gradient is taken later.
+"""The KV cache of a training rollout, which the backward pass still reads.
 
-A rolling cache overwrites its oldest frames. Backward, and a recomputation by gradient checkpointing, would then read
-another past than the forward pass did. So a rollout for training keeps each chunk's keys and values in tensors of their
-own, which nobody writes to again. Which of them a chunk sees is decided as in `RollingKVCache`, by `CacheShape`.
+A rolling cache overwrites its oldest frames. The backward pass, and a recomputation by gradient checkpointing, would
+then read other keys and values than the forward pass did. So a training rollout stores each chunk's keys and values in
+separate tensors that are never written to again. `CacheShape` decides which of them a chunk attends to, as in
+`RollingKVCache`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from torch import Tensor
 from ..model.kv_cache import CacheShape, KeysValues, Place
 from ..model.rope import apply_rope, rope_rotations
 
-Pieces = tuple[list[Tensor], list[Tensor]]  # keys and values of one layer, [B, tokens, heads, D] each, in pieces
+Pieces = tuple[list[Tensor], list[Tensor]]  # keys and values of one layer, each a list of [B, tokens, heads, D]
 
 
 @dataclass(frozen=True)
@@ -25,15 +26,17 @@ class _Chunk:
 
 
 class KVRecord:
-    """Keys and values of the finished chunks of one rollout. A chunk that left the window is let go of; a gradient
-    that still needs it holds it by itself."""
+    """Keys and values of the finished chunks of one rollout.
+
+    A chunk that left the window is dropped; autograd holds a reference to it while a gradient needs it.
+    """
 
     def __init__(self, shape: CacheShape) -> None:
         self._shape = shape
         self._chunks: list[_Chunk] = []
 
     def past(self, place: Place) -> list[Pieces]:
-        """What each layer of a pass at ``place`` sees besides its own chunk."""
+        """Return the earlier keys and values, per layer, that a pass at ``place`` attends to."""
         shape = self._shape
         sink, ring = shape.history(place)
         pasts: list[Pieces] = [([], []) for _ in range(shape.layers)]
@@ -53,7 +56,7 @@ class KVRecord:
         return pasts
 
     def commit(self, place: Place, layers: list[KeysValues]) -> None:
-        """The chunk at ``place`` is finished: its keys and values, of every layer."""
+        """Store the keys and values, per layer, of the finished chunk at ``place``."""
         self._chunks.append(_Chunk(place.start, place.end, layers))
         ring, sink_end = self._shape.ring_frames, place.scene + self._shape.sink_frames
         if ring is not None:

@@ -1,7 +1,7 @@
-"""What to train, as one typed file: a recipe.
+"""Recipes: a whole training as one typed TOML file.
 
-Recipes are TOML. `Recipe.read` takes a path, or the name of one that comes along (``sf_core/training/recipes``).
-Lengths in frames are latent frames unless said otherwise; learning rates are those at full strength.
+`Recipe.read` takes a path, or the name of a recipe in ``sf_core/training/recipes``. Lengths in frames are latent frames
+unless stated otherwise. Learning rates are those after the warm-up.
 """
 
 from __future__ import annotations
@@ -25,20 +25,26 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class _Settings:
-    """A table of a recipe. What it does not know is an error."""
+    """A table of a recipe. An unknown key is an error."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Optimizer(_Settings):
-    """How one network learns.
+    """The optimizer of one network.
 
-    name: ``adamw``; ``muon``: AdamW too, but Muon for the matrices inside the blocks and for kernels of convolutions,
-    scaled to steps as large as AdamW's.
-    warmup: steps until the full learning rate. decay_to: what part of it is left at the last step (linearly).
-    clip: the largest norm of a gradient. ema: decay of the weights' running average, which is what is kept in the end;
-    0: none. ema_start: the step at which the average begins.
+    Attributes:
+        name: ``adamw``, or ``muon``: Muon for the matrices inside the blocks and for convolution kernels, scaled to
+            steps as large as AdamW's, and AdamW for the rest.
+        lr: Learning rate after the warm-up.
+        betas: Decay rates of AdamW's moments.
+        weight_decay: Decoupled weight decay.
+        warmup: Updates until the full learning rate.
+        decay_to: Share of the learning rate at the last update; it falls linearly after the warm-up.
+        clip: Largest norm of the gradient.
+        ema: Decay of the weights' EMA, which is then the stage's result; 0: no EMA.
+        ema_start: Updates before the EMA starts; until then it equals the weights.
     """
 
     name: Literal["adamw", "muon"] = "adamw"
@@ -54,7 +60,14 @@ class Optimizer(_Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class _Stage(_Settings):
-    """steps: updates of what is trained. batch: videos at a time; accumulate: times that many before an update."""
+    """Settings that all stages share.
+
+    Attributes:
+        steps: Updates of the trained network; of the critic in a Self Forcing stage.
+        batch: Videos in a micro-batch.
+        accumulate: Gradient accumulation steps: micro-batches per update.
+        optimizer: Optimizer of the network that the stage leaves.
+    """
 
     steps: Count
     batch: Count = 1
@@ -64,10 +77,13 @@ class _Stage(_Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class VAEStage(_Stage):
-    """A small Wan VAE on the world's own frames; a further stage goes on with it.
+    """Training of a small Wan VAE on the frames of the recipe's world; a second such stage continues with it.
 
-    frames: of a clip (not latent ones): 1, or groups of the temporal factor after the first. dim: its width.
-    kl: weight of the latents' distance from a standard normal. decoder_only: the encoder stays as it is.
+    Attributes:
+        frames: Video frames of a clip (not latent frames): 1, or 1 + a multiple of the temporal factor.
+        dim: Channels of a new VAE at full resolution.
+        kl: Weight of the KL divergence of the latents from a standard normal.
+        decoder_only: Freeze the encoder.
     """
 
     kind: Literal["vae"]
@@ -79,10 +95,13 @@ class VAEStage(_Stage):
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherStage(_Stage):
-    """A bidirectional model by flow matching on latents; a further stage goes on with it.
+    """Training of a bidirectional model by flow matching; a second such stage continues with it.
 
-    shift: of the schedule. weighted: see `FlowMatching`. frames: of the beginning of each clip that are learnt from,
-    None: all; short clips first teach far more in the same time.
+    Attributes:
+        shift: Shift of the schedule.
+        weighted: See `FlowMatching`.
+        frames: Latent frames at the beginning of each clip to train on; None: all. Training on short clips first
+            teaches far more in the same time.
     """
 
     kind: Literal["teacher"]
@@ -93,12 +112,17 @@ class TeacherStage(_Stage):
 
 @dataclass(frozen=True, kw_only=True)
 class CausalStage(_Stage):
-    """The causal start: from the teacher's weights, by teacher forcing, diffusion forcing, or regression to the ends of
-    the teacher's trajectories.
+    """The causal start: turn the teacher into a causal model.
 
-    weighted: see `FlowMatching`. checkpointing: compute each block again in backward.
-    trajectories, solver_steps, solver_shift, guidance: of ``ode`` alone: how many are made, and how (see
-    `ode_trajectory`).
+    Attributes:
+        by: ``teacher-forcing``, ``diffusion-forcing``, or ``ode``: regression to the ends of the teacher's
+            trajectories.
+        weighted: See `FlowMatching`; not for ``ode``.
+        trajectories: Number of trajectories to solve; for ``ode`` alone, as the next three.
+        solver_steps: See `ode_trajectory`.
+        solver_shift: See `ode_trajectory`.
+        guidance: See `ode_trajectory`.
+        checkpointing: Recompute each block in the backward pass.
     """
 
     kind: Literal["causal"]
@@ -113,16 +137,29 @@ class CausalStage(_Stage):
 
 @dataclass(frozen=True, kw_only=True)
 class SelfForcingStage(_Stage):
-    """The generator on its own rollouts, under a loss on the whole video.
+    """Training of the generator on its own rollouts, with a loss on the whole video.
 
-    critic: its optimizer. ratio: critic updates a generator update; the generator's is before the first of them.
-    videos: what the generator is judged on: its own rollouts, or, for comparison, its predictions of given videos (see
-    `forced_rollout`).
-    guidance: of the teacher; 3.0 is what others call a scale of 4.0. score_shift: as in `ScoreDistillation`.
-    alpha: of SiD. relativistic, generator_weight, discriminator_weight, r1_weight, r2_weight, sigma: of the GAN.
-    ts_schedule, ts_schedule_max: see `NoiseLevels`. max_frames: rollouts are drawn between ``frames`` of the recipe and
-    this many. context_frames: they begin with as many given latents (image-to-video: 1). checkpointing: compute each
-    block again in backward. kv_gradient: see `rollout`.
+    Attributes:
+        loss: ``dmd``, ``sid`` or ``gan``.
+        videos: ``rollouts``; or, as a baseline, the generator's predictions of given videos: see `forced_rollout`.
+        critic: Optimizer of the critic.
+        ratio: Critic updates per generator update; the generator is updated before the first of them.
+        guidance: Guidance of the teacher; 3.0 is a scale of 4.0 elsewhere.
+        score_shift: See `ScoreDistillation`.
+        alpha: See `SiD`.
+        relativistic: See `GAN`, also for the next four.
+        generator_weight: Weight of the generator's loss.
+        discriminator_weight: Weight of the discriminator's loss.
+        r1_weight: Weight of R1.
+        r2_weight: Weight of R2.
+        sigma: ``r1_sigma`` and ``r2_sigma`` of `GAN`.
+        ts_schedule: See `NoiseLevels`.
+        ts_schedule_max: See `NoiseLevels`.
+        max_frames: Longest rollout, in latent frames; the length of each is drawn between the recipe's ``frames`` and
+            this. None: always ``frames``.
+        context_frames: Given latent frames at the beginning of each rollout; image-to-video: 1.
+        checkpointing: Recompute each block in the backward pass.
+        kv_gradient: See `rollout`.
     """
 
     kind: Literal["self-forcing"]
@@ -158,7 +195,17 @@ Stage = Annotated[VAEStage | TeacherStage | CausalStage | SelfForcingStage, Fiel
 
 @dataclass(frozen=True, kw_only=True)
 class NewModel(_Settings):
-    """A transformer to be trained from nothing; latent channels and text width are the VAE's and the text's."""
+    """A transformer to train from random weights.
+
+    Its latent channels are those of the VAE, its text width is that of the text encoder.
+
+    Attributes:
+        dim: Width.
+        ffn_dim: Width of the feed-forward nets.
+        layers: Number of blocks.
+        heads: Attention heads.
+        freq_dim: Width of the timestep's sinusoidal embedding.
+    """
 
     dim: Annotated[int, Field(ge=2)]
     ffn_dim: Count
@@ -168,11 +215,14 @@ class NewModel(_Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LowRank(_Settings):
-    """All networks but the teacher are the teacher's weights with low-rank adapters, which alone are trained.
+class AdapterSettings(_Settings):
+    """Training of low-rank adapters over the teacher's weights, in place of whole networks.
 
-    So the weights are in memory once, and results are LoRA files. rank: of the adapters. alpha: they count
-    ``alpha / rank`` times.
+    The weights are in memory once, and the results are LoRA files.
+
+    Attributes:
+        rank: Rank of the adapters.
+        alpha: The adapters' output is multiplied by ``alpha / rank``.
     """
 
     rank: Count = 64
@@ -181,10 +231,13 @@ class LowRank(_Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class WorldData(_Settings):
-    """Videos that are drawn as they are needed: `sf_core.tiny.world`.
+    """Synthetic videos, rendered on demand: `sf_core.tiny.world`.
 
-    size: pixels. clips: how many are encoded. seed: of the clips and of the table of words, whatever the recipe's, so
-    that trainings which differ in that alone share their data.
+    Attributes:
+        size: Height and width in pixels.
+        clips: Number of clips.
+        seed: Seed of the clips and of the word table. It is not the recipe's seed, so recipes with different seeds
+            share their data.
     """
 
     size: Annotated[int, Field(ge=16)] = 64
@@ -194,10 +247,17 @@ class WorldData(_Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class Files(_Settings):
-    """What is there already, relative to the folder that training is started in.
+    """Existing files, relative to the working directory.
 
-    generator, teacher, critic: transformers. vae, text_encoder: as for `generate`. prompts: a text file, one a line.
-    videos: a folder, a caption in a text file beside each (for a GAN, the baselines, and training a teacher).
+    Attributes:
+        generator: Checkpoint of the transformer that the generator starts from.
+        teacher: Checkpoint of the bidirectional transformer.
+        critic: Checkpoint of the transformer that the critic starts from.
+        vae: VAE, as for `generate`.
+        text_encoder: Text encoder, as for `generate`.
+        prompts: Text file with one prompt per line.
+        videos: Folder of videos, each with its caption in a text file of the same name; for a GAN, the baselines and
+            the training of a teacher.
     """
 
     generator: Path | None = None
@@ -209,15 +269,20 @@ class Files(_Settings):
     videos: Path | None = None
 
     def missing(self) -> list[str]:
-        """Lines about what is named and not there."""
+        """Return ``key = path`` for each path that does not exist."""
         named = {name: getattr(self, name) for name in self.__dataclass_fields__}
         return [f"{name} = {path}" for name, path in named.items() if path is not None and not path.exists()]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Samples(_Settings):
-    """What is shown on the way. prompts: none: the first few of the data. every: steps, and at the end of a stage.
-    long: the rollout for the drift plot, in training lengths."""
+    """Samples that are written during the training.
+
+    Attributes:
+        prompts: Prompts to sample; empty: the first four of the data.
+        every: Steps between samples; a stage also writes them at its end.
+        long: Length of the rollout for the drift plot, in training lengths.
+    """
 
     prompts: tuple[str, ...] = ()
     every: Count = 200
@@ -228,10 +293,23 @@ class Samples(_Settings):
 class Recipe(_Settings):
     """A whole training.
 
-    about: what it makes and needs, for people. frames: the training length. latent_size: (height, width); of a world,
-    what its VAE makes of it. dtype: of the arithmetic; weights and optimizers are float32. negative: the prompt that
-    guidance leads away from. rollout: `RolloutConfig`. fps: of the videos. lora: see `LowRank`; then files.generator
-    and files.critic, if they are named, are such LoRA files.
+    Attributes:
+        name: Name of the recipe and of its default folder.
+        about: One line for people: what the training makes and needs.
+        seed: Seed of everything random but the world.
+        device: Torch device.
+        dtype: Dtype of the arithmetic; weights and optimizers are float32.
+        frames: Training length in latent frames.
+        latent_size: (height, width) of latents; None: the latent size of the world's clips.
+        fps: Frame rate of the videos.
+        negative: Negative prompt of the guidance.
+        rollout: Fields of `RolloutConfig`.
+        model: Size of a new teacher.
+        lora: Train adapters: ``files.generator`` and ``files.critic``, if set, are then LoRA files of them.
+        world: Synthetic videos.
+        files: Existing files.
+        samples: Samples that are written during the training.
+        stages: The stages, in order.
     """
 
     name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
@@ -245,7 +323,7 @@ class Recipe(_Settings):
     negative: str = ""
     rollout: dict[str, Any] = field(default_factory=dict)
     model: NewModel | None = None
-    lora: LowRank | None = None
+    lora: AdapterSettings | None = None
     world: WorldData | None = None
     files: Files = field(default_factory=Files)
     samples: Samples = field(default_factory=Samples)
@@ -260,21 +338,30 @@ class Recipe(_Settings):
 
     @property
     def rollout_config(self) -> RolloutConfig:
+        """The settings under ``[rollout]``."""
         return RolloutConfig.from_dict(self.rollout)
 
     @property
     def steps(self) -> int:
-        """Of all stages."""
+        """The number of steps of all stages."""
         return sum(stage.steps for stage in self.stages)
 
     @staticmethod
     def read(source: str | Path) -> Recipe:
-        """From a TOML file or by name. Raises ValueError saying what in it cannot be, FileNotFoundError."""
+        """Read a recipe.
+
+        Args:
+            source: TOML file, or the name of a recipe in ``sf_core/training/recipes``.
+
+        Raises:
+            ValueError: For a file that is not a valid recipe, naming each wrong key.
+            FileNotFoundError: If there is no such file or recipe.
+        """
         path = Path(source)
         if not path.exists():
-            known = sorted(found.stem for found in RECIPES.glob("*.toml"))
-            if str(source) not in known:
-                raise FileNotFoundError(f"there is no recipe {source}: give a TOML file, or one of {', '.join(known)}")
+            names = sorted(file.stem for file in RECIPES.glob("*.toml"))
+            if str(source) not in names:
+                raise FileNotFoundError(f"there is no recipe {source}: give a TOML file, or one of {', '.join(names)}")
             path = RECIPES / f"{source}.toml"
         try:
             return TypeAdapter(Recipe).validate_python(tomllib.loads(path.read_text(encoding="utf-8")))
@@ -284,9 +371,9 @@ class Recipe(_Settings):
             raise ValueError(f"{path}: {'; '.join(map(_sentence, error.errors()))}") from error
 
     def smoke(self) -> Recipe:
-        """The same stages, each for a few steps of a few videos: does everything run?"""
+        """Return a recipe with the same stages, each a few steps on a few videos, to try whether everything runs."""
         stages = tuple(
-            replace(stage, steps=min(stage.steps, 6), batch=min(stage.batch, 2), **_FEW.get(stage.kind, {}))
+            replace(stage, steps=min(stage.steps, 6), batch=min(stage.batch, 2), **_SMOKE_CHANGES.get(stage.kind, {}))
             for stage in self.stages
         )
         world = self.world and replace(self.world, clips=min(self.world.clips, 8))
@@ -294,10 +381,10 @@ class Recipe(_Settings):
         return replace(self, name=f"{self.name}-smoke", stages=stages, world=world, samples=samples)
 
 
-_FEW: dict[str, dict[str, Any]] = {"causal": {"trajectories": 2, "solver_steps": 8}}
+_SMOKE_CHANGES: dict[str, dict[str, Any]] = {"causal": {"trajectories": 2, "solver_steps": 8}}
 
 
 def _sentence(error: Any) -> str:
-    where = ".".join(str(part) for part in error["loc"])
-    given = "" if isinstance(error["input"], dict) else f" (it is {error['input']!r})"
-    return f"{where or 'the recipe'}: {error['msg']}{given}"
+    key = ".".join(str(part) for part in error["loc"])
+    value = "" if isinstance(error["input"], dict) else f" (it is {error['input']!r})"
+    return f"{key or 'the recipe'}: {error['msg']}{value}"

@@ -1,9 +1,9 @@
 """The self-rollout of training: the generator makes a whole video from its own output, as it will at inference.
 
-The chunk loop, the window, the sink and the schedule are those of inference (session/sampler.py, `CacheShape`). What
-training adds is where the gradient goes. Each chunk leaves its denoising at a random step, and that step alone has a
-gradient; the pass that writes a chunk's clean keys and values has none, so nothing flows into earlier chunks. Memory
-therefore does not grow with the number of steps. Source: Self Forcing (arXiv 2506.08009), section 3.2 and algorithm 1.
+The chunk loop, the window, the sink and the schedule are those of inference (session/sampler.py, `CacheShape`).
+Training adds the gradient. Each chunk's denoising ends at a random exit step, and that step alone has a gradient. The
+pass that writes a chunk's clean keys and values has none, so no gradient flows into earlier chunks. Memory therefore
+does not grow with the number of steps. Source: Self Forcing (arXiv 2506.08009), section 3.2 and algorithm 1.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from ..model.rope import rope_rotations
 from ..noise import NoiseSource
 from ..schedule import TRAIN_STEPS, flow_schedule
 from ..session.sampler import sample_chunk
-from ..vae.wan_vae import VideoVAE
+from ..vae.video_vae import VideoVAE
 from .kv_record import KVRecord, Pieces
 
-CLIP_FRAMES = 21  # latent frames that the losses see, and that have a gradient: what Wan 2.1 was trained on
+CLIP_FRAMES = 21  # latent frames that the losses see and that have a gradient: Wan 2.1's training length
 KV_GRADIENTS = ("detached", "straight-through")
 
 
@@ -32,11 +32,13 @@ KV_GRADIENTS = ("detached", "straight-through")
 class Rollout:
     """A video that the generator made.
 
-    latents: [B, C, F, H, W], float32; of a video longer than the clip, its last frames.
-    gradient_mask: bool, shaped like latents: where a loss may look. None: everywhere.
-    timestep_from, timestep_to: nominal timesteps between which the exit step denoises (500 -> 250; the last -> 0).
-        None if chunks left at different steps.
-    exit_step: index of the denoising step whose output each chunk is; a list, one a chunk, if they were drawn so.
+    Attributes:
+        latents: [B, C, F, H, W], float32; the last frames of a video that is longer than the clip.
+        gradient_mask: Bool, shaped like ``latents``: where a loss counts. None: everywhere.
+        timestep_from: Nominal timestep before the exit step. None if the chunks have different exit steps.
+        timestep_to: Nominal timestep after the exit step (500 -> 250; the last step -> 0), or None as above.
+        exit_step: Index of the denoising step whose output each chunk is; a list with one index per chunk if they were
+            given so.
     """
 
     latents: Tensor
@@ -46,7 +48,7 @@ class Rollout:
     exit_step: int | list[int]
 
     def detach(self) -> Rollout:
-        """The same video without its gradient."""
+        """Return the same video without its gradient."""
         return Rollout(self.latents.detach(), self.gradient_mask, self.timestep_from, self.timestep_to, self.exit_step)
 
 
@@ -65,25 +67,33 @@ def rollout(
     kv_gradient: str = "detached",
     latent_size: tuple[int, int] | None = None,
 ) -> Rollout:
-    """Roll out ``frames`` latent frames, the context included, with gradient where training wants it.
+    """Roll out ``frames`` latent frames, the context included, with the gradient that training needs.
 
-    prompt: text embeddings [B or 1, rows, text_dim].
-    noise: the initial noise [B, C, frames - context, H, W]; or a NoiseSource, which gives that and all the rest: chunks
-        count from 0, step k > 0 is what is added before denoising step k, and the step after the exit step is what the
-        clean chunk is noised with before its keys and values are written (by the smallest sigma of the schedule, where
-        ``context_noise`` is 0: training differs from inference there, as in the reference).
-    exit_step: an index into the denoising steps, a list (one a chunk), or None: drawn once for all, from ``rng`` if it
-        is a generator, else from torch's global one.
-    context: latents [B or 1, C, f, H, W] that the video begins with (image-to-video: one frame).
-    rng: where what is not given comes from: a CPU generator, or a NoiseSource for the noise; None: torch's global one.
-    vae: for frames > clip_frames. The clip's first latent then is the video's frame at that place, encoded as an image,
-        because the first latent of a video stands for one frame. None: the latents as they are, which is right only
-        for a VAE that does not compress time.
-    clip_frames: how many of the last frames the losses see; only chunks that lie in them have a gradient.
-    kv_gradient: ``detached``: nothing flows into earlier chunks' keys and values, as the paper says.
-        ``straight-through``: it does, through those of the exit step, as the reference's code happens to do.
-    latent_size: (height, width), if neither noise nor context shows it and the generator names none.
-    Raises ValueError for sizes that do not fit, naming what would.
+    Args:
+        generator: The causal model to train.
+        prompt: Text embeddings [B or 1, rows, text_dim].
+        noise: The initial noise [B, C, frames - context, H, W]; or a `NoiseSource` for all noise. It is called with the
+            chunk, counted from 0, and the step. Step 0 is the initial noise, step k > 0 is added before denoising step
+            k, and the step after the exit step is added to the clean chunk before its keys and values are written
+            (where ``context_noise`` is 0, at the smallest sigma of the schedule: training differs from inference here,
+            as in the reference).
+        config: Rollout settings.
+        exit_step: Index of a denoising step, or a list with one per chunk. None draws one for all chunks, from ``rng``
+            if that is a generator, else from torch's global one.
+        frames: Latent frames of the video, the context included.
+        context: Latents [B or 1, C, f, H, W] at the beginning of the video (image-to-video: one frame).
+        rng: Source of all that is not given: a CPU generator, or a `NoiseSource` for the noise; None: torch's global
+            generator.
+        vae: Needed for ``frames`` > ``clip_frames``. The first latent of a video stands for one frame, so the clip's
+            first latent is decoded and encoded again as an image. None keeps it as it is, which is right only for a VAE
+            that does not compress time.
+        clip_frames: Number of last frames that the losses see; only chunks inside the clip have a gradient.
+        kv_gradient: ``detached``: no gradient flows into earlier chunks' keys and values, as in the paper.
+            ``straight-through``: it flows through the keys and values of the exit step, as in the reference's code.
+        latent_size: (height, width); needed if neither noise nor context has it and the generator names none.
+
+    Raises:
+        ValueError: For sizes that do not fit together, naming the expected ones.
     """
     if kv_gradient not in KV_GRADIENTS:
         raise ValueError(f"kv_gradient is {kv_gradient!r}; expected one of {', '.join(KV_GRADIENTS)}")
@@ -91,25 +101,25 @@ def rollout(
     batch = noise.shape[0] if isinstance(noise, Tensor) else max(len(prompt), 1 if context is None else len(context))
     generator.check_text(prompt)
     shape = (batch, generator.arch.in_dim, *size)
-    given_frames = 0 if context is None else context.shape[2]
-    places = places_of(config, frames, given_frames)
+    context_frames = 0 if context is None else context.shape[2]
+    places = block_places(config, frames, context_frames)
     _check_shapes(shape, frames, prompt, noise, context)
-    sampled = [place for place in places if place.start >= given_frames]
-    draws = _Draws(noise, rng, shape, given_frames)
+    sampled = [place for place in places if place.start >= context_frames]
+    rollout_noise = _RolloutNoise(noise, rng, shape, context_frames)
     exits = _exit_steps(exit_step, rng, len(config.denoising_steps), len(sampled))
 
     passes = _Passes(generator, prompt.expand(batch, -1, -1), config, size, kv_gradient == "straight-through")
-    parts = []
+    blocks = []
     for place in places:
         if place not in sampled:
             assert context is not None
-            given = context[:, :, place.start : place.end].expand(batch, -1, -1, -1, -1)
-            parts.append(given.to(generator.device, torch.float32))
-            passes.write(place, parts[-1], 0.0)
+            block = context[:, :, place.start : place.end].expand(batch, -1, -1, -1, -1)
+            blocks.append(block.to(generator.device, torch.float32))
+            passes.write(place, blocks[-1], 0.0)
             continue
         chunk = sampled.index(place)
-        parts.append(passes.sample(place, draws, chunk, exits[chunk], place.start >= frames - clip_frames))
-    latents = torch.cat(parts, dim=2)
+        blocks.append(passes.sample(place, rollout_noise, chunk, exits[chunk], place.start >= frames - clip_frames))
+    latents = torch.cat(blocks, dim=2)
     same = len(set(exits)) == 1
     t_from, t_to = _nominal_timesteps(config, exits[0]) if same else (None, None)
     resolved = exits[0] if exit_step is None or isinstance(exit_step, int) else exits
@@ -118,7 +128,7 @@ def rollout(
 
 
 class _Passes:
-    """The passes of one generator over one video: the past that they see, and where a gradient is taken."""
+    """The passes of one generator over one video: their keys and values, and where a gradient is taken."""
 
     def __init__(
         self, model: WanForward, text: Tensor, config: RolloutConfig, size: tuple[int, int], straight_through: bool
@@ -130,8 +140,10 @@ class _Passes:
         self._shape = model.cache_shape(config, size, text.shape[0])
         self._record = KVRecord(self._shape)
 
-    def sample(self, place: Place, draws: _Draws, chunk: int, exit_step: int, with_gradient: bool) -> Tensor:
-        """The chunk at ``place``, as its step ``exit_step`` predicts it; then its clean keys and values."""
+    def sample(
+        self, place: Place, rollout_noise: _RolloutNoise, chunk: int, exit_step: int, with_gradient: bool
+    ) -> Tensor:
+        """Return the prediction of step ``exit_step`` for the chunk at ``place``; also write its keys and values."""
         config, schedule = self._config, flow_schedule(self._config.shift)
         steps = config.timesteps(place.start)
         exit_step = min(exit_step, len(steps) - 1)
@@ -143,7 +155,7 @@ class _Passes:
                 return pass_.flow(x, timestep)
 
         def noise(step: int) -> Tensor:
-            return draws(chunk, step, place).to(self._model.device, torch.float32)
+            return rollout_noise(chunk, step, place).to(self._model.device, torch.float32)
 
         latents = sample_chunk(predict, noise, steps[: exit_step + 1], schedule)
         timestep = float(config.context_noise)
@@ -152,9 +164,13 @@ class _Passes:
         return latents
 
     def write(self, place: Place, latents: Tensor, timestep: float, through: list[KeysValues] | None = None) -> None:
-        """The pass over clean latents whose keys and values later chunks see; without a gradient.
+        """Run the pass over clean latents that makes the keys and values for later chunks, without a gradient.
 
-        through: keys and values that get the gradient of these.
+        Args:
+            place: Place of the chunk.
+            latents: The clean chunk, with the context noise.
+            timestep: Its timestep.
+            through: Keys and values of the exit step, to which the gradient is passed straight through.
         """
         pass_ = _Pass(self, place)
         with torch.no_grad():
@@ -169,7 +185,7 @@ class _Passes:
 
 
 class _Pass:
-    """Forwards over one chunk: its own keys and values are the ones at hand, never written in place."""
+    """Forward passes over one chunk, which attends to its new keys and values and to the recorded ones."""
 
     def __init__(self, passes: _Passes, place: Place) -> None:
         self._model, self._text = passes._model, passes._text
@@ -178,7 +194,7 @@ class _Pass:
         rows, columns = self._model.arch.token_grid(passes._size)
         frames = range(place.start, place.end)
         self._rotations = rope_rotations(frames, rows, columns, self._model.arch.head_dim, self._model.device)
-        self.newest: list[KeysValues] = []  # the chunk's own, by layer, of the newest forward that keeps them
+        self.newest: list[KeysValues] = []  # the chunk's keys and values, per layer, of the last forward that kept them
 
     def flow(self, x: Tensor, timestep: float) -> Tensor:
         attend = self._attention(self._keep_flow)
@@ -207,37 +223,41 @@ class _Pass:
         return torch.full((x.shape[0], 1), timestep, dtype=torch.float32, device=x.device)
 
 
-class _Draws:
-    """The noise of a rollout, from wherever the caller has it come."""
+class _RolloutNoise:
+    """The noise of a rollout, from a tensor, a generator or a `NoiseSource`."""
 
     def __init__(
-        self, noise: Tensor | NoiseSource, rng: torch.Generator | NoiseSource | None, shape: tuple[int, ...], given: int
+        self,
+        noise: Tensor | NoiseSource,
+        rng: torch.Generator | NoiseSource | None,
+        shape: tuple[int, ...],
+        context: int,
     ) -> None:
-        """shape: [B, C, height, width]; given: frames of context before the initial noise."""
-        self._noise, self._rng, self._shape, self._given = noise, rng, shape, given
+        """Take the source, the video's ``shape`` [B, C, height, width], and its number of ``context`` frames."""
+        self._noise, self._rng, self._shape, self._context = noise, rng, shape, context
 
     def __call__(self, chunk: int, step: int, place: Place) -> Tensor:
         shape = (*self._shape[:2], place.frames, *self._shape[2:])
         if isinstance(self._noise, Tensor):
             if step == 0:
-                return self._noise[:, :, place.start - self._given : place.end - self._given]
+                return self._noise[:, :, place.start - self._context : place.end - self._context]
             if self._rng is None or isinstance(self._rng, torch.Generator):
                 return torch.randn(shape, generator=self._rng)
         source = self._rng if isinstance(self._noise, Tensor) else self._noise
         assert callable(source)
-        drawn = source(chunk, step, shape)
-        if tuple(drawn.shape) != shape:
-            raise ValueError(f"the noise source gave {list(drawn.shape)} for chunk {chunk}; expected {list(shape)}")
-        return drawn
+        noise = source(chunk, step, shape)
+        if tuple(noise.shape) != shape:
+            raise ValueError(f"the noise source gave {list(noise.shape)} for chunk {chunk}; expected {list(shape)}")
+        return noise
 
 
 def _latent_size(
-    generator: WanForward, noise: Tensor | NoiseSource, context: Tensor | None, given: tuple[int, int] | None
+    generator: WanForward, noise: Tensor | NoiseSource, context: Tensor | None, latent_size: tuple[int, int] | None
 ) -> tuple[int, int]:
-    for shown in (noise, context):
-        if isinstance(shown, Tensor):
-            return shown.shape[-2], shown.shape[-1]
-    size = given or generator.latent_size
+    for tensor in (noise, context):
+        if isinstance(tensor, Tensor):
+            return tensor.shape[-2], tensor.shape[-1]
+    size = latent_size or generator.latent_size
     if size is None:
         raise ValueError("latent_size is missing: neither noise nor context shows it, and this model names none")
     return size
@@ -246,28 +266,30 @@ def _latent_size(
 def _check_shapes(
     shape: tuple[int, ...], frames: int, prompt: Tensor, noise: Tensor | NoiseSource, context: Tensor | None
 ) -> None:
-    """shape: [B, C, height, width] of the video of ``frames``. Raises ValueError for what does not fit it."""
+    """Raise ValueError for tensors that do not fit a video of ``frames`` with ``shape`` [B, C, height, width]."""
     batch, channels, height, width = shape
-    given = 0 if context is None else context.shape[2]
-    if given >= frames:
-        raise ValueError(f"frames is {frames}, of which {given} are context: none is left to make; raise frames")
+    context_frames = 0 if context is None else context.shape[2]
+    if context_frames >= frames:
+        raise ValueError(
+            f"frames is {frames}, of which {context_frames} are context: none is left to make; raise frames"
+        )
     if len(prompt) not in (1, batch):
         raise ValueError(f"prompt embeddings for {len(prompt)} videos, but the batch is {batch}; expected 1 or {batch}")
     for name, tensor, count, batches in (
-        ("noise", noise, frames - given, {batch}),
-        ("context", context, given, {1, batch}),
+        ("noise", noise, frames - context_frames, {batch}),
+        ("context", context, context_frames, {1, batch}),
     ):
         if isinstance(tensor, Tensor):
             expected = (channels, count, height, width)
             if tensor.shape[0] not in batches or tuple(tensor.shape[1:]) != expected:
                 raise ValueError(
                     f"{name} has the shape {list(tensor.shape)}; expected {[batch, *expected]}: {frames} latent "
-                    f"frames, of which {given} are context"
+                    f"frames, of which {context_frames} are context"
                 )
 
 
-def places_of(config: RolloutConfig, frames: int, context: int) -> list[Place]:
-    """Where the blocks of a video of ``frames`` lie, those of its context first."""
+def block_places(config: RolloutConfig, frames: int, context: int) -> list[Place]:
+    """Return the places of the blocks of a video of ``frames`` latent frames, those of its context first."""
     for name, count in (("latent frames", frames), ("latent frames of context", context)):
         config.check_frames(count, name)
     places: list[Place] = []
@@ -277,26 +299,26 @@ def places_of(config: RolloutConfig, frames: int, context: int) -> list[Place]:
 
 
 def _exit_steps(
-    given: int | Sequence[int] | None, rng: torch.Generator | NoiseSource | None, steps: int, chunks: int
+    exit_step: int | Sequence[int] | None, rng: torch.Generator | NoiseSource | None, steps: int, chunks: int
 ) -> list[int]:
-    if given is None:
+    if exit_step is None:
         generator = rng if isinstance(rng, torch.Generator) else None
-        given = int(torch.randint(steps, (1,), generator=generator))
-    exits = [given] * chunks if isinstance(given, int) else [int(step) for step in given]
+        exit_step = int(torch.randint(steps, (1,), generator=generator))
+    exits = [exit_step] * chunks if isinstance(exit_step, int) else [int(step) for step in exit_step]
     if len(exits) != chunks or not all(0 <= step < steps for step in exits):
-        raise ValueError(f"exit_step is {given}; expected an index below {steps}, or {chunks} of them, one a chunk")
+        raise ValueError(f"exit_step is {exit_step}; expected an index below {steps}, or {chunks} of them, one a chunk")
     return exits
 
 
 def _nominal_timesteps(config: RolloutConfig, exit_step: int) -> tuple[int, int]:
-    """The timesteps that the exit step goes from and to, before they were warped."""
+    """Return the timesteps before and after the exit step, without the warp of the schedule."""
     table, steps = flow_schedule(config.shift).timesteps, config.timesteps(config.frames_of_block(0))
     nominal = [TRAIN_STEPS - int(torch.argmin((table - step).abs())) for step in steps] + [0]
     return nominal[exit_step], nominal[exit_step + 1]
 
 
 def _clip(latents: Tensor, config: RolloutConfig, vae: VideoVAE | None, clip_frames: int) -> tuple[Tensor, Tensor]:
-    """The last ``clip_frames`` of a longer video, the first of them encoded anew, and where a loss may look."""
+    """Return the last ``clip_frames`` of a longer video, the first one encoded anew, and the gradient mask."""
     at = latents.shape[2] - clip_frames
     first = latents[:, :, at : at + 1].detach()
     if vae is not None:

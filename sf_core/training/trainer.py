@@ -1,4 +1,4 @@
-"""The trainer: a recipe's stages one after the other, to be killed and resumed at any time."""
+"""The trainer: runs a recipe's stages in order, and can be killed and resumed at any time."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from torch import Tensor
 
 from ..files.safetensors_file import open_tensors
 from .engine.process_group import Group
-from .engine.run_log import Report
+from .engine.run_log import RunLog
 from .recipe import Recipe
 from .stages.base import StageRun
 from .stages.flow import CausalTraining, TeacherTraining
-from .stages.run_context import Parts
+from .stages.run_context import RunContext
 from .stages.self_forcing import SelfForcingTraining
 from .stages.vae import VAETraining
 
@@ -32,23 +32,29 @@ STAGES: dict[str, type[StageRun]] = {
     "self-forcing": SelfForcingTraining,
 }
 STATE = "state.safetensors"
-SAVING_SHARE = 0.05  # of the time may go into saving: small networks are saved at nearly every step, large ones seldom
-MAY_CHANGE = ("about", "device", "samples")  # of a recipe, between a run and its going on; and stages not yet begun
+SAVING_SHARE = 0.05  # largest share of the time for saving: small networks are saved at nearly every step
+MAY_CHANGE = ("about", "device", "samples")  # recipe keys that may change before a resume; so may later stages
 
 
 class Trainer:
-    """Runs a recipe in ``folder`` (None: ``runs/<name>``).
+    """One run of a recipe.
 
-    All that a step draws is addressed by the seed, the stage and the step, and all that it changes is in the state that
-    is saved; so a run that was killed, at any moment, ends with the same weights as one that was not: bit for bit on
-    the CPU with the same number of threads.
+    Random numbers depend on the seed, the stage and the step alone, and all that a step changes is in the saved state.
+    So a run that was killed and resumed ends with the same weights as an uninterrupted one: bit for bit on the CPU
+    with the same number of threads.
 
-    resume: go on with what is in the folder; several processes begin, if there is nothing: they are started again by
-    the command that started them. over: begin anew where a run of the same name is already.
-    group: the processes that train together, each with a trainer of its own; None: one.
-    parts: makes what the stages work with; another host of the training has prompts and a VAE of its own.
-    Raises ValueError for a folder that another run is in, or none to go on with; and what the recipe's files and
-    settings give rise to.
+    Args:
+        recipe: The recipe, its file or its name.
+        folder: Folder of the run; None: ``runs/<name>``.
+        resume: Continue the run in the folder. Several processes start a new run if there is none, because ``torchrun``
+            restarts them with the same command.
+        over: Delete an earlier run of the same name in the folder first.
+        group: The processes that train together, each with its own trainer; None: this process alone.
+        make_context: Makes the `RunContext`. A host with its own prompts and VAE passes another class.
+
+    Raises:
+        ValueError: For a folder with another run, for none to resume, and for files or settings of the recipe that
+            cannot be used.
     """
 
     def __init__(
@@ -58,149 +64,159 @@ class Trainer:
         resume: bool = False,
         over: bool = False,
         group: Group | None = None,
-        parts: Callable[[Recipe, Path, Group], Parts] = Parts,
+        make_context: Callable[[Recipe, Path, Group], RunContext] = RunContext,
     ) -> None:
-        self.group, self._make_parts = group or Group(), parts
+        self.group, self._make_context = group or Group(), make_context
         self.recipe = recipe if isinstance(recipe, Recipe) else Recipe.read(recipe)
         self.folder = Path(folder) if folder else Path("runs") / self.recipe.name
         self._state = self.folder / STATE
         missing = self.recipe.files.missing()
         if missing:
-            raise ValueError(f"the recipe names files that are not there: {'; '.join(missing)}")
-        self.group.check(self.recipe)
-        with self.group.first_alone():
+            raise ValueError(f"the recipe names files that do not exist: {'; '.join(missing)}")
+        self.group.check_recipe(self.recipe)
+        with self.group.rank0_first():
             if over and self._state.exists() and _recipe_of(self._state)["name"] == self.recipe.name:
                 shutil.rmtree(self.folder)
         self._resumed = resume and (self._state.exists() or self.group.size == 1)
         if self._resumed:
             self._stage, self._step, self._tensors = self._load()
         elif self._state.exists():
-            raise ValueError(f"{self.folder} holds a run already: go on with it (--resume), or name another folder")
+            raise ValueError(f"{self.folder} holds a run already: resume it (--resume), or name another folder")
         else:
             self._stage, self._step, self._tensors = 0, 0, dict[str, Tensor]()
         self._threads = int(open_tensors(self._state)[1]["sf.threads"]) if self._resumed else None
-        self._saved_at, self._saving_took = time.monotonic(), 0.0
-        self._asked_to_stop = self._at_steps = False
+        self._saved_at, self._save_seconds = time.monotonic(), 0.0
+        self._stop_requested = self._in_steps = False
 
     def run(self) -> Path:
-        """Train to the end -> the file of the last network made.
+        """Train to the end.
 
-        SIGTERM and Ctrl-C end it after the step at work: then raises `Stopped`, with all of it saved and what the
-        stage has learnt so far written as what it makes.
+        SIGTERM and Ctrl-C stop the run after the current step. The state is then saved, and the stage writes its
+        network as trained so far.
+
+        Returns:
+            The file of the network that the last stage made.
+
+        Raises:
+            TrainingStopped: After SIGTERM or Ctrl-C.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         if not self._resumed:
             self._save({})
-        parts = self._make_parts(self.recipe, self.folder, self.group)
+        context = self._make_context(self.recipe, self.folder, self.group)
         done = sum(stage.steps for stage in self.recipe.stages[: self._stage]) + self._step
-        with self.group.report(self.folder, self.recipe.steps, done) as report, self._stopping_politely(report):
+        with self.group.run_log(self.folder, self.recipe.steps, done) as run_log, self._stop_on_signals(run_log):
             if self._threads not in (None, torch.get_num_threads()):
-                report.message(
-                    f"begun with {self._threads} threads: with another number, results may differ in last bits"
+                run_log.message(
+                    f"started with {self._threads} threads: with another number, results may differ in the last bits"
                 )
             while self._stage < len(self.recipe.stages):
-                self._run_stage(parts, report)
-        return parts.made(STAGES[self.recipe.stages[-1].kind].makes)
+                self._run_stage(context, run_log)
+        return context.network_path(STAGES[self.recipe.stages[-1].kind].makes)
 
-    def _run_stage(self, parts: Parts, report: Report) -> None:
+    def request_stop(self) -> None:
+        """Let `run` stop after the current step, as SIGTERM does."""
+        self._stop_requested = True
+
+    def _run_stage(self, context: RunContext, run_log: RunLog) -> None:
         spec = self.recipe.stages[self._stage]
-        stage = STAGES[spec.kind](spec, parts, self._stage, report)
+        stage = STAGES[spec.kind](spec, context, self._stage, run_log)
         if self._step:
             stage.load(self._tensors)
-        self._tensors, self._at_steps = {}, True
+        self._tensors, self._in_steps = {}, True
         for step in range(self._step, spec.steps):
             values = stage.step(step)
             self._step = step + 1
-            report.step(stage.name, self._step, spec.steps, values)
-            self._save_if_due(stage, report)
+            run_log.step(stage.name, self._step, spec.steps, values)
+            self._save_if_due(stage, run_log)
             if self._step % self.recipe.samples.every == 0 and self._step < spec.steps:
-                self._show(stage, report)
-        # what `finish` writes may be what this stage began with: from here on, only the state leads back into it
-        report.flush()
+                self._show(stage, run_log)
+        # `finish` may overwrite the file that this stage started from, so the state is saved before it
+        run_log.flush()
         self._save(stage.state())
         stage.finish()
         stage.show(spec.steps)
-        self._stage, self._step, self._at_steps = self._stage + 1, 0, False
+        self._stage, self._step, self._in_steps = self._stage + 1, 0, False
         self._save({})
-        parts.forget()
+        context.drop_networks()
 
-    def _show(self, stage: StageRun, report: Report) -> None:
-        """Samples. Whatever goes wrong with them, or ends them, takes away nothing that was learnt."""
+    def _show(self, stage: StageRun, run_log: RunLog) -> None:
+        """Write samples. If that fails or is interrupted, save the state first, so that no training is lost."""
         try:
             stage.show(self._step)
         except BaseException:
-            if self.group.size == 1:  # several may not all be here
-                self._keep(stage, report)
+            if self.group.size == 1:  # saving is collective, and other ranks may not have failed
+                self._save_progress(stage, run_log)
             raise
 
     # State ----------------------------------------------------------------------------------------------------------
 
-    def _save_if_due(self, stage: StageRun, report: Report) -> None:
-        waited = time.monotonic() - self._saved_at
-        due = self.group.first and self._saving_took <= SAVING_SHARE * waited
-        stop, due = self.group.any([self._asked_to_stop, due])
+    def _save_if_due(self, stage: StageRun, run_log: RunLog) -> None:
+        since_save = time.monotonic() - self._saved_at
+        due = self.group.is_rank0 and self._save_seconds <= SAVING_SHARE * since_save
+        stop, due = self.group.any_rank([self._stop_requested, due])
         if stop:
-            made = self._keep(stage, report)
-            raise Stopped(
-                f"stopped after step {self._step} of stage {stage.name}; what it has learnt so far is in {made}, and "
-                "--resume goes on from there"
+            network = self._save_progress(stage, run_log)
+            raise TrainingStopped(
+                f"stopped after step {self._step} of stage {stage.name}; the network trained so far is in {network}, "
+                "and --resume continues from there"
             )
         if due:
-            report.flush()
+            run_log.flush()
             self._save(stage.state())
 
-    def _keep(self, stage: StageRun, report: Report) -> Path:
-        """The state, and what the stage has learnt so far as the network that it makes -> where that is."""
-        report.flush()
+    def _save_progress(self, stage: StageRun, run_log: RunLog) -> Path:
+        """Save the state, write the stage's network as trained so far, and return the network's file."""
+        run_log.flush()
         self._save(stage.state())
         stage.finish()
-        return stage.parts.made(stage.makes)
+        return stage.context.network_path(stage.makes)
 
     def _save(self, tensors: dict[str, Tensor]) -> None:
-        began = time.monotonic()
-        facts = {
+        started = time.monotonic()
+        metadata = {
             "sf.stage": str(self._stage),
             "sf.step": str(self._step),
             "sf.recipe": json.dumps(_as_json(self.recipe)),
             "sf.threads": str(torch.get_num_threads()),
         }
-        self.group.write_state(self._state, tensors, facts)
+        self.group.write_state(self._state, tensors, metadata)
         self._saved_at = time.monotonic()
-        self._saving_took = self._saved_at - began
+        self._save_seconds = self._saved_at - started
 
     def _load(self) -> tuple[int, int, dict[str, Tensor]]:
         if not self._state.exists():
-            raise ValueError(f"there is no run to go on with in {self.folder}: begin one without --resume")
-        facts = open_tensors(self._state)[1]
-        other = differences(self.recipe, self._state)
-        if other:
+            raise ValueError(f"there is no run to resume in {self.folder}: start one without --resume")
+        metadata = open_tensors(self._state)[1]
+        changed = differences(self.recipe, self._state)
+        if changed:
             raise ValueError(
-                f"the run in {self.folder} was begun with another recipe: {', '.join(other)} differ. Take that one, or "
-                "name another folder"
+                f"the run in {self.folder} was started with another recipe: {', '.join(changed)} differ. Use that one, "
+                "or name another folder"
             )
-        stage, step = int(facts["sf.stage"]), int(facts["sf.step"])
+        stage, step = int(metadata["sf.stage"]), int(metadata["sf.step"])
         return stage, step, self.group.read_state(self._state)
 
     # Stopping -------------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def _stopping_politely(self, report: Report) -> Iterator[None]:
-        """While it steps, the first SIGTERM or Ctrl-C is kept for the end of the step.
+    def _stop_on_signals(self, run_log: RunLog) -> Iterator[None]:
+        """Let the first SIGTERM or Ctrl-C stop the run after the current step.
 
-        Before that, what a stage makes ready is on the disk as soon as it is made.
+        While a stage prepares, it stops at once: what is prepared is written to the disk as it is made.
         """
 
         def stop(number: int, frame: object) -> None:
-            if not self._at_steps:
-                raise Stopped("stopped while a stage was getting ready; --resume goes on from there")
-            if self._asked_to_stop:
+            if not self._in_steps:
+                raise TrainingStopped("stopped while a stage was preparing; --resume continues from there")
+            if self._stop_requested:
                 raise KeyboardInterrupt
-            self._asked_to_stop = True
-            report.message("stopping after this step; once more to stop at once")
+            self.request_stop()
+            run_log.message("stopping after this step; once more to stop at once")
 
         try:
             previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-        except ValueError:  # not the main thread: whoever runs it there has his own ways
+        except ValueError:  # signal handlers need the main thread; elsewhere the host handles stopping
             yield
             return
         try:
@@ -210,20 +226,21 @@ class Trainer:
                 signal.signal(number, handler)
 
 
-class Stopped(Exception):
-    """The run was asked to stop, and has saved itself."""
+class TrainingStopped(Exception):
+    """The run was asked to stop. It can be resumed."""
 
 
 def differences(recipe: Recipe, state: Path) -> list[str]:
-    """What of a recipe keeps it from going on with the run whose state that is: names of its keys.
+    """Return the keys of ``recipe`` that prevent resuming the run with this state file.
 
-    Raises ValueError for a file that is no such state.
+    Raises:
+        ValueError: If the file is not a training state.
     """
     before, now = _recipe_of(state), _as_json(recipe)
-    facts = open_tensors(state)[1]
-    begun = int(facts["sf.stage"]) + (int(facts["sf.step"]) > 0)
-    for one in (before, now):
-        one["stages"] = one["stages"][:begun]
+    metadata = open_tensors(state)[1]
+    started_stages = int(metadata["sf.stage"]) + (int(metadata["sf.step"]) > 0)
+    for settings in (before, now):
+        settings["stages"] = settings["stages"][:started_stages]
     return [key for key in now if key not in MAY_CHANGE and before.get(key) != now[key]]
 
 
@@ -232,7 +249,7 @@ def _as_json(recipe: Recipe) -> dict[str, Any]:
 
 
 def _recipe_of(state: Path) -> dict[str, Any]:
-    facts = open_tensors(state)[1]
-    if "sf.recipe" not in facts:
+    metadata = open_tensors(state)[1]
+    if "sf.recipe" not in metadata:
         raise ValueError(f"{state} is not the state of a training")
-    return json.loads(facts["sf.recipe"])
+    return json.loads(metadata["sf.recipe"])

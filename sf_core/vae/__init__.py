@@ -1,1 +1,1 @@
-"""Video decoders and encoders, whole and streamed."""
+"""Video autoencoders: decoding and encoding of whole videos and of streams."""

@@ -44,3 +44,11 @@ def test_chinese_names_show(page: Editor, mode: Mode) -> None:
         page.page.locator(".sf-player").get_by_text("视频生成时会显示在这里").wait_for()
     finally:
         page.server.settings({"Comfy.Locale": "en"})
+
+
+def test_without_the_texts_the_editor_opens_and_the_player_shows_their_keys(page: Editor) -> None:
+    page.page.route("**/i18n", lambda route: route.fulfill(status=500, body="no texts"))
+    page.reload()
+    page.js("() => app.graph.clear()")
+    page.js(ADD, "SFStreamVideo")
+    page.page.locator(".sf-player").get_by_text("nothing yet", exact=True).wait_for()

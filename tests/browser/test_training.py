@@ -55,7 +55,7 @@ def test_a_lora_is_trained_interrupted_and_finished(page: Editor) -> None:
     with pytest.raises(PromptInterrupted):
         page.wait(run)
     expect(player.locator(".sf-status")).to_have_text(
-        f"Interrupted: loras/{name}.safetensors has what was learnt; Run goes on"
+        f"Interrupted: loras/{name}.safetensors holds the training so far; Run continues it"
     )
     assert page.js("() => window.states.at(-1).chunk") < FEW["start_steps"] + 5 * FEW["steps"]
 

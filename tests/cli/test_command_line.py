@@ -12,10 +12,11 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from benchmarks.tiny_world.scorer import score
 from sf_core import Session, tiny
 from sf_core.__main__ import main
+from sf_core.files import file_names
 from sf_core.files.video import read_record
-from sf_core.tiny.scorer import score
 
 RED = "a red circle moving left quickly on a black background"
 BLUE = "a blue square moving up on a white background"
@@ -136,6 +137,10 @@ def test_bench_writes_its_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[
         (["generate", "--image", "nowhere.png"], "No such file"),
         (["generate", "--vae", "v.safetensors"], "go with --model"),
         (["generate", "--out", "v.avi"], "videos are written as .mp4 or .webm"),
+        (["generate", "--save-session", "no/s"], "no/s: there is no folder no; make it first"),
+        (["generate", "--out", "."], ". is a folder; name a file in it"),
+        (["convert", "a.pt", "no/b.safetensors"], "there is no folder no"),
+        (["bench", "--json", "no/b.json"], "there is no folder no"),
         (["generate", "--fps", "0"], "--fps is 0; expected more than 0"),
     ],
 )
@@ -153,6 +158,32 @@ def test_mistakes_are_said_in_one_line(
     assert said.startswith("error: ")
     assert said.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_a_name_that_windows_cannot_store_is_refused_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(file_names, "WINDOWS", True)
+    monkeypatch.setattr("sf_core.cli.generate.LoadedModels", None)  # not reached
+    monkeypatch.chdir(tmp_path)
+    for arguments in (["--out", "take:2.mp4"], ["--save-session", "nul.sf"], ["--fork-to", "v.", "--session", "s"]):
+        assert generate(*arguments) == 1
+        assert "Windows" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_plan_of_a_training_needs_no_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--plan"]) == 0
+    assert "| generator and critic | teacher |" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["train", "--plan", "--recipe", "tiny-world"])
+
+
+def test_the_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    text = capsys.readouterr().out
+    assert [name for name in ("generate", "convert", "train", "info", "bench") if f"    {name}" not in text] == []
 
 
 @pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt(), 0), (FloatingPointError("chunk 3 holds NaN"), 1)])

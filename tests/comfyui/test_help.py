@@ -87,4 +87,5 @@ def test_the_editor_is_given_each_language(server: Server) -> None:
     for language in ("en", "zh"):
         told = languages[language]["nodeDefs"]
         assert set(NODES) <= set(told)
+        assert languages[language]["selfForcing"]["player"]["play"]  # texts of js/
     assert languages["zh"]["nodeDefs"]["SFSession"]["inputs"]["width"]["name"] == "宽度"

@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import sf_core
+from benchmarks.tiny_world.evaluate import frames_of
 from sf_core import tiny
-from sf_core.tiny.evaluate import frames_of
 from tests.comfyui import models
 from tests.comfyui.graphs import BLUE, RED, Graph, latents, probe
 from tests.comfyui.training_graphs import teacher, train

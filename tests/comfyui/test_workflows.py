@@ -19,8 +19,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from sf_core.tiny.observe import observe
-from sf_core.tiny.scorer import judge, summarize
+from benchmarks.tiny_world.observe import observe
+from benchmarks.tiny_world.scorer import judge, summarize
 from tools.comfyui.find import PRIMARY, ROOT
 from tools.comfyui.server import PACK, Prompt, PromptRejected, Server
 from tools.comfyui.workflow import ONLY_IN_THE_EDITOR, WIDGET_TYPES, to_prompt, with_an_end

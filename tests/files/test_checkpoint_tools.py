@@ -15,7 +15,7 @@ import sf_core
 from sf_core.cli.info import describe
 from sf_core.files import safetensors_file as tensor_file
 from sf_core.files.convert import convert
-from sf_core.files.published_models import FAMILY, member_by_file, member_called
+from sf_core.files.published_models import PUBLISHED_MODELS, model_by_file_name, model_by_name
 from tests.files.formats import GAN, State, diffusers, fsdp, prefixed
 from tests.helpers import random_model
 
@@ -82,7 +82,7 @@ def test_diffusers_names_and_fp8_are_told(tmp_path: Path) -> None:
     ],
 )
 def test_published_files_are_known_by_name(name: str, member: str | None) -> None:
-    found = member_by_file(Path("/data") / name)
+    found = model_by_file_name(Path("/data") / name)
     assert (found.name if found else None) == member
 
 
@@ -93,17 +93,17 @@ def test_a_name_is_a_hint_and_settings_follow_it(tmp_path: Path) -> None:
 
 
 def test_every_members_settings_can_run() -> None:
-    for member in FAMILY:
+    for member in PUBLISHED_MODELS:
         if member.config:
             assert member.config.timesteps(0)
-            assert member_called(member.name) is member
+            assert model_by_name(member.name) is member
     with pytest.raises(ValueError, match="no rollout settings are known for 'Sora'; known are: Rolling Forcing; "):
-        member_called("Sora")
+        model_by_name("Sora")
 
 
 def test_the_families_schedules() -> None:
     """Algorithm notes, section 1.2: warped lists at shift 5; CausVid's is used as it is."""
-    steps = {m.name: [round(t, 1) for t in m.config.timesteps(3)] for m in FAMILY if m.config}
+    steps = {m.name: [round(t, 1) for t in m.config.timesteps(3)] for m in PUBLISHED_MODELS if m.config}
     assert steps["Self Forcing"] == [1000, 937.5, 833.3, 625]
     assert steps["CausVid"] == [1000, 757, 522]
     assert steps["Causal Forcing++, frame-wise, 2 steps"] == [1000, 833.3]

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from sf_core.cli.parser import build_parser
-from sf_core.files.published_models import FAMILY, member_by_file
+from sf_core.files.published_models import PUBLISHED_MODELS, model_by_file_name
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
@@ -169,16 +169,16 @@ def test_each_model_file_gets_the_preset_of_its_row() -> None:
         for name in CODE.findall(file):
             if name == "lora.pt":  # merged into the file before it
                 continue
-            member = member_by_file(Path("models") / folder.strip("`") / name)
+            member = model_by_file_name(Path("models") / folder.strip("`") / name)
             assert member is not None, name
             assert member.name == preset
-    assert {row[3] for row in rows} == {member.name for member in FAMILY if member.config is not None}
+    assert {row[3] for row in rows} == {member.name for member in PUBLISHED_MODELS if member.config is not None}
 
 
 def test_the_settings_of_presets_are_those_of_the_code() -> None:
     rows = {row[0]: row[1:] for row in table_rows(section(ROOT / "docs" / "models.md", "How settings are chosen"))}
     assert rows.pop("Self Forcing, web demo (shift 8)") == ["3", "21", "0", "1000, 750, 500, 250", "8"]
-    configs = {member.name: member.config for member in FAMILY if member.config is not None}
+    configs = {member.name: member.config for member in PUBLISHED_MODELS if member.config is not None}
     assert rows == {
         name: [
             str(config.chunk_frames),

@@ -48,7 +48,7 @@ def test_what_comfyui_has_is_not_installed_over_it() -> None:
 
 def test_the_archive_has_only_what_is_used() -> None:
     left_out = set((ROOT / ".comfyignore").read_text().split())
-    assert {"tests/", "tools/", "benchmarks/", ".github/"} <= left_out
+    assert {"tests/", "tools/", "benchmarks/", ".github/", "package.json", "package-lock.json"} <= left_out
     assert not left_out & {"js/", "locales/", "nodes/", "sf_core/", "workflows/", "__init__.py", "requirements.txt"}
 
 

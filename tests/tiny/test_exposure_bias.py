@@ -35,8 +35,8 @@ def study(training: Path, *more: str) -> subprocess.CompletedProcess[str]:
     paths = {"base": training, "out": folder / "out", "docs": folder / "docs", "recipe": folder / "recipe.toml"}
     options = {**paths, "seeds": 1, "prompts": 2, "steps": 2}
     arguments = [f"--{name}={value}" for name, value in options.items()]
-    command = [sys.executable, str(ROOT / "benchmarks" / "exposure_bias.py"), *arguments, *more]
-    return subprocess.run(command, capture_output=True, text=True, cwd=folder)
+    command = [sys.executable, "-m", "benchmarks.exposure_bias", *arguments, *more]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
 
 
 def test_it_trains_scores_and_reports_and_keeps_what_people_wrote(training: Path) -> None:

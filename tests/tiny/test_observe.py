@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sf_core.tiny.observe import observe
+from benchmarks.tiny_world.observe import observe
 from sf_core.tiny.world import BACKGROUNDS, COLOURS, SHAPES, Scene, World
 
 SCENE = Scene("red", "square", "right", "slowly", "white", start=(16.2, 30.4), radius=12.0)

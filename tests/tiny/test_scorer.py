@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks.tiny_world.observe import Observation, observe
+from benchmarks.tiny_world.scorer import CHANCE, Caption, Score, judge, score, summarize
 from sf_core.noise import noise_key
-from sf_core.tiny.observe import Observation, observe
-from sf_core.tiny.scorer import CHANCE, Caption, Score, judge, score, summarize
 from sf_core.tiny.world import BACKGROUNDS, COLOURS, DIRECTIONS, SHAPES, SPEEDS, Scene, World
 
 SCENE = Scene("red", "square", "right", "slowly", "white", start=(16.2, 30.4), radius=12.0)

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.tiny_world.evaluate import frames_of, make_videos
+from benchmarks.tiny_world.observe import Observation, observe
+from benchmarks.tiny_world.scorer import Score, judge, summarize
 from sf_core import tiny
-from sf_core.tiny.evaluate import frames_of, make_videos
-from sf_core.tiny.observe import Observation, observe
-from sf_core.tiny.scorer import Score, judge, summarize
 from sf_core.tiny.world import World, prompts
 
 LENGTH = 9  # latent frames that it was trained to roll out

@@ -17,17 +17,17 @@ from sf_core.model.architecture import WanArchitecture
 from sf_core.noise import SeededNoise
 from sf_core.training import DMD, Trainer, rollout
 from sf_core.training.engine.learner import Learner
-from sf_core.training.engine.lora_adapters import AdaptedWan, own_state
+from sf_core.training.engine.lora_adapters import AdaptedWan, state_without_base
 from sf_core.training.engine.networks import new_transformer, save_transformer
 from sf_core.training.engine.process_group import Group
 from sf_core.training.losses.loss import Loss
-from sf_core.training.recipe import LowRank, Optimizer, Recipe
+from sf_core.training.recipe import AdapterSettings, Optimizer, Recipe
 from sf_core.training.rollouts import Rollout
-from sf_core.training.trainer import Stopped
+from sf_core.training.trainer import TrainingStopped
 from tests.helpers import SIZE, prompt, random_model, relative
 from tests.training.recipes import WORLD
 
-RANK = LowRank(rank=3, alpha=6.0)
+RANK = AdapterSettings(rank=3, alpha=6.0)
 CONFIG = sf_core.RolloutConfig(chunk_frames=2, window_frames=4, denoising_steps=(1000, 500))
 
 
@@ -59,7 +59,7 @@ def test_it_begins_as_the_base_whose_weights_are_there_once() -> None:
     base = random_model()
     models = [AdaptedWan(base, RANK, seed) for seed in (0, 1)]
     assert torch.equal(flow(models[0]), flow(base))
-    adapters = sum(tensor.nbytes for model in models for tensor in own_state(model).values())
+    adapters = sum(tensor.nbytes for model in models for tensor in state_without_base(model).values())
     assert bytes_of(base, *models) == bytes_of(base) + adapters
     assert not any(p.requires_grad for model in (base, *models) for p in model.parameters())
 
@@ -90,7 +90,9 @@ def train(copies: bool, checkpointing: bool) -> tuple[list[Tensor], dict[str, Te
         two = partial(lambda k, rng: loss.critic_loss(judged(k), prompt(k), rng=rng), step, rng)
         told += [*learners["generator"].update([one]).values(), *learners["critic"].update([two]).values()]
     weights = {
-        f"{name}.{key}": value for name, one in learners.items() for key, value in own_state(one.network).items()
+        f"{name}.{key}": value
+        for name, one in learners.items()
+        for key, value in state_without_base(one.network).items()
     }
     return told, weights
 
@@ -102,7 +104,7 @@ def test_over_one_base_three_networks_learn_what_three_copies_learn(checkpointin
     assert all(abs(a - b) <= 1e-6 * max(1.0, abs(float(b))) for a, b in zip(shared, apart, strict=True))
     assert all(relative(weights[name], theirs[name]) <= 1e-6 for name in weights)
     base = random_model()
-    fresh = {f"generator.{k}": v for k, v in own_state(moved(AdaptedWan(base, RANK, 0), 0)).items()}
+    fresh = {f"generator.{k}": v for k, v in state_without_base(moved(AdaptedWan(base, RANK, 0), 0)).items()}
     assert all(not torch.equal(weights[name], fresh[name]) for name in fresh)  # all of it was trained
 
 
@@ -110,7 +112,7 @@ def test_the_base_is_as_it_was_after_training(tmp_path: Path) -> None:
     base = random_model()
     before = copy.deepcopy(base.state_dict())
     model = AdaptedWan(base, RANK).requires_grad_(True)
-    learner = Learner("model", model, Optimizer(lr=1e-1, ema=0.5), 1, model.twin())
+    learner = Learner("model", model, Optimizer(lr=1e-1, ema=0.5), 1, model.frozen_copy())
     learner.update([lambda: Loss(flow_of(model).square().mean(), {})])
     assert all(torch.equal(tensor, before[name]) for name, tensor in base.state_dict().items())
     assert bytes_of(base, model, learner.average) < 2 * bytes_of(base)  # type: ignore[arg-type]
@@ -128,7 +130,7 @@ def test_the_file_is_a_lora_that_merges_to_the_same_model(tmp_path: Path) -> Non
     again = AdaptedWan(base, RANK, seed=9)
     again.load_lora(tmp_path / "a.safetensors")
     assert torch.equal(flow(again), flow(model))
-    for other in (LowRank(rank=2, alpha=6.0), LowRank(rank=3, alpha=3.0)):
+    for other in (AdapterSettings(rank=2, alpha=6.0), AdapterSettings(rank=3, alpha=3.0)):
         with pytest.raises(ValueError, match="LoRA of rank 3 and alpha 6"):
             AdaptedWan(base, other).load_lora(tmp_path / "a.safetensors")
 
@@ -182,11 +184,11 @@ def test_a_recipe_with_adapters_makes_loras_and_is_resumed_to_the_same_bits(reci
     broken, runs = tmp_path / "broken", 0
     while True:
         trainer = Trainer(recipe, broken, resume=runs > 0)
-        trainer._asked_to_stop = True  # after a step
+        trainer.request_stop()  # after a step
         try:
             again = trainer.run()
             break
-        except Stopped:
+        except TrainingStopped:
             runs += 1
     assert runs == 6
     for name in ("causal.lora", "model.lora", "critic.lora"):
@@ -220,8 +222,8 @@ def test_a_gan_is_not_trained_with_adapters(recipe: Path) -> None:
 
 def test_what_is_saved_on_the_way_holds_no_base(recipe: Path, tmp_path: Path) -> None:
     trainer = Trainer(recipe, tmp_path / "run")
-    trainer._asked_to_stop = True
-    with pytest.raises(Stopped):
+    trainer.request_stop()
+    with pytest.raises(TrainingStopped):
         trainer.run()
     names = load_file(tmp_path / "run" / "state.safetensors")
     assert {name.rpartition(".")[2] for name in names if ".network." in name} == {"down", "up"}
@@ -232,4 +234,4 @@ def test_several_processes_are_refused(recipe: Path) -> None:
         size = 2
 
     with pytest.raises(ValueError, match="trained by one process"):
-        Two().check(Recipe.read(recipe))
+        Two().check_recipe(Recipe.read(recipe))

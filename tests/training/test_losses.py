@@ -31,7 +31,7 @@ from sf_core.training import (
     ode_trajectory,
 )
 from sf_core.training.losses.flow_matching import training_weights
-from sf_core.training.losses.score_distillation import ScoreModel, drawn
+from sf_core.training.losses.score_distillation import ScoreModel, noise_or_random
 from tests.helpers import SIZE, prompt, random_latents, random_model, relative
 
 CHUNKS = sf_core.RolloutConfig(chunk_frames=2, first_chunk_frames=1, window_frames=5)
@@ -561,7 +561,7 @@ def test_the_draws_are_the_same_whatever_the_device(name: str) -> None:
 def test_noise_that_is_given_is_not_drawn() -> None:
     rng = seeded()
     before = rng.get_state()
-    assert torch.equal(drawn(NOISE, LATENTS, rng), NOISE)
+    assert torch.equal(noise_or_random(NOISE, LATENTS, rng), NOISE)
     assert torch.equal(rng.get_state(), before)
-    assert drawn(NOISE.double(), LATENTS, rng).dtype == torch.float32
-    assert torch.equal(drawn(None, LATENTS, rng), torch.randn(2, 4, FRAMES, *SIZE, generator=seeded()))
+    assert noise_or_random(NOISE.double(), LATENTS, rng).dtype == torch.float32
+    assert torch.equal(noise_or_random(None, LATENTS, rng), torch.randn(2, 4, FRAMES, *SIZE, generator=seeded()))

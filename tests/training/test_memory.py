@@ -19,7 +19,7 @@ from sf_core.training import rollout
 from sf_core.training.cost.memory import RolloutMemory, judging_bytes, rollout_bytes
 from sf_core.training.engine.lora_adapters import AdaptedWan
 from sf_core.training.engine.networks import new_transformer
-from sf_core.training.recipe import LowRank
+from sf_core.training.recipe import AdapterSettings
 from tests.helpers import prompt, random_model
 
 SIZE = (8, 8)  # 16 tokens a frame: no activation is shaped like a weight of width 40
@@ -193,7 +193,7 @@ def test_a_judges_look_at_the_whole_video_takes_what_was_predicted(adapted: bool
     """With a feed-forward net as wide, beside the model, as those of Wan 2.1."""
     small, size, frames = random_model(1, dim=32, text_len=3).arch, (32, 32), 6
     model = new_transformer(replace(small, ffn_dim=6 * small.dim, num_layers=3), seed=0)
-    judge = AdaptedWan(model, LowRank(rank=1, alpha=1.0)) if adapted else model
+    judge = AdaptedWan(model, AdapterSettings(rank=1, alpha=1.0)) if adapted else model
     x, timestep = torch.randn(1, 4, frames, *size), torch.tensor([500.0])
     with torch.no_grad(), LiveBytes(model) as live:
         judge(x, timestep, prompt(0, rows=3))

@@ -65,12 +65,11 @@ from pathlib import Path
 import torch
 from sf_core.model.sequence_parallel import joined
 from sf_core.training import Trainer
-from sf_core.training import parallel
-from sf_core.training.engine.process_group import own
-from sf_core.training.engine.networks import whole
+from sf_core.training.engine import fsdp
 from sf_core.training.engine.fsdp import Processes, save
+from sf_core.training.engine.shards import full_tensor, local_shard
 from sf_core.training.stages.self_forcing import SelfForcingTraining
-from sf_core.training.trainer import Stopped
+from sf_core.training.trainer import TrainingStopped
 from tests.helpers import random_latents, random_model, prompt
 
 torch.set_num_threads(1)
@@ -94,7 +93,7 @@ def stopped_at(index, rank):
 
 
 def held(model, what="data"):
-    parts = sum(own(getattr(p, what)).numel() for p in model.parameters())
+    parts = sum(local_shard(getattr(p, what)).numel() for p in model.parameters())
     return parts / sum(p.numel() for p in model.parameters())
 
 
@@ -107,7 +106,7 @@ with joined("cpu") as device:
         undo = stopped_at(2, rank=1)
         try:
             train("plain", name, group)
-        except Stopped as stop:
+        except TrainingStopped as stop:
             print(stop)
         undo()
     train("plain", "stopped", group, resume=True)
@@ -115,14 +114,15 @@ with joined("cpu") as device:
     # a save that is broken off before its file says that it counts
     state, kept = folder / "state.safetensors", {"a": torch.ones(4, 2), "b": torch.tensor(3)}
     group.write_state(state, kept, {"sf.step": "1"})
-    parallel.save = lambda tensors, checkpoint_id: (save(tensors, checkpoint_id=checkpoint_id), 1 / 0)
+    fsdp.save = lambda tensors, checkpoint_id: (save(tensors, checkpoint_id=checkpoint_id), 1 / 0)
     try:
         group.write_state(state, {"a": torch.zeros(4, 2), "b": torch.tensor(4)}, {"sf.step": "2"})
     except ZeroDivisionError:
-        parallel.save = save
-    broken = (folder / "state-b").exists() and all(whole(v).equal(kept[n]) for n, v in group.read_state(state).items())
+        fsdp.save = save
+    stored = {name: full_tensor(value) for name, value in group.read_state(state).items()}
+    broken = (folder / "state-b").exists() and all(value.equal(kept[name]) for name, value in stored.items())
     group.write_state(state, {"a": torch.zeros(4, 2)}, {"sf.step": "2"})
-    again = whole(group.read_state(state)["a"]).sum().item() == 0 and not (folder / "state-a").exists()
+    again = full_tensor(group.read_state(state)["a"]).sum().item() == 0 and not (folder / "state-a").exists()
 
     model, alone = group.shard(random_model()).requires_grad_(True), random_model()
     args = random_latents(6), torch.full((1, 6), 300.0), prompt(0), 3
@@ -168,7 +168,7 @@ def stop_after(steps: int, recipe: Path, folder: Path) -> None:
                 raise Killed
 
         def _save_if_due(self, *args: Any) -> None:
-            self._saving_took = 0.0
+            self._save_seconds = 0.0
             super()._save_if_due(*args)
 
     with pytest.raises(Killed):
@@ -293,7 +293,7 @@ def test_every_batch_is_one_process_s() -> None:
         group.rank, group.size = rank, 3
     assert sorted(number for group in groups for number in group.share(12)) == list(range(12))
     assert {len(group.share(12)) for group in groups} == {4}
-    assert [group.first for group in groups] == [True, False, False]
+    assert [group.is_rank0 for group in groups] == [True, False, False]
 
 
 def test_batches_that_cannot_be_dealt_out_are_an_error_that_says_what_to_do(folder: Path) -> None:

@@ -23,7 +23,7 @@ from sf_core.session.replay import CachePass
 from sf_core.session.sampler import write_block
 from sf_core.training import DMD, Rollout, SiD, rollout
 from sf_core.training.losses.forced_rollout import forced_rollout
-from sf_core.vae.wan_vae import VideoVAE
+from sf_core.vae.video_vae import VideoVAE
 from tests.helpers import PARITY, SIZE, prompt, random_latents, random_model, relative
 
 MODEL = random_model()

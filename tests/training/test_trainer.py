@@ -24,7 +24,7 @@ from sf_core.tiny.world import prompts
 from sf_core.training import DMD, TeacherForcing, Trainer, rollout, trainer
 from sf_core.training.data.latent_store import LatentStore
 from sf_core.training.recipe import RECIPES, Recipe
-from sf_core.training.trainer import Stopped
+from sf_core.training.trainer import TrainingStopped
 from sf_core.vae.wan_vae import load_vae
 from tests.training.recipes import CAUSAL, SELF_FORCING, TEACHER, VAE, WORLD, write
 
@@ -224,7 +224,7 @@ def test_asked_to_stop_it_saves_after_the_step_and_loses_nothing(
 
     monkeypatch.setattr(VAETraining, "step", stepped)
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(Stopped, match="after step 4"):
+    with pytest.raises(TrainingStopped, match="after step 4"):
         Trainer(recipe, tmp_path / "run").run()
     assert signal.getsignal(signal.SIGTERM) is before
     assert load_vae(tmp_path / "run" / "vae.safetensors")  # what it has learnt so far
@@ -250,7 +250,7 @@ def test_asked_to_stop_while_a_stage_gets_ready_it_does_so_at_once(
 
     monkeypatch.setattr(VAETraining, "__init__", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     recipe = Recipe.read(write(tmp_path, WORLD + VAE))
-    with pytest.raises(Stopped, match="getting ready"):
+    with pytest.raises(TrainingStopped, match="while a stage was preparing"):
         Trainer(recipe, tmp_path / "run").run()
     assert Trainer(recipe, tmp_path / "run", resume=True)._step == 0
 
@@ -260,9 +260,9 @@ def test_a_run_is_not_begun_over_another_nor_gone_on_with_by_another_recipe(run:
     with pytest.raises(ValueError, match="holds a run already"):
         Trainer(recipe, run)
     other = write(tmp_path, recipe.read_text().replace("ffn_dim = 64", "ffn_dim = 96"))
-    with pytest.raises(ValueError, match="begun with another recipe: model differ"):
+    with pytest.raises(ValueError, match="started with another recipe: model differ"):
         Trainer(other, run, resume=True)
-    with pytest.raises(ValueError, match="no run to go on with"):
+    with pytest.raises(ValueError, match="no run to resume"):
         Trainer(recipe, tmp_path / "nothing", resume=True)
     assert Trainer(recipe, run, resume=True).run() == run / "model.safetensors"
 
@@ -277,9 +277,9 @@ def test_stages_that_have_not_begun_may_still_be_changed(run: Path, tmp_path: Pa
     after = load_file(tmp_path / "run" / "vae.safetensors")
     assert all(torch.equal(after[name], before[name]) for name in before)
     other = longer.replace("steps = 2", "steps = 4")
-    with pytest.raises(ValueError, match="begun with another recipe: stages differ"):
+    with pytest.raises(ValueError, match="started with another recipe: stages differ"):
         Trainer(write(tmp_path, other), tmp_path / "run", resume=True)
-    with pytest.raises(ValueError, match="begun with another recipe: stages differ"):
+    with pytest.raises(ValueError, match="started with another recipe: stages differ"):
         Trainer(write(tmp_path, WORLD + VAE.replace("steps = 50", "steps = 3")), tmp_path / "run", resume=True)
 
 
@@ -374,7 +374,7 @@ STAGE = '[[stages]]\nkind = "teacher"\nsteps = 1\n'
         ('name = "a"\n' + STAGE.replace("steps", "stpes"), r"stages.0.teacher.stpes: Unexpected .* \(it is 1\)"),
         ('name = "a"\n' + STAGE.replace("teacher", "tutor"), "'tutor' found .* expected tags: 'vae', 'teacher'"),
         ('name = "a"\n' + STAGE.replace("1", "0"), "stages.0.teacher.steps: .* greater than or equal to 1"),
-        ('name = "a"\nframes = 10\n' + STAGE, "frames is 10, .* the nearest that do: 9 or 12"),
+        ('name = "a"\nframes = 10\n' + STAGE, "10 latent frames do not cut .* the nearest counts that do: 9 or 12"),
         ('name = "a"\n[rollout]\nwindow = 3\n' + STAGE, "unknown rollout settings: window; known are"),
         ('name = "a"\nstages = []\n', "there is nothing to do"),
     ],
@@ -409,7 +409,7 @@ def test_a_smoke_run_begins_anew_over_another_but_never_over_a_training(run: Pat
 
 def test_missing_files_are_named_before_anything_is_done(tmp_path: Path) -> None:
     with pytest.raises(
-        ValueError, match=r"not there: generator = models/ode_init.pt; teacher = .*; prompts = prompts.txt"
+        ValueError, match=r"do not exist: generator = models/ode_init.pt; teacher = .*; prompts = prompts.txt"
     ):
         Trainer("wan-1.3b-dmd", tmp_path)
     assert not list(tmp_path.iterdir())

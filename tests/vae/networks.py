@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sf_core.vae.wan_vae import ChunkDecoder, VideoVAE
+from sf_core.vae.chunk_decoder import ChunkDecoder
+from sf_core.vae.video_vae import VideoVAE
+from sf_core.vae.wan_vae import WanVAEConfig
 
 
 def wan_vae_state(
@@ -15,64 +17,15 @@ def wan_vae_state(
     res_blocks: int = 1,
     channels: int = 6,
 ) -> dict[str, Tensor]:
-    """Random weights in Wan's names; ``mean`` and ``std`` beside them, as a VAE of other latents has."""
+    """Random weights in Wan's names, with the tensors ``mean`` and ``std`` of a VAE of other latents."""
     generator = torch.Generator().manual_seed(dim + res_blocks)
     state: dict[str, Tensor] = {}
-
-    def conv(name: str, inputs: int, outputs: int, *kernel: int) -> None:
-        fan_in = inputs * torch.Size(kernel).numel()
-        state[f"{name}.weight"] = torch.randn(outputs, inputs, *kernel, generator=generator) * fan_in**-0.5
-        state[f"{name}.bias"] = torch.randn(outputs, generator=generator) * 0.1
-
-    def norm(name: str, size: int, *ones: int) -> None:
-        state[f"{name}.gamma"] = 1 + 0.1 * torch.randn(size, *ones, generator=generator)
-
-    def residual(name: str, inputs: int, outputs: int) -> None:
-        norm(f"{name}.residual.0", inputs, 1, 1, 1)
-        conv(f"{name}.residual.2", inputs, outputs, 3, 3, 3)
-        norm(f"{name}.residual.3", outputs, 1, 1, 1)
-        conv(f"{name}.residual.6", outputs, outputs, 3, 3, 3)
-        if inputs != outputs:
-            conv(f"{name}.shortcut", inputs, outputs, 1, 1, 1)
-
-    def middle(name: str, size: int) -> None:
-        residual(f"{name}.0", size, size)
-        norm(f"{name}.1.norm", size, 1, 1)
-        conv(f"{name}.1.to_qkv", size, 3 * size, 1, 1)
-        conv(f"{name}.1.proj", size, size, 1, 1)
-        residual(f"{name}.2", size, size)
-
-    widths, index = [dim * factor for factor in mult], 0
-    size = dim
-    conv("encoder.conv1", 3, dim, 3, 3, 3)
-    for level, width in enumerate(widths):
-        for _ in range(res_blocks):
-            residual(f"encoder.downsamples.{index}", size, width)
-            size, index = width, index + 1
-        if level < len(temporal):
-            conv(f"encoder.downsamples.{index}.resample.1", size, size, 3, 3)
-            if temporal[level]:
-                conv(f"encoder.downsamples.{index}.time_conv", size, size, 3, 1, 1)
-            index += 1
-    middle("encoder.middle", size)
-    norm("encoder.head.0", size, 1, 1, 1)
-    conv("encoder.head.2", size, 2 * channels, 3, 3, 3)
-    conv("conv1", 2 * channels, 2 * channels, 1, 1, 1)
-    conv("conv2", channels, channels, 1, 1, 1)
-    conv("decoder.conv1", channels, size, 3, 3, 3)
-    middle("decoder.middle", size)
-    index = 0
-    for level, width in enumerate(reversed(widths)):
-        for _ in range(res_blocks + 1):
-            residual(f"decoder.upsamples.{index}", size, width)
-            size, index = width, index + 1
-        if level < len(temporal):
-            conv(f"decoder.upsamples.{index}.resample.1", size, size // 2, 3, 3)
-            if temporal[-1 - level]:
-                conv(f"decoder.upsamples.{index}.time_conv", size, 2 * size, 3, 1, 1)
-            size, index = size // 2, index + 1
-    norm("decoder.head.0", size, 1, 1, 1)
-    conv("decoder.head.2", size, 3, 3, 3, 3)
+    for name, shape in WanVAEConfig(dim, channels, mult, res_blocks, temporal).shapes.items():
+        values = torch.randn(shape, generator=generator)
+        if name.endswith("gamma"):
+            state[name] = 1 + 0.1 * values
+        else:
+            state[name] = values * (0.1 if name.endswith("bias") else values[0].numel() ** -0.5)
     state["mean"] = torch.randn(channels, generator=generator)
     state["std"] = 1 + torch.rand(channels, generator=generator)
     return state

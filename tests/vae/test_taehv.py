@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sf_core.vae import wan_vae as vae_module
-from sf_core.vae.layers import Memory
+from sf_core.vae import video_vae as vae_module
+from sf_core.vae.layers import StreamState
 from sf_core.vae.taehv import load_taehv
 from tests.helpers import relative
 from tests.vae.networks import frames_from, latents_for, stream, taehv_state
@@ -99,7 +99,7 @@ def test_history_is_the_exact_reach_of_a_decoder() -> None:
     # 3 frames at the rate of latents; 3 more; doubled; 3; doubled: 30, at 4 a latent
     assert TINY.history == TINY.stream_decoder().history == 8
     latents = latents_for(TINY, 14)
-    too_short = Memory(begins=False)
+    too_short = StreamState(at_start=False)
     TINY.decode_next(latents[:, :, 6:13], too_short)
     frames = TINY.decode_next(latents[:, :, 13:], too_short)
     assert not torch.equal(frames, TINY.decode(latents)[:, frames_from(TINY, 13) :])

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from sf_core.vae import wan_vae as vae_module
-from sf_core.vae.layers import Memory, convolve, run
-from sf_core.vae.wan_vae import WAN_MEAN, WanVAE, load_vae
+from sf_core.vae import video_vae as vae_module
+from sf_core.vae.layers import StreamState, convolve, run
+from sf_core.vae.wan_vae import WAN_MEAN, WanVAE, WanVAEConfig, load_vae
 from tests.helpers import PARITY, relative
 from tests.vae.networks import frames_from, latents_for, stream, wan_vae_state
 
@@ -40,7 +40,7 @@ def test_decoding_gives_the_frames_of_the_reference() -> None:
     latents = tensors["latents"].transpose(1, 2)
     raw = tensors["decode.raw_bcthw"]
     z = latents * GOLDEN.std.view(-1, 1, 1, 1) + GOLDEN.mean.view(-1, 1, 1, 1)
-    assert_close(run([GOLDEN.conv2, *GOLDEN.decoder.layers()], z, Memory()), raw)
+    assert_close(run([GOLDEN.conv2, *GOLDEN.decoder.layers()], z, StreamState()), raw)
     frames = GOLDEN.decode(latents)
     assert_close(frames, (raw.movedim(1, -1).clamp(-1, 1) + 1) / 2)
     assert frames.dtype == torch.float32
@@ -132,7 +132,7 @@ def test_history_is_the_exact_reach_of_a_decoder(vae: WanVAE) -> None:
         assert torch.equal(frames, whole[:, first : first + vae.temporal_factor])
         frames = decoder(latents[:, :, at + 1 :], at=at + 1)
         assert torch.equal(frames, whole[:, first + vae.temporal_factor :])
-    too_short = Memory(begins=False)
+    too_short = StreamState(at_start=False)
     vae.decode_next(latents[:, :, 4 : reach + 3], too_short)
     frames = vae.decode_next(latents[:, :, reach + 3 :], too_short)
     assert not torch.equal(frames, whole[:, frames_from(vae, reach + 3) :])
@@ -191,7 +191,7 @@ def test_memory_between_calls_does_not_grow() -> None:
         decoder(latents[:, :, at : at + 3], at=at)
         sizes.append(decoder.cache_bytes)
     assert len(set(sizes)) == 1
-    kept = decoder._memory._past.values()
+    kept = decoder._state._past.values()
     assert sizes[0] == sum(past.untyped_storage().nbytes() for past in kept)  # no view keeps more alive
     decoder.reset()
     assert (decoder.cache_bytes, decoder.at) == (0, 0)
@@ -269,6 +269,30 @@ def test_sizes_are_read_off_the_weights() -> None:
     assert torch.equal(SMALL.mean, wan_vae_state()["mean"])
 
 
+@pytest.mark.parametrize(
+    "config",
+    [
+        WanVAEConfig(),
+        WanVAEConfig(4, 16, (1, 2, 4, 4), 2, (False, True, True)),
+        WanVAEConfig(6, 3, (2, 1, 5), 3, (True, False)),
+        WanVAEConfig(8, 4, (1,), 1, ()),
+    ],
+)
+def test_a_config_is_detected_from_the_shapes_that_it_gives(config: WanVAEConfig) -> None:
+    assert WanVAEConfig.of(config.shapes) == config
+
+
+def test_the_shapes_are_those_of_wan() -> None:
+    golden = load_file(PARITY / "weights_vae.safetensors")
+    assert WanVAEConfig(4).shapes == {name: tuple(value.shape) for name, value in golden.items()}
+    assert sum(torch.Size(shape).numel() for shape in WanVAEConfig().shapes.values()) == 126_892_531  # Wan 2.1's own
+
+
+def test_steps_that_do_not_go_with_the_levels_are_refused() -> None:
+    with pytest.raises(ValueError, match="temporal_downsample has 3 entries; expected 2"):
+        WanVAEConfig(8, dim_mult=(1, 2, 4))
+
+
 def test_files_and_state_dicts_load_alike(tmp_path: Path) -> None:
     state = wan_vae_state()
     save_file(state, tmp_path / "vae.safetensors")
@@ -305,7 +329,13 @@ def without(*names: str) -> dict[str, Tensor]:
         (wan_vae_state() | {"conv2.bias": torch.zeros(7)}, r"conv2\.bias has the shape \[7\]; expected \[6\]"),
         (without("mean", "std"), r"6 latent channels, Wan 2\.1's 16; .*tensors mean and std"),
         (without("std"), r"lacks 1 tensors \(std"),
-        (wan_vae_state() | {"decoder.middle.0.residual.2.weight": torch.zeros(8)}, "no Wan VAE has weights of such"),
+        (
+            wan_vae_state() | {"decoder.middle.0.residual.2.weight": torch.zeros(8)},
+            r"decoder\.middle\.0\.residual\.2\.weight has the shape \[8\]; expected \[8, 8, 3, 3, 3\]",
+        ),
+        (wan_vae_state() | {"encoder.conv1.weight": torch.zeros(0, 3, 3, 3, 3)}, "no Wan VAE has weights of such"),
+        (without("encoder.downsamples.2.residual.2.weight"), "level 1 of its encoder has no residual block"),
+        (without("encoder.downsamples.2.residual.0.gamma"), r"lacks 1 tensors \(encoder\.downsamples\.2\.residual"),
     ],
 )
 def test_what_is_no_wan_vae_is_refused(state: dict[str, Tensor], message: str) -> None:

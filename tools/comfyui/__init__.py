@@ -1,1 +1,1 @@
-"""A real ComfyUI, its editor and a browser, for `make run`, `make comfyui` and the tests. No part of the pack."""
+"""A real ComfyUI, its editor and a browser, for `make run`, `make comfyui` and the tests."""

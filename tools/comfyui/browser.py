@@ -1,4 +1,4 @@
-"""ComfyUI's editor in a headless Chromium, steered as a user would."""
+"""ComfyUI's editor in a headless Chromium, used as a user would."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 FLAGS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"),
-    # the page asks other hosts; a machine without a way out would let it wait
+    # the page requests other hosts; without access to the internet it would wait for them
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost",
 )
-# on a first visit the template browser covers everything; the map of the canvas covers a corner of it; the panel at the
-# right, once it was open, comes again with each page; and nodes that are drawn small have nothing to press
+# on a first visit the template browser covers the editor; the minimap covers a corner of the canvas; the panel at the
+# right, once opened, opens with each page; and nodes drawn at a low level of detail have no controls
 QUIET = {
     "Comfy.TutorialCompleted": True,
     "Comfy.Minimap.Visible": False,
@@ -63,20 +63,21 @@ DROP = """([text, name, type]) => {
   for (const kind of ["dragenter", "dragover", "drop"])
     target.dispatchEvent(new DragEvent(kind, { dataTransfer: data, bubbles: true, cancelable: true, ...at }));
 }"""
-# what a ComfyUI without a network and without its template and documentation packages says by itself
+# errors of a ComfyUI without a network and without its packages of templates and documentation
 HARMLESS = re.compile(
     r"user\.css|templates/|comfy\.templates|core workflow templates|/docs/|ERR_NAME_NOT_RESOLVED|favicon"
     r"|api\.comfy\.org|huggingface\.co|graph accessed before initialization"
     r"|cleanup event listeners for graph that was never set up"  # editor 1.32.9
-    r"|Subgraph not found"  # editor 1.32.9, of what a node inside a subgraph says, while that is open
-    r"|getCanvas: canvas is null"  # of messages that come while the page is being loaded
-    r"|reading 'id'\)\s+at onChange"  # editor 1.32.9, of a setting that it does not know
+    r"|Subgraph not found"  # editor 1.32.9, for messages of a node inside an open subgraph
+    r"|getCanvas: canvas is null"  # for messages that arrive while the page loads
+    r"|reading 'id'\)\s+at onChange"  # editor 1.32.9, for a setting that it does not know
 )
 BANNER_CLOSED = "localStorage.setItem('vueNodesBannerDismissed', 'true')"
 
 
 @contextlib.contextmanager
 def chromium() -> Iterator[Browser]:
+    """Start a headless Chromium."""
     with sync_playwright() as playwright:
         browser = _launch(playwright)
         try:
@@ -95,7 +96,7 @@ def _launch(playwright: Playwright) -> Browser:
 
 
 class Editor:
-    """One tab. `page` is Playwright's, for what is not here."""
+    """One tab with the editor. `page` is Playwright's, for everything that has no method here."""
 
     def __init__(self, page: Page, server: Server) -> None:
         self.page, self.server = page, server
@@ -113,62 +114,69 @@ class Editor:
             self.errors.append(error)
 
     def open(self) -> None:
+        """Open the editor with an empty canvas."""
         self.page.goto(self.server.url, wait_until="domcontentloaded")
         self.ready()
-        # the workflow that a new editor opens with comes after it is ready, and would come over what is built
+        # a new editor loads its initial workflow after it is ready, which would replace what is built here
         self.page.wait_for_function("() => app.graph.nodes.length > 0", timeout=30_000)
         self.page.evaluate("() => app.graph.clear()")
 
     def reload(self) -> None:
+        """Reload the page."""
         self.page.reload(wait_until="domcontentloaded")
         self.ready()
 
     def ready(self) -> None:
+        """Wait until the editor is ready."""
         self.page.wait_for_function(READY, timeout=90_000)
         self.page.evaluate(RECORD)
         self.dismiss()
 
     def dismiss(self) -> None:
-        """Closes a dialog that came by itself."""
+        """Close a dialog that opened by itself."""
         if self.page.locator(".p-dialog-mask, [role=dialog]").first.is_visible():
             self.page.keyboard.press("Escape")
 
     def js(self, script: str, argument: Any = None) -> Any:
+        """Run a script in the page."""
         return self.page.evaluate(script, argument)
 
     # -- a workflow
 
     def load_workflow(self, workflow: dict[str, Any] | Path, name: str = "workflow") -> None:
+        """Load a workflow."""
         content = json.loads(workflow.read_text()) if isinstance(workflow, Path) else workflow
         self.js("([graph, name]) => app.loadGraphData(graph, true, true, name)", [content, name])
         self.page.wait_for_function("(n) => app.graph.nodes.length === n", arg=len(content["nodes"]))
 
     def prompt(self) -> dict[str, Any]:
-        """What Run would send."""
+        """Return the prompt that Run would send."""
         prompt: dict[str, Any] = self.js("async () => (await app.graphToPrompt()).output")
         return prompt
 
     def set_widget(self, node_id: int | str, name: str, value: Any) -> None:
+        """Set the value of a widget."""
         self.js(SET_WIDGET, [node_id, name, value])
 
     def drop(self, text: str, name: str = "workflow.json", media_type: str = "application/json") -> None:
-        """Drops a file onto the canvas."""
+        """Drop a file onto the canvas."""
         self.js(DROP, [text, name, media_type])
 
     # -- running it
 
     def queue(self) -> int:
-        """Queues the graph as Run does; the number is for wait()."""
+        """Queue the graph as Run does, and return the number that `wait` takes."""
         ended: int = self.js("async () => { const n = harness.ended.length; await app.queuePrompt(0, 1); return n; }")
         return ended
 
     def press_run(self) -> int:
+        """Press the Run button, and return the number that `wait` takes."""
         ended: int = self.js("() => harness.ended.length")
         self.page.get_by_role("button", name="Run", exact=True).first.click()
         return ended
 
     def wait(self, ended: int, timeout: float = 120) -> None:
-        """Until the run ends. Raises what Server.wait raises."""
+        """Wait until the run ends; raises the errors of `Server.wait`."""
         self.page.wait_for_function("(n) => harness.ended.length > n", arg=ended, timeout=timeout * 1000)
         kind, data = self.js("(n) => harness.ended[n]", ended)
         if kind == "execution_error":
@@ -177,43 +185,48 @@ class Editor:
             raise PromptInterrupted(str(data.get("node_id")))
 
     def run(self, timeout: float = 120) -> None:
+        """Queue the graph, and wait until the run ends."""
         self.wait(self.queue(), timeout)
 
     def node_errors(self) -> dict[str, Any]:
-        """What the server refused, as the editor knows it."""
+        """Return the errors of the last prompt that the server rejected."""
         errors: dict[str, Any] = self.js("() => app.lastNodeErrors ?? {}")
         return errors
 
     # -- looking
 
     def command(self, name: str) -> None:
+        """Execute a command of the editor."""
         self.js("(name) => app.extensionManager.command.execute(name)", name)
 
     def select(self, node_id: int | str) -> None:
+        """Select a node."""
         self.js("(id) => app.canvas.selectNode(app.graph.getNodeById(id))", node_id)
 
     def fit_view(self) -> None:
+        """Fit the view to the graph."""
         self.js("() => app.canvas.deselectAll?.()")
         self.command("Comfy.Canvas.FitView")
-        self.page.wait_for_timeout(600)  # it glides there
+        self.page.wait_for_timeout(600)  # for the animation
 
     def media_ready(self, timeout: float = 30) -> None:
-        """Until every picture and video on the page shows something."""
+        """Wait until every picture and video on the page is loaded."""
         self.page.wait_for_function(MEDIA_READY, timeout=timeout * 1000)
         self.page.wait_for_timeout(500)
 
     def screenshot(self, path: Path) -> Path:
+        """Save a picture of the page."""
         path.parent.mkdir(parents=True, exist_ok=True)
         self.page.screenshot(path=path)
         return path
 
     def photo(self, x: float, y: float, width: float, height: float) -> Image.Image:
-        """A part of the page."""
+        """Take a picture of a part of the page."""
         clip: Any = {"x": x, "y": y, "width": width, "height": height}
         return Image.open(BytesIO(self.page.screenshot(clip=clip))).convert("RGB")
 
     def open_templates(self, pack: str = PACK) -> list[str]:
-        """Opens the template browser at the pack; the names of its templates."""
+        """Open the template browser at the pack, and return the names of its templates."""
         self.command("Comfy.BrowseTemplates")
         dialog = self.page.get_by_role("dialog")
         dialog.get_by_text(pack, exact=True).first.click()
@@ -222,14 +235,15 @@ class Editor:
         return sorted(name for name in names if dialog.get_by_text(name).count())
 
     def open_template(self, name: str, pack: str = PACK) -> None:
+        """Open a template."""
         self.open_templates(pack)
         self.page.get_by_role("dialog").get_by_text(name, exact=True).first.click()
 
     def node_help(self, node_id: int | str) -> str:
-        """Opens the help of a node; its text."""
+        """Open the help of a node, and return its text."""
         self.fit_view()
-        self.page.wait_for_timeout(500)  # it moves there
-        # the button floats over the node: room for it below the bar at the top
+        self.page.wait_for_timeout(500)  # for the animation
+        # the button is above the node: leave room for it below the top bar
         self.js("() => { const { ds } = app.canvas; ds.changeScale(ds.scale * 0.6); app.canvas.setDirty(true, true); }")
         self.select(node_id)
         self.page.locator("[data-testid='info-button']").first.click()
@@ -242,7 +256,7 @@ class Editor:
 def editor(
     browser: Browser, server: Server, mode: Mode = "classic", size: tuple[int, int] = (1600, 900)
 ) -> Iterator[Editor]:
-    """The editor of a running server in a fresh profile, with nothing on the canvas and no dialog in the way."""
+    """Open the editor of a running server in a new profile, with an empty canvas and no dialog."""
     server.settings({**QUIET, "Comfy.VueNodes.Enabled": mode == "nodes2"})
     context = browser.new_context(viewport={"width": size[0], "height": size[1]})
     try:

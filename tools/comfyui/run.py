@@ -1,6 +1,6 @@
-"""`make run`: a real ComfyUI runs a workflow, first over its API, then in its editor in a browser that nobody sees.
+"""`make run`: run a workflow in a real ComfyUI, first through its API, then in its editor in a headless browser.
 
-Leaves video.mp4 and canvas.png, a picture of the editor after the run, in the project's folder.
+Writes video.mp4 and canvas.png, a picture of the editor after the run, to the project's folder.
 """
 
 from __future__ import annotations
@@ -23,20 +23,22 @@ VIDEOS = {".mp4", ".webm"}
 
 
 def put_inputs(server: Server) -> None:
-    """The pictures and clips that the workflows begin with, where their loaders look."""
+    """Copy the pictures and clips that the workflows load into the server's input folder."""
     for path in INPUTS.iterdir():
         shutil.copyfile(path, server.base / "input" / path.name)
 
 
 def make_video(server: Server, workflow: dict[str, Any], target: Path) -> None:
+    """Run the workflow through the API, and copy its video to ``target``."""
     outputs = server.run(to_prompt(workflow, server.object_info()), timeout=900)
-    made = [path for path in server.files(outputs) if path.suffix in VIDEOS]
-    if not made:
+    videos = [path for path in server.files(outputs) if path.suffix in VIDEOS]
+    if not videos:
         raise WorkflowError(f"the workflow saved no video; it saved {[str(path) for path in server.files(outputs)]}")
-    shutil.copyfile(made[0], target)
+    shutil.copyfile(videos[0], target)
 
 
 def picture_of_canvas(server: Server, workflow: dict[str, Any], name: str, target: Path) -> None:
+    """Run the workflow in the editor, and save a picture of it."""
     from playwright.sync_api import Error as PlaywrightError
 
     from .browser import chromium, editor
@@ -53,13 +55,14 @@ def picture_of_canvas(server: Server, workflow: dict[str, Any], name: str, targe
 
 
 def main() -> int:
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("workflow", type=Path)
     parser.add_argument("--out", type=Path, default=ROOT, help="the folder for the video and the picture")
     args = parser.parse_args()
     video, canvas = (args.out.resolve() / name for name in ("video.mp4", "canvas.png"))
     for old in (video, canvas):
-        old.unlink(missing_ok=True)  # a failed run must not leave the last one's
+        old.unlink(missing_ok=True)  # a failed run must not leave those of the last run
     started = time.monotonic()
     try:
         workflow = json.loads(args.workflow.read_text())
@@ -72,7 +75,7 @@ def main() -> int:
             put_inputs(server)
             make_video(server, workflow, video)
             print(f"video:  {video}")
-            # else the editor's run takes everything from the first one, and the nodes show nothing of what they do
+            # otherwise the editor's run takes every result from the cache, and the nodes show no progress
             server.free()
             shutil.rmtree(server.base / "temp" / "self_forcing" / "chunks", ignore_errors=True)
             try:

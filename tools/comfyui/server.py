@@ -1,4 +1,4 @@
-"""A real ComfyUI server as an object: started, asked, listened to and stopped."""
+"""A real ComfyUI server as an object: to start, query, listen to and stop."""
 
 from __future__ import annotations
 
@@ -28,26 +28,26 @@ ARGUMENTS = (
     *("--cpu", "--listen", "127.0.0.1", "--disable-auto-launch", "--disable-api-nodes"),
     *("--database-url", "sqlite:///:memory:", "--use-pytorch-cross-attention"),
 )
-# asking a local server goes through no proxy, whatever the environment says
+# requests to a local server use no proxy, whatever the environment says
 _http = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class ServerFailed(Exception):
-    """The server did not start, or is gone; with the end of its log."""
+    """The server did not start, or has ended; the message has the end of its log."""
 
 
 class PromptRejected(Exception):
-    """/prompt refused the prompt; the message is what the server says of each node, `details` its whole answer."""
+    """The server rejected the prompt; the message has the errors of each node, `details` the whole answer."""
 
     def __init__(self, details: dict[str, Any], note: str = "") -> None:
         self.details = details
         self.node_errors: dict[str, Any] = details.get("node_errors") or {}
         error = details.get("error") or {}
         lines = [f"{error.get('message', error)} {error.get('details', '')}".strip()] if error else []
-        for node, found in self.node_errors.items():
-            for one in found.get("errors", []):
-                said = f"{one.get('message', '')}: {one.get('details', '')}".strip(": ")
-                lines.append(f"node {node} ({found.get('class_type')}): {said}")
+        for node, answer in self.node_errors.items():
+            for one in answer.get("errors", []):
+                text = f"{one.get('message', '')}: {one.get('details', '')}".strip(": ")
+                lines.append(f"node {node} ({answer.get('class_type')}): {text}")
         super().__init__("\n".join(lines + ([note] if note else [])) or str(details))
 
 
@@ -69,10 +69,10 @@ class PromptInterrupted(Exception):
 
 
 class Server:
-    """`with Server(checkout, folder) as server:`, or start() and stop(). The folder holds models, input and output.
+    """A ComfyUI server: `with Server(checkout, folder) as server:`, or `start` and `stop`.
 
-    The packs are linked into the folder's custom_nodes under their names. The process ends with this one, also when
-    this one is killed.
+    The folder holds models, input and output. The packs are linked into its custom_nodes under their names. The server
+    ends with this process, also when this process is killed.
     """
 
     def __init__(
@@ -98,15 +98,18 @@ class Server:
 
     @property
     def url(self) -> str:
+        """Address of the server."""
         return f"http://127.0.0.1:{self.port}"
 
     @property
     def pid(self) -> int:
+        """Process id of the server."""
         return self._running().pid
 
     # -- the process
 
     def start(self) -> Server:
+        """Start the server, and wait until it answers."""
         for folder in (
             "custom_nodes",
             "models",
@@ -122,7 +125,7 @@ class Server:
             link.unlink(missing_ok=True)
             link.symlink_to(pack.resolve(), target_is_directory=True)
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1", **self.environment}
-        environment.pop("PYTHONPATH", None)  # names of ours, such as `nodes`, are also names of ComfyUI's
+        environment.pop("PYTHONPATH", None)  # ComfyUI has modules of the same names, such as `nodes`
         if self.threads:
             environment |= {"OMP_NUM_THREADS": str(self.threads), "MKL_NUM_THREADS": str(self.threads)}
         launch = [sys.executable, str(Path(__file__).with_name("launch.py")), str(self.checkout.path), "--"]
@@ -163,13 +166,14 @@ class Server:
         return self._process
 
     def stop(self) -> None:
+        """Stop the server and its child processes."""
         process, self._process = self._process, None
         atexit.unregister(self.stop)
         if process is None:
             return
         for how, patience in ((signal.SIGTERM, 5), (signal.SIGKILL, 10)):
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, how)  # with whatever it started
+                os.killpg(process.pid, how)  # with its child processes
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(patience)
                 break
@@ -177,6 +181,7 @@ class Server:
             process.stdin.close()
 
     def restart(self) -> None:
+        """Stop and start the server."""
         self.stop()
         self.start()
 
@@ -187,33 +192,37 @@ class Server:
         self.stop()
 
     def log_text(self) -> str:
+        """Return the log without colour codes."""
         text = self.log.read_text(errors="replace") if self.log.exists() else ""
         return re.sub(r"\x1b\[[0-9;]*m", "", text)
 
     def log_tail(self, lines: int = 40) -> str:
+        """Return the last lines of the log."""
         return "\n".join(self.log_text().splitlines()[-lines:])
 
     def failed_packs(self) -> dict[str, str]:
-        """Each linked pack that ComfyUI could not import, with what its log says. It starts all the same."""
+        """Return the log of each linked pack that ComfyUI could not import; the server starts without them."""
         text, failed = self.log_text(), {}
         for name in self.packs:
             folder = str(self.base / "custom_nodes" / name)
             if f"(IMPORT FAILED): {folder}\n" in text:
                 before, cannot, after = text.partition(f"Cannot import {folder} ")
                 trace = before[before.rfind("Traceback") :] if cannot and "Traceback" in before else ""
-                said = [line for line in text.splitlines() if folder in line and "skipping" in line]
+                skipped = [line for line in text.splitlines() if folder in line and "skipping" in line]
                 failed[name] = (
-                    trace + cannot + after.partition("\n")[0] if cannot else "\n".join(said) or self.log_tail()
+                    trace + cannot + after.partition("\n")[0] if cannot else "\n".join(skipped) or self.log_tail()
                 )
         return failed
 
-    # -- asking it
+    # -- requests
 
     def get(self, path: str, timeout: float = 60) -> Any:
+        """Request JSON."""
         with _http.open(self.url + path, timeout=timeout) as answer:
             return json.load(answer)
 
     def post(self, path: str, body: Any, timeout: float = 60) -> Any:
+        """Send JSON, and return the JSON of the answer if it has any."""
         headers = {"Content-Type": "application/json"}
         request = urllib.request.Request(self.url + path, json.dumps(body).encode(), headers)
         with _http.open(request, timeout=timeout) as answer:
@@ -221,13 +230,16 @@ class Server:
         return json.loads(content) if content[:1] in (b"{", b"[") else None
 
     def object_info(self) -> dict[str, Any]:
+        """Return the descriptions of all nodes."""
         info: dict[str, Any] = self.get("/object_info")
         return info
 
     def settings(self, values: Mapping[str, Any]) -> None:
+        """Change settings of the editor."""
         self.post("/api/settings", dict(values))
 
     def submit(self, prompt: Prompt, *, client_id: str | None = None, extra_data: Any = None) -> str:
+        """Queue a prompt, and return its id."""
         body: dict[str, Any] = {"prompt": prompt}
         if client_id:
             body["client_id"] = client_id
@@ -240,13 +252,13 @@ class Server:
                 f"pack {name} was not imported: {why.splitlines()[-1]}" for name, why in self.failed_packs().items()
             ]
             raise PromptRejected(json.loads(error.read()), "\n".join(failed)) from None
-        if answer.get("node_errors"):  # some outputs can run and others cannot: never what a test wants
+        if answer.get("node_errors"):  # some outputs can run and others cannot: a test never wants that
             self.interrupt()
             raise PromptRejected(answer)
         return str(answer["prompt_id"])
 
     def wait(self, prompt_id: str, timeout: float = 120) -> dict[str, Any]:
-        """The history's entry of a prompt that has ended well."""
+        """Wait for a prompt, and return its entry in the history; raises its error if it failed."""
         deadline = time.monotonic() + timeout
         while not (history := self.get(f"/history/{prompt_id}")):
             self._running()
@@ -262,24 +274,26 @@ class Server:
         return entry
 
     def run(self, prompt: Prompt, *, timeout: float = 120, client_id: str | None = None) -> dict[str, Any]:
-        """Node id -> what the node showed (its `ui`)."""
+        """Run a prompt, and return the `ui` output of each node by its id."""
         outputs: dict[str, Any] = self.wait(self.submit(prompt, client_id=client_id), timeout)["outputs"]
         return outputs
 
     def files(self, outputs: Mapping[str, Any]) -> list[Path]:
-        """The files that the outputs of a run name."""
+        """List the files that the outputs of a run name."""
         lists = (value for shown in outputs.values() for value in shown.values() if isinstance(value, list))
         named = (one for values in lists for one in values if isinstance(one, dict) and "filename" in one)
         return [self.base / one.get("type", "output") / one.get("subfolder", "") / one["filename"] for one in named]
 
     def interrupt(self) -> None:
+        """Interrupt the running prompt."""
         self.post("/interrupt", {})
 
     def free(self, *, unload_models: bool = True, free_memory: bool = True) -> None:
-        """Asks for it; the server does it after the running prompt, within a second when none runs."""
+        """Ask the server to free memory; it does so after the running prompt, or within a second when idle."""
         self.post("/free", {"unload_models": unload_models, "free_memory": free_memory})
 
     def events(self, client_id: str | None = None) -> Events:
+        """Collect the messages of the websocket."""
         return Events(self.url, client_id)
 
 

@@ -1,6 +1,6 @@
-"""A workflow as the editor saves it, made into the prompt that the server runs, from the server's /object_info.
+"""Conversion of a workflow, as the editor saves it, to the prompt that the server runs, with its /object_info.
 
-What the editor itself does when Run is pressed. Not handled, and refused: subgraphs.
+This is what the editor does when Run is pressed. Workflows with subgraphs are refused.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ Source = tuple[str, int]  # node id, number of its output
 
 
 class WorkflowError(Exception):
-    """The workflow cannot be made into a prompt."""
+    """The workflow cannot be converted to a prompt."""
 
 
 def to_prompt(workflow: dict[str, Any], object_info: dict[str, Any]) -> dict[str, Any]:
+    """Convert a workflow to a prompt."""
     if workflow.get("definitions", {}).get("subgraphs"):
         raise WorkflowError("workflows with subgraphs are not handled")
     nodes: dict[str, Node] = {str(node["id"]): node for node in workflow["nodes"]}
@@ -53,7 +54,7 @@ def to_prompt(workflow: dict[str, Any], object_info: dict[str, Any]) -> dict[str
 
 
 def with_an_end(prompt: dict[str, Any], seconds: float = 5.0) -> dict[str, Any]:
-    """``prompt`` with an end for each video that has none, for who cannot stop it."""
+    """Limit each endless video of ``prompt`` to ``seconds``, for runs that nobody can stop."""
     for node in prompt.values():
         if node["class_type"] == "SFStreamVideo" and not node["inputs"]["seconds"]:
             node["inputs"]["seconds"] = seconds
@@ -61,7 +62,7 @@ def with_an_end(prompt: dict[str, Any], seconds: float = 5.0) -> dict[str, Any]:
 
 
 def resolve(source: Source, nodes: dict[str, Node], links: dict[int, Source]) -> Source | None:
-    """The output that a link really comes from: through reroutes and bypassed nodes; None where nothing comes."""
+    """Follow a link through reroutes and bypassed nodes to its output; None if there is none."""
     for _ in range(len(nodes) + 1):
         name, slot = source
         node = nodes[name]
@@ -73,8 +74,8 @@ def resolve(source: Source, nodes: dict[str, Node], links: dict[int, Source]) ->
         elif mode == BYPASSED:
             kind = node["outputs"][slot]["type"]
             # the editor tries the input at the same place first, then any other of the type
-            tried = inputs[slot : slot + 1] + inputs
-            link = next((one.get("link") for one in tried if one["type"] == kind), None)
+            candidates = inputs[slot : slot + 1] + inputs
+            link = next((one.get("link") for one in candidates if one["type"] == kind), None)
         else:
             return source
         if link is None:
@@ -84,7 +85,7 @@ def resolve(source: Source, nodes: dict[str, Node], links: dict[int, Source]) ->
 
 
 def widget_values(node: Node, info: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Each widget's input name and its value. The editor saves the values in the order of the widgets."""
+    """Yield each widget's input name and value; the editor saves values in the order of the widgets."""
     specs = _inputs(info["input"])
     saved = node.get("widgets_values") or []
     if isinstance(saved, dict):
@@ -105,11 +106,11 @@ def _take(specs: list[tuple[str, Any]], saved: list[Any], prefix: str) -> Iterat
             continue
         # a workflow that is older than the node has no value for its newest widgets
         value = saved.pop(0) if saved else _default(kind, options)
-        # a list would be taken for a link
+        # the server would read a list as a link
         yield prefix + name, {"__value__": value} if isinstance(value, list) else value
         control = options.get("control_after_generate") or (kind == "INT" and name in ("seed", "noise_seed"))
         if control and saved and saved[0] in AFTER_GENERATE:
-            saved.pop(0)  # what the editor does with the value after each run; no input
+            saved.pop(0)  # the editor's control of the value after each run, no input
         if kind == "COMFY_DYNAMICCOMBO_V3":
             chosen = next((one for one in options["options"] if one["key"] == value), None)
             yield from _take(_inputs(chosen["inputs"]) if chosen else [], saved, f"{prefix}{name}.")

@@ -1,1 +1,1 @@
-"""Memory and operations of a training, predicted."""
+"""Predicted memory and operations of a training."""

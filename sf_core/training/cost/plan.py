@@ -1,46 +1,53 @@
-"""What a Self Forcing stage will take, before anything is loaded: bytes, and operations of an update.
+"""Predicted memory and operations of a Self Forcing stage, before anything is loaded.
 
-`python -m sf_core.training.cost.plan` prints the table of docs/training.md.
+`python -m sf_core train --plan` prints the table of docs/training.md.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
+from torch import nn
 
 from ...config import RolloutConfig
 from ...model.architecture import WanArchitecture
-from ..recipe import LowRank
+from ...model.wan import CausalWan, WanBlock
+from ..engine.lora_adapters import LAYERS
+from ..recipe import AdapterSettings
 from .memory import FLOAT, judging_bytes, rollout_bytes
 
-MOMENTS = 2  # of AdamW, as large as a gradient each
+MOMENTS = 2  # of AdamW, each as large as a gradient
 
 
+@lru_cache
 def parameter_count(arch: WanArchitecture) -> int:
-    """Of a whole transformer."""
-    dim, ffn, patch = arch.dim, arch.ffn_dim, arch.patch_size[0] * arch.patch_size[1] * arch.patch_size[2]
-    square = dim * dim + dim
-    attention = 4 * square + (2 * dim if arch.qk_norm else 0)
-    block = 2 * attention + (2 * dim if arch.cross_attn_norm else 0) + 2 * dim * ffn + ffn + dim + 6 * dim
-    text, time = (arch.text_dim + 1) * dim + square, (arch.freq_dim + 1) * dim + square + 6 * square
-    ends = (arch.in_dim * patch + 1) * dim + (dim + 1) * patch * arch.out_dim + 2 * dim
-    return arch.num_layers * block + text + time + ends
+    """Return the number of parameters of a transformer."""
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in CausalWan(arch).parameters())
 
 
 def adapter_count(arch: WanArchitecture, rank: int) -> int:
-    """Of one set of adapters, on all that `adapters.LAYERS` names."""
-    attention, ffn = 8 * 2 * arch.dim, 2 * (arch.dim + arch.ffn_dim)
-    return arch.num_layers * rank * (attention + ffn)
+    """Return the number of parameters of one set of adapters."""
+    with torch.device("meta"):
+        block = WanBlock(arch)
+    adapted = [module for name, module in block.named_modules() if name in LAYERS and isinstance(module, nn.Linear)]
+    return arch.num_layers * rank * sum(layer.in_features + layer.out_features for layer in adapted)
 
 
 @dataclass(frozen=True)
 class TrainingMemory:
-    """Bytes at the moment when the most is alive; without text encoder and VAE.
+    """Bytes of a training without text encoder and VAE.
 
-    weights: of generator, critic and teacher. gradients: of the generator, the larger part of an update. moments: of
-    AdamW, for generator and critic. average: the running one. rollout: see `memory.RolloutMemory`. judged: what is left
-    of it, and the work on it, while teacher and critic look at the whole video; there are no gradients then.
+    Attributes:
+        weights: Weights of generator, critic and teacher.
+        gradients: Gradients of the generator, whose update needs more than the critic's.
+        moments: AdamW's moments of generator and critic.
+        average: The EMA of the generator.
+        rollout: Peak of a rollout and its backward pass, see `memory.RolloutMemory`.
+        judged: The rollout's graph, and the temporary tensors of teacher and critic on the whole video; no gradients
+            exist at that time.
     """
 
     weights: int
@@ -52,6 +59,7 @@ class TrainingMemory:
 
     @property
     def total(self) -> int:
+        """The bytes at the peak of an update."""
         return self.weights + self.moments + self.average + max(self.gradients + self.rollout, self.judged)
 
 
@@ -62,18 +70,29 @@ def training_bytes(
     latent_size: tuple[int, int],
     frames: int = 21,
     dtype: torch.dtype = torch.bfloat16,
-    lora: LowRank | None = None,
+    lora: AdapterSettings | None = None,
     batch: int = 1,
     checkpointing: bool = True,
 ) -> TrainingMemory:
-    """Of one process that trains a generator and a critic of ``arch``, ``batch`` videos at a time.
+    """Predict the memory of a single process that trains a generator and a critic.
 
-    dtype: of the arithmetic; what is trained is float32. lora: adapters over ``teacher``, of which ``arch`` must be.
-    Raises ValueError otherwise.
+    Args:
+        arch: Architecture of generator and critic.
+        teacher: Architecture of the teacher.
+        config: Rollout settings.
+        latent_size: (height, width) of latents.
+        frames: Latent frames of a rollout.
+        dtype: Dtype of the arithmetic and of the frozen weights; trained weights are float32.
+        lora: Train adapters over the teacher's weights.
+        batch: Videos in a micro-batch.
+        checkpointing: Gradient checkpointing.
+
+    Raises:
+        ValueError: If adapters are trained and the two architectures differ.
     """
     rollout = rollout_bytes(arch, config, latent_size, batch, frames, dtype, checkpointing)
-    kept, judge = rollout.peak - rollout.working, arch if lora is not None else teacher
-    judged = kept + judging_bytes(judge, latent_size, batch, frames, dtype, lora is not None)
+    graph, judge = rollout.peak - rollout.working, arch if lora is not None else teacher
+    judged = graph + judging_bytes(judge, latent_size, batch, frames, dtype, lora is not None)
     base = dtype.itemsize * parameter_count(teacher)
     if lora is None:
         trained = FLOAT * parameter_count(arch)
@@ -85,7 +104,7 @@ def training_bytes(
 
 
 def forward_flops(arch: WanArchitecture, latent_size: tuple[int, int], frames: int, seen: int) -> float:
-    """Multiply-adds, twice, of one pass over ``frames`` latent frames that attend to ``seen``."""
+    """Return the FLOP of one pass over ``frames`` latent frames that attend to ``seen``; a multiply-add counts as 2."""
     rows, columns = arch.token_grid(latent_size)
     tokens, keys = frames * rows * columns, seen * rows * columns
     dense = 6 * arch.dim**2 + 2 * arch.dim * arch.ffn_dim  # q, k, v, o; q and o of the text's; the feed-forward net
@@ -100,18 +119,22 @@ def update_flops(
     latent_size: tuple[int, int],
     frames: int = 21,
 ) -> tuple[float, float]:
-    """(of a generator's update on one video, of a critic's), with DMD, checkpointing and guidance.
+    """Predict the FLOP of an update on one video, with DMD, checkpointing and guidance.
 
-    A rollout takes on average half of the denoising steps before the one that counts, that one, and a pass for the
-    cache; a backward pass with checkpointing is three more. The judges each see the whole video at once.
+    A rollout takes, per chunk, on average half of the denoising steps before the exit step, the exit step, and a pass
+    for the keys and values. A backward pass with checkpointing costs three more passes. Teacher and critic see the
+    whole video at once.
+
+    Returns:
+        FLOP of an update of the generator, and of the critic.
     """
     chunk, window = config.chunk_frames, config.window_frames or frames
     ends = range(chunk, frames + 1, chunk)
-    one = sum(forward_flops(arch, latent_size, chunk, min(window, end)) for end in ends)
+    chunks = sum(forward_flops(arch, latent_size, chunk, min(window, end)) for end in ends)
     passes = (len(config.denoising_steps) - 1) / 2 + 2
-    whole = forward_flops(arch, latent_size, frames, frames)
-    judged = forward_flops(teacher, latent_size, frames, frames)
-    return (passes + 3) * one + 2 * judged + whole, passes * one + 4 * whole
+    by_critic = forward_flops(arch, latent_size, frames, frames)
+    by_teacher = forward_flops(teacher, latent_size, frames, frames)
+    return (passes + 3) * chunks + 2 * by_teacher + by_critic, passes * chunks + 4 * by_critic
 
 
 # The table ------------------------------------------------------------------------------------------------------------
@@ -125,23 +148,19 @@ LATENT_SIZE = (60, 104)  # 832 x 480
 
 
 def table() -> str:
-    """In Markdown, GiB and PFLOP."""
+    """Return the predictions for published sizes as a Markdown table, in GiB and PFLOP."""
     parts = "weights | gradients | AdamW | average | rollout | judged"
     lines = [f"| generator and critic | teacher | {parts} | sum, GiB | PFLOP |", "|---" * 10 + "|"]
     for student, teacher, rank in (
         *(("1.3B", "1.3B", 0), ("1.3B", "14B", 0), ("1.3B", "1.3B", 64), ("1.3B", "1.3B", 256)),
         *(("14B", "14B", 0), ("14B", "14B", 64), ("14B", "14B", 256)),
     ):
-        lora = LowRank(rank=rank, alpha=rank) if rank else None
+        lora = AdapterSettings(rank=rank, alpha=rank) if rank else None
         arch, judge = SIZES[student], SIZES[teacher]
         memory = training_bytes(arch, judge, PUBLISHED, LATENT_SIZE, lora=lora)
-        alive = (memory.weights, memory.gradients, memory.moments, memory.average, memory.rollout, memory.judged)
-        numbers = (*alive, memory.total)
+        columns = (memory.weights, memory.gradients, memory.moments, memory.average, memory.rollout, memory.judged)
+        numbers = (*columns, memory.total)
         name = f"LoRA of rank {rank} over {teacher}" if rank else f"two of {student}"
         flops = "{:.1f} + {:.1f}".format(*(one / 1e15 for one in update_flops(arch, judge, PUBLISHED, LATENT_SIZE)))
         lines.append(" | ".join([f"| {name}", teacher, *(f"{part / 2**30:.1f}" for part in numbers), flops]) + " |")
     return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    print(table())

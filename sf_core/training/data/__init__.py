@@ -1,1 +1,1 @@
-"""What is trained on: prompts, videos, latents on disk."""
+"""Training data: prompts, videos, latents on disk."""

@@ -1,4 +1,4 @@
-"""Latents of clips on disk: encoded once, whenever that is killed, and read back by rows."""
+"""Latents of clips on disk: encoded once, also across interruptions, and read back row by row."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from ...files.atomic_write import atomic_write
 from ...files.safetensors_file import StoredTensor, open_tensors, write_tensors
 from ..engine.process_group import Group
 from .shuffled import Shuffled
 
-Progress = Callable[[int, int], None]  # clips done, of how many
+EncodeProgress = Callable[[int, int], None]  # (clips encoded, clips in total)
 
 _MANIFEST = "manifest.json"
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class ClipSource(Protocol):
-    """Clips by number: frames [T, H, W, 3] float32 in 0..1, all of one shape, and a caption."""
+    """An indexed source of clips: frames [T, H, W, 3] float32 in 0..1, all of one shape, and a caption."""
 
     def __len__(self) -> int: ...
 
@@ -30,14 +31,16 @@ class ClipSource(Protocol):
 
 
 class FrameEncoder(Protocol):
-    """What makes latents [B, C, F, H, W] of frames [B, T, H, W, 3]: any VAE of `sf_core`."""
+    """An encoder of frames, such as any VAE of `sf_core`."""
 
-    def encode(self, frames: Tensor) -> Tensor: ...
+    def encode(self, frames: Tensor) -> Tensor:
+        """Encode frames [B, T, H, W, 3] to latents [B, C, F, H, W]."""
+        ...
 
 
 @dataclass(frozen=True)
 class _Manifest:
-    """What a folder of latents is meant to hold."""
+    """The intended content of a folder of latents."""
 
     key: str
     clips: int
@@ -58,10 +61,10 @@ class _Shard:
     captions: list[str]
 
     def row(self, number: int) -> Tensor:
-        """Latents [C, F, H, W] of one clip, float32; nothing else is read."""
-        whole, shape = self.latents, self.latents.shape[1:]
-        size = torch.Size(shape).numel() * whole.dtype.itemsize
-        return replace(whole, shape=shape, offset=whole.offset + number * size).read().float()
+        """Read the latents [C, F, H, W] of one clip, float32, and nothing else."""
+        shard, shape = self.latents, self.latents.shape[1:]
+        size = torch.Size(shape).numel() * shard.dtype.itemsize
+        return replace(shard, shape=shape, offset=shard.offset + number * size).read().float()
 
 
 # Writing ------------------------------------------------------------------------------------------------------------
@@ -73,19 +76,28 @@ def encode_clips(
     folder: Path,
     key: str,
     shard_clips: int = 64,
-    progress: Progress | None = None,
+    progress: EncodeProgress | None = None,
     dtype: torch.dtype = torch.float32,
     group: Group | None = None,
 ) -> LatentStore:
-    """The latents of all clips, in ``folder``: what is there is kept, what is missing or damaged is encoded.
+    """Encode all clips of a source into ``folder``, except the shards that it already has.
 
-    A run that was killed loses the shard it was at; the next goes on from there, and ends with the same bytes.
-    key: names what the latents are made from, the source's settings and the VAE.
-    shard_clips: clips a file; a file's latents are in memory at once while it is made.
-    dtype: in which they are stored, float32 or bfloat16.
-    group: processes that do it together, each its part of the files; None: one.
-    Raises ValueError for a folder with latents of another key, number of clips, shard size or dtype, and for latents
-    that are not finite or not of one shape; OSError if the disk is full. Complete shards stay in any case.
+    A killed run loses only its current shard. The next run continues with that shard and ends with the same bytes.
+
+    Args:
+        source: The clips.
+        vae: The encoder.
+        folder: Folder of the latents; a missing or damaged shard in it is encoded again.
+        key: Cache key: the settings of the source and the fingerprint of the VAE.
+        shard_clips: Clips per file; the latents of one file are in memory at once.
+        progress: Called after each clip.
+        dtype: Stored dtype, float32 or bfloat16.
+        group: Processes that share the shards; None: this process alone.
+
+    Raises:
+        ValueError: For a folder of latents with another key, number of clips, shard size or dtype; for latents that
+            are not finite or differ in shape. Complete shards are kept.
+        OSError: If the disk is full. Complete shards are kept.
     """
     names = {kind: name for name, kind in _DTYPES.items()}
     if dtype not in names or shard_clips < 1 or not len(source):
@@ -95,9 +107,9 @@ def encode_clips(
         )
     manifest = _Manifest(key, len(source), shard_clips, names[dtype])
     group = group or Group()
-    with group.first_alone():
+    with group.rank0_first():
         _claim(Path(folder), manifest)
-    shape: tuple[int, ...] | None = None  # of the latents of a clip
+    shape: tuple[int, ...] | None = None  # of a clip's latents
     for number in group.share(manifest.shards):
         try:
             shard = _open_shard(Path(folder), manifest, number)
@@ -108,28 +120,27 @@ def encode_clips(
             if progress:
                 progress(manifest.clips_of(number).stop, manifest.clips)
         shape = shard.latents.shape[1:]
-    group.wait()
+    group.barrier()
     if progress and group.size > 1:
         progress(manifest.clips, manifest.clips)
     return LatentStore.open(folder)
 
 
 def _claim(folder: Path, manifest: _Manifest) -> None:
-    """Write the manifest, or make sure that the one that is there is the same."""
+    """Write the manifest, or check that an existing one is the same."""
     path = folder / _MANIFEST
     if path.exists():
-        there, wanted = asdict(_read_manifest(folder)), asdict(manifest)
-        other = [f"{name} {there[name]!r}, not {wanted[name]!r}" for name in there if there[name] != wanted[name]]
-        if other:
+        stored, wanted = asdict(_read_manifest(folder)), asdict(manifest)
+        changed = [f"{name} {stored[name]!r}, not {wanted[name]!r}" for name in stored if stored[name] != wanted[name]]
+        if changed:
             raise ValueError(
-                f"the latents in {folder} are others: made with {'; '.join(other)}. Name another folder, or delete "
-                "this one"
+                f"the latents in {folder} were made with other settings: {'; '.join(changed)}. Name another "
+                "folder, or delete this one"
             )
         return
     folder.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(asdict(manifest)), encoding="utf-8")
-    part.replace(path)
+    with atomic_write(path) as part:
+        part.write_text(json.dumps(asdict(manifest)), encoding="utf-8")
 
 
 def _encode_shard(
@@ -139,9 +150,9 @@ def _encode_shard(
     manifest: _Manifest,
     number: int,
     shape: tuple[int, ...] | None,
-    progress: Progress | None,
+    progress: EncodeProgress | None,
 ) -> None:
-    """Clips go through the VAE one by one: a kernel may round a clip otherwise when it has company."""
+    """Encode the clips of one shard, one by one: in a batch, a kernel may round a clip differently."""
     rows: list[Tensor] = []
     captions: list[str] = []
     for index in manifest.clips_of(number):
@@ -169,13 +180,16 @@ def _encode_shard(
 
 
 class LatentStore:
-    """The latents that `encode_clips` made; as large as the disk, since batches are read row by row.
+    """The latents that `encode_clips` wrote. Batches are read row by row, so they need not fit into memory.
 
-    ``key``: what they were made from. ``shape``: (C, F, H, W) of a clip's latents. ``captions``: of all clips.
+    Attributes:
+        key: Cache key of the latents.
+        shape: (C, F, H, W) of a clip's latents.
+        captions: Captions of all clips.
     """
 
     def __init__(self, key: str, shards: list[_Shard]) -> None:
-        """For `open`: all but the last of ``shards`` hold the same number of clips."""
+        """Take shards, of which all but the last hold the same number of clips. Use `open` instead."""
         self.key = key
         self.shape: tuple[int, ...] = shards[0].latents.shape[1:]
         self.captions = [caption for shard in shards for caption in shard.captions]
@@ -184,9 +198,10 @@ class LatentStore:
 
     @staticmethod
     def open(folder: str | Path) -> LatentStore:
-        """The store in ``folder``; reads only what describes it.
+        """Open the store in ``folder``, reading only its metadata.
 
-        Raises ValueError where there is none, and where it is damaged or not complete, saying how much of it is there.
+        Raises:
+            ValueError: If there is no store, or it is damaged or incomplete, with the number of usable shards.
         """
         folder = Path(folder)
         manifest = _read_manifest(folder)
@@ -200,7 +215,7 @@ class LatentStore:
         if problems:
             raise ValueError(
                 f"the latents in {folder} are not complete: {len(shards)} of {manifest.shards} shards are there and "
-                f"whole. Encode the same clips again: it goes on from what is there. The first problem: {problems[0]}"
+                f"whole. Encode the same clips again: complete shards are kept. The first problem: {problems[0]}"
             )
         if len({shard.latents.shape[1:] for shard in shards}) > 1:
             raise ValueError(f"the latents in {folder} are of several shapes; delete the folder and encode again")
@@ -210,15 +225,19 @@ class LatentStore:
         return len(self.captions)
 
     def __getitem__(self, index: int) -> tuple[Tensor, str]:
-        """Latents [C, F, H, W] float32 and caption of clip ``index``, in the order of the source."""
+        """Return latents [C, F, H, W] float32 and caption of clip ``index``, in the order of the source."""
         shard, row = divmod(range(len(self))[index], len(self._shards[0].captions))
         return self._shards[shard].row(row), self.captions[index]
 
     def batch(self, index: int, size: int, seed: int) -> tuple[Tensor, list[str]]:
-        """Latents [B, C, F, H, W] float32 and captions of batch ``index`` where every batch has ``size``.
+        """Return latents [B, C, F, H, W] float32 and captions of batch ``index`` if every batch has ``size``.
 
-        The same at any time, in any order of calls. Each epoch is a new permutation of all clips, by ``seed``; a batch
-        runs on over the end of one. Raises OSError or ValueError if a file has gone or become shorter.
+        The result does not depend on earlier calls. Each epoch is a new permutation of all clips, by ``seed``; a batch
+        may span two epochs.
+
+        Raises:
+            OSError: If a file is missing.
+            ValueError: If a file has become shorter.
         """
         if seed != self._order.seed:
             self._order = Shuffled(len(self), seed)
@@ -231,13 +250,13 @@ def _read_manifest(folder: Path) -> _Manifest:
     if not path.is_file():
         raise ValueError(f"there are no latents in {folder} ({_MANIFEST} is missing); encode_clips makes them")
     try:
-        found: Mapping[str, object] = json.loads(path.read_bytes())
-        manifest = _Manifest(**found)  # type: ignore[arg-type]
-        sound = manifest.dtype in _DTYPES and manifest.clips > 0 and manifest.shard_clips > 0
+        fields: Mapping[str, object] = json.loads(path.read_bytes())
+        manifest = _Manifest(**fields)  # type: ignore[arg-type]
+        valid = manifest.dtype in _DTYPES and manifest.clips > 0 and manifest.shard_clips > 0
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path} is damaged ({error}); delete the folder and encode again") from error
-    if not sound:
-        raise ValueError(f"{path} is damaged ({found}); delete the folder and encode again")
+    if not valid:
+        raise ValueError(f"{path} is damaged ({fields}); delete the folder and encode again")
     return manifest
 
 
@@ -246,13 +265,13 @@ def _shard_path(folder: Path, number: int) -> Path:
 
 
 def _open_shard(folder: Path, manifest: _Manifest, number: int) -> _Shard:
-    """Raises ValueError or OSError unless the shard is there, whole, and of these latents."""
+    """Open a shard. Raises ValueError or OSError if it is missing, damaged, or of other latents."""
     path = _shard_path(folder, number)
     tensors, metadata = open_tensors(path)
     latents, count = tensors.get("latents"), len(manifest.clips_of(number))
     captions = json.loads(metadata.get("captions", "[]"))
-    sound = isinstance(captions, list) and len(captions) == count
-    if not sound or latents is None or len(latents.shape) != 5 or latents.shape[0] != count:
+    complete = isinstance(captions, list) and len(captions) == count
+    if not complete or latents is None or len(latents.shape) != 5 or latents.shape[0] != count:
         raise ValueError(f"{path} does not hold the latents [{count}, C, F, H, W] and captions of {count} clips")
     if latents.dtype != _DTYPES[manifest.dtype] or metadata.get("key") != manifest.key:
         raise ValueError(f"{path} belongs to other latents")

@@ -1,4 +1,4 @@
-"""Prompt lists."""
+"""Lists of prompts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,14 @@ from .shuffled import Shuffled
 
 
 class Prompts:
-    """A list of prompts, in batches by number. ``prompts``: as they were given. Raises ValueError for none."""
+    """A list of prompts in shuffled batches.
+
+    Attributes:
+        prompts: The prompts in their original order.
+
+    Raises:
+        ValueError: For an empty list.
+    """
 
     def __init__(self, prompts: Sequence[str], seed: int) -> None:
         if not prompts:
@@ -19,10 +26,11 @@ class Prompts:
 
     @staticmethod
     def read(path: str | Path, seed: int) -> Prompts:
-        """The prompts of a UTF-8 text file, one a line; blank lines do not count.
+        """Read a UTF-8 text file with one prompt per line; blank lines are skipped.
 
-        Raises ValueError for a file without prompts or in another encoding, naming the line, OSError for one that
-        cannot be read.
+        Raises:
+            ValueError: For a file without prompts, or in another encoding, naming the line.
+            OSError: For a file that cannot be read.
         """
         path = Path(path)
         lines = [_text(line, path, number) for number, line in enumerate(path.read_bytes().splitlines(), 1)]
@@ -35,9 +43,9 @@ class Prompts:
         return len(self.prompts)
 
     def batch(self, index: int, size: int) -> list[str]:
-        """The prompts of batch ``index`` where every batch has ``size``: the same at any time, in any order of calls.
+        """Return the prompts of batch ``index`` if every batch has ``size``, independent of earlier calls.
 
-        Each epoch is a new seeded permutation of all prompts; a batch runs on over the end of one.
+        Each epoch is a new permutation of all prompts; a batch may span two epochs.
         """
         return [self.prompts[i] for i in self._order.batch(index, size)]
 

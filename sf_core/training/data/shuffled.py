@@ -1,4 +1,4 @@
-"""The order in which a training sees its data: a new permutation an epoch, by the seed alone."""
+"""The order of the training data: a new permutation per epoch, which depends on the seed alone."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from ...noise import MAX_SEED, noise_key
 
 
 class Shuffled:
-    """An endless order of ``count`` things in which every epoch is a new permutation of all of them.
+    """An endless sequence of indices below ``count`` in which every epoch is a new permutation.
 
-    It depends on nothing but count and seed, and any part of it can be asked for at any time: a resumed run sees what
-    an undisturbed one would have seen. Raises ValueError for a count below 1 and for a seed outside 0 .. 2**64 - 1.
+    It depends on ``count`` and ``seed`` alone, and any part of it can be read at any time. So a resumed run gets the
+    same data as an uninterrupted one.
+
+    Raises:
+        ValueError: For a count below 1, or a seed outside 0 .. 2**64 - 1.
     """
 
     def __init__(self, count: int, seed: int) -> None:
@@ -22,20 +25,20 @@ class Shuffled:
             raise ValueError(f"seed is {seed}; expected a whole number from 0 to {MAX_SEED}")
         self.count = count
         self.seed = seed
-        self._newest = (-1, torch.empty(0))  # an epoch and its permutation: one for 250,000 takes milliseconds to make
+        self._newest = (-1, torch.empty(0))  # the last epoch and its permutation: 250,000 indices take milliseconds
 
     def indices(self, start: int, size: int) -> list[int]:
-        """The numbers, below ``count``, at the places start .. start + size - 1 of the order."""
+        """Return the indices at positions start .. start + size - 1 of the sequence."""
         if start < 0 or size < 1:
             raise ValueError(f"places from {start}, {size} of them: expected a start from 0 on and a size from 1 on")
-        found: list[int] = []
-        while len(found) < size:
-            epoch, first = divmod(start + len(found), self.count)
-            found += self._permutation(epoch)[first : first + size - len(found)].tolist()
-        return found
+        indices: list[int] = []
+        while len(indices) < size:
+            epoch, first = divmod(start + len(indices), self.count)
+            indices += self._permutation(epoch)[first : first + size - len(indices)].tolist()
+        return indices
 
     def batch(self, index: int, size: int) -> list[int]:
-        """The numbers of batch ``index`` where every batch has ``size``; runs on over the end of an epoch."""
+        """Return the indices of batch ``index`` if every batch has ``size``; a batch may span two epochs."""
         return self.indices(index * size, size)
 
     def _permutation(self, epoch: int) -> Tensor:

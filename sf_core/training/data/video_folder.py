@@ -18,30 +18,39 @@ from PIL import Image
 from torch import Tensor
 
 ENDINGS = (".mp4", ".webm", ".mkv", ".mov", ".avi", ".gif")
-_NAMED = 5  # how many files an error about captions names
-_PER = 1001  # rates are fractions over at most this, so that 29.97 means 30000/1001 and times are exact
+_NAMED = 5  # largest number of files that an error about captions names
+_MAX_DENOMINATOR = 1001  # of frame rates, so that 29.97 means 30000/1001 and times are exact
 
-Timed = tuple[Any, Fraction, Fraction]  # a frame or packet, when it is shown and for how long, in seconds
+Timed = tuple[Any, Fraction, Fraction]  # a frame or packet, its presentation time and its duration, in seconds
 
 
 class VideoFolder:
-    """The beginning of every video below ``folder``: ``frames`` frames at ``fps`` a second, fitted into ``size``.
+    """The first ``frames`` frames of every video below a folder, at one rate and size, with captions.
 
-    Item i is (frames [T, H, W, 3] float32 in 0..1, caption). The caption is the text in the ``.txt`` file of the same
-    name beside the video. Whatever the rate of a file, constant or not, a frame of a clip is the one that the file
-    shows nearest to its time. Pictures are turned as the file says, scaled, and cropped round their centre.
-    ``files`` and ``captions`` are in the order of the files' names; hidden files do not count.
+    Item i is (frames [T, H, W, 3] float32 in 0..1, caption). The caption is the text of the ``.txt`` file with the same
+    name in the same folder. The rate of a file may be any, constant or not: a frame of a clip is the file's frame that
+    is nearest in time. Pictures are rotated by the file's metadata, scaled, and cropped around their centre.
 
-    size: height and width in pixels.
-    Raises ValueError for settings that make no clip, for a folder without videos, and for a missing, empty or
-    unreadable caption.
+    Args:
+        folder: The folder; its subfolders are searched too, hidden files are not.
+        frames: Frames per clip.
+        size: (height, width) in pixels.
+        fps: Frames per second of the clips.
+
+    Attributes:
+        files: The videos, sorted by name.
+        captions: Their captions.
+
+    Raises:
+        ValueError: For settings that give no clip, for a folder without videos, and for a missing, empty or unreadable
+            caption.
     """
 
     def __init__(self, folder: Path, frames: int, size: tuple[int, int], fps: float) -> None:
         self.folder = Path(folder)
         self.frames = frames
         self.size = size
-        self._rate = Fraction(fps).limit_denominator(_PER) if math.isfinite(fps) else Fraction(0)
+        self._rate = Fraction(fps).limit_denominator(_MAX_DENOMINATOR) if math.isfinite(fps) else Fraction(0)
         if min(frames, *size) < 1 or self._rate <= 0:
             raise ValueError(
                 f"clips of {frames} frames, {size[1]} x {size[0]} pixels, {fps} a second: each number must be above 0"
@@ -53,13 +62,14 @@ class VideoFolder:
         return len(self.files)
 
     def __getitem__(self, index: int) -> tuple[Tensor, str]:
-        """Clip ``index`` and its caption. Raises ValueError for a video that is too short or cannot be decoded."""
+        """Return clip ``index`` and its caption. Raises ValueError for one that is too short or cannot be decoded."""
         return self._clip(self.files[index]), self.captions[index]
 
     def check(self) -> None:
-        """Go over all videos before anything expensive starts; decodes one frame of each.
+        """Check all videos before the training starts; decodes one frame of each.
 
-        Raises ValueError naming every video that is too short or cannot be decoded.
+        Raises:
+            ValueError: Naming every video that is too short or cannot be decoded.
         """
         problems = []
         for path in self.files:
@@ -75,25 +85,25 @@ class VideoFolder:
             )
 
     def fingerprint(self) -> str:
-        """Names these clips: a hash of the settings and of each file's name, size and caption, not of its pictures."""
-        facts: list[Any] = [self.frames, self.size, self._rate]
+        """Return a fingerprint of the settings and of each file's name, size and caption, but not of its pictures."""
+        content: list[Any] = [self.frames, self.size, self._rate]
         for path, caption in zip(self.files, self.captions, strict=True):
-            facts.append((path.relative_to(self.folder).as_posix(), path.stat().st_size, caption))
-        return hashlib.blake2b(repr(facts).encode(), digest_size=8).hexdigest()
+            content.append((path.relative_to(self.folder).as_posix(), path.stat().st_size, caption))
+        return hashlib.blake2b(repr(content).encode(), digest_size=8).hexdigest()
 
     def _clip(self, path: Path) -> Tensor:
         pictures: list[np.ndarray] = []
         with _opened(path) as container:
             for frame, count in _resampled(_shown(container), self._rate):
                 missing = min(count, self.frames) - len(pictures)
-                if missing > 0:  # else all of the clip's moments so far have their frame: the file has a higher rate
+                if missing > 0:  # else the file has a higher rate, and the clip needs no frame yet
                     pictures += [_fitted(frame, container.streams.video[0].sample_aspect_ratio, self.size)] * missing
                 if len(pictures) == self.frames:
                     return torch.from_numpy(np.stack(pictures)).float() / 255
         raise ValueError(self._too_short(path, len(pictures)))
 
     def _check(self, path: Path) -> None:
-        """Decode one frame, then look at times only, and only as far as the clip goes."""
+        """Decode one frame, then read the packets' times, only as far as the clip goes."""
         with _opened(path) as container:
             if next(_shown(container), None) is None:
                 raise ValueError(f"{path} has no frame that can be decoded")
@@ -101,7 +111,7 @@ class VideoFolder:
         with _opened(path) as container:
             for packet in container.demux(container.streams.video[0]):
                 if packet.pts is None or packet.is_discard:
-                    continue  # the end of the stream; what is decoded and not shown
+                    continue  # the end of the stream, or a frame that is decoded and not shown
                 packets.append((packet, packet.pts * packet.time_base, (packet.duration or 0) * packet.time_base))
                 if (packets[-1][1] - packets[0][1]) * self._rate > self.frames:
                     return
@@ -121,10 +131,10 @@ def _videos(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder; expected one with videos and their captions")
     named = (path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS and path.name[0] != ".")
-    found = sorted(path for path in named if path.is_file())
-    if not found:
+    videos = sorted(path for path in named if path.is_file())
+    if not videos:
         raise ValueError(f"there are no videos in {folder}; looked for {', '.join(ENDINGS)}, in its folders too")
-    return found
+    return videos
 
 
 def _captions(videos: Sequence[Path]) -> list[str]:
@@ -153,7 +163,7 @@ def _caption(path: Path) -> str:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[InputContainer]:
-    """A file with pictures in it; what goes wrong while it is open names it."""
+    """Open a video; an error while it is open names the file."""
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
@@ -165,9 +175,9 @@ def _opened(path: Path) -> Iterator[InputContainer]:
 
 
 def _shown(container: InputContainer) -> Iterator[Timed]:
-    """The frames of a video in the order in which they are shown."""
+    """Yield the frames of a video in presentation order."""
     stream = container.streams.video[0]
-    # an AVI holds no times, and what is made up for it is wrong for frames that were stored in another order
+    # an AVI has no times, and FFmpeg's estimate is wrong for frames that were stored in another order
     rate = stream.average_rate if container.format.name == "avi" else None
     for number, frame in enumerate(container.decode(stream)):
         if rate:
@@ -177,11 +187,11 @@ def _shown(container: InputContainer) -> Iterator[Timed]:
 
 
 def _resampled(shown: Iterable[Timed], rate: Fraction) -> Iterator[tuple[Any, int]]:
-    """Each frame with a count: so many frames of a clip at ``rate`` show it or one before it.
+    """Yield each frame with the number of clip frames, at ``rate``, that it or an earlier frame fills.
 
-    Frame k of a clip belongs ``k / rate`` after the first of ``shown``, and is the one nearest to that; the earlier
-    of two. The last one stays as long as the file says, or else as long as the one before it did; how many it is then
-    for is rounded, since some files have their times in whole milliseconds.
+    Frame k of the clip is at ``k / rate`` after the first frame. It is the frame of ``shown`` that is nearest in time,
+    the earlier of two. The last frame lasts as long as the file says, or else as long as the one before it. Its count
+    is rounded, since some files have times in whole milliseconds.
     """
     frame, start, at, before, duration = None, None, Fraction(0), Fraction(0), Fraction(0)
     for following, time, lasts in shown:
@@ -195,7 +205,7 @@ def _resampled(shown: Iterable[Timed], rate: Fraction) -> Iterator[tuple[Any, in
 
 
 def _fitted(frame: av.VideoFrame, pixel_aspect: Fraction | None, size: tuple[int, int]) -> np.ndarray:
-    """A frame upright as [H, W, 3] bytes: the largest centred part that has the shape of ``size``, scaled to it."""
+    """Return a frame upright as uint8 [H, W, 3]: the largest centred crop with the aspect of ``size``, scaled to it."""
     height, width = size
     quarter_turns = round(frame.rotation / 90)
     aspect = float(pixel_aspect or 1)  # width of a stored pixel over its height

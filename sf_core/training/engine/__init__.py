@@ -1,1 +1,1 @@
-"""What every stage runs on: optimizers, processes, adapters, logs, samples."""
+"""The machinery of all stages: optimizers, processes, adapters, logs, samples."""

@@ -1,4 +1,4 @@
-"""What a model in training can do by now: videos of fixed prompts, and a rollout longer than it was trained for."""
+"""Samples of a model in training: videos of fixed prompts, and a rollout longer than the training length."""
 
 from __future__ import annotations
 
@@ -18,18 +18,27 @@ from ...session.streaming import Decoder
 class VAE(Protocol):
     """An autoencoder that decodes chunk by chunk: `sf_core.load_vae`, `sf_core.load_taehv`, the tiny model's."""
 
-    def stream_decoder(self) -> Decoder: ...
+    def stream_decoder(self) -> Decoder:
+        """Return a decoder of one video."""
+        ...
 
 
 class Sampler:
-    """Samples with the very code of inference, so that what is shown is what the model will give its users.
+    """A sampler with the code of inference, so that samples look as they will to users.
 
-    prompts: what to sample; prompt i always with the seed ``seed + i``, so videos of different steps compare.
-    encode: text to embeddings [1, rows, width]; called here, once a prompt, and not kept.
-    vae: None: latents only, and no videos. latent_size: (height, width) of latents.
-    trained_frames: latent frames that the model is trained to roll out. long: how many times as many
-    `long_rollout` makes. fps: of the videos.
-    Raises ValueError for no prompts, and for a training length that does not cut into chunks.
+    Args:
+        prompts: Prompts to sample. Prompt i always has the seed ``seed + i``, so samples of different steps compare.
+        encode: Text encoder, prompt -> embeddings [1, rows, width]; only the constructor calls it, once per prompt.
+        vae: VAE of the videos; None: latents only.
+        latent_size: (height, width) of latents.
+        config: Rollout settings.
+        trained_frames: Training length in latent frames.
+        long: Length of `long_rollout` in training lengths.
+        seed: Seed of the first prompt.
+        fps: Frame rate of the videos.
+
+    Raises:
+        ValueError: For no prompts, and for a training length that is not a whole number of chunks.
     """
 
     def __init__(
@@ -63,28 +72,39 @@ class Sampler:
             self._texts = [encode(prompt).detach().cpu() for prompt in prompts]
 
     def videos(self, model: CausalWan) -> Tensor | None:
-        """Frames [prompts, T, H, W, 3] in 0..1, on the CPU, over the training length; None without a VAE.
+        """Sample all prompts over the training length.
 
-        The model comes out as it went in, without live caches. Raises FloatingPointError if it gives NaN or Inf.
+        The model's modes are restored, and its live caches are released.
+
+        Returns:
+            Frames [prompts, T, H, W, 3] in 0..1, on the CPU; None without a VAE.
+
+        Raises:
+            FloatingPointError: If the model's output has NaN or Inf.
         """
         if self.vae is None:
             return None
-        with _at_inference(model):
-            made = [self._roll_out(model, index, self.trained_frames)[1] for index in range(len(self.prompts))]
-        return torch.cat([pictures for pictures in made if pictures is not None])
+        with _inference_mode(model):
+            videos = [self._roll_out(model, index, self.trained_frames)[1] for index in range(len(self.prompts))]
+        return torch.cat([frames for frames in videos if frames is not None])
 
     def long_rollout(self, model: CausalWan) -> tuple[Tensor | None, dict[str, Tensor]]:
-        """The first prompt over at least ``long`` times the training length, and how its latents fare.
+        """Sample the first prompt over at least ``long`` times the training length.
 
-        Returns frames [1, T, H, W, 3], None without a VAE, and `health` by chunk. The model comes out as it went in,
-        without live caches. Raises FloatingPointError if it gives NaN or Inf.
+        The model's modes are restored, and its live caches are released.
+
+        Returns:
+            Frames [1, T, H, W, 3], None without a VAE; and the `health` of the latents per chunk.
+
+        Raises:
+            FloatingPointError: If the model's output has NaN or Inf.
         """
-        with _at_inference(model):
+        with _inference_mode(model):
             chunks, pictures = self._roll_out(model, 0, self.long * self.trained_frames)
         return pictures, health(chunks)
 
     def _roll_out(self, model: CausalWan, index: int, frames: int) -> tuple[list[Tensor], Tensor | None]:
-        """Latents by chunk and pictures of one prompt, over ``frames`` latent frames; both on the CPU."""
+        """Return latents per chunk and frames of one prompt, over ``frames`` latent frames; both on the CPU."""
         seed = self.seed + index
         session = Session.start(model, self._texts[index], self.latent_size, self.config, seed)
         decoder = None if self.vae is None else self.vae.stream_decoder()
@@ -99,8 +119,8 @@ class Sampler:
 
 
 @contextmanager
-def _at_inference(model: CausalWan) -> Iterator[None]:
-    """No gradients and evaluation mode; afterwards each module is in the mode it was in, and no cache is live."""
+def _inference_mode(model: CausalWan) -> Iterator[None]:
+    """Run the body without gradients and in evaluation mode; then restore each module's mode and release caches."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -113,11 +133,17 @@ def _at_inference(model: CausalWan) -> Iterator[None]:
 
 
 def health(chunks: Sequence[Tensor]) -> dict[str, Tensor]:
-    """Signals of a rollout's ``chunks`` [B, C, F, h, w], float32 [chunks] each. Flat is healthy.
+    """Return statistics of a rollout's latents per chunk; a healthy rollout has flat curves.
 
-    spread: standard deviation; grows as colours over-saturate, falls as the picture blurs.
-    level: mean absolute value. change: mean absolute difference to the frame before; falls to zero as a video freezes.
-    shift: distance (root mean square over channels) of the channel means from the first chunk's, 0 there.
+    Args:
+        chunks: Latents per chunk [B, C, F, h, w].
+
+    Returns:
+        Curves, float32 [chunks] each:
+        ``spread``: standard deviation; it grows as colours over-saturate and falls as the picture blurs.
+        ``level``: mean absolute value.
+        ``change``: mean absolute difference to the frame before; it falls to zero as a video freezes.
+        ``shift``: root mean square, over channels, of the distance of the channel means from those of the first chunk.
     """
     chunks = [chunk.float() for chunk in chunks]
     frames = torch.cat(chunks, dim=2)
@@ -131,7 +157,7 @@ def health(chunks: Sequence[Tensor]) -> dict[str, Tensor]:
 
 
 def _change(frames: Tensor, sizes: Sequence[int]) -> Tensor:
-    """By chunk. The video's first frame has none before it and is given the change of the second."""
+    """Return the mean change per chunk; the video's first frame takes the change of the second."""
     by_frame = frames.diff(dim=2).abs().mean(dim=(0, 1, 3, 4))
     if not len(by_frame):
         return torch.zeros(len(sizes))

@@ -1,8 +1,11 @@
-"""Training on many processes: PyTorch's FSDP2 and its distributed checkpoints, under ``torchrun``.
+"""Training on several processes: PyTorch's FSDP2 and its distributed checkpoints, under ``torchrun``.
 
-Each process keeps a part of every weight, gradient, average and optimizer's moment, and takes its part of the batches
-of an update. Weights are gathered block by block, as they are needed, and let go of again; gradients are averaged as
-each block's are complete. What is drawn depends on the number of the batch alone, so the update is that of one process.
+Each rank holds a shard of every weight, gradient, EMA and optimizer moment, and computes its micro-batches of an
+update. Weights are gathered block by block when they are needed, and freed again. Gradients are averaged as soon as a
+block's gradients are complete. Random numbers depend on the number of the micro-batch alone, so the update equals that
+of a single process.
+
+Experimental: tested with several CPU processes, never run on several GPUs.
 """
 
 from __future__ import annotations
@@ -23,19 +26,22 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from ...files.safetensors_file import open_tensors
 from ...model.wan import CausalWan
-from .networks import save_network, whole
-from .process_group import Group, Network, own
-from .run_log import Report, Silent
-from .shards import SHARD_FOLDERS, SHARDS, read_shards
+from .networks import save_network
+from .process_group import Group, Network
+from .run_log import NullRunLog, RunLog
+from .shards import SHARD_FOLDERS, SHARDS, full_tensor, local_shard, read_shards
 
-# keys and values leave a block as views; nobody writes to them in place
+# blocks return keys and values as views; they are never changed in place
 warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
 
 
 class Processes(Group):
-    """All processes of a ``torchrun``, which have joined (`joined`); each makes one of these.
+    """All processes of a ``torchrun``; each makes one of these after it has joined the others (`joined`).
 
-    device: where this one computes. All of them see one folder, and do all that is said here in the same order.
+    All ranks must share one file system, and call the methods in the same order.
+
+    Args:
+        device: This rank's device.
     """
 
     def __init__(self, device: str) -> None:
@@ -45,6 +51,7 @@ class Processes(Group):
     # Networks -------------------------------------------------------------------------------------------------------
 
     def shard(self, network: Network) -> Network:
+        """Shard the network's weights with FSDP2; a `CausalWan` block by block."""
         sharded: nn.Module = ShardedWan.of(network) if isinstance(network, CausalWan) else network
         if isinstance(sharded, ShardedWan):
             for block in sharded.blocks:
@@ -53,91 +60,103 @@ class Processes(Group):
         return sharded  # type: ignore[return-value]
 
     @torch.no_grad()
-    def twin(self, model: CausalWan) -> CausalWan:
+    def frozen_copy(self, model: CausalWan) -> CausalWan:
+        """Copy a sharded model, without gradient and sharded alike."""
         with torch.device("meta"):
             bare = CausalWan(model.arch)
         bare.copy_settings(model)
         other = self.shard(bare).to_empty(device=model.device)
-        for mine, theirs in zip(other.parameters(), model.parameters(), strict=True):
-            own(mine).copy_(own(theirs))
+        for parameter, original in zip(other.parameters(), model.parameters(), strict=True):
+            local_shard(parameter).copy_(local_shard(original))
         return other.eval().requires_grad_(False)
 
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Average the gradients of parameters that are not sharded; FSDP2 has averaged the others."""
         for parameter in parameters:
             if parameter.grad is not None and not isinstance(parameter.grad, DTensor):
                 dist.all_reduce(parameter.grad)
                 parameter.grad /= self.size
 
     def mean(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the means of scalars over ranks, with one all-reduce."""
         if not values:
             return {}
-        together = torch.stack([value.detach().float() for value in values.values()])
-        dist.all_reduce(together)
-        return dict(zip(values, together / self.size, strict=True))
+        stacked = torch.stack([value.detach().float() for value in values.values()])
+        dist.all_reduce(stacked)
+        return dict(zip(values, stacked / self.size, strict=True))
 
-    def placed(self, value: Tensor, like: Tensor) -> Tensor:
+    def distribute_like(self, value: Tensor, like: Tensor) -> Tensor:
+        """Return ``value`` as a DTensor if ``like`` is one, else in full."""
         if not isinstance(like, DTensor):
-            return whole(value)
+            return full_tensor(value)
         if isinstance(value, DTensor):
             return value
         return distribute_tensor(value.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
 
     # Agreeing -------------------------------------------------------------------------------------------------------
 
-    def any(self, flags: Sequence[bool]) -> list[bool]:
-        up = torch.tensor(flags, dtype=torch.int32)
-        dist.all_reduce(up, dist.ReduceOp.MAX)
-        return [bool(flag) for flag in up]
+    def any_rank(self, flags: Sequence[bool]) -> list[bool]:
+        """Return the element-wise OR over ranks (all-reduce)."""
+        maxima = torch.tensor(flags, dtype=torch.int32)
+        dist.all_reduce(maxima, dist.ReduceOp.MAX)
+        return [bool(flag) for flag in maxima]
 
-    def wait(self) -> None:
-        self.any([False])
+    def barrier(self) -> None:
+        """Wait for all ranks."""
+        self.any_rank([False])
 
     # Files ----------------------------------------------------------------------------------------------------------
 
-    def report(self, folder: Path, steps: int, done: int) -> Report:
-        return super().report(folder, steps, done) if self.first else Silent()
+    def run_log(self, folder: Path, steps: int, done: int) -> RunLog:
+        """Open the run's log in rank 0, and one that writes nothing in the others."""
+        return super().run_log(folder, steps, done) if self.is_rank0 else NullRunLog()
 
-    def write(self, path: Path, weights: Mapping[str, Tensor], facts: Mapping[str, str]) -> None:
-        if self.first:
-            save_network(path, weights, facts)
+    def write(self, path: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+        """Gather the weights and write them in rank 0, atomically."""
+        if self.is_rank0:
+            save_network(path, weights, metadata)
         else:
             for tensor in weights.values():
-                whole(tensor)
-        self.wait()
+                full_tensor(tensor)
+        self.barrier()
 
-    def write_state(self, path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> None:
+    def write_state(self, path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+        """Write the shards into the unused shard folder, then replace the state file that names the folder."""
         before = open_tensors(path)[1].get(SHARDS) if path.exists() else None
         folder = path.with_name(SHARD_FOLDERS[before == SHARD_FOLDERS[0]])
-        self.wait()
+        self.barrier()
         if tensors:
-            if self.first:
+            if self.is_rank0:
                 shutil.rmtree(folder, ignore_errors=True)
-            self.wait()
+            self.barrier()
             save(dict(tensors), checkpoint_id=folder)
-            facts = {**facts, SHARDS: folder.name}
-        if self.first:
-            save_network(path, {}, facts)  # replaces the file that says which folder counts
+            metadata = {**metadata, SHARDS: folder.name}
+        if self.is_rank0:
+            save_network(path, {}, metadata)  # from here on, the new folder is the state
             for other in SHARD_FOLDERS:
-                if other != facts.get(SHARDS):
+                if other != metadata.get(SHARDS):
                     shutil.rmtree(path.with_name(other), ignore_errors=True)
-        self.wait()
+        self.barrier()
 
     def read_state(self, path: Path) -> dict[str, Tensor]:
-        facts = open_tensors(path)[1]
-        return read_shards(path.with_name(facts[SHARDS]), self._mesh) if SHARDS in facts else super().read_state(path)
+        """Read a state, each rank its shards if several processes wrote it."""
+        metadata = open_tensors(path)[1]
+        if SHARDS not in metadata:
+            return super().read_state(path)
+        return read_shards(path.with_name(metadata[SHARDS]), self._mesh)
 
 
 class ShardedWan(CausalWan):
-    """A `CausalWan` whose weights FSDP gathers around ``forward``; so all uses of its own weights go through it."""
+    """A `CausalWan` whose methods all run inside ``forward``, around which FSDP gathers the weights."""
 
     @staticmethod
     def of(model: CausalWan) -> ShardedWan:
-        """``model``, its weights shared, ready to be sharded."""
+        """Make a model that shares the weight tensors of ``model``."""
         with torch.device("meta"):
             sharded = ShardedWan(model.arch)
         sharded.load_state_dict(model.state_dict(), assign=True)
-        for mine, theirs in zip(sharded.parameters(), model.parameters(), strict=True):
-            mine.requires_grad_(theirs.requires_grad)
+        for parameter, original in zip(sharded.parameters(), model.parameters(), strict=True):
+            parameter.requires_grad_(original.requires_grad)
         sharded.copy_settings(model)
         sharded.gradient_checkpointing = model.gradient_checkpointing
         return sharded.train(model.training)

@@ -1,4 +1,4 @@
-"""One network and how it learns: gradients, clipping, the optimizer, the running average of its weights."""
+"""Training of one network: gradients, clipping, the optimizer, the EMA of its weights."""
 
 from __future__ import annotations
 
@@ -9,18 +9,24 @@ from torch import Tensor, nn
 
 from ..losses.loss import Loss
 from ..recipe import Optimizer
-from .lora_adapters import own_state
-from .networks import whole
-from .process_group import Group, own
+from .lora_adapters import state_without_base
+from .process_group import Group
+from .shards import full_tensor, local_shard
 
 
 class Learner:
-    """Updates ``network`` by gradients that it computes itself, so that its state is always that between two steps.
+    """The optimizer steps of one network. Between them the network is frozen and has no gradients.
 
-    network: its parameters that require a gradient are trained; it is left without gradients, and frozen, between
-        updates. steps: how many updates there will be (for the decay of the learning rate).
-    average: a twin of the network that takes the running average; needed if ``settings.ema`` is set.
-    group: the processes that update it together, each with as many losses; None: one.
+    Args:
+        name: Name in logs and errors.
+        network: Its parameters that require a gradient are trained.
+        settings: Settings of the optimizer.
+        steps: Number of updates, for the decay of the learning rate.
+        average: A copy of the network that takes the EMA; needed if ``settings.ema`` is set.
+        group: The processes that update it together, each with equally many losses; None: this process alone.
+
+    Raises:
+        ValueError: If ``settings.ema`` is set without ``average``.
     """
 
     def __init__(
@@ -44,24 +50,30 @@ class Learner:
         self._freeze()
 
     def update(self, losses: Iterable[Callable[[], Loss]]) -> dict[str, Tensor]:
-        """One step along the mean gradient of ``losses``, each computed and followed back before the next.
+        """Take one optimizer step along the mean gradient of the micro-batches.
 
-        Returns their mean logs and the gradient's norm. Raises FloatingPointError, the weights untouched, if the
-        gradient is NaN or Inf.
+        Args:
+            losses: Functions that compute the loss of one micro-batch each. The graph of one is freed before the next.
+
+        Returns:
+            The mean logs, and the norm of the gradient before clipping.
+
+        Raises:
+            FloatingPointError: If the gradient is NaN or Inf. The weights are unchanged then.
         """
         logs: dict[str, Tensor] = {}
-        todo = list(losses)
+        microbatches = list(losses)
         for parameter in self._parameters.values():
             parameter.requires_grad_(True)
         try:
-            for loss in todo:
-                found = loss()
-                (found.value / len(todo)).backward()
-                for key, value in found.logs.items():
-                    logs[key] = logs.get(key, 0) + value.detach().float() / len(todo)
+            for compute in microbatches:
+                loss = compute()
+                (loss.value / len(microbatches)).backward()
+                for key, value in loss.logs.items():
+                    logs[key] = logs.get(key, 0) + value.detach().float() / len(microbatches)
             parameters = list(self._parameters.values())
             self.group.average_gradients(parameters)
-            norm = whole(nn.utils.clip_grad_norm_(parameters, self.settings.clip))
+            norm = full_tensor(nn.utils.clip_grad_norm_(parameters, self.settings.clip))
             if not torch.isfinite(norm):
                 raise FloatingPointError(
                     f"the gradient of {self.name} is {float(norm)} at its update {self.updates + 1}; the weights are "
@@ -73,7 +85,7 @@ class Learner:
         return {**self.group.mean(logs), f"{self.name}_gradient_norm": norm.detach()}
 
     def _step(self) -> None:
-        factor = self._rate()
+        factor = self._lr_factor()
         for name, handle in self._handles.items():
             parameter = self._parameters[name]
             if handle is not parameter and parameter.grad is not None:
@@ -84,21 +96,21 @@ class Learner:
             optimizer.step()
         self.updates += 1
         if self.average is not None:
-            self._follow(self.average, 0.0 if self.updates <= self.settings.ema_start else self.settings.ema)
+            self._update_average(self.average, 0.0 if self.updates <= self.settings.ema_start else self.settings.ema)
 
-    def _rate(self) -> float:
-        """What part of the full learning rate the next update takes."""
-        settings, done = self.settings, self.updates
-        if done < settings.warmup:
-            return (done + 1) / settings.warmup
-        part = (done - settings.warmup) / max(1, self.steps - 1 - settings.warmup)
-        return 1 + (settings.decay_to - 1) * min(1.0, part)
+    def _lr_factor(self) -> float:
+        """Return the factor of the learning rate in the next update: linear warm-up, then linear decay."""
+        settings = self.settings
+        if self.updates < settings.warmup:
+            return (self.updates + 1) / settings.warmup
+        progress = (self.updates - settings.warmup) / max(1, self.steps - 1 - settings.warmup)
+        return 1 + (settings.decay_to - 1) * min(1.0, progress)
 
     @torch.no_grad()
-    def _follow(self, average: nn.Module, decay: float) -> None:
-        weights = own_state(self.network)
-        for name, tensor in own_state(average).items():
-            own(tensor).lerp_(own(weights[name]), 1 - decay)
+    def _update_average(self, average: nn.Module, decay: float) -> None:
+        weights = state_without_base(self.network)
+        for name, tensor in state_without_base(average).items():
+            local_shard(tensor).lerp_(local_shard(weights[name]), 1 - decay)
 
     def _freeze(self) -> None:
         for parameter in (*self._parameters.values(), *self._handles.values()):
@@ -107,50 +119,53 @@ class Learner:
 
     @property
     def result(self) -> nn.Module:
-        """The network as it should be used: the average, if there is one."""
+        """The network to use: the EMA if there is one."""
         return self.network if self.average is None else self.average
 
     # State ----------------------------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Tensor]:
-        """All that the next update depends on, by name. Tensors are the live ones."""
-        tensors = {f"network.{name}": tensor for name, tensor in own_state(self.network).items()}
+        """Return the tensors that the next update depends on, by name; they are not copied."""
+        tensors = {f"network.{name}": tensor for name, tensor in state_without_base(self.network).items()}
         if self.average is not None:
-            tensors |= {f"average.{name}": tensor for name, tensor in own_state(self.average).items()}
+            tensors |= {f"average.{name}": tensor for name, tensor in state_without_base(self.average).items()}
         tensors["updates"] = torch.tensor(self.updates)
-        for name, optimizer in self._owners():
+        for name, optimizer in self._parameter_optimizers():
             for key, value in optimizer.state[self._handles[name]].items():
                 tensors[f"optimizer.{name}.{key}"] = value
         return tensors
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Take over what `state` gave. Raises ValueError if it is another network's."""
+        """Load a state from `state`. Raises ValueError if it is another network's."""
         for part, module in (("network", self.network), ("average", self.average)):
             if module is None:
                 continue
-            found = {k.removeprefix(f"{part}."): v for k, v in state.items() if k.startswith(f"{part}.")}
-            mine = own_state(module)
+            saved = {k.removeprefix(f"{part}."): v for k, v in state.items() if k.startswith(f"{part}.")}
+            current = state_without_base(module)
             try:
-                if odd := sorted(found.keys() ^ mine.keys()):
+                if odd := sorted(saved.keys() ^ current.keys()):
                     raise RuntimeError(f"one has {odd[0]}, the other has not")
-                module.load_state_dict({k: self.group.placed(v, mine[k]) for k, v in found.items()}, strict=False)
+                placed = {k: self.group.distribute_like(v, current[k]) for k, v in saved.items()}
+                module.load_state_dict(placed, strict=False)
             except RuntimeError as error:
                 raise ValueError(f"the saved {self.name} is of another network: {error}") from error
         self.updates = int(state["updates"])
-        kept: dict[str, dict[str, Tensor]] = {}
+        optimizer_states: dict[str, dict[str, Tensor]] = {}
         for key, value in state.items():
             if key.startswith("optimizer."):
                 name, entry = key.removeprefix("optimizer.").rsplit(".", 1)
-                kept.setdefault(name, {})[entry] = value
-        for name, optimizer in self._owners():
+                optimizer_states.setdefault(name, {})[entry] = value
+        for name, optimizer in self._parameter_optimizers():
             handle = self._handles[name]
             # AdamW counts its steps on the CPU
             optimizer.state[handle] = {
-                k: v.clone() if v.ndim == 0 else self.group.placed(v, handle).to(handle.device, handle.dtype, copy=True)
-                for k, v in kept.get(name, {}).items()
+                k: v.clone()
+                if v.ndim == 0
+                else self.group.distribute_like(v, handle).to(handle.device, handle.dtype, copy=True)
+                for k, v in optimizer_states.get(name, {}).items()
             }
 
-    def _owners(self) -> Iterator[tuple[str, torch.optim.Optimizer]]:
+    def _parameter_optimizers(self) -> Iterator[tuple[str, torch.optim.Optimizer]]:
         names = {handle: name for name, handle in self._handles.items()}
         for optimizer in self._optimizers:
             for group in optimizer.param_groups:
@@ -159,14 +174,16 @@ class Learner:
 
 
 def _is_matrix(name: str, parameter: nn.Parameter) -> bool:
-    """Whether Muon is for it: the matrices inside the transformer's blocks, and kernels of convolutions."""
+    """Whether Muon updates the parameter: matrices inside the transformer's blocks, and convolution kernels."""
     inside = "blocks." in name and parameter.ndim == 2
     return inside or (parameter.ndim >= 4 and not name.startswith("patch_embedding"))
 
 
 def _as_matrix(tensor: Tensor, like: Tensor) -> Tensor:
-    """A row for each output. Its columns are ordered as ``like`` lies in memory, so that of ``like`` it is a view; to
-    Muon their order makes no difference."""
+    """Flatten all dimensions but the first, in the memory order of ``like``.
+
+    So the matrix of ``like`` is a view. The order of the columns does not matter to Muon.
+    """
     strides = like.stride()
     order = sorted(range(1, like.ndim), key=lambda dim: -strides[dim])
     return tensor.permute(0, *order).reshape(len(tensor), -1)
@@ -175,7 +192,7 @@ def _as_matrix(tensor: Tensor, like: Tensor) -> Tensor:
 def _optimizers(
     parameters: Mapping[str, nn.Parameter], settings: Optimizer
 ) -> tuple[dict[str, nn.Parameter], list[torch.optim.Optimizer]]:
-    """What the optimizers call each parameter: itself, or the same memory as the matrix that Muon wants."""
+    """Build the optimizers; also return each parameter's handle in them: itself, or its matrix view for Muon."""
     handles, matrices, rest = {}, [], []
     for name, parameter in parameters.items():
         handle = parameter
@@ -187,7 +204,7 @@ def _optimizers(
         handles[name] = handle
     optimizers: list[torch.optim.Optimizer] = []
     if matrices:
-        scaled = "match_rms_adamw"  # so that one learning rate is right for both
+        scaled = "match_rms_adamw"  # so that one learning rate suits both
         muon = torch.optim.Muon(matrices, lr=settings.lr, weight_decay=settings.weight_decay, adjust_lr_fn=scaled)
         optimizers.append(muon)
     if rest:

@@ -1,4 +1,4 @@
-"""Transformers to train: new ones, twins for running averages, and as files."""
+"""Transformers in training: new ones, frozen copies for the EMA, and their files."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from ...files.safetensors_file import write_tensors
 from ...model.architecture import WanArchitecture
 from ...model.wan import CausalWan
 from ...noise import noise_key
+from .shards import full_tensor
 
 
 def new_transformer(arch: WanArchitecture, seed: int) -> CausalWan:
-    """First weights as Wan's own: Xavier for matrices, a head that begins at zero. The same seed gives the same."""
+    """Build a transformer with Wan's initialisation: Xavier for matrices, a head that starts at zero."""
     model = CausalWan(arch)
     generator = torch.Generator().manual_seed(noise_key(seed, 0, 0, 0))
     with torch.no_grad():
@@ -37,25 +38,17 @@ def new_transformer(arch: WanArchitecture, seed: int) -> CausalWan:
     return model.eval()
 
 
-def twin(model: CausalWan) -> CausalWan:
-    """Another model with the same weights, which need no gradient."""
-    with torch.device("meta"):
-        other = CausalWan(model.arch)
+def frozen_copy(model: CausalWan) -> CausalWan:
+    """Copy a model, without gradient."""
+    other = model.like()
     other.load_state_dict({name: tensor.detach().clone() for name, tensor in model.state_dict().items()}, assign=True)
-    other.attention, other.metadata = model.attention, model.metadata
-    other.rollout_config, other.latent_size = model.rollout_config, model.latent_size
     return other.eval().requires_grad_(False)
 
 
 def save_network(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """A safetensors file with these weights, whole or not at all."""
+    """Write a safetensors file atomically. Collective if the weights are sharded."""
     layout = {name: (tensor.shape, tensor.dtype) for name, tensor in weights.items()}
-    write_tensors(path, layout, map(whole, weights.values()), metadata)
-
-
-def whole(tensor: Tensor) -> Tensor:
-    """All of a tensor that several processes hold together (all must ask for it); any other as it is."""
-    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+    write_tensors(path, layout, map(full_tensor, weights.values()), metadata)
 
 
 Write = Callable[[Path, Mapping[str, Tensor], Mapping[str, str]], None]
@@ -66,15 +59,15 @@ def save_transformer(
     model: CausalWan,
     config: RolloutConfig,
     latent_size: tuple[int, int],
-    facts: Mapping[str, str],
+    metadata: Mapping[str, str],
     write: Write = save_network,
 ) -> None:
-    """As a file that `sf_core.load_model` reads, with all that it should know of itself."""
-    write(path, model.state_dict(), {**facts_of(model, config, latent_size), **facts})
+    """Write a file that `sf_core.load_model` reads, with the metadata of `model_metadata` and ``metadata``."""
+    write(path, model.state_dict(), {**model_metadata(model, config, latent_size), **metadata})
 
 
-def facts_of(model: CausalWan, config: RolloutConfig, latent_size: tuple[int, int]) -> dict[str, str]:
-    """What a file says of a model in its metadata."""
+def model_metadata(model: CausalWan, config: RolloutConfig, latent_size: tuple[int, int]) -> dict[str, str]:
+    """Return the metadata that a model's file needs: architecture, rollout settings and latent size."""
     return {
         "sf.num_heads": str(model.arch.num_heads),
         "sf.text_len": str(model.arch.text_len),

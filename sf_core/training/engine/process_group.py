@@ -1,6 +1,6 @@
-"""The processes that train together, as the trainer and its stages see them: here the one that is alone.
+"""The processes that train together, as the trainer and the stages see them.
 
-`parallel.Processes` is the same for several; it alone knows of `torch.distributed`.
+`Group` is a single process. `fsdp.Processes` is several; only that module uses `torch.distributed` collectives.
 """
 
 from __future__ import annotations
@@ -18,31 +18,26 @@ from ...files.safetensors_file import open_tensors, read_value
 from ...model.wan import CausalWan
 from ..recipe import Recipe
 from .lora_adapters import AdaptedWan
-from .networks import save_network, twin
-from .run_log import Report
+from .networks import frozen_copy, save_network
+from .run_log import RunLog
 from .shards import SHARD_FOLDERS, SHARDS, read_shards
 
 Network = TypeVar("Network", bound=Module)
 
 
-def own(tensor: Tensor) -> Tensor:
-    """This process's part of a tensor that several hold together, the same memory; any other as it is."""
-    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
-
-
 class Group:
-    """One process, whose work and tensors are all the work and whole tensors."""
+    """A single process: it computes every micro-batch, and its tensors are not sharded."""
 
     rank = 0
     size = 1
 
     @property
-    def first(self) -> bool:
-        """Whether this process is the one that writes and tells."""
+    def is_rank0(self) -> bool:
+        """Whether this process writes files and logs."""
         return self.rank == 0
 
-    def check(self, recipe: Recipe) -> None:
-        """Raises ValueError if the recipe is not for several processes, or an update cannot be dealt out equally."""
+    def check_recipe(self, recipe: Recipe) -> None:
+        """Raise ValueError if this many processes cannot run the recipe or share its micro-batches equally."""
         if recipe.lora is not None and self.size > 1:
             raise ValueError("adapters ([lora] in the recipe) are trained by one process; start it without torchrun")
         for number, stage in enumerate(recipe.stages, 1):
@@ -54,67 +49,67 @@ class Group:
                 )
 
     def share(self, count: int) -> range:
-        """Which of ``count`` things to do, such as the batches of an update, are this process's."""
+        """Return this rank's indices of ``count`` items, such as the micro-batches of an update."""
         return range(self.rank, count, self.size)
 
     # Networks -------------------------------------------------------------------------------------------------------
 
     def shard(self, network: Network) -> Network:
-        """The network itself, of whose weights each process keeps a part from now on."""
+        """Shard the network's weights over the processes, in place, and return it."""
         return network
 
-    def twin(self, model: CausalWan) -> CausalWan:
-        """Another model with the same weights, kept as those are, which need no gradient."""
-        return model.twin() if isinstance(model, AdaptedWan) else twin(model)
+    def frozen_copy(self, model: CausalWan) -> CausalWan:
+        """Copy a model, without gradient and sharded alike."""
+        return model.frozen_copy() if isinstance(model, AdaptedWan) else frozen_copy(model)
 
     def average_gradients(self, parameters: Iterable[Parameter]) -> None:
-        """The mean over processes, of gradients that are not averaged already."""
+        """Average over ranks the gradients of parameters that are not sharded (all-reduce)."""
 
     def mean(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The means of scalars over processes."""
+        """Return the means of scalars over ranks (all-reduce)."""
         return dict(values)
 
-    def placed(self, value: Tensor, like: Tensor) -> Tensor:
-        """A value of a saved state, held as ``like`` is."""
+    def distribute_like(self, value: Tensor, like: Tensor) -> Tensor:
+        """Return a tensor of a saved state, sharded as ``like``."""
         return value
 
     # Agreeing -------------------------------------------------------------------------------------------------------
 
-    def any(self, flags: Sequence[bool]) -> list[bool]:
-        """Which flags are up in any process."""
+    def any_rank(self, flags: Sequence[bool]) -> list[bool]:
+        """Return the element-wise OR over ranks (all-reduce)."""
         return list(flags)
 
-    def wait(self) -> None:
-        """Until all processes are here."""
+    def barrier(self) -> None:
+        """Wait for all ranks."""
 
     @contextmanager
-    def first_alone(self) -> Iterator[None]:
-        """The first process does this, then the others, who find what it left on the disk."""
-        if not self.first:
-            self.wait()
+    def rank0_first(self) -> Iterator[None]:
+        """Run the body in rank 0 first, then in the other ranks, which find the files that it wrote."""
+        if not self.is_rank0:
+            self.barrier()
         yield
-        if self.first:
-            self.wait()
+        if self.is_rank0:
+            self.barrier()
 
     # Files ----------------------------------------------------------------------------------------------------------
 
-    def report(self, folder: Path, steps: int, done: int) -> Report:
-        """Where this process tells of a run; see `Report`."""
-        return Report(folder, steps, done)
+    def run_log(self, folder: Path, steps: int, done: int) -> RunLog:
+        """Open this process's log of a run; see `RunLog`."""
+        return RunLog(folder, steps, done)
 
-    def write(self, path: Path, weights: Mapping[str, Tensor], facts: Mapping[str, str]) -> None:
-        """A safetensors file with whole tensors, whole or not at all."""
-        save_network(path, weights, facts)
+    def write(self, path: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+        """Write a safetensors file with full tensors, atomically."""
+        save_network(path, weights, metadata)
 
-    def write_state(self, path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> None:
-        """What `read_state` gives again; whole or not at all, and until then what was there before."""
-        save_network(path, tensors, facts)
+    def write_state(self, path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+        """Write a state for `read_state`, atomically: until it is complete, the one before stays readable."""
+        save_network(path, tensors, metadata)
         for folder in SHARD_FOLDERS:
             shutil.rmtree(path.with_name(folder), ignore_errors=True)
 
     def read_state(self, path: Path) -> dict[str, Tensor]:
-        """By whomever it was written, one process or several."""
-        stored, facts = open_tensors(path)
-        if SHARDS in facts:
-            return read_shards(path.with_name(facts[SHARDS]))
+        """Read a state that one process or several wrote."""
+        stored, metadata = open_tensors(path)
+        if SHARDS in metadata:
+            return read_shards(path.with_name(metadata[SHARDS]))
         return {name: read_value(value) for name, value in stored.items()}

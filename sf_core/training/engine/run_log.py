@@ -1,10 +1,10 @@
-"""What a training run tells its user: progress, metrics, sample videos, drift plots.
+"""The log of a training run: progress bar, metrics, sample videos, drift plots.
 
 In the run's folder::
 
-    metrics.jsonl      a line a step, as JSON; plain text, so that it can be read, cut and plotted with anything
+    metrics.jsonl      one JSON object per step and line; plain text, which any tool can read and plot
     tensorboard/       the same numbers for TensorBoard (optional)
-    samples/           videos, and plots of how long rollouts drift (the plots are optional)
+    samples/           videos, and plots of the drift of long rollouts (the plots are optional)
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ...files.video import VideoWriter
+from .drift_plot import load_figure, relative_to_first, write_drift_plot
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from torch.utils.tensorboard import SummaryWriter
 
 Value = Tensor | float
 
-_PACE_STEPS = 100  # the newest steps whose mean is the pace: samples and checkpoints between them count in
+_PACE_STEPS = 100  # newest steps whose mean is the pace, with the samples and checkpoints between them
 
 
 @dataclass(frozen=True)
 class _Step:
-    """A finished step whose values have not been read yet. ``done``: steps of the whole run, this one included."""
+    """A finished step whose values are not read yet; ``done`` counts the steps of the run, this one included."""
 
     done: int
     stage: str
@@ -46,14 +46,21 @@ class _Step:
     values: dict[str, Value]
 
 
-class Report:
-    """Everything that a run shows and writes about itself; a context manager.
+class RunLog:
+    """Progress, metrics and samples of one run; a context manager.
 
-    folder: of the run; made if need be. total_steps: of the whole run, all stages together.
-    done: how many of them were finished before: what an earlier run wrote about later steps is taken back, so that
-    a run that was killed after it logged and before it saved logs no step twice.
-    log_every: values are read once in so many steps, all together, since reading one waits for the device.
-    Without tensorboard or matplotlib it says so once and writes the rest. Raises OSError if it cannot write.
+    Without tensorboard or matplotlib it prints one message and writes the rest.
+
+    Args:
+        folder: Folder of the run, created if it does not exist.
+        total_steps: Steps of the whole run, all stages together.
+        done: Steps that were finished before. The metrics of later steps are removed, so a run that was killed between
+            logging and saving logs no step twice.
+        log_every: Values are read every so many steps, together, since reading one waits for the device.
+
+    Raises:
+        ValueError: For impossible numbers, or a ``metrics.jsonl`` that is not of a training.
+        OSError: If a file cannot be written.
     """
 
     def __init__(self, folder: Path, total_steps: int, done: int = 0, log_every: int = 10) -> None:
@@ -69,33 +76,33 @@ class Report:
         self.samples.mkdir(parents=True, exist_ok=True)
         self._metrics = open_metrics(folder / "metrics.jsonl", done)
         self._board = _start_tensorboard(folder / "tensorboard", done)
-        self._figure = _load_figure()
+        self._figure = load_figure()
         self._unread: list[_Step] = []
-        self._shown = ""  # the values that were read last
+        self._value_text = ""  # the values that were read last, for the bar
         self._bar: tqdm[Any] | None = None
         self._stage = ""
-        self._left = 0  # steps of the stage
-        self._ends: deque[float] = deque(maxlen=_PACE_STEPS + 1)  # times at which steps of the stage were finished
-        self._begun = self._read_at = perf_counter()
-        self._say_what_is_missing()
+        self._stage_steps_left = 0
+        self._ends: deque[float] = deque(maxlen=_PACE_STEPS + 1)  # end times of the stage's newest steps
+        self._stage_start = self._read_at = perf_counter()
+        self._report_missing_libraries()
 
-    def _say_what_is_missing(self) -> None:
-        parts = [("tensorboard", "TensorBoard files", self._board), ("matplotlib", "drift plots", self._figure)]
-        missing = [(library, what) for library, what, found in parts if found is None]
+    def _report_missing_libraries(self) -> None:
+        outputs = [("tensorboard", "TensorBoard files", self._board), ("matplotlib", "drift plots", self._figure)]
+        missing = [(library, output) for library, output, writer in outputs if writer is None]
         if missing:
             self.message(
                 f"not written, for want of {' and '.join(library for library, _ in missing)}: "
-                f"{' and '.join(what for _, what in missing)}. To have them: pip install '.[train]'"
+                f"{' and '.join(output for _, output in missing)}. To have them: pip install '.[train]'"
             )
 
-    def progress(self, what: str) -> Callable[[int, int], None]:
-        """A bar of its own for what takes long before a stage starts; to be called with (done, of)."""
-        bar = tqdm(desc=what, file=sys.stderr, leave=False)
+    def progress(self, task: str) -> Callable[[int, int], None]:
+        """Open a progress bar for a long preparation; the function that it returns takes (done, total)."""
+        bar = tqdm(desc=task, file=sys.stderr, leave=False)
 
-        def show(done: int, of: int) -> None:
-            bar.total = of
+        def show(done: int, total: int) -> None:
+            bar.total = total
             bar.update(done - bar.n)
-            if done >= of:
+            if done >= total:
                 bar.close()
 
         return show
@@ -103,11 +110,17 @@ class Report:
     # Steps ----------------------------------------------------------------------------------------------------------
 
     def step(self, stage: str, step: int, of: int, values: Mapping[str, Value]) -> None:
-        """A training step is finished: number ``step`` (from 1) of the ``of`` steps of ``stage``.
+        """Log a finished training step.
 
-        values: numbers or 0-dim tensors, on any device. They are read every ``log_every`` steps and at the end of a
-        stage; until then tensors are only kept, so they must not be written to afterwards.
-        Raises ValueError for a tensor of another shape.
+        Args:
+            stage: Name of the stage.
+            step: Number of the step in the stage, from 1.
+            of: Steps of the stage.
+            values: Numbers or 0-dim tensors on any device. They are read every ``log_every`` steps and at the end of a
+                stage; do not change the tensors until then.
+
+        Raises:
+            ValueError: For a tensor of another shape.
         """
         for name, value in values.items():
             if isinstance(value, Tensor) and value.ndim:
@@ -115,11 +128,11 @@ class Report:
         if stage != self._stage:
             self._start_stage(stage, step, of)
         self.done += 1
-        kept = {name: value.detach() if isinstance(value, Tensor) else value for name, value in values.items()}
-        self._unread.append(_Step(self.done, stage, step, kept))
+        detached = {name: value.detach() if isinstance(value, Tensor) else value for name, value in values.items()}
+        self._unread.append(_Step(self.done, stage, step, detached))
         if step % self.log_every == 0 or step == of:
             self._read()
-        self._left = of - step
+        self._stage_steps_left = of - step
         self._ends.append(perf_counter())
         self._show(step)
 
@@ -127,8 +140,8 @@ class Report:
         self._read()
         if self._bar is not None:
             self._bar.close()
-        self._stage, self._shown = stage, ""
-        self._begun = self._ends[-1] if self._ends else self._begun
+        self._stage, self._value_text = stage, ""
+        self._stage_start = self._ends[-1] if self._ends else self._stage_start
         self._ends.clear()
         layout = "{unit} {n_fmt}/{total_fmt} |{bar:20}| {desc}"
         self._bar = tqdm(total=of, initial=step - 1, unit=stage, bar_format=layout, mininterval=0.5, dynamic_ncols=True)
@@ -138,24 +151,23 @@ class Report:
         pace, (stage, run) = self.seconds_per_step, self.seconds_left
         rate = f"{1 / pace:.2f} steps/s" if 0 < pace <= 1 else f"{pace:.2f} s/step"
         left = f"left: stage {tqdm.format_interval(stage)}, run {tqdm.format_interval(run)}"
-        self._bar.set_description_str(f"{rate}, {left}{self._shown}", refresh=False)
+        self._bar.set_description_str(f"{rate}, {left}{self._value_text}", refresh=False)
         self._bar.update(step - self._bar.n)
 
     @property
     def seconds_per_step(self) -> float:
-        """The pace of the stage: the mean of its newest steps, without its first if there are more."""
+        """Seconds per step of the stage: the mean of its newest steps, without the first one if there are more."""
         if len(self._ends) > 1:
             return (self._ends[-1] - self._ends[0]) / (len(self._ends) - 1)
-        return self._ends[0] - self._begun if self._ends else 0.0
+        return self._ends[0] - self._stage_start if self._ends else 0.0
 
     @property
     def seconds_left(self) -> tuple[float, float]:
-        """Of the stage and of the whole run. Nothing is known of stages to come but their steps: they are counted at
-        the pace of this one, so the second is a guess where stages differ."""
-        return self._left * self.seconds_per_step, (self.total_steps - self.done) * self.seconds_per_step
+        """Seconds left of the stage and of the whole run, both at the pace of this stage."""
+        return self._stage_steps_left * self.seconds_per_step, (self.total_steps - self.done) * self.seconds_per_step
 
     def _read(self) -> None:
-        """Read the values of the steps since the last time, with one wait for the device, and log them."""
+        """Read and log the values of the steps since the last call, with one device synchronization."""
         if not self._unread:
             return
         steps, self._unread = self._unread, []
@@ -164,26 +176,28 @@ class Report:
         seconds, self._read_at = (now - self._read_at) / len(steps), now
         lines = []
         for step, numbers in zip(steps, values, strict=True):
-            facts = {"done": step.done, "stage": step.stage, "step": step.step, "seconds": round(seconds, 6)}
+            record = {"done": step.done, "stage": step.stage, "step": step.step, "seconds": round(seconds, 6)}
             finite = {name: number if math.isfinite(number) else None for name, number in numbers.items()}
-            lines.append(json.dumps({**facts, "values": finite}) + "\n")
+            lines.append(json.dumps({**record, "values": finite}) + "\n")
             self._log({f"{step.stage}/{name}": number for name, number in numbers.items()}, step.done)
-            self.was_read(step.done, step.stage, step.step, finite)
+            self.on_values_read(step.done, step.stage, step.step, finite)
         self._metrics.write("".join(lines))
         self._metrics.flush()
-        self._shown = "".join(f", {name} {number:.4g}" for name, number in values[-1].items())
+        self._value_text = "".join(f", {name} {number:.4g}" for name, number in values[-1].items())
 
     def _log(self, scalars: Mapping[str, float], done: int) -> None:
         if self._board is not None:
             for tag, number in scalars.items():
                 self._board.add_scalar(tag, number, done)
 
-    def was_read(self, done: int, stage: str, step: int, values: Mapping[str, float | None]) -> None:
-        """For who tells of it elsewhere too: the values of a step, None where one is NaN or Inf. See `_Step`."""
+    def on_values_read(self, done: int, stage: str, step: int, values: Mapping[str, float | None]) -> None:
+        """Hook for subclasses: the values of a step were read; NaN and Inf are None."""
 
     def flush(self) -> None:
-        """Read and write what was held back. To be called before a checkpoint is saved: a run that is resumed from
-        it then finds every step up to it in the metrics."""
+        """Read and write all pending values.
+
+        Call it before a checkpoint is saved, so that the metrics of a resumed run have every step up to it.
+        """
         self._read()
         if self._board is not None:
             self._board.flush()
@@ -191,9 +205,20 @@ class Report:
     # Samples --------------------------------------------------------------------------------------------------------
 
     def sample(self, stage: str, step: int, frames: Tensor, fps: float, prompts: Sequence[str]) -> Path:
-        """Write the videos ``frames`` [B, T, H, W, 3] in 0..1 side by side into one MP4; its record names the prompts.
+        """Write videos side by side into one MP4.
 
-        Raises ValueError for another shape.
+        Args:
+            stage: Name of the stage, and of the file.
+            step: Number of the step, also in the file's name.
+            frames: [B, T, H, W, 3] in 0..1.
+            fps: Frame rate.
+            prompts: Prompts of the videos, for the file's record.
+
+        Returns:
+            The path of the file.
+
+        Raises:
+            ValueError: For frames of another shape.
         """
         if frames.ndim != 5 or frames.shape[-1] != 3 or 0 in frames.shape:
             raise ValueError(
@@ -205,38 +230,35 @@ class Report:
         return path
 
     def drift(self, stage: str, step: int, curves: Mapping[str, Tensor], trained_chunks: int) -> Path | None:
-        """Plot ``curves`` [chunks] of a rollout, each relative to its first value, or to the first that is not zero.
+        """Plot curves of a rollout, each relative to its first value, or to its first value that is not zero.
 
-        trained_chunks: how many chunks the model is trained on; a line marks the end of them.
-        The last value so taken goes to TensorBoard, as ``drift/<name>``: 1 is no drift.
-        Returns None if matplotlib is missing.
+        The last relative value goes to TensorBoard as ``drift/<name>``: 1 is no drift.
+
+        Args:
+            stage: Name of the stage, and of the file.
+            step: Number of the step, also in the file's name.
+            curves: Values per chunk [chunks] by name.
+            trained_chunks: Chunks of the training length; a line marks its end.
+
+        Returns:
+            The path of the plot; None without matplotlib.
         """
         relative = {name: relative_to_first(curve) for name, curve in curves.items()}
         self._log({f"drift/{name}": curve[-1] for name, curve in relative.items()}, self.done)
         if self._figure is None:
             return None
-        figure = self._figure(figsize=(10, 4.5), layout="constrained")
-        axes = figure.add_subplot()
-        for name, curve in relative.items():
-            axes.plot(range(1, len(curve) + 1), curve, marker=".", label=f"{name} (x {curve[-1]:.2f})")
-        axes.axvline(trained_chunks + 0.5, color="black", linestyle="--", label="end of the training length")
-        axes.set(xlabel="chunk", ylabel="relative to the first", title=f"{stage}, step {step}")
-        axes.grid(alpha=0.3)
-        figure.legend(loc="outside right upper")
         path = self.samples / f"{stage}-{step:06d}-drift.png"
-        part = path.with_name(path.name + ".part")
-        figure.savefig(part, format="png", dpi=100)
-        part.replace(path)
+        write_drift_plot(self._figure, path, f"{stage}, step {step}", relative, trained_chunks)
         return path
 
-    # ----------------------------------------------------------------------------------------------------------------
+    # Messages, closing ----------------------------------------------------------------------------------------------
 
     def message(self, text: str) -> None:
         """Print a line above the progress bar."""
         tqdm.write(text, file=sys.stderr)
 
     def close(self) -> None:
-        """Write what was held back, and let go of the files and the terminal."""
+        """Write all pending values, and close the files and the bar."""
         try:
             self._read()
         finally:
@@ -246,7 +268,7 @@ class Report:
             if self._bar is not None:
                 self._bar.close()
 
-    def __enter__(self) -> Report:
+    def __enter__(self) -> RunLog:
         return self
 
     def __exit__(
@@ -255,56 +277,61 @@ class Report:
         self.close()
 
 
-class Silent(Report):
-    """Says and writes nothing: of the processes that train together, one alone reports."""
+class NullRunLog(RunLog):
+    """A log that writes nothing: of several processes, only rank 0 logs."""
 
     def __init__(self) -> None:
         pass
 
-    def progress(self, what: str) -> Callable[[int, int], None]:
-        return lambda done, of: None
+    def progress(self, task: str) -> Callable[[int, int], None]:
+        """Return a function that does nothing."""
+        return lambda done, total: None
 
     def step(self, stage: str, step: int, of: int, values: Mapping[str, Value]) -> None:
-        pass
+        """Do nothing."""
 
     def flush(self) -> None:
-        pass
+        """Do nothing."""
 
     def sample(self, stage: str, step: int, frames: Tensor, fps: float, prompts: Sequence[str]) -> Path:
+        """Write nothing, and return an empty path."""
         return Path()
 
     def drift(self, stage: str, step: int, curves: Mapping[str, Tensor], trained_chunks: int) -> Path | None:
+        """Plot nothing."""
         return None
 
     def message(self, text: str) -> None:
-        pass
+        """Do nothing."""
 
     def close(self) -> None:
-        pass
+        """Do nothing."""
 
 
 def read_values(steps: Sequence[Mapping[str, Value]]) -> list[dict[str, float]]:
-    """The numbers of several steps, with one transfer from the device for all of them."""
+    """Return the numbers of several steps, with one transfer from the device for all of them."""
     tensors = [value for values in steps for value in values.values() if isinstance(value, Tensor)]
-    together = torch.stack([t.to(tensors[0].device, torch.float32) for t in tensors]).tolist() if tensors else []
-    read = (float(f"{number:.7g}") for number in together)  # what float32 holds
-    return [{n: next(read) if isinstance(v, Tensor) else float(v) for n, v in values.items()} for values in steps]
+    stacked = torch.stack([t.to(tensors[0].device, torch.float32) for t in tensors]).tolist() if tensors else []
+    numbers = (float(f"{number:.7g}") for number in stacked)  # the precision of float32
+    return [{n: next(numbers) if isinstance(v, Tensor) else float(v) for n, v in values.items()} for values in steps]
 
 
 def open_metrics(path: Path, done: int) -> TextIO:
-    """Open ``metrics.jsonl`` to append to it, cut behind the line of step ``done`` of the run.
+    """Open ``metrics.jsonl`` to append to it, truncated after the line of step ``done`` of the run.
 
-    What follows was written by a run that got further than what it saved, or is half a line of one that was killed.
-    Raises ValueError for a file of something else.
+    Later lines are of a run that got further than its last save; a killed run may leave an incomplete line.
+
+    Raises:
+        ValueError: For a file with other content.
     """
-    kept = 0
+    size = 0
     if path.exists():
         with path.open("r+b") as file:
             for number, line in enumerate(file, 1):
                 if not line.endswith(b"\n") or _done_of(line, f"{path}, line {number}") > done:
                     break
-                kept += len(line)
-            file.truncate(kept)
+                size += len(line)
+            file.truncate(size)
     return path.open("a", encoding="utf-8")
 
 
@@ -315,15 +342,8 @@ def _done_of(line: bytes, where: str) -> int:
         raise ValueError(f"{where} is not a step's metrics; move the file away, or train in another folder") from error
 
 
-def relative_to_first(curve: Tensor) -> list[float]:
-    """``curve`` [n] divided by its first value, or where that is zero (a distance from it) by the first that is not."""
-    values: list[float] = curve.tolist()
-    first = next((value for value in values if value != 0), 1.0)
-    return [value / first for value in values]
-
-
 def in_grid(frames: Tensor) -> Tensor:
-    """Videos [B, T, H, W, 3] side by side in rows, as one video [T, rows * H, columns * W, 3]; the rest is black."""
+    """Arrange videos [B, T, H, W, 3] in a grid [T, rows * H, columns * W, 3]; empty places are black."""
     columns = math.ceil(math.sqrt(len(frames)))
     rows = math.ceil(len(frames) / columns)
     black = frames.new_zeros(rows * columns - len(frames), *frames.shape[1:])
@@ -331,18 +351,9 @@ def in_grid(frames: Tensor) -> Tensor:
 
 
 def _start_tensorboard(folder: Path, done: int) -> SummaryWriter | None:
-    """A writer that takes back what was written about later steps than ``done``; None without tensorboard."""
+    """Open a writer that discards the values of steps after ``done``; None without tensorboard."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
     return SummaryWriter(str(folder), purge_step=done + 1, flush_secs=10)
-
-
-def _load_figure() -> type[Figure] | None:
-    """Matplotlib's picture, which needs neither its global state nor a screen; None without matplotlib."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        return None
-    return Figure

@@ -1,6 +1,6 @@
-"""A diffusion model that also tells real videos from made ones: the GAN's critic.
+"""The GAN's critic: a diffusion model with a head that tells real videos from generated ones.
 
-Parameters have the names of the reference's checkpoints.
+The parameters have the names of the reference's checkpoints.
 """
 
 from __future__ import annotations
@@ -11,19 +11,26 @@ from torch import Tensor, nn
 from ...model.forward import LayerAttention
 from ...model.wan import AttentionLayers, CausalWan
 
-TIME_SCALE = 10.0  # of the time embedding beside the features, as in the reference
+TIME_SCALE = 10.0  # factor of the time embedding in the head's input, as in the reference
 
 
 class Discriminator(nn.Module):
-    """(noisy video [B, C, F, H, W], timestep [B], text) -> logits [B, 1]: high for real.
+    """Logits [B, 1] of noisy videos [B, C, F, H, W] at timesteps [B] with their text: high for real.
 
-    A learnt token a layer looks at what three blocks of ``model`` make of the whole video; an MLP judges the tokens.
+    At each of several blocks of ``model``, a learnt token attends to the block's output for the whole video. An MLP
+    judges the tokens.
 
-    layers: after which blocks. None: those at 13, 21 and 29 of 30, or as far into another depth.
-    with_time: the MLP is also told the timestep.
-    hidden, ffn_dim: widths of the MLP and of the tokens' feed-forward nets; None: as in the reference, the model's
-        width and 8192 for a model as wide as 1536.
-    seed: of the new parameters.
+    Args:
+        model: The diffusion model that computes the features.
+        layers: Indices of the blocks. None: 13, 21 and 29 of 30, or the same relative depths.
+        with_time: Also give the MLP the timestep.
+        hidden: Width of the MLP; None: the model's width, as in the reference.
+        ffn_dim: Width of the tokens' feed-forward nets; None: 8192 for a model of width 1536 and in proportion, as in
+            the reference.
+        seed: Seed of the new parameters.
+
+    Raises:
+        ValueError: If ``layers`` are not rising indices of blocks.
     """
 
     def __init__(
@@ -55,15 +62,16 @@ class Discriminator(nn.Module):
         self.to(model.device)
 
     def forward(self, x: Tensor, timestep: Tensor, text: Tensor) -> Tensor:
+        """Return the logits [B, 1] of ``x`` [B, C, F, H, W] at ``timestep`` [B]."""
         tokens = self._register_tokens().expand(x.shape[0], -1, -1)
         features = self.model.features(x, timestep, text, self.layers)
-        seen = [
+        judged = [
             block(feature, tokens[:, i : i + 1], self.model.attend)
             for i, (block, feature) in enumerate(zip(self._gan_ca_blocks, features, strict=True))
         ]
         if self.with_time:
-            seen.append(TIME_SCALE * self.model.embed_time(timestep.reshape(-1, 1))[0])
-        return self._cls_pred_branch(torch.cat(seen, dim=1).flatten(1)).float()
+            judged.append(TIME_SCALE * self.model.embed_time(timestep.reshape(-1, 1))[0])
+        return self._cls_pred_branch(torch.cat(judged, dim=1).flatten(1)).float()
 
 
 class _RegisterTokens(nn.Module):

@@ -18,7 +18,7 @@ from .score_distillation import ScoreDistillation
 
 @dataclass(frozen=True)
 class DMD(ScoreDistillation):
-    """See `ScoreDistillation` for the arguments."""
+    """The DMD loss on rollouts. The arguments are those of `ScoreDistillation`."""
 
     def generator_loss(
         self,
@@ -29,10 +29,18 @@ class DMD(ScoreDistillation):
         noise: Tensor | None = None,
         rng: torch.Generator | None = None,
     ) -> Loss:
-        """``0.5 * mean(gradient ** 2)``, whose gradient towards the video is the DMD gradient over the element count.
+        """Return ``0.5 * mean(gradient ** 2)``, built so that its gradient is the DMD gradient over the element count.
 
-        prompt, negative: text embeddings [B or 1, rows, text_dim]. timestep, noise, rng: as in `critic_loss`.
-        The gradient is the difference of the scores, normalised by how far the video is from what ``real`` sees in it.
+        The DMD gradient is the difference of the two scores, divided by the mean distance between the video and the
+        prediction of ``real``.
+
+        Args:
+            rollout: The generator's video.
+            prompt: Text embeddings [B or 1, rows, text_dim].
+            negative: Text embeddings of the negative prompt, of the same shape.
+            timestep: As in `critic_loss`.
+            noise: As in `critic_loss`.
+            rng: As in `critic_loss`.
         """
         x = rollout.latents
         with torch.no_grad():

@@ -1,8 +1,7 @@
-"""Flow matching on given videos: the teacher's training, and the two causal baselines that Self Forcing is against.
+"""Flow matching on given videos: the teacher's training, and the two causal baselines that Self Forcing compares with.
 
-Teacher forcing (arXiv 2412.07772 compares it): each chunk is denoised behind the clean chunks before it. Diffusion
-forcing (arXiv 2407.01392): behind chunks that are noisy themselves, each at a level of its own. Neither ever sees what
-the model itself makes.
+Teacher forcing (compared in arXiv 2412.07772) denoises each chunk given the clean chunks before it. Diffusion forcing
+(arXiv 2407.01392) gives it noisy chunks, each at a noise level of its own. Neither trains on the model's own output.
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ from ...model.block_causal import chunk_ends
 from ...model.sequence_forward import SequenceForward
 from ...schedule import TRAIN_STEPS, FlowSchedule, flow_schedule
 from .loss import Loss
-from .score_distillation import drawn
+from .score_distillation import noise_or_random
 
 
 @dataclass(frozen=True)
-class _Given:
-    """What a prediction is made from, and what that came from."""
+class _Sample:
+    """The inputs of a prediction, and the clean latents and noise that they were made from."""
 
     noisy: Tensor
     timestep: Tensor
@@ -34,9 +33,11 @@ class _Given:
 
 @dataclass(frozen=True)
 class FlowMatching:
-    """A bidirectional model learns the flow at one noise level a video.
+    """Flow matching of a bidirectional model, with one noise level per video.
 
-    shift: of the schedule. weighted: middling noise levels count more, by a bell over the timesteps (as the reference).
+    Attributes:
+        shift: Shift of the schedule.
+        weighted: Weight the timesteps by a bell curve, so that middle noise levels count more (as in the reference).
     """
 
     shift: float = 5.0
@@ -44,6 +45,7 @@ class FlowMatching:
 
     @property
     def schedule(self) -> FlowSchedule:
+        """The schedule that adds the noise."""
         return flow_schedule(self.shift)
 
     def loss(
@@ -55,17 +57,21 @@ class FlowMatching:
         noise: Tensor | None = None,
         rng: torch.Generator | None = None,
     ) -> Loss:
-        """latents: clean, [B, C, F, H, W]. prompt: embeddings [B or 1, rows, text_dim].
+        """Return the flow matching loss of one batch.
 
-        timestep: [B] ([B, F], equal within a chunk, for the causal ones): integers are indices into the schedule's
-        table, noisiest first; floating point is the timestep itself. noise: like latents. What is None is drawn from
-        ``rng``, on the CPU.
+        Args:
+            model: The model to train.
+            latents: Clean latents [B, C, F, H, W].
+            prompt: Text embeddings [B or 1, rows, text_dim].
+            timestep: [B]; for causal models [B, F], equal within a chunk. Integers are indices into the schedule's
+                table, noisiest first; floating point numbers are timesteps. None draws them from ``rng``.
+            noise: Standard normal noise, shaped like ``latents``; None draws it from ``rng``.
+            rng: CPU generator; None: torch's global one.
         """
         timestep = self._timestep(latents, timestep, rng)
-        noise = drawn(noise, latents, rng)
+        noise = noise_or_random(noise, latents, rng)
         noisy = self.schedule.add_noise(latents, noise, timestep)
-        given = _Given(noisy, timestep.to(latents.device), prompt, latents, noise, rng)
-        flow = self._predict(model, given)
+        flow = self._predict(model, _Sample(noisy, timestep.to(latents.device), prompt, latents, noise, rng))
         error = (flow.float() - (noise - latents)).square().mean(dim=(1, 3, 4))  # [B, F]
         if self.weighted:
             weights = training_weights(self.schedule, timestep)
@@ -73,23 +79,24 @@ class FlowMatching:
         loss = error.mean()
         return Loss(loss, {"flow_loss": loss.detach(), "timestep": timestep.mean()})
 
-    def _timestep(self, latents: Tensor, given: Tensor | None, rng: torch.Generator | None) -> Tensor:
-        if given is None:
-            given = self._draw(latents, TRAIN_STEPS, rng)
-        return given if given.is_floating_point() else self.schedule.timesteps.to(given.device)[given]
+    def _timestep(self, latents: Tensor, timestep: Tensor | None, rng: torch.Generator | None) -> Tensor:
+        if timestep is None:
+            timestep = self._draw(latents, TRAIN_STEPS, rng)
+        return timestep if timestep.is_floating_point() else self.schedule.timesteps.to(timestep.device)[timestep]
 
     def _draw(self, latents: Tensor, count: int, rng: torch.Generator | None) -> Tensor:
         return torch.randint(count, (latents.shape[0],), generator=rng)
 
-    def _predict(self, model: SequenceForward, given: _Given) -> Tensor:
-        return model.predict(given.noisy, given.timestep, given.prompt)
+    def _predict(self, model: SequenceForward, sample: _Sample) -> Tensor:
+        return model.predict(sample.noisy, sample.timestep, sample.prompt)
 
 
 @dataclass(frozen=True)
 class DiffusionForcing(FlowMatching):
-    """A causal model learns the flow of every chunk, each at a noise level of its own.
+    """Flow matching of a causal model, with a noise level per chunk.
 
-    config: chunks and window of the rollout that is trained for; its shift does not count here.
+    Attributes:
+        config: Rollout settings, of which the chunks and the window are used; ``shift`` is not read from it.
     """
 
     config: RolloutConfig = field(default_factory=RolloutConfig)
@@ -97,8 +104,8 @@ class DiffusionForcing(FlowMatching):
     def _draw(self, latents: Tensor, count: int, rng: torch.Generator | None) -> Tensor:
         return draw_per_chunk(self.config, latents.shape[0], latents.shape[2], count, rng)
 
-    def _predict(self, model: SequenceForward, given: _Given) -> Tensor:
-        return model.predict(given.noisy, given.timestep, given.prompt, *self._chunks)
+    def _predict(self, model: SequenceForward, sample: _Sample) -> Tensor:
+        return model.predict(sample.noisy, sample.timestep, sample.prompt, *self._chunks)
 
     @property
     def _chunks(self) -> tuple[int, int | None, int | None]:
@@ -107,33 +114,34 @@ class DiffusionForcing(FlowMatching):
 
 @dataclass(frozen=True)
 class TeacherForcing(DiffusionForcing):
-    """A causal model learns the flow of every chunk behind the clean chunks before it, all in one pass.
+    """Flow matching of a causal model, each chunk given the clean chunks before it, all in one pass.
 
-    context_noise: how many of the schedule's least noisy levels the "clean" chunks are drawn from; 0: they are clean,
-        at timestep 0.
+    Attributes:
+        context_noise: Add to the clean chunks a noise level drawn from this many of the schedule's least noisy ones.
+            0: they stay clean, at timestep 0.
     """
 
     context_noise: int = 0
 
-    def _predict(self, model: SequenceForward, given: _Given) -> Tensor:
-        clean, timestep = given.latents, torch.zeros(1)
+    def _predict(self, model: SequenceForward, sample: _Sample) -> Tensor:
+        clean, timestep = sample.latents, torch.zeros(1)
         if self.context_noise:
-            index = self._draw(given.latents, self.context_noise, given.rng)
+            index = self._draw(sample.latents, self.context_noise, sample.rng)
             timestep = self.schedule.timesteps[TRAIN_STEPS - 1 - index]
-            clean = self.schedule.add_noise(clean, given.noise, timestep)
+            clean = self.schedule.add_noise(clean, sample.noise, timestep)
         timestep = timestep.to(clean.device)
-        return model.predict(given.noisy, given.timestep, given.prompt, *self._chunks, clean, timestep)
+        return model.predict(sample.noisy, sample.timestep, sample.prompt, *self._chunks, clean, timestep)
 
 
 def draw_per_chunk(config: RolloutConfig, batch: int, frames: int, count: int, rng: torch.Generator | None) -> Tensor:
-    """Integers below ``count``, [batch, frames], one a chunk."""
+    """Return random integers below ``count`` [batch, frames], one per chunk, repeated for its frames."""
     ends = chunk_ends(frames, config.chunk_frames, config.first_chunk_frames)
     sizes = torch.tensor([end - start for start, end in zip([0, *ends], ends, strict=False)])
     return torch.randint(count, (batch, len(ends)), generator=rng).repeat_interleave(sizes, dim=1)
 
 
 def training_weights(schedule: FlowSchedule, timestep: Tensor) -> Tensor:
-    """How much each timestep counts: a Gaussian bell around the middle, down to zero at the end, 1 on average."""
+    """Return a weight per timestep: a bell curve around the middle, zero at its minimum, 1 on average."""
     bell = torch.exp(-2 * ((schedule.timesteps - TRAIN_STEPS / 2) / TRAIN_STEPS) ** 2)
     weights = bell - bell.min()
     weights = weights * (TRAIN_STEPS / weights.sum())

@@ -16,17 +16,24 @@ from torch import Tensor
 from ...schedule import FlowSchedule, flow_schedule
 from ..rollouts import Rollout
 from .loss import Loss
-from .score_distillation import NoiseLevels, drawn
+from .score_distillation import NoiseLevels, noise_or_random
 
 
 @dataclass(frozen=True)
 class GAN:
-    """A generator judged by a `Discriminator`: (noisy video, timestep [B], text) -> logits [B, 1].
+    """The losses of a generator and its discriminator on noisy videos.
 
-    shift: of the schedule that adds the noise, and of the noise levels (``levels`` None: `NoiseLevels` of it).
-    relativistic: a made video is judged against a real one, instead of each by itself.
-    generator_weight, discriminator_weight: of the two losses. r1_weight, r2_weight: of the discriminator's slope at
-        real and at made videos, found by moving them by noise of ``r1_sigma``, ``r2_sigma``; 0: not used.
+    Attributes:
+        discriminator: (noisy video, timestep [B], text) -> logits [B, 1]; usually a `Discriminator`.
+        shift: Shift of the schedule that adds the noise, and of the noise levels.
+        relativistic: Judge each generated video against a real one, instead of each by itself.
+        generator_weight: Weight of the generator's loss.
+        discriminator_weight: Weight of the discriminator's loss.
+        r1_weight: Weight of the penalty on the discriminator's slope at real videos; 0 turns it off.
+        r2_weight: Weight of the penalty on the discriminator's slope at generated videos; 0 turns it off.
+        r1_sigma: Standard deviation of the noise that measures the slope at real videos.
+        r2_sigma: Standard deviation of the noise that measures the slope at generated videos.
+        levels: Noise levels; None: `NoiseLevels` with ``shift``.
     """
 
     discriminator: Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -42,6 +49,7 @@ class GAN:
 
     @property
     def schedule(self) -> FlowSchedule:
+        """The schedule that adds the noise."""
         return flow_schedule(self.shift)
 
     def generator_loss(
@@ -55,19 +63,28 @@ class GAN:
         *,
         real: Tensor,
     ) -> Loss:
-        """How far the rollout is from passing for real. Freeze the discriminator, or it gets a gradient too.
+        """Return the generator's loss. Freeze the discriminator, or it gets a gradient too.
 
-        negative: not read, there is no guidance; here so that all losses are called alike. real: latents
-        [B, C, F, H, W] of real videos. timestep: see `NoiseLevels.timestep`. noise: two, for the rollout and for
-        ``real``. What is None is drawn from ``rng``.
+        Args:
+            rollout: The generator's video.
+            prompt: Text embeddings [B or 1, rows, text_dim].
+            negative: Unused, since there is no guidance; all losses take the same arguments.
+            timestep: See `NoiseLevels.timestep`; None draws it from ``rng``.
+            noise: Two tensors, for the rollout and for ``real``; None draws them from ``rng``.
+            rng: CPU generator; None: torch's global one.
+            real: Latents [B, C, F, H, W] of real videos.
+
+        Raises:
+            ValueError: If ``real`` and the rollout differ in shape.
         """
-        made = rollout.latents
-        _check_real(real, made)
+        generated = rollout.latents
+        _check_real(real, generated)
         timestep = self._timestep(rollout, timestep, rng)
-        noises = [drawn(None if noise is None else noise[i], made, rng) for i in range(2)]
-        noisy = [self.schedule.add_noise(x, n, timestep) for x, n in zip((made, real.to(made)), noises, strict=True)]
-        made_logit, real_logit = self._logits(noisy[0], noisy[1], timestep, prompt)
-        loss = F.softplus(-(made_logit - real_logit if self.relativistic else made_logit)).mean()
+        noises = [noise_or_random(None if noise is None else noise[i], generated, rng) for i in range(2)]
+        videos = (generated, real.to(generated))
+        noisy = [self.schedule.add_noise(x, n, timestep) for x, n in zip(videos, noises, strict=True)]
+        generated_logit, real_logit = self._logits(noisy[0], noisy[1], timestep, prompt)
+        loss = F.softplus(-(generated_logit - real_logit if self.relativistic else generated_logit)).mean()
         loss = loss * self.generator_weight
         return Loss(loss, {"gan_generator_loss": loss.detach(), "timestep": timestep.mean()})
 
@@ -81,49 +98,61 @@ class GAN:
         *,
         real: Tensor,
     ) -> Loss:
-        """The discriminator's loss plus half of R1 and R2.
+        """Return the discriminator's loss plus half of the R1 and R2 penalties.
 
-        noise: one that both videos get, then (as far as they are used) what moves the real and the made one.
+        Args:
+            rollout: The generator's video, whose gradient is not followed.
+            prompt: Text embeddings [B or 1, rows, text_dim].
+            timestep: See `NoiseLevels.timestep`; None draws it from ``rng``.
+            noise: The noise that both videos share, then the perturbations of R1 and R2, of those that have a weight;
+                None draws them from ``rng``.
+            rng: CPU generator; None: torch's global one.
+            real: Latents [B, C, F, H, W] of real videos.
+
+        Raises:
+            ValueError: If ``real`` and the rollout differ in shape.
         """
-        made = rollout.latents.detach()
-        _check_real(real, made)
+        generated = rollout.latents.detach()
+        _check_real(real, generated)
         timestep = self._timestep(rollout, timestep, rng)
-        shared = drawn(None if noise is None else noise[0], made, rng)
-        noisy_made = self.schedule.add_noise(made, shared, timestep)
-        noisy_real = self.schedule.add_noise(real.to(made), shared, timestep)
-        made_logit, real_logit = self._logits(noisy_made, noisy_real, timestep, prompt)
+        shared = noise_or_random(None if noise is None else noise[0], generated, rng)
+        noisy_generated = self.schedule.add_noise(generated, shared, timestep)
+        noisy_real = self.schedule.add_noise(real.to(generated), shared, timestep)
+        generated_logit, real_logit = self._logits(noisy_generated, noisy_real, timestep, prompt)
         if self.relativistic:
-            loss = F.softplus(made_logit - real_logit).mean()
+            loss = F.softplus(generated_logit - real_logit).mean()
         else:
-            loss = F.softplus(-real_logit).mean() + F.softplus(made_logit).mean()
+            loss = F.softplus(-real_logit).mean() + F.softplus(generated_logit).mean()
         loss = loss * self.discriminator_weight
-        logs = {"gan_critic_loss": loss.detach(), "real_logit": real_logit.mean(), "made_logit": made_logit.mean()}
-        moves = list(noise[1:]) if noise is not None else None
+        logs = {"gan_critic_loss": loss.detach(), "real_logit": real_logit.mean(), "made_logit": generated_logit.mean()}
+        perturbations = list(noise[1:]) if noise is not None else None
         for name, weight, sigma, video, logit in (
             ("r1", self.r1_weight, self.r1_sigma, noisy_real, real_logit),
-            ("r2", self.r2_weight, self.r2_sigma, noisy_made, made_logit),
+            ("r2", self.r2_weight, self.r2_sigma, noisy_generated, generated_logit),
         ):
             if weight:
-                moved = video + sigma * drawn(moves.pop(0) if moves else None, video, rng)
-                slope = (self.discriminator(moved, timestep.to(made.device), prompt) - logit) / sigma
+                perturbation = noise_or_random(perturbations.pop(0) if perturbations else None, video, rng)
+                moved = self.discriminator(video + sigma * perturbation, timestep.to(video.device), prompt)
+                slope = (moved - logit) / sigma
                 penalty = weight * slope.square().mean()
                 loss, logs[name] = loss + 0.5 * penalty, penalty
         return Loss(loss, {name: value.detach() for name, value in logs.items()})
 
-    def _timestep(self, rollout: Rollout, given: Tensor | None, rng: torch.Generator | None) -> Tensor:
-        return (self.levels or NoiseLevels(self.shift)).timestep(rollout, given, rng)
+    def _timestep(self, rollout: Rollout, timestep: Tensor | None, rng: torch.Generator | None) -> Tensor:
+        return (self.levels or NoiseLevels(self.shift)).timestep(rollout, timestep, rng)
 
-    def _logits(self, made: Tensor, real: Tensor, timestep: Tensor, prompt: Tensor) -> tuple[Tensor, Tensor]:
-        """Of both, in one batch."""
-        text = prompt.expand(made.shape[0], -1, -1)
-        both = torch.cat([timestep, timestep]).to(made.device)
-        logits = self.discriminator(torch.cat([made, real]), both, torch.cat([text, text]))
-        made_logit, real_logit = logits.chunk(2)
-        return made_logit, real_logit
+    def _logits(self, generated: Tensor, real: Tensor, timestep: Tensor, prompt: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the logits of both videos, computed in one batch."""
+        text = prompt.expand(generated.shape[0], -1, -1)
+        timesteps = torch.cat([timestep, timestep]).to(generated.device)
+        logits = self.discriminator(torch.cat([generated, real]), timesteps, torch.cat([text, text]))
+        generated_logit, real_logit = logits.chunk(2)
+        return generated_logit, real_logit
 
 
-def _check_real(real: Tensor, made: Tensor) -> None:
-    if real.shape != made.shape:
+def _check_real(real: Tensor, generated: Tensor) -> None:
+    if real.shape != generated.shape:
         raise ValueError(
-            f"the real latents have the shape {list(real.shape)}, the rollout {list(made.shape)}: both need the same"
+            f"the real latents have the shape {list(real.shape)}, the rollout {list(generated.shape)}: "
+            "both need the same"
         )

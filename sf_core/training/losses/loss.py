@@ -1,4 +1,4 @@
-"""What a loss gives."""
+"""The result of a loss: a scalar to differentiate, and numbers for the log."""
 
 from __future__ import annotations
 
@@ -9,12 +9,17 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Loss:
-    """value: a scalar to call ``backward`` on. logs: scalars to look at, without gradient, still on their device."""
+    """A loss and the numbers that go with it.
+
+    Attributes:
+        value: Scalar to call ``backward`` on.
+        logs: Scalars for the log, without gradient, still on their device.
+    """
 
     value: Tensor
     logs: dict[str, Tensor] = field(default_factory=dict)
 
 
 def masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:
-    """The mean over the elements that ``mask`` lets through; no shape depends on the mask's values."""
+    """Return the mean over the elements where ``mask`` is True; no shape depends on the mask's values."""
     return values.mean() if mask is None else (values * mask).sum() / mask.sum()

@@ -1,7 +1,7 @@
-"""The causal start of Self Forcing: a few-step causal model learns to land where the teacher's sampler lands.
+"""ODE regression, the causal start of Self Forcing: a few-step causal model learns the end of the teacher's trajectory.
 
-Source: CausVid (arXiv 2412.07772), section 4.3: solve the teacher's ODE from noise, keep the states at the student's
-denoising steps, and let the student predict the end from any of them, a level of its own for each chunk.
+Source: CausVid (arXiv 2412.07772), section 4.3. The teacher's ODE is solved from noise, the states at the student's
+denoising steps are stored, and the student predicts the end from any of them, with a noise level per chunk.
 """
 
 from __future__ import annotations
@@ -22,7 +22,11 @@ from .score_distillation import ScoreModel, guided
 
 @dataclass(frozen=True)
 class ODERegression:
-    """config: denoising steps, chunks, window and shift of the rollout that is trained for."""
+    """Regression to the end of the teacher's trajectories.
+
+    Attributes:
+        config: Rollout settings: denoising steps, chunks, window and shift.
+    """
 
     config: RolloutConfig = field(default_factory=RolloutConfig)
 
@@ -34,10 +38,18 @@ class ODERegression:
         index: Tensor | None = None,
         rng: torch.Generator | None = None,
     ) -> Loss:
-        """trajectories: [B, S + 1, C, F, H, W], states at the S denoising steps and the end (`ode_trajectory`).
+        """Return the mean squared error of the predicted ends.
 
-        index: [B, F], which state each frame is given, equal within a chunk; the last is clean and only a past for
-        others. None: drawn from ``rng``. Raises ValueError if the states are not as many as the steps and the end.
+        Args:
+            model: The causal model to train.
+            trajectories: States at the S denoising steps and the end [B, S + 1, C, F, H, W], from `ode_trajectory`.
+            prompt: Text embeddings [B or 1, rows, text_dim].
+            index: The state that each frame starts from [B, F], equal within a chunk. The last state is clean: it has
+                no error of its own and is only attended to. None draws the states from ``rng``.
+            rng: CPU generator; None: torch's global one.
+
+        Raises:
+            ValueError: If there are not as many states as denoising steps plus one.
         """
         config, schedule = self.config, flow_schedule(self.config.shift)
         steps = config.timesteps(config.frames_of_block(0))
@@ -46,8 +58,8 @@ class ODERegression:
             raise ValueError(f"{states} states a trajectory; expected {len(steps)} denoising steps and the end")
         index = draw_per_chunk(config, batch, frames, states, rng) if index is None else index
         timestep = torch.tensor([*steps, 0.0])[index.cpu()]
-        where = index.to(trajectories.device)[:, None, None, :, None, None].expand_as(trajectories[:, :1])
-        x = trajectories.gather(1, where).squeeze(1)
+        state = index.to(trajectories.device)[:, None, None, :, None, None].expand_as(trajectories[:, :1])
+        x = trajectories.gather(1, state).squeeze(1)
         flow = model.predict(
             x,
             timestep.to(x.device),
@@ -73,23 +85,33 @@ def ode_trajectory(
     shift: float = 8.0,
     guidance: float = 5.0,
 ) -> Tensor:
-    """The teacher's way from ``noise`` [B, C, F, H, W] to a video: states [B, S + 1, C, F, H, W].
+    """Solve the teacher's ODE with Euler's method.
 
-    Euler's method over ``steps`` sigmas of ``shift``, with guidance counted as in `guided` (5.0: a scale of 6.0).
-    Of the states those next to the S denoising steps of ``config`` are kept, brought to exactly those sigmas along
-    the flow, and the end.
+    Args:
+        teacher: The bidirectional model.
+        prompt: Text embeddings [B or 1, rows, text_dim].
+        negative: Text embeddings of the negative prompt, of the same shape.
+        noise: The first state [B, C, F, H, W].
+        config: Rollout settings, of which the S denoising steps are used.
+        steps: Number of Euler steps.
+        shift: Shift of the solver's sigmas.
+        guidance: Guidance as in `guided`: 5.0 is a scale of 6.0.
+
+    Returns:
+        States at the S denoising steps and the end [B, S + 1, C, F, H, W]. The nearest Euler state before each
+        denoising step is moved along the flow to exactly its sigma.
     """
-    wanted = [float(sigma) / 1000 for sigma in config.timesteps(config.frames_of_block(0))]
+    targets = [float(sigma) / 1000 for sigma in config.timesteps(config.frames_of_block(0))]
     linear = torch.linspace(1.0, 0.0, steps + 1)
     sigmas = [float(sigma) for sigma in shift * linear / (1 + (shift - 1) * linear)]
     x = noise
-    kept: list[Tensor] = []
+    states: list[Tensor] = []
     for sigma, following in pairwise(sigmas):
         timestep = torch.full((x.shape[0],), 1000 * sigma, device=x.device)
         flow = teacher(x, timestep, prompt)
         if guidance:
             flow = guided(flow, teacher(x, timestep, negative), guidance)
-        while len(kept) < len(wanted) and wanted[len(kept)] >= following:
-            kept.append(x + (wanted[len(kept)] - sigma) * flow)
+        while len(states) < len(targets) and targets[len(states)] >= following:
+            states.append(x + (targets[len(states)] - sigma) * flow)
         x = x + (following - sigma) * flow
-    return torch.stack([*kept, x], dim=1)
+    return torch.stack([*states, x], dim=1)

@@ -1,4 +1,4 @@
-"""What the distribution-matching losses have in common: noise levels, scores, the critic's own loss."""
+"""Shared parts of the distribution-matching losses: noise levels, scores, the critic's loss."""
 
 from __future__ import annotations
 
@@ -18,10 +18,13 @@ ScoreModel = Callable[[Tensor, Tensor, Tensor], Tensor]  # (noisy [B, C, F, H, W
 
 @dataclass(frozen=True)
 class NoiseLevels:
-    """How noisy a video is when it is judged: drawn uniformly, warped by ``shift``, kept within ``bounds``.
+    """The distribution of noise levels at which videos are judged: uniform, then warped by ``shift`` and clamped.
 
-    ts_schedule: not below the timestep that the rollout's exit step led to; ts_schedule_max: nor above the one it came
-    from (the GAN of the paper). Both as nominal timesteps, before the warp.
+    Attributes:
+        shift: Shift of the warp.
+        bounds: Lowest and highest timestep.
+        ts_schedule: Draw no timestep below ``timestep_to`` of the rollout (nominal, before the warp).
+        ts_schedule_max: Draw no timestep above ``timestep_from`` of the rollout, as the GAN of the paper does.
     """
 
     shift: float = 5.0
@@ -29,47 +32,53 @@ class NoiseLevels:
     ts_schedule: bool = False
     ts_schedule_max: bool = False
 
-    def timestep(self, rollout: Rollout, given: Tensor | None, rng: torch.Generator | None) -> Tensor:
-        """One timestep [B] a video, on the CPU or where ``given`` lies.
+    def timestep(self, rollout: Rollout, timestep: Tensor | None, rng: torch.Generator | None) -> Tensor:
+        """Return a timestep per video [B], on the CPU or on the device of ``timestep``.
 
-        given: integers stand for the draw, before warp and bounds; floating point for the noise level itself.
-        [B], [B, 1], or [B, F] of which the first column counts.
+        Args:
+            rollout: The videos to judge.
+            timestep: [B], [B, 1], or [B, F], of which the first column counts. Integers are draws before the warp;
+                floating point numbers are timesteps. None draws them from ``rng``.
+            rng: CPU generator; None: torch's global one.
         """
         batch = rollout.latents.shape[0]
-        if given is None:
+        if timestep is None:
             low = rollout.timestep_to if self.ts_schedule else None
             high = rollout.timestep_from if self.ts_schedule_max else None
-            given = torch.randint(low or 0, TRAIN_STEPS if high is None else high, (batch,), generator=rng)
-        given = given.reshape(batch, -1)[:, 0] if given.ndim else given.expand(batch)
-        if given.is_floating_point():
-            return given
-        part = given / TRAIN_STEPS
-        return (self.shift * part / (1 + (self.shift - 1) * part) * TRAIN_STEPS).clamp(*self.bounds)
+            timestep = torch.randint(low or 0, TRAIN_STEPS if high is None else high, (batch,), generator=rng)
+        timestep = timestep.reshape(batch, -1)[:, 0] if timestep.ndim else timestep.expand(batch)
+        if timestep.is_floating_point():
+            return timestep
+        sigma = timestep / TRAIN_STEPS
+        return (self.shift * sigma / (1 + (self.shift - 1) * sigma) * TRAIN_STEPS).clamp(*self.bounds)
 
 
-def drawn(given: Tensor | None, like: Tensor, rng: torch.Generator | None) -> Tensor:
-    """The noise that was given, or a new one: drawn on the CPU, so that it is the same whatever the device."""
-    noise = torch.randn(like.shape, generator=rng) if given is None else given
+def noise_or_random(noise: Tensor | None, like: Tensor, rng: torch.Generator | None) -> Tensor:
+    """Return ``noise``, or new noise shaped like ``like``, drawn on the CPU so that it is the same on every device."""
+    noise = torch.randn(like.shape, generator=rng) if noise is None else noise
     return noise.to(like.device, torch.float32)
 
 
 def guided(x0: Tensor, x0_negative: Tensor, guidance: float) -> Tensor:
-    """Classifier-free guidance as Self Forcing counts it: 3.0 here is what others call a scale of 4.0."""
+    """Apply classifier-free guidance as Self Forcing counts it: 3.0 here is a guidance scale of 4.0 elsewhere."""
     return x0 + guidance * (x0 - x0_negative)
 
 
 @dataclass(frozen=True)
 class ScoreDistillation:
-    """A generator judged by two diffusion models: ``real`` knows the data, ``fake`` the generator's own videos.
+    """A generator judged by two diffusion models, one of the data and one of the generator's videos.
 
-    Both predict the flow of a whole noisy video, bidirectionally. ``fake`` (the critic) is trained along with the
-    generator, by `critic_loss`.
+    Both predict the flow of a whole noisy video, bidirectionally.
 
-    guidance, fake_guidance: of the two scores; see `guided`.
-    shift: of the schedule that adds the noise, and of the noise levels.
-    score_shift: of the schedule by which a score's flow is read as x0. The reference has 8 here and 5 above, looked up
-        as the nearest entry, a small inconsistency; None is consistent: as ``shift``.
-    levels: None: `NoiseLevels` of ``shift``.
+    Attributes:
+        real: Score model of the data: the teacher.
+        fake: Score model of the generator's videos: the critic, trained along with the generator by `critic_loss`.
+        guidance: Guidance of ``real``; see `guided`.
+        shift: Shift of the schedule that adds the noise, and of the noise levels.
+        score_shift: Shift of the schedule that turns a score model's flow into x0; None: ``shift``. The reference has
+            8 here and 5 for ``shift``, looked up as the nearest entry, which is slightly inconsistent.
+        fake_guidance: Guidance of ``fake``.
+        levels: Noise levels; None: `NoiseLevels` with ``shift``.
     """
 
     real: ScoreModel
@@ -82,6 +91,7 @@ class ScoreDistillation:
 
     @property
     def schedule(self) -> FlowSchedule:
+        """The schedule that adds the noise."""
         return flow_schedule(self.shift)
 
     def critic_loss(
@@ -92,32 +102,39 @@ class ScoreDistillation:
         noise: Tensor | None = None,
         rng: torch.Generator | None = None,
     ) -> Loss:
-        """Flow matching of ``fake`` on the generator's video, whose own gradient is not followed.
+        """Return the flow matching loss of ``fake`` on the generator's video, whose gradient is not followed.
 
-        timestep: see `NoiseLevels.timestep`; noise: like the latents. What is None is drawn from ``rng``.
+        Args:
+            rollout: The generator's video.
+            prompt: Text embeddings [B or 1, rows, text_dim].
+            timestep: See `NoiseLevels.timestep`; None draws it from ``rng``.
+            noise: Standard normal noise, shaped like the latents; None draws it from ``rng``.
+            rng: CPU generator; None: torch's global one.
         """
         x = rollout.latents.detach()
-        timestep, noise = self._timestep(rollout, timestep, rng), drawn(noise, x, rng)
+        timestep, noise = self._timestep(rollout, timestep, rng), noise_or_random(noise, x, rng)
         noisy = self.schedule.add_noise(x, noise, timestep)
         x0 = self._x0(self.fake, noisy, timestep, prompt)
         loss = F.mse_loss(self.schedule.to_flow(noisy, x0, timestep), noise - x)
         return Loss(loss, {"critic_loss": loss.detach(), "critic_timestep": timestep.mean()})
 
-    def _timestep(self, rollout: Rollout, given: Tensor | None, rng: torch.Generator | None) -> Tensor:
-        return (self.levels or NoiseLevels(self.shift)).timestep(rollout, given, rng)
+    def _timestep(self, rollout: Rollout, timestep: Tensor | None, rng: torch.Generator | None) -> Tensor:
+        return (self.levels or NoiseLevels(self.shift)).timestep(rollout, timestep, rng)
 
     def _noisy(
         self, rollout: Rollout, timestep: Tensor | None, noise: Tensor | None, rng: torch.Generator | None
     ) -> tuple[Tensor, Tensor]:
         timestep = self._timestep(rollout, timestep, rng)
-        return self.schedule.add_noise(rollout.latents, drawn(noise, rollout.latents, rng), timestep), timestep
+        return self.schedule.add_noise(
+            rollout.latents, noise_or_random(noise, rollout.latents, rng), timestep
+        ), timestep
 
     def _x0(self, model: ScoreModel, noisy: Tensor, timestep: Tensor, text: Tensor) -> Tensor:
         schedule = flow_schedule(self.shift if self.score_shift is None else self.score_shift)
         return schedule.to_x0(noisy, model(noisy, timestep.to(noisy.device), text), timestep)
 
     def _scores(self, noisy: Tensor, timestep: Tensor, prompt: Tensor, negative: Tensor) -> tuple[Tensor, Tensor]:
-        """x0 as the data and as the generator's videos would have it."""
+        """Return x0 as predicted by ``real`` and by ``fake``."""
 
         def score(model: ScoreModel, guidance: float) -> Tensor:
             x0 = self._x0(model, noisy, timestep, prompt)

@@ -18,9 +18,12 @@ from .score_distillation import ScoreDistillation
 
 @dataclass(frozen=True)
 class SiD(ScoreDistillation):
-    """See `ScoreDistillation` for the arguments. alpha: how much of the squared distance of the scores is taken off.
+    """The SiD loss on rollouts. The other arguments are those of `ScoreDistillation`.
 
-    Here the gradient goes to the video through both score networks. Freeze their parameters, or they get one too.
+    The gradient reaches the video through both score networks. Freeze their parameters, or they get a gradient too.
+
+    Attributes:
+        alpha: Weight of the squared distance of the scores, which is subtracted.
     """
 
     alpha: float = 1.0
@@ -34,7 +37,7 @@ class SiD(ScoreDistillation):
         noise: Tensor | None = None,
         rng: torch.Generator | None = None,
     ) -> Loss:
-        """Arguments as of `DMD.generator_loss`."""
+        """Return the loss of a rollout. The arguments are those of `DMD.generator_loss`."""
         x = rollout.latents
         noisy, timestep = self._noisy(rollout, timestep, noise, rng)
         real, fake = self._scores(noisy, timestep, prompt, negative)

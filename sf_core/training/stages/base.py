@@ -1,4 +1,4 @@
-"""What a stage of a training is, for the trainer: learners, a step, something to show, a result."""
+"""The base of all stages, as the trainer uses them: learners, a step, samples, a result."""
 
 from __future__ import annotations
 
@@ -13,90 +13,105 @@ from ...model.wan import CausalWan
 from ..engine.eval_samples import Sampler
 from ..engine.learner import Learner
 from ..engine.lora_adapters import AdaptedWan
-from ..engine.networks import facts_of, save_transformer
-from ..engine.run_log import Report
+from ..engine.networks import model_metadata, save_transformer
+from ..engine.run_log import RunLog
 from ..losses.loss import Loss
 from ..recipe import Recipe
-from .run_context import Parts
+from .run_context import RunContext
 
 
 class StageRun:
-    """One stage at work. Its state between two steps is that of its learners: all else is addressed by the step.
+    """A running stage.
 
-    spec: its table in the recipe. number: its place among the stages. report: for what takes long before it starts.
+    Its state between two steps is the state of its learners; everything else depends on the step's number alone.
+
+    Args:
+        spec: Its table in the recipe.
+        context: Files, networks and data of the run.
+        number: Its index in the recipe.
+        run_log: Log of the run.
     """
 
-    makes: str  # the network that `finish` leaves
-    spec: Any  # each kind of stage narrows it
+    makes: str  # name of the network that `finish` writes
+    spec: Any  # each subclass narrows the type
     learners: dict[str, Learner]
 
-    def __init__(self, spec: Any, parts: Parts, number: int, report: Report) -> None:
-        self.spec, self.parts, self.number, self.report = spec, parts, number, report
+    def __init__(self, spec: Any, context: RunContext, number: int, run_log: RunLog) -> None:
+        self.spec, self.context, self.number, self.run_log = spec, context, number, run_log
 
     @property
     def name(self) -> str:
+        """The stage's name in logs and files, such as ``2-causal``."""
         return f"{self.number + 1}-{self.spec.kind}"
 
     def step(self, index: int) -> dict[str, Tensor]:
-        """The update number ``index``, counted from 0; what it gives depends on that and the learners' state alone."""
+        """Run update ``index`` (from 0) and return its logs; it depends on ``index`` and the learners' state alone."""
         raise NotImplementedError
 
     def show(self, step: int) -> None:
-        """Samples of what it can do after ``step`` steps."""
+        """Write samples of the network after ``step`` steps."""
         raise NotImplementedError
 
     def finish(self) -> None:
-        """Write what it made. Doing it twice is doing it once."""
+        """Write the trained network. A second call has no further effect."""
         raise NotImplementedError
 
-    # What steps are made of -----------------------------------------------------------------------------------------
+    # Helpers of subclasses ------------------------------------------------------------------------------------------
 
-    def micro(self, index: int, role: int, loss: Callable[[int, torch.Generator], Loss]) -> list[Callable[[], Loss]]:
-        """This process's losses to gather for one update: ``loss(number, rng)``, with the draws of this number.
+    def microbatches(
+        self, index: int, role: int, loss: Callable[[int, torch.Generator], Loss]
+    ) -> list[Callable[[], Loss]]:
+        """Return this rank's micro-batches for one optimizer step, as functions that compute their losses.
 
-        role: tells updates of one step apart. number: of the batch, among those of its role.
+        Args:
+            index: Number of the update.
+            role: Separates the random numbers of different networks' updates in one step.
+            loss: ``loss(number, rng)``, with the number of the micro-batch and a generator that is seeded with it.
         """
 
-        def one(part: int) -> Callable[[], Loss]:
+        def microbatch(part: int) -> Callable[[], Loss]:
             number = index * self.spec.accumulate + part
 
             def compute() -> Loss:
-                with self.parts.autocast():
-                    return loss(number, self.parts.generator(self.number, number, role))
+                with self.context.autocast():
+                    return loss(number, self.context.generator(self.number, number, role))
 
             return compute
 
-        return [one(part) for part in self.parts.group.share(self.spec.accumulate)]
+        return [microbatch(part) for part in self.context.group.share(self.spec.accumulate)]
 
-    def facts(self) -> dict[str, str]:
-        """What a file that the stage writes says of how it was made."""
-        recipe: Recipe = self.parts.recipe
-        made = f"recipe {recipe.name}, seed {recipe.seed}, stage {self.name}, {self.spec.steps} steps"
-        return {"sf.trained": made, "sf.fps": f"{recipe.fps:g}"}
+    def training_metadata(self) -> dict[str, str]:
+        """Return the metadata of the stage's file that names the training."""
+        recipe: Recipe = self.context.recipe
+        trained = f"recipe {recipe.name}, seed {recipe.seed}, stage {self.name}, {self.spec.steps} steps"
+        return {"sf.trained": trained, "sf.fps": f"{recipe.fps:g}"}
 
     def save_transformer(self, name: str, model: Module) -> None:
-        """Leave ``model`` as the network ``name``."""
+        """Write ``model`` as the network ``name`` of the run."""
         assert isinstance(model, CausalWan)
-        path, parts = self.parts.made(name), self.parts
+        path, context = self.context.network_path(name), self.context
         if isinstance(model, AdaptedWan):
-            facts = {**facts_of(model, parts.config, parts.latent_size), **self.facts()}
-            return parts.group.write(path, model.lora(), facts)
-        save_transformer(path, model, parts.config, parts.latent_size, self.facts(), parts.group.write)
+            metadata = {**model_metadata(model, context.config, context.latent_size), **self.training_metadata()}
+            return context.group.write(path, model.lora(), metadata)
+        save_transformer(
+            path, model, context.config, context.latent_size, self.training_metadata(), context.group.write
+        )
 
     def show_rollouts(self, model: Module, sampler: Sampler, step: int) -> None:
-        """Videos of the training length, a longer one, and how that one drifts."""
+        """Write videos of the training length, a longer one, and a plot of its drift."""
         assert isinstance(model, CausalWan)
         videos = sampler.videos(model)
         if videos is not None:
-            self.report.sample(self.name, step, videos, sampler.fps, sampler.prompts)
+            self.run_log.sample(self.name, step, videos, sampler.fps, sampler.prompts)
         frames, curves = sampler.long_rollout(model)
         if frames is not None:
-            self.report.sample(f"{self.name}-long", step, frames, sampler.fps, sampler.prompts[:1])
-        self.report.drift(self.name, step, curves, sampler.trained_chunks)
+            self.run_log.sample(f"{self.name}-long", step, frames, sampler.fps, sampler.prompts[:1])
+        self.run_log.drift(self.name, step, curves, sampler.trained_chunks)
 
     # State ----------------------------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Tensor]:
+        """Return the state of all learners."""
         return {
             f"{name}.{key}": tensor
             for name, learner in self.learners.items()
@@ -104,22 +119,23 @@ class StageRun:
         }
 
     def load(self, state: Mapping[str, Tensor]) -> None:
+        """Load a state from `state`."""
         for name, learner in self.learners.items():
             learner.load({k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")})
 
 
-def sampler(parts: Parts) -> Sampler:
-    """What is sampled on the way, with the code of inference."""
-    recipe = parts.recipe
-    vae = parts.vae if parts.has("vae") else None
+def make_sampler(context: RunContext) -> Sampler:
+    """Build the sampler of the recipe, which uses the code of inference."""
+    recipe = context.recipe
+    vae = context.vae if context.has_network("vae") else None
     return Sampler(
-        list(parts.shown_prompts),
-        parts.embed,
+        list(context.sample_prompts),
+        context.embed,
         vae,
-        parts.latent_size,
-        parts.config,
+        context.latent_size,
+        context.config,
         recipe.frames,
         recipe.samples.long,
-        seed=parts.seed(0, 0, 0) % 2**32,
+        seed=context.seed(0, 0, 0) % 2**32,
         fps=recipe.fps,
     )

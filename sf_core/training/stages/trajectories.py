@@ -1,4 +1,4 @@
-"""The teacher's trajectories, solved once and kept on disk like the latents of videos."""
+"""The teacher's trajectories, solved once and stored on disk like the latents of videos."""
 
 from __future__ import annotations
 
@@ -8,34 +8,34 @@ import torch
 from torch import Tensor
 
 from ...model.wan import CausalWan
-from ..data.latent_store import LatentStore, Progress, encode_clips
+from ..data.latent_store import EncodeProgress, LatentStore, encode_clips
 from ..losses.ode_regression import ode_trajectory
 from ..recipe import CausalStage
-from .run_context import Parts
+from .run_context import RunContext
 
 
-class _Solved:
-    """A source of "clips" that are trajectories already; states lie one behind the other along the channels."""
+class _TrajectorySource:
+    """A source of trajectories in place of clips; the states are concatenated along the channels."""
 
-    def __init__(self, spec: CausalStage, parts: Parts) -> None:
-        self.spec, self.parts = spec, parts
-        self.teacher = parts.transformer("teacher", shard=False)
-        self.prompts = parts.prompts.batch(0, spec.trajectories)
-        self.shape = (1, self.teacher.arch.in_dim, parts.recipe.frames, *parts.latent_size)
+    def __init__(self, spec: CausalStage, context: RunContext) -> None:
+        self.spec, self.context = spec, context
+        self.teacher = context.transformer("teacher", shard=False)
+        self.prompts = context.prompts.batch(0, spec.trajectories)
+        self.shape = (1, self.teacher.arch.in_dim, context.recipe.frames, *context.latent_size)
 
     def __len__(self) -> int:
         return self.spec.trajectories
 
     def __getitem__(self, index: int) -> tuple[Tensor, str]:
-        spec, parts, prompt = self.spec, self.parts, self.prompts[index]
-        noise = torch.randn(self.shape, generator=parts.generator(index, 2)).to(parts.device)
-        with parts.autocast():
+        spec, context, prompt = self.spec, self.context, self.prompts[index]
+        noise = torch.randn(self.shape, generator=context.generator(index, 2)).to(context.device)
+        with context.autocast():
             states = ode_trajectory(
                 self.teacher,
-                parts.text([prompt]),
-                parts.text([parts.recipe.negative]),
+                context.text([prompt]),
+                context.text([context.recipe.negative]),
                 noise,
-                parts.config,
+                context.config,
                 spec.solver_steps,
                 spec.solver_shift,
                 spec.guidance,
@@ -44,17 +44,18 @@ class _Solved:
 
     @staticmethod
     def encode(frames: Tensor) -> Tensor:
+        """Return ``frames``: trajectories are latents already."""
         return frames
 
 
-def make_trajectories(spec: CausalStage, parts: Parts, progress: Progress) -> LatentStore:
-    """Solve them, or go on where that was broken off."""
-    source = _Solved(spec, parts)
-    settings = [spec.trajectories, spec.solver_steps, spec.solver_shift, spec.guidance, parts.recipe.seed]
+def make_trajectories(spec: CausalStage, context: RunContext, progress: EncodeProgress) -> LatentStore:
+    """Solve the trajectories that the run's folder does not have yet."""
+    source = _TrajectorySource(spec, context)
+    settings = [spec.trajectories, spec.solver_steps, spec.solver_shift, spec.guidance, context.recipe.seed]
     key = f"trajectories {json.dumps(settings)} {source.teacher.fingerprint}"
-    return encode_clips(source, source, parts.folder / "trajectories", key, progress=progress, group=parts.group)
+    return encode_clips(source, source, context.folder / "trajectories", key, progress=progress, group=context.group)
 
 
 def as_states(rows: Tensor, model: CausalWan) -> Tensor:
-    """Rows of the store [B, (S + 1) * C, F, H, W] as trajectories [B, S + 1, C, F, H, W]."""
+    """Split rows of the store [B, (S + 1) * C, F, H, W] into states [B, S + 1, C, F, H, W]."""
     return rows.unflatten(1, (-1, model.arch.in_dim))

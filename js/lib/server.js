@@ -1,0 +1,81 @@
+import { api } from "../../../scripts/api.js";
+
+/** ComfyUI's server, reached through the editor's `api`. No other module uses `api`. */
+
+/**
+ * Calls `then(data)` for each websocket message of a type; returns the function that ends it.
+ *
+ * @param {string} type
+ * @param {(data: any) => void} then
+ */
+export function listen(type, then) {
+  /** @param {Event} event */
+  const listener = (event) => then(/** @type {CustomEvent} */ (event).detail);
+  api.addEventListener(type, listener);
+  return () => api.removeEventListener(type, listener);
+}
+
+/**
+ * Resolves to the name under which the server sends to this page, once the server has given it one.
+ *
+ * @returns {Promise<string>}
+ */
+export const clientId = () =>
+  new Promise((resolve) => {
+    if (api.clientId) return resolve(api.clientId);
+    const stop = listen("status", () => {
+      if (!api.clientId) return;
+      stop();
+      resolve(api.clientId);
+    });
+  });
+
+/** @param {string} path */
+export const url = (path) => api.apiURL(path);
+
+/**
+ * Returns the address of a file.
+ *
+ * @param {{filename: string, subfolder: string, type: string}} file as the server names it
+ */
+export const fileUrl = ({ filename, subfolder, type }) => url(`/view?${new URLSearchParams({ filename, subfolder, type })}`);
+
+/**
+ * Returns the answer's JSON. Throws an Error with the server's message.
+ *
+ * @param {string} path
+ * @param {RequestInit} options
+ */
+export const get = (path, options = {}) => request(path, { cache: "no-store", ...options });
+
+/**
+ * Returns the answer's JSON. Throws an Error with the server's message.
+ *
+ * @param {string} path
+ * @param {object} body
+ */
+export const post = (path, body) =>
+  request(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
+
+/**
+ * Fetches a picture. Throws an Error if there is none.
+ *
+ * @param {string} path
+ */
+export async function getBlob(path) {
+  const answer = await api.fetchApi(path, { cache: "no-store" });
+  if (!answer.ok) throw new Error(answer.statusText);
+  return answer.blob();
+}
+
+/**
+ * @param {string} path
+ * @param {RequestInit} options
+ * @returns {Promise<any>}
+ */
+async function request(path, options) {
+  const answer = await api.fetchApi(path, options);
+  const body = await answer.json().catch(() => ({}));
+  if (answer.ok) return body;
+  throw new Error(body.error ?? answer.statusText);
+}

@@ -1,0 +1,56 @@
+import { after, widgetOf } from "./lib/editor.js";
+
+const CUSTOM = "custom";
+
+/**
+ * Lets the widgets of Rollout Settings show the values of the chosen preset, and turns the preset to "custom" when one of
+ * them is edited: the server reads them only then.
+ *
+ * Loading a workflow changes nothing. Most ways of loading call no callback. Loading an API prompt calls all of them in
+ * one go, so a choice takes effect only in the next microtask, and changes until then are no edits.
+ *
+ * @param {ComfyNode} node
+ * @param {() => boolean} enabled whether changes are the user's
+ */
+export function followPreset(node, enabled) {
+  /** @type {Record<string, Record<string, unknown>> | undefined} */
+  const presets = node.constructor.nodeData?.input?.required?.preset?.[1]?.sf_presets;
+  const preset = widgetOf(node, "preset");
+  if (!presets || !preset) return;
+  const names = new Set(Object.values(presets).flatMap(Object.keys));
+  const followers = (node.widgets ?? []).filter((widget) => names.has(widget.name));
+  let writing = false;
+  let chosen = false; // a preset, in this task
+
+  /** @type {(widget: ComfyWidget, value: unknown) => void} */
+  function write(widget, value) {
+    if (widget.value === value) return;
+    writing = true;
+    try {
+      widget.value = value;
+      widget.callback?.(value); // Nodes 2.0 draws the value that the callback gets
+    } finally {
+      writing = false;
+    }
+  }
+
+  const show = () => {
+    chosen = false;
+    const values = presets[preset.value];
+    if (!values) return;
+    for (const widget of followers) write(widget, values[widget.name]);
+    node.graph?.setDirtyCanvas(true, true);
+  };
+
+  after(preset, "callback", () => {
+    if (writing || chosen || !enabled()) return;
+    chosen = true;
+    queueMicrotask(show);
+  });
+  for (const widget of followers)
+    after(widget, "callback", () => {
+      if (writing || chosen || !enabled()) return;
+      const values = presets[preset.value];
+      if (values && values[widget.name] !== widget.value) write(preset, CUSTOM);
+    });
+}

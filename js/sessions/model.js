@@ -1,0 +1,106 @@
+import { formatBytes } from "../lib/format.js";
+
+/** The sessions panel without its page: what it says and decides. See panel.js. */
+
+/**
+ * @typedef {"live" | "saved" | "interrupted" | "damaged"} Kind
+ * @typedef {"model" | "vae" | "clip"} SharedInput
+ *
+ * @typedef {object} Entry one of `sessions`, as docs/live.md describes them
+ * @property {string} name
+ * @property {"live" | "saved" | "interrupted"} kind
+ * @property {string | null} node_id
+ * @property {number | null} chunks
+ * @property {number | null} frames
+ * @property {number | null} width
+ * @property {number | null} height
+ * @property {string | null} model
+ * @property {number | null} bytes
+ * @property {number | null} modified seconds since 1970
+ * @property {string | null} [picture] a path
+ * @property {string | null} [error]
+ */
+
+/**
+ * Returns a key that names an entry for as long as its card may stay the same one.
+ *
+ * @param {Entry} entry
+ */
+export const keyOf = (entry) => JSON.stringify([entry.kind, entry.error != null, entry.name]);
+
+/**
+ * @param {Entry} entry
+ * @returns {Kind}
+ */
+export const kindOf = (entry) => (entry.error != null ? "damaged" : entry.kind);
+
+/**
+ * Returns the name of a file without its ending; for a live session, its node.
+ *
+ * @param {Entry} entry
+ * @param {Translate} t
+ */
+export function titleOf(entry, t) {
+  if (entry.kind === "live") return t("sessions.node", { id: entry.node_id });
+  return entry.name.replace(/\.session$/i, "");
+}
+
+/**
+ * Returns the lines of a card: length and size, file, model; for a damaged file what is wrong with it.
+ *
+ * @param {Entry} entry
+ * @param {Translate} t
+ * @param {string} locale
+ */
+export function factsOf(entry, t, locale) {
+  const file = [];
+  if (entry.bytes != null) file.push(formatBytes(entry.bytes));
+  if (entry.modified != null) {
+    const modified = new Date(1000 * entry.modified);
+    file.push(modified.toLocaleString(locale, { dateStyle: "short", timeStyle: "short" }));
+  }
+  const { error, chunks, frames, width, height, model } = entry;
+  const session = [t("sessions.length", { chunks, frames }), `${width} × ${height}`];
+  const lines = error != null ? [[error], file] : [session, file, [t("sessions.model", { model })]];
+  return lines.filter((parts) => parts.length).map((parts) => parts.join(" · "));
+}
+
+/**
+ * Returns the name under which a live session is saved.
+ *
+ * @param {Entry} entry
+ */
+export const nameToKeep = (entry) => `fork of node ${entry.node_id}`.replace(/[^\w .-]/g, "-");
+
+/**
+ * Whether the list of sessions changes with this state of a run.
+ *
+ * @param {Pick<import("../lib/messages.js").RunState, "state" | "node_id">} state
+ * @param {Entry[]} entries
+ */
+export function isNews(state, entries) {
+  if (["ended", "interrupted", "failed"].includes(state.state)) return true;
+  return !entries.some((entry) => entry.kind === "live" && entry.node_id === state.node_id);
+}
+
+/** Nodes that show where an input of a new node comes from. @type {Record<SharedInput, string[]>} */
+const USERS = {
+  model: ["SFSession", "SFLoadSession"],
+  vae: ["SFStreamVideo", "SFDecodeChunks", "SFStartFromImages"],
+  clip: ["SFStreamVideo", "SFPromptTimeline", "CLIPTextEncode"],
+};
+
+/**
+ * Returns the one output that all nodes of the graph use for an input; null if there is none, or several.
+ *
+ * @param {ComfyNode[]} nodes
+ * @param {SharedInput} input
+ * @param {(node: ComfyNode, input: string) => Origin | null} originOf
+ */
+export function soleOrigin(nodes, input, originOf) {
+  const origins = nodes
+    .filter((node) => USERS[input].includes(node.type))
+    .flatMap((node) => originOf(node, input) ?? []);
+  const [first] = origins;
+  return first && origins.every(({ node, slot }) => node === first.node && slot === first.slot) ? first : null;
+}

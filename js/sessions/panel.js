@@ -1,0 +1,288 @@
+import { make } from "../lib/dom.js";
+import * as editor from "../lib/editor.js";
+import { freePlace } from "../lib/free_place.js";
+import { translator } from "../lib/i18n.js";
+import { isState } from "../lib/messages.js";
+import { get, listen, post, url } from "../lib/server.js";
+import { factsOf, isNews, keyOf, kindOf, nameToKeep, soleOrigin, titleOf } from "./model.js";
+import { STYLE } from "./style.js";
+
+/**
+ * @typedef {import("./model.js").Entry} Entry
+ * @typedef {{element: HTMLElement, show: (entry: Entry) => void}} Card
+ * @typedef {{tooltip: TextKey, label: TextKey, run: (entry: Entry, t: Translate, refresh: () => Promise<void>) => unknown}}
+ *   Action of a button on a card
+ */
+
+const PATH = "/self_forcing/sessions";
+const REFRESH = 2000; // milliseconds between two requests while something is live
+const GAP = 80; // pixels between new nodes and others; Nodes 2.0 draws them larger than their size says
+const ENDS = ["execution_success", "execution_error", "execution_interrupted"];
+
+/** @type {Record<import("./model.js").Kind, TextKey>} */
+const KINDS = {
+  live: "sessions.live",
+  saved: "sessions.saved",
+  interrupted: "sessions.interrupted",
+  damaged: "sessions.damaged",
+};
+
+/** Adds the tab of sessions to the sidebar. To be called from the extension's setup(). */
+export function addSessionsPanel() {
+  const title = translator(editor.locale())("sessions.title");
+  editor.registerTab({ id: "self-forcing-sessions", icon: "pi pi-video", title }, mountSessions);
+}
+
+/**
+ * Fills an element with the list of sessions and keeps it up to date. Returns the function that ends that.
+ *
+ * @param {HTMLElement} place
+ */
+export function mountSessions(place) {
+  const t = translator(editor.locale());
+  /** @type {Map<string, Card>} */
+  const cards = new Map(); // by keyOf
+  /** @type {Entry[]} */
+  let entries = [];
+  let timer = 0;
+  /** @type {Promise<void> | null} */
+  let request = null;
+  let again = false; // whether to send another request after this one
+  let removed = false;
+
+  const list = make("ul");
+  const note = make("p", { role: "status" });
+  const label = { title: t("sessions.refresh"), "aria-label": t("sessions.refresh") };
+  const icon = make("span", { className: "pi pi-refresh" });
+  const button = make("button", { type: "button", onclick: () => refresh(), ...label }, icon);
+  const header = make("header", {}, make("h2", {}, t("sessions.title")), button);
+  const style = make("style", { textContent: STYLE });
+  const properties = { className: "sf-sessions", "aria-label": t("sessions.title") };
+  const root = make("section", properties, style, header, note, list);
+  place.replaceChildren(root);
+
+  /** Asks the server for the list. A call during a request sends one more after it. */
+  async function refresh() {
+    again = request !== null;
+    request ??= ask().finally(() => {
+      request = null;
+      if (again && !removed) refresh();
+    });
+    return request;
+  }
+
+  async function ask() {
+    clearTimeout(timer);
+    try {
+      const { sessions } = await get(PATH);
+      if (removed) return;
+      entries = sessions;
+      draw();
+      showNote(entries.length ? "" : t("sessions.empty"));
+    } catch (error) {
+      if (!removed) showNote(t("sessions.failed", { why: /** @type {Error} */ (error).message }));
+    }
+    if (!removed && entries.some(({ kind }) => kind === "live")) timer = setTimeout(refreshIfVisible, REFRESH);
+  }
+
+  function refreshIfVisible() {
+    if (document.hidden) timer = setTimeout(refreshIfVisible, REFRESH);
+    else refresh();
+  }
+
+  /** @param {string} text */
+  function showNote(text) {
+    if (note.textContent !== text) note.textContent = text; // screen readers read each change aloud
+    note.hidden = !text;
+  }
+
+  /** Draws the cards. Those that stay are not moved, so that the focus stays where it is. */
+  function draw() {
+    const keys = new Set(entries.map(keyOf));
+    for (const [key, card] of cards) {
+      if (keys.has(key)) continue;
+      if (card.element.contains(document.activeElement)) button.focus();
+      card.element.remove();
+      cards.delete(key);
+    }
+    let next = list.firstChild;
+    for (const entry of entries) {
+      const card = cards.get(keyOf(entry)) ?? makeCard(entry, t, refresh);
+      cards.set(keyOf(entry), card);
+      card.show(entry);
+      if (card.element === next) next = next.nextSibling;
+      else list.insertBefore(card.element, next);
+    }
+  }
+
+  const stops = [
+    listen("self_forcing.run", (state) => isState(state) && isNews(state, entries) && refresh()),
+    ...ENDS.map((type) => listen(type, () => refresh())), // Save Session may come after the run
+  ];
+  refresh();
+  return () => {
+    removed = true;
+    clearTimeout(timer);
+    for (const stop of stops) stop();
+    root.remove();
+  };
+}
+
+/**
+ * Makes the card of a session. `show` updates it as the session grows.
+ *
+ * @param {Entry} entry
+ * @param {Translate} t
+ * @param {() => Promise<void>} refresh
+ * @returns {Card}
+ */
+function makeCard(entry, t, refresh) {
+  const picture = make("img", { alt: "", loading: "lazy", hidden: true, onerror: () => showPicture(false) });
+  const placeholder = make("i", { className: "pi pi-video", "aria-hidden": "true" });
+  const name = make("b");
+  const kind = make("span");
+  const facts = make("div");
+  const buttons = make("div", { className: "sf-buttons" }, ...actionsFor(entry).map(makeButton));
+  const element = make("li", {}, picture, placeholder, make("div", {}, make("div", {}, name, kind), facts), buttons);
+
+  /** @param {boolean} shown */
+  function showPicture(shown) {
+    picture.hidden = !shown;
+    placeholder.hidden = shown;
+  }
+
+  /** @param {Entry} newer */
+  function show(newer) {
+    entry = newer;
+    const source = entry.picture ? url(entry.picture) : "";
+    if (source && source !== picture.getAttribute("src")) {
+      picture.src = source;
+      showPicture(true);
+    }
+    name.textContent = element.ariaLabel = titleOf(entry, t);
+    kind.textContent = t(KINDS[kindOf(entry)]);
+    kind.className = `sf-kind sf-${kindOf(entry)}`;
+    facts.replaceChildren(
+      ...factsOf(entry, t, editor.locale()).map((line) => make("div", { className: "sf-fact" }, line)),
+    );
+  }
+
+  /** @param {Action} action */
+  function makeButton({ label, tooltip, run }) {
+    const button = make("button", { type: "button", title: t(tooltip) }, t(label));
+    button.ariaLabel = `${t(label)}: ${titleOf(entry, t)}`;
+    button.addEventListener("click", async () => {
+      button.disabled = true;
+      try {
+        await run(entry, t, refresh);
+      } catch (error) {
+        editor.toast("error", t("sessions.refused"), /** @type {Error} */ (error).message);
+      }
+      button.disabled = false;
+    });
+    return button;
+  }
+
+  return { element, show };
+}
+
+/** @param {Entry} entry */
+const actionsFor = (entry) => {
+  if (entry.kind === "live") return [FORK];
+  return kindOf(entry) === "damaged" ? [DELETE] : [CONTINUE, LOAD, DELETE];
+};
+
+/** @type {Action} */
+const LOAD = {
+  label: "sessions.load",
+  tooltip: "sessions.loadTooltip",
+  run: ({ name }, t) => showAdded([addLoader(name)], t),
+};
+
+/** @type {Action} */
+const CONTINUE = {
+  label: "sessions.continue",
+  tooltip: "sessions.continueTooltip",
+  run({ name }, t) {
+    const loader = addLoader(name);
+    showAdded([loader, addStream(loader)], t);
+  },
+};
+
+/** @type {Action} */
+const FORK = {
+  label: "sessions.fork",
+  tooltip: "sessions.forkTooltip",
+  async run(entry, t, refresh) {
+    const { name } = await post(`${PATH}/keep`, { node_id: entry.node_id, name: nameToKeep(entry) });
+    editor.toast("success", t("sessions.kept", { name }));
+    showAdded([addLoader(name)], t);
+    refresh();
+  },
+};
+
+/** @type {Action} */
+const DELETE = {
+  label: "sessions.delete",
+  tooltip: "sessions.deleteTooltip",
+  async run(entry, t, refresh) {
+    const name = titleOf(entry, t);
+    if (!(await editor.confirm(t("sessions.deleteTitle"), t("sessions.deleteQuestion", { name })))) return;
+    try {
+      await post(`${PATH}/delete`, { name: entry.name });
+      editor.toast("success", t("sessions.deleted", { name }));
+    } finally {
+      await refresh();
+    }
+  },
+};
+
+/** @type {(nodes: ComfyNode[], t: Translate) => void} */
+function showAdded(nodes, t) {
+  editor.showNodes(nodes);
+  const wired = editor.originOf(nodes[0], "model");
+  editor.toast("info", t("sessions.added"), wired ? "" : t("sessions.wireModel"));
+}
+
+/**
+ * Adds a Load Session with a file, in a free place.
+ *
+ * @param {string} file
+ */
+function addLoader(file) {
+  const others = [...editor.nodesInView()];
+  const boxes = others.map(({ pos, size }) => /** @type {Box} */ ([pos[0], pos[1], size[0], size[1]]));
+  const loader = editor.addNode("SFLoadSession", null, ([x, y, width, height]) =>
+    freePlace([x, y, 2 * width + GAP, 2 * height], boxes, GAP), // with room for a Stream Video
+  );
+  editor.offerValue(loader, "file", file);
+  editor.setWidget(loader, "file", file);
+  wire(loader, "model", others);
+  return loader;
+}
+
+/**
+ * Adds a Stream Video that continues the session of a Load Session.
+ *
+ * @param {ComfyNode} loader
+ */
+function addStream(loader) {
+  const others = editor.nodesInView().filter((node) => node !== loader);
+  const stream = editor.addNode("SFStreamVideo", loader, () => [loader.pos[0] + loader.size[0] + GAP, loader.pos[1]]);
+  editor.connect(loader, 0, stream, "session");
+  wire(stream, "vae", others);
+  wire(stream, "clip", others);
+  return stream;
+}
+
+/**
+ * Wires an input if the graph leaves no choice; otherwise the user has to.
+ *
+ * @param {ComfyNode} node
+ * @param {import("./model.js").SharedInput} input
+ * @param {ComfyNode[]} others
+ */
+function wire(node, input, others) {
+  const origin = soleOrigin(others, input, editor.originOf);
+  if (origin && node.inputs.some(({ name }) => name === input)) editor.connect(origin.node, origin.slot, node, input);
+}

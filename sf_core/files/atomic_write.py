@@ -1,0 +1,56 @@
+"""Writing of a file that appears under its name only when it is complete."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+# On Windows a file that another program has open cannot be replaced. Virus scanners and previews let go soon.
+REPLACE_ATTEMPTS = 6
+FIRST_WAIT = 0.05  # seconds, doubled after each attempt: 1.6 s in all
+
+
+@contextmanager
+def atomic_write(path: Path, sync: bool = True) -> Iterator[Path]:
+    """Provide a temporary file to write to, which replaces ``path`` when the block ends without an error.
+
+    After an error ``path`` is as it was, and the temporary file is gone.
+
+    Args:
+        path: The file to write; its folder must exist.
+        sync: Wait until the data is on the disk, so that a power cut leaves the old file or the new one. Without it
+            the file is still never half written after a crash of this process.
+
+    Yields:
+        The temporary file's path, in the same folder. Each call has its own, also among threads and processes. The file
+        must be closed before the block ends.
+
+    Raises:
+        OSError: The file cannot be written, or another program has ``path`` open.
+    """
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}.part")
+    try:
+        yield temporary
+        if sync:
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+        _replace(temporary, path)
+    finally:
+        with suppress(OSError):  # the error in flight says more
+            temporary.unlink(missing_ok=True)
+
+
+def _replace(temporary: Path, path: Path) -> None:
+    for attempt in range(REPLACE_ATTEMPTS):
+        try:
+            temporary.replace(path)
+            return
+        except PermissionError as error:
+            if attempt == REPLACE_ATTEMPTS - 1:
+                reason = "it cannot be replaced. If another program has it open, close it there and try again"
+                raise PermissionError(error.errno, reason, str(path)) from error
+            time.sleep(FIRST_WAIT * 2**attempt)

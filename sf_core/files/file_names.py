@@ -1,0 +1,58 @@
+"""Checks of names of files to write, made before the work so that it is not lost to a bad name."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path, PureWindowsPath
+
+WINDOWS = os.name == "nt"
+_FORBIDDEN = '<>:"|?*'
+_PORTS = "123456789\N{SUPERSCRIPT ONE}\N{SUPERSCRIPT TWO}\N{SUPERSCRIPT THREE}"
+_RESERVED = {
+    "CON",
+    "PRN",
+    "AUX",
+    "NUL",
+    "CONIN$",
+    "CONOUT$",
+    *(f"{port}{n}" for port in ("COM", "LPT") for n in _PORTS),
+}
+
+
+def windows_name_fault(path: str) -> str | None:
+    """Explain why Windows cannot store a file under ``path``; None if it can.
+
+    Windows opens devices for some names, silently drops dots and spaces at the end of others, and writes the part
+    behind a colon into a hidden stream.
+    """
+    windows_path = PureWindowsPath(path)
+    for part in windows_path.parts[1 if windows_path.anchor else 0 :]:
+        if part in (".", ".."):
+            continue
+        characters = sorted({c for c in part if c in _FORBIDDEN or ord(c) < 32})
+        if characters:
+            return f"{part!r} contains {' '.join(map(repr, characters))}, which Windows does not allow in names"
+        if part[-1] in ". ":
+            return f"{part!r} ends in a {'dot' if part[-1] == '.' else 'space'}, which Windows removes from names"
+        if part.partition(".")[0].rstrip().upper() in _RESERVED:
+            return f"{part!r} is the name of a device on Windows"
+    return None
+
+
+def check_new_file(path: Path, needs_folder: bool = True) -> None:
+    """Check that a file can be written under ``path``.
+
+    Args:
+        path: The file to write.
+        needs_folder: Its folder must exist; otherwise it is created later.
+
+    Raises:
+        ValueError: The name is invalid on this system, is that of a folder, or its folder does not exist.
+    """
+    fault = windows_name_fault(str(path)) if WINDOWS else None
+    if fault is not None:
+        raise ValueError(f"{path}: {fault}; choose another name")
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; name a file in it")
+    if needs_folder and not path.parent.is_dir():
+        raise ValueError(f"{path}: there is no folder {path.parent}; make it first, or name another")

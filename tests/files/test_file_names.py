@@ -1,0 +1,63 @@
+"""Names of files to write: faults are found on every system, before the work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sf_core.files import file_names
+from sf_core.files.file_names import check_new_file, windows_name_fault
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "video.mp4",
+        r"C:\Users\ann\take 2\video.mp4",
+        "D:/videos/.hidden",
+        r"\\server\share\v.mp4",
+        r"..\out\a.b.c",
+        "./v.mp4",
+        "console.txt",
+        "com10",
+        "视频.mp4",
+    ],
+)
+def test_names_that_windows_can_store_pass(path: str) -> None:
+    assert windows_name_fault(path) is None
+
+
+@pytest.mark.parametrize(
+    ("path", "fault"),
+    [
+        ("take:2.mp4", "'take:2.mp4' contains ':'"),
+        ("what?*.mp4", "contains '*' '?'"),
+        ("a\tb", r"contains '\t'"),
+        (r"C:\videos\nul", "'nul' is the name of a device"),
+        ("CON.mp4", "'CON.mp4' is the name of a device"),
+        ("com1 .tar.gz", "is the name of a device"),
+        ("aux/v.mp4", "'aux' is the name of a device"),
+        ("LPT².txt", "is the name of a device"),
+        ("video.", "ends in a dot"),
+        ("folder /v.mp4", "ends in a space"),
+    ],
+)
+def test_names_that_windows_cannot_store_are_explained(path: str, fault: str) -> None:
+    assert fault in str(windows_name_fault(path))
+
+
+def test_a_file_that_cannot_be_written_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_new_file(tmp_path / "v.mp4")
+    check_new_file(tmp_path / "later" / "v.mp4", needs_folder=False)
+    with pytest.raises(ValueError, match="is a folder; name a file in it"):
+        check_new_file(tmp_path)
+    with pytest.raises(ValueError, match=r"there is no folder .*later; make it first"):
+        check_new_file(tmp_path / "later" / "v.mp4")
+    for windows in (False, True):
+        monkeypatch.setattr(file_names, "WINDOWS", windows)
+        if not windows:
+            check_new_file(tmp_path / "a:b")
+            continue
+        with pytest.raises(ValueError, match="which Windows does not allow in names; choose another name"):
+            check_new_file(tmp_path / "a:b")

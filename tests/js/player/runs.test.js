@@ -1,0 +1,163 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { PendingActions, Runs, describeAction, isSteered } from "../../../js/player/runs.js";
+import { translator } from "../../../js/lib/i18n.js";
+import "../texts.js";
+
+const T = translator("en");
+const RUNNING = {
+  ...{ node_id: "5", run: "a", state: "running", fps: 16, chunk: 7, chunks: 20, frames: 84, first_frame: 0 },
+  ...{ made_fps: 24.13, first_seconds: 0.42, cache_bytes: 3.1 * 2 ** 30, steerable: true, prompt: "", note: "" },
+  ...{ actions: [], rows: "", seconds: 0, video: null },
+};
+
+test("actions in words", () => {
+  const said = (action) => describeAction(action, T);
+  assert.equal(said({ action: "prompt", prompt: "a cat", blend: 1 }), "a cat");
+  assert.equal(said({ action: "prompt", prompt: "a cat", blend: 3 }), "a cat (over 3 chunks)");
+  assert.equal(said({ action: "reroll", seed: "7" }), "re-rolled");
+});
+
+test("a run that nobody steered needs no replay", () => {
+  assert.equal(isSteered({ ...RUNNING, rows: "0: a" }), false);
+  assert.equal(isSteered({ ...RUNNING, rows: "0: a", actions: [{}] }), true);
+  assert.equal(isSteered(null), false);
+});
+
+const PROMPT = { chunk: 3, action: "prompt", prompt: "a cat", blend: 1 };
+
+test("a prompt is waited for until an action with it is in the state", () => {
+  const pending = new PendingActions();
+  const before = { ...RUNNING, actions: [PROMPT] }; // the same prompt, earlier
+  pending.add({ action: "prompt", prompt: " a  cat", blend: 1 }, before);
+  assert.deepEqual(pending.settle(before), []);
+  assert.equal(pending.requests.length, 1);
+  const taken = pending.settle({ ...RUNNING, actions: [PROMPT, { ...PROMPT, chunk: 9 }] });
+  assert.deepEqual(taken.map((one) => one.chunk), [9]);
+  assert.equal(pending.requests.length, 0);
+});
+
+test("two of the same are two", () => {
+  const pending = new PendingActions();
+  pending.add({ action: "reroll" }, RUNNING);
+  pending.add({ action: "reroll" }, RUNNING);
+  const first = { ...RUNNING, actions: [{ action: "reroll", chunk: 4 }] };
+  assert.equal(pending.settle(first).length, 1);
+  assert.equal(pending.requests.length, 1);
+});
+
+test("pause, resume and stop are done when the run's state says so", () => {
+  const pending = new PendingActions();
+  for (const action of ["pause", "stop", "resume"]) pending.add({ action }, { ...RUNNING, state: "starting" });
+  pending.settle({ ...RUNNING, state: "paused" });
+  assert.deepEqual(pending.requests.map((one) => one.action), ["stop", "resume"]);
+  pending.settle(RUNNING);
+  assert.deepEqual(pending.requests.map((one) => one.action), ["stop"]);
+});
+
+test("nothing is waited for from a run that has ended", () => {
+  const pending = new PendingActions();
+  pending.add({ action: "cut" }, RUNNING);
+  pending.settle({ ...RUNNING, state: "ended" });
+  assert.deepEqual(pending.requests, []);
+});
+
+class Listener {
+  heard = [];
+  run = null;
+  showState(state, joined) {
+    this.run = state.run;
+    this.heard.push([state.run, joined]);
+  }
+  addFrames(message) {
+    this.heard.push(message.chunk);
+  }
+  withdraw(message) {
+    this.heard.push(-message.chunk);
+  }
+}
+
+/** Nodes are {ids, place}. */
+function setUp() {
+  const runs = new Runs({ idsOf: (node) => node.ids, workflowOf: (node) => node.place });
+  const add = (ids, place = "w") => {
+    const [node, player] = [{ ids, place }, new Listener()];
+    runs.add(node, player);
+    return { node, player };
+  };
+  return { runs, add };
+}
+
+test("what a run says reaches the node with its execution id, in whichever copy of a subgraph", () => {
+  const { runs, add } = setUp();
+  const [five, inner] = [add(["5"]), add(["3:7", "4:7"])];
+  runs.state(RUNNING);
+  runs.frames({ node_id: "4:7", run: "b", chunk: 1 });
+  runs.frames({ node_id: "3:7", run: "c", chunk: 2 });
+  runs.withdrawn({ node_id: "5", run: "a", chunk: 6 });
+  assert.deepEqual(five.player.heard, [["a", false], -6]);
+  assert.deepEqual(inner.player.heard, [1, 2]);
+});
+
+test("a run that names its workflow is shown in no other, also by a page that was opened later", () => {
+  const { runs, add } = setUp();
+  const [other, mine] = [add(["5"], "another"), add(["5"], "mine")];
+  runs.state({ ...RUNNING, workflow: "mine" }, true);
+  runs.frames({ node_id: "5", run: "a", chunk: 1 });
+  assert.deepEqual(other.player.heard, []);
+  assert.deepEqual(mine.player.heard, [["a", true], 1]);
+});
+
+test("an ended run of nobody knows which workflow is not shown by a page that was opened later", () => {
+  const { runs, add } = setUp();
+  const { player } = add(["5"]);
+  runs.state({ ...RUNNING, workflow: "", state: "ended" }, true);
+  assert.deepEqual(player.heard, []);
+  player.run = "a"; // but where it was shown before the connection was lost
+  runs.state({ ...RUNNING, workflow: "", state: "ended" }, true);
+  assert.deepEqual(player.heard, [["a", true]]);
+});
+
+test("what nobody shows is no error, and its state is kept for a node that comes later", () => {
+  const { runs, add } = setUp();
+  runs.frames({ node_id: "5", run: "a", chunk: 1 });
+  runs.withdrawn({ node_id: "5", run: "a", chunk: 1 });
+  runs.state(RUNNING, true);
+  const { node, player } = add(["5"]);
+  assert.deepEqual(player.heard, []);
+  runs.offer(node);
+  assert.deepEqual(player.heard, [["a", true]]);
+});
+
+test("a node of the same id in another workflow hears nothing", () => {
+  const { runs, add } = setUp();
+  const { node } = add(["5"], "one");
+  runs.state(RUNNING);
+  runs.remove(node);
+  const other = add(["5"], "other");
+  runs.offer(other.node);
+  runs.state({ ...RUNNING, chunk: 8 });
+  assert.deepEqual(other.player.heard, []);
+  const again = add(["5"], "one"); // its tab is opened again
+  runs.offer(again.node);
+  assert.deepEqual(again.player.heard, [["a", true]]);
+});
+
+test("a player that shows a run keeps it when its workflow is saved under another name", () => {
+  const { runs, add } = setUp();
+  const { node, player } = add(["5"], "one");
+  runs.state(RUNNING);
+  node.place = "saved as";
+  runs.frames({ node_id: "5", run: "a", chunk: 4 });
+  assert.deepEqual(player.heard, [["a", false], 4]);
+});
+
+test("of a node's runs, an ended one that is remembered does not take the place of the one that goes on", () => {
+  const { runs, add } = setUp();
+  runs.state({ ...RUNNING, run: "new" }, true);
+  runs.state({ ...RUNNING, run: "old", state: "ended" }, true);
+  const { node, player } = add(["5"]);
+  runs.offer(node);
+  assert.deepEqual(player.heard, [["new", true]]);
+});

@@ -1,0 +1,97 @@
+/**
+ * Types for `tsc`: the parts of ComfyUI's editor that js/ uses, and the keys of the pack's texts.
+ *
+ * Fields that only some supported editors have are optional.
+ */
+
+declare module "*/scripts/app.js" {
+  export const app: ComfyApp;
+}
+
+declare module "*/scripts/api.js" {
+  export const api: ComfyApi;
+}
+
+declare const LiteGraph: { createNode(type: string): ComfyNode };
+
+interface ComfyApi extends EventTarget {
+  clientId?: string;
+  apiURL(path: string): string;
+  fetchApi(path: string, options?: RequestInit): Promise<Response>;
+}
+
+interface ComfyApp {
+  canvas: ComfyCanvas;
+  graph: ComfyGraph;
+  rootGraph?: ComfyGraph;
+  configuringGraph: boolean;
+  extensionManager: {
+    setting: { get(id: string): any };
+    toast: { add(message: { severity: string; summary: string; detail?: string; life: number }): void };
+    dialog: { confirm(question: { title: string; message: string }): Promise<boolean | null> };
+    registerSidebarTab(tab: object): void;
+  };
+  registerExtension(extension: object): void;
+}
+
+interface ComfyCanvas {
+  graph?: ComfyGraph;
+  ds: { visible_area?: ArrayLike<number> };
+  selectNodes(nodes: ComfyNode[]): void;
+  centerOnNode(node: ComfyNode): void;
+  processMouseWheel(event: WheelEvent): void;
+  emitBeforeChange(): void;
+  emitAfterChange(): void;
+}
+
+interface ComfyGraph {
+  nodes: ComfyNode[];
+  extra?: { self_forcing?: Record<string, { rows: string; seconds: number }> };
+  rootGraph: ComfyGraph & { id?: string };
+  add(node: ComfyNode): void;
+  getNodeById(id: string | number): ComfyNode | null;
+  setDirtyCanvas(foreground: boolean, background: boolean): void;
+}
+
+interface ComfyWidget {
+  name: string;
+  value: any;
+  options?: { values?: unknown };
+  serialize?: boolean;
+  callback?: (...details: any[]) => unknown;
+}
+
+interface ComfyNode {
+  id: string | number;
+  type: string;
+  pos: [number, number];
+  size: [number, number];
+  /** Undefined until the node is added to a graph. */
+  graph: ComfyGraph;
+  inputs: { name: string }[];
+  widgets?: ComfyWidget[];
+  subgraph?: ComfyGraph;
+  constructor: Function & { comfyClass?: string; nodeData?: any };
+  setSize(size: [number, number]): void;
+  getInputLink?(slot: number): { origin_id: string | number; origin_slot: number } | null;
+  connect(slot: number, target: ComfyNode, targetSlot: number): unknown;
+  addDOMWidget(name: string, type: string, element: HTMLElement, options: object): ComfyWidget;
+  [method: string]: any;
+}
+
+/** The output of a node that an input is wired to. */
+interface Origin {
+  node: ComfyNode;
+  slot: number;
+}
+
+/** [x, y, width, height] on the canvas. */
+type Box = [number, number, number, number];
+
+type KeysOf<Texts> = { [Group in keyof Texts & string]: `${Group}.${keyof Texts[Group] & string}` }[keyof Texts & string];
+
+/** The key of a text, such as "player.goLive". */
+type TextKey = KeysOf<(typeof import("../../locales/en/main.json"))["selfForcing"]>;
+
+/** Gives the text of a key, with values in place of the {names} in it. */
+type Translate = (key: TextKey, values?: Record<string, unknown>) => string;
