@@ -1,4 +1,4 @@
-"""Test settings, and the loud lines about what could not be run."""
+"""Settings of all tests, and a summary of what could not run."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 from xdist.remote import Producer  # type: ignore[import-untyped]
-from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
-from tests.comfyui import servers
+from tests.scheduling import ByServerOrFile
 
 torch.set_num_threads(1)  # two workers share two cores; results are bit-equal either way
 settings.register_profile(
@@ -20,20 +19,9 @@ settings.register_profile("thorough", max_examples=400, deadline=None, suppress_
 settings.load_profile(os.environ.get("SF_TEST_PROFILE", "fast"))
 
 
-class ByServer(LoadScopeScheduling):
-    """What --dist loadgroup is for; with this pytest and xdist it ignores the groups without a word."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        return servers.group(nodeid)
-
-
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
-    return ByServer(config, log)
-
-
-def pytest_sessionfinish() -> None:
-    servers.stop_all()
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByServerOrFile:
+    return ByServerOrFile(config, log)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -9,10 +9,12 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser
 
-from tests.comfyui import servers
+from tests.comfyui.servers import server
 from tools.comfyui.browser import Editor, Mode, chromium, editor
 from tools.comfyui.find import CACHE, Unavailable
 from tools.comfyui.server import Server
+
+__all__ = ["server"]
 
 
 @pytest.fixture(scope="session")
@@ -25,11 +27,6 @@ def browser() -> Iterator[Browser]:
         if os.environ.get("SF_WITHOUT_BROWSER"):
             pytest.skip(f"browser: not run: {error}")
         pytest.fail(f"{error} (SF_WITHOUT_BROWSER=1 does without)", pytrace=False)
-
-
-@pytest.fixture(scope="session", params=servers.parameters())
-def server(request: pytest.FixtureRequest) -> Server:
-    return servers.get(request.param)
 
 
 @pytest.fixture(params=["classic", "nodes2"])

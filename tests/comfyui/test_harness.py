@@ -119,18 +119,20 @@ def test_a_server_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
     assert server.wait(10) == 1
 
 
-def test_no_server_at_all_fails_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(servers, "_started", {})
-    monkeypatch.setattr(servers, "_missing", dict.fromkeys(servers.VERSIONS, "not here"))
+def test_no_server_at_all_fails_the_run(monkeypatch: pytest.MonkeyPatch, pytestconfig: pytest.Config) -> None:
+    monkeypatch.setattr(servers, "started", {})
+    monkeypatch.setattr(servers, "missing", dict.fromkeys(servers.VERSIONS, "not here"))
     with pytest.raises(pytest.fail.Exception, match="no real ComfyUI at all"):
-        servers.get("primary")
+        servers.get("primary", pytestconfig)
 
 
-def test_one_missing_server_is_said(monkeypatch: pytest.MonkeyPatch, server: Server) -> None:
+def test_one_missing_server_is_said(
+    monkeypatch: pytest.MonkeyPatch, pytestconfig: pytest.Config, server: Server
+) -> None:
     monkeypatch.setattr(servers, "VERSIONS", {**servers.VERSIONS, "future": "9.9.9"})
-    monkeypatch.setitem(servers._missing, "future", "not here")
+    monkeypatch.setitem(servers.missing, "future", "not here")
     with pytest.raises(pytest.skip.Exception, match=r"real server 9\.9\.9: not run"):
-        servers.get("future")
+        servers.get("future", pytestconfig)
 
 
 def test_a_folder_that_is_no_comfyui_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
