@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tools.comfyui.browser import Editor, Mode
 
 # its editor, 1.32.9, fetches a language after the packs' words for it and puts it in their place
@@ -30,6 +32,7 @@ def test_the_help_panel_shows_page_and_picture(page: Editor) -> None:
     assert page.errors == []
 
 
+@pytest.mark.spoils_page
 def test_chinese_names_show(page: Editor, mode: Mode) -> None:
     page.server.settings({"Comfy.Locale": "zh"})
     try:

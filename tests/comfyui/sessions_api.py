@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.comfyui.graphs import BLUE, Graph, Tiny
+from tests.waiting import wait_until
 from tools.comfyui.server import Server
 
 LIST, KEEP, DELETE = (f"/self_forcing/sessions{tail}" for tail in ("", "/keep", "/delete"))
@@ -71,15 +72,10 @@ def endless(server: Server) -> Iterator[str]:
     node = graph("SFStreamVideo", session=tiny.session(BLUE, seed=seed), vae=tiny.vae, seconds=0.0, fps=16.0).number
     run = server.submit(graph.prompt)
     try:
-        deadline = time.monotonic() + 60
-        while not any(one["kind"] == "live" and one["frames"] for one in entries(server)):
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        wait_until(lambda: any(one["kind"] == "live" and one["frames"] for one in entries(server)), "a live run")
         yield node
     finally:
-        server.interrupt()
-        while server.get("/queue")["queue_running"]:
-            time.sleep(0.05)
+        server.settle()
         assert server.get(f"/history/{run}")
 
 

@@ -99,10 +99,8 @@ def test_the_cancel_button_stops_an_endless_run(server: Server, kind: str) -> No
         prompt_id = server.submit(graph.prompt, client_id="cancel")
         events.wait_for(lambda event: event.kind == "text" and "chunk 3" in event.data["text"])
         server.interrupt()
-        begun = time.monotonic()
         with pytest.raises(PromptInterrupted):
             server.wait(prompt_id)
-        assert time.monotonic() - begun < 5  # not a speed: an endless run would never end
 
 
 def test_a_run_stops_after_the_chunk_at_work_and_ends_well(server: Server) -> None:

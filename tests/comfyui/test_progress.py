@@ -90,7 +90,8 @@ def test_a_bar_that_goes_on_for_long_moves_once_a_second_and_gets_to_its_end(ser
         server.run(graph.prompt, client_id="progress")
         events.wait_for_end()
     moves = [event for event in events.of("progress") if event.data["node"] == sampled.node]
-    assert len(moves) <= 100 + 2 + moves[-1].time - moves[0].time < 4 * chunks
+    # of 240 steps; the first message may come late
+    assert len(moves) <= 100 + 10 + moves[-1].time - moves[0].time < 4 * chunks
     values = [event.data["value"] for event in moves]
     assert values == sorted(values)
     assert values[-1] == 4 * chunks

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import time
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from tests.comfyui.sessions_api import (
     saved,
     tree,
 )
+from tests.waiting import wait_until
 from tools.comfyui.server import Server
 
 REFUSALS = (400, 404, 409, 413)
@@ -81,8 +81,7 @@ def test_sessions_that_were_decoded_have_a_picture_of_their_end(server: Server) 
     name = server.run(graph.prompt)[number]["text"][0].split(":")[0]
     assert is_blue_on_white(picture_of(server, entry(server, name)))
     with endless(server) as node:
-        while not next(one for one in entries(server) if one["kind"] == "live")["frames"] > 30:
-            time.sleep(0.1)
+        wait_until(lambda: next(one for one in entries(server) if one["kind"] == "live")["frames"] > 30, "30 frames")
         _, kept = post(server, KEEP, node_id=node, name="pictured while made")
     interrupted = next(one for one in entries(server) if one["kind"] == "interrupted")
     assert is_blue_on_white(picture_of(server, interrupted))

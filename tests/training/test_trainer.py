@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from sf_core.training.recipe import RECIPES, Recipe
 from sf_core.training.trainer import TrainingStopped
 from sf_core.vae.wan_vae import load_vae
 from tests.training.recipes import CAUSAL, SELF_FORCING, TEACHER, VAE, WORLD, write
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 
@@ -159,10 +159,8 @@ def steps_done(folder: Path) -> int:
 
 
 def wait_for(process: subprocess.Popen[str], folder: Path, steps: int) -> None:
-    """Until so many steps are done, or it is over."""
-    end = time.monotonic() + 120
-    while steps_done(folder) < steps and process.poll() is None and time.monotonic() < end:
-        time.sleep(0.005)
+    """Wait until so many steps are done, or the process has ended."""
+    wait_until(lambda: steps_done(folder) >= steps or process.poll() is not None, f"{steps} steps")
 
 
 def test_a_run_that_is_killed_again_and_again_ends_with_the_same_weights(run: Path) -> None:
