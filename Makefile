@@ -1,5 +1,5 @@
-# make run: ComfyUI makes a video, with the embedded model. make comfyui: the editor, to try it. make test: everything
-# that is checked. Each installs what it needs.
+# make run: ComfyUI makes a video with the embedded model. make comfyui: its editor, to try it. make check: lint and the
+# unit tests, under two minutes. make test: everything that is checked. Each installs what it needs into .venv.
 PYTHON ?= python3
 WORKFLOW ?= workflows/tiny_text_to_video.json
 PROMPT ?= a blue circle moving left quickly on a white background
@@ -8,7 +8,7 @@ RECIPE ?= tiny-world
 MINUTES ?= 10
 export PYTHON
 
-.PHONY: run comfyui demo train study soak test test-thorough lint lint-js clean
+.PHONY: run comfyui demo train study soak check test test-thorough lint lint-js clean
 
 run: .venv/.comfyui
 	.venv/bin/python -m tools.comfyui.run $(WORKFLOW)
@@ -33,6 +33,11 @@ study: .venv/.train
 soak: .venv/.comfyui
 	.venv/bin/python -m benchmarks.soak_live --minutes $(MINUTES)
 
+# what a developer runs all the time: no server, no browser, nothing slow (tests/conftest.py says which tests these are),
+# and few examples for each property
+check: .venv/.check lint
+	SF_TEST_PROFILE=quick .venv/bin/python -m pytest -q -n 2 -m unit tests
+
 test: .venv/.test lint
 	.venv/bin/python -m pytest -q -n 2 -m "not alone" tests
 	.venv/bin/python -m pytest -q -m alone tests/browser
@@ -41,7 +46,7 @@ test: .venv/.test lint
 test-thorough: .venv/.test
 	SF_TEST_PROFILE=thorough .venv/bin/python -m pytest -q -n 2 tests
 
-lint: .venv/.test lint-js
+lint: .venv/.check lint-js
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
@@ -63,21 +68,27 @@ node_modules/.package-lock.json: package.json package-lock.json
 	npm ci --no-audit --no-fund --ignore-scripts
 	@touch $@
 
-.venv/.run: tools/venv.sh requirements.txt constraints.txt
+INSTALLS = tools/venv.sh tools/requirements.py pyproject.toml requirements.txt constraints.txt
+
+.venv/.run: $(INSTALLS)
 	tools/venv.sh
 	@touch $@
 
-.venv/.comfyui: tools/venv.sh requirements.txt requirements-comfyui.txt constraints.txt
+.venv/.comfyui: $(INSTALLS)
 	tools/venv.sh comfyui browser
 	@touch $@
 
-.venv/.train: tools/venv.sh requirements.txt constraints.txt
+.venv/.train: $(INSTALLS)
 	tools/venv.sh train
 	@touch $@
 
-.venv/.test: tools/venv.sh requirements.txt requirements-comfyui.txt requirements-test.txt constraints.txt
-	tools/venv.sh test
+.venv/.check: $(INSTALLS)
+	tools/venv.sh check
 	@touch $@
+
+.venv/.test: $(INSTALLS)
+	tools/venv.sh test
+	@touch $@ .venv/.check
 
 clean:
 	rm -rf .venv .comfyui node_modules .pytest_cache .hypothesis .mypy_cache .ruff_cache

@@ -1,5 +1,6 @@
 """Self Forcing in plain torch: streaming autoregressive video from a causal Wan 2.1 model."""
 
+from ._version import __version__
 from .config import RolloutConfig
 from .files.checkpoint import load_model
 from .model.wan import CausalWan
@@ -9,13 +10,13 @@ from .session.streaming import stream
 from .vae.taehv import load_taehv
 from .vae.wan_vae import load_vae
 
-__version__ = "0.1.0"
 __all__ = [
     "CausalWan",
     "NoiseSource",
     "RolloutConfig",
     "SeededNoise",
     "Session",
+    "__version__",
     "load_model",
     "load_taehv",
     "load_vae",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,10 +12,18 @@ from xdist.remote import Producer  # type: ignore[import-untyped]
 
 from tests.scheduling import ByServerOrFile
 
+NOT_UNIT = tuple(Path(__file__).parent / name for name in ("browser", "comfyui"))
+
 torch.set_num_threads(1)  # two workers share two cores; results are bit-equal either way
-settings.register_profile(
-    "fast", max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
-)
+# quick: make check. fast: make test. thorough: make test-thorough, drawn anew each time.
+for profile, examples in (("quick", 5), ("fast", 25)):
+    settings.register_profile(
+        profile,
+        max_examples=examples,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow],
+        derandomize=True,
+    )
 settings.register_profile("thorough", max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile(os.environ.get("SF_TEST_PROFILE", "fast"))
 
@@ -22,6 +31,20 @@ settings.load_profile(os.environ.get("SF_TEST_PROFILE", "fast"))
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByServerOrFile:
     return ByServerOrFile(config, log)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave the tests of servers and browsers aside in the unit tier: not even their harness is imported."""
+    return True if config.option.markexpr == "unit" and collection_path in NOT_UNIT else None
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest selects by marker
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the unit tests: those that need no server and no browser, are not slow, and do not measure time."""
+    for item in items:
+        marked = any(item.get_closest_marker(name) for name in ("slow", "alone"))
+        if not marked and not any(item.path.is_relative_to(folder) for folder in NOT_UNIT):
+            item.add_marker("unit")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

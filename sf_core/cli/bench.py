@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
-import sys
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +14,7 @@ from .. import tiny
 from ..session.frame_counts import video_frames
 from ..session.session import Session
 from ..session.streaming import stream
+from .environment import peak_memory
 
 WARM_UP = 8  # chunks: the ring fills up, allocators and kernels settle
 
@@ -41,14 +40,14 @@ def run_bench(chunks: int, out: Path | None) -> None:
     gaps = [later - earlier for earlier, later in pairwise(arrivals)]
     steady = slice(WARM_UP, None)
     denoising = mean(stage["cache"] + stage["sample"] for stage in stages[steady])
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    peak = peak_memory()
     numbers: dict[str, float] = {
         "time to first frame, s (cold)": gaps[0],
         "frames per second, end to end": frames / mean(gaps[steady]),
         "frames per second, denoising only": frames / denoising,
         **{f"{name}, ms a chunk (median)": 1e3 * median(s[name] for s in stages[steady]) for name in stages[0]},
         "gap between chunks, ms (95th percentile)": 1e3 * quantiles(gaps[steady], n=20)[-1],
-        "peak memory of the process, MiB": peak,
+        **({} if peak is None else {"peak memory of the process, MiB": peak / 2**20}),
         "cache, MiB": model.caches.nbytes / 2**20,
         "frames a chunk": frames,
         "chunks measured": chunks,

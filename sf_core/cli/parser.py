@@ -11,6 +11,7 @@ from .. import tiny
 from ..files.convert import convert
 from ..files.file_names import check_new_file
 from .bench import run_bench
+from .environment import environment_report
 from .generate import DEFAULT_SECONDS, DTYPES, generate
 from .info import describe
 from .train import train
@@ -168,11 +169,12 @@ def _add_train(commands: Any) -> None:
 def _add_info(commands: Any) -> None:
     parser = commands.add_parser(
         "info",
-        help="describe a session, a checkpoint, a LoRA or a training",
-        description="Describe a file: a session, a checkpoint, a LoRA, or the state of a training.",
+        help="describe a session, a checkpoint, a LoRA or a training; or this machine",
+        description="Describe a file: a session, a checkpoint, a LoRA, or the state of a training. Without a file, "
+        "describe this machine, for a bug report.",
     )
-    parser.add_argument("file", type=Path)
-    parser.set_defaults(run=lambda args: print(describe(args.file)))
+    parser.add_argument("file", type=Path, nargs="?", help="default: none, which describes this machine")
+    parser.set_defaults(run=lambda args: print(describe(args.file) if args.file else environment_report()))
 
 
 def _add_bench(commands: Any) -> None:

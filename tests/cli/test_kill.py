@@ -17,6 +17,8 @@ import pytest
 from sf_core import Session, tiny
 from sf_core.files.video import sidecar_of
 
+pytestmark = pytest.mark.slow
+
 KILLS = int(os.environ.get("SF_KILLS", "4"))  # the thorough run makes 30
 ROOT = Path(__file__).parents[2]
 

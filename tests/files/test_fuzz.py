@@ -6,7 +6,6 @@ import io
 import json
 import math
 import pickle
-import resource
 import struct
 import time
 import zipfile
@@ -22,6 +21,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 
 import sf_core
+from sf_core.cli.environment import peak_memory
 from sf_core.cli.info import describe
 from sf_core.files.convert import convert
 from sf_core.session.session_file import KEY
@@ -52,10 +52,10 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 @contextmanager
 def frugal() -> Iterator[None]:
-    before, begin = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    before, begin = peak_memory() or 0, time.perf_counter()
     yield
     assert time.perf_counter() - begin < SECONDS
-    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 < MEMORY
+    assert (peak_memory() or 0) - before < MEMORY
 
 
 def use(path: Path, must_fail: bool = False) -> list[str]:

@@ -79,6 +79,7 @@ def test_tokens_and_cache_bytes_are_those_of_the_notes(name: str) -> None:
     assert model.cache_bytes(config, SIZE, batch=2) == 2 * model.cache_bytes(config, SIZE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "device"), [("1.3B", "cpu"), ("1.3B", "meta"), ("14B", "meta")])
 def test_a_denoising_step_and_a_write_pass(name: str, device: str) -> None:
     """Without data: ``cpu`` are fake tensors."""

@@ -15,6 +15,8 @@ from sf_core.__main__ import main
 from tests.helpers import relative
 from tests.processes import ROOT, run
 
+pytestmark = pytest.mark.slow
+
 # Every process makes each case with the others and by itself, and says how far apart the two are.
 CASES = """
 import json, sys

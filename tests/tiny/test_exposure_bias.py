@@ -14,6 +14,8 @@ from sf_core.training import Trainer
 from tests.processes import ROOT
 from tests.training.recipes import CAUSAL, SELF_FORCING, TEACHER, VAE, WORLD, write
 
+pytestmark = pytest.mark.slow
+
 
 def few(stage: str) -> str:
     """The same stage in a few steps."""

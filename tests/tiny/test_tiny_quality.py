@@ -14,6 +14,8 @@ from benchmarks.tiny_world.scorer import Score, judge, summarize
 from sf_core import tiny
 from sf_core.tiny.world import World, prompts
 
+pytestmark = pytest.mark.slow
+
 LENGTH = 9  # latent frames that it was trained to roll out
 CAPTIONS = prompts(300, seed=6)  # of the world's 432
 UNSEEN = World(frames=frames_of(LENGTH), clips=100, seed=606)  # its scenes are not those of the training

@@ -12,6 +12,8 @@ from safetensors.torch import load_file
 from sf_core.__main__ import main
 from tests.helpers import relative
 
+pytestmark = pytest.mark.slow
+
 OLD = Path(__file__).parents[1] / "written_by_20d3907"
 TOLERANCE = 1e-3  # of a change of weights; Adam makes much of the last bits of small gradients
 

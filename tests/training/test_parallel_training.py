@@ -25,6 +25,8 @@ from tests.helpers import relative
 from tests.processes import ROOT, environment, run, torchrun
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 RECIPE = """
 name = "shared"
 frames = 6

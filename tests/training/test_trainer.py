@@ -28,6 +28,8 @@ from sf_core.vae.wan_vae import load_vae
 from tests.training.recipes import CAUSAL, SELF_FORCING, TEACHER, VAE, WORLD, write
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 

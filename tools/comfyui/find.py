@@ -8,7 +8,6 @@ The latest one is COMFYUI_LATEST_PATH or a checkout in the home folder; it is no
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
 import shutil
@@ -120,7 +119,10 @@ def frontend(checkout: Checkout) -> Path:
 def _locked() -> Iterator[None]:
     CACHE.mkdir(exist_ok=True)
     with (CACHE / "lock").open("w") as file:  # test workers come at the same time
-        fcntl.flock(file, fcntl.LOCK_EX)
+        if sys.platform != "win32":  # there only unit tests run, which fetch nothing
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
