@@ -82,7 +82,7 @@ def test_frames_and_latents_do_not_depend_on_how_many_pass_at_a_time(monkeypatch
     latents = latents_for(TINY, 5)
     frames = TINY.decode(latents)
     encoded = TINY.encode(frames)
-    monkeypatch.setattr(vae_module, "_PIXELS_AT_ONCE", 1)
+    monkeypatch.setattr(vae_module, "PIXELS_AT_ONCE", 1)
     assert torch.equal(TINY.decode(latents), frames)
     assert torch.equal(TINY.encode(frames), encoded)
 

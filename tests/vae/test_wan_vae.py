@@ -102,7 +102,7 @@ def test_frames_and_latents_do_not_depend_on_how_many_pass_at_a_time(
     frames = vae.decode(latents)
     encoded = vae.encode(frames)
     edge = 2 * vae.spatial_factor
-    monkeypatch.setattr(vae_module, "_PIXELS_AT_ONCE", passes * vae.temporal_factor * edge * edge)
+    monkeypatch.setattr(vae_module, "PIXELS_AT_ONCE", passes * vae.temporal_factor * edge * edge)
     assert vae.latents_at_once(edge, edge) == passes
     assert torch.equal(vae.decode(latents), frames)
     assert torch.equal(vae.encode(frames), encoded)
@@ -198,7 +198,7 @@ def test_memory_between_calls_does_not_grow() -> None:
 
 
 def test_a_long_video_passes_in_parts_of_bounded_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vae_module, "_PIXELS_AT_ONCE", 2 * SMALL.temporal_factor * 8 * 8)
+    monkeypatch.setattr(vae_module, "PIXELS_AT_ONCE", 2 * SMALL.temporal_factor * 8 * 8)
     seen: list[int] = []
 
     def note(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -240,7 +240,7 @@ def test_the_fast_convolution_is_the_plain_one(kernel: tuple[int, ...], stride: 
 
 @pytest.mark.parametrize("way", ["decode", "encode"])
 def test_gradients_pass_through_time(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vae_module, "_PIXELS_AT_ONCE", 1)
+    monkeypatch.setattr(vae_module, "PIXELS_AT_ONCE", 1)
     generator = torch.Generator().manual_seed(0)
     x = latents_for(SMALL, 3) if way == "decode" else torch.rand(1, 5, 8, 8, 3, generator=generator)
     call = getattr(SMALL, way)
