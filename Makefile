@@ -54,6 +54,7 @@ lint: .venv/.check lint-js
 	@mkdir -p .mypy_cache/pack && ln -sfn ../.. .mypy_cache/pack/self_forcing
 	MYPYPATH=.mypy_cache/pack .venv/bin/mypy -p self_forcing.nodes
 	PYTHONPATH=.mypy_cache/pack .venv/bin/lint-imports --cache-dir .mypy_cache/imports
+	.venv/bin/python -m tools.lint_project
 
 # types and style of js/; needs npm
 lint-js:
