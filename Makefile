@@ -54,11 +54,12 @@ lint: .venv/.check lint-js
 	@mkdir -p .mypy_cache/pack && ln -sfn ../.. .mypy_cache/pack/self_forcing
 	MYPYPATH=.mypy_cache/pack .venv/bin/mypy -p self_forcing.nodes
 	PYTHONPATH=.mypy_cache/pack .venv/bin/lint-imports --cache-dir .mypy_cache/imports
+	.venv/bin/python -m tools.lint_project
 
 # types and style of js/; needs npm
 lint-js:
 	@if command -v npm >/dev/null; then \
-	  $(MAKE) --no-print-directory node_modules/.package-lock.json && npx --no-install tsc && npx --no-install eslint .; \
+	  $(MAKE) --no-print-directory node_modules/.package-lock.json && node_modules/.bin/tsc && node_modules/.bin/eslint .; \
 	else \
 	  echo "SKIPPED: js/ is not checked, since npm is not installed"; \
 	fi

@@ -1,4 +1,4 @@
-"""Test settings, and the loud lines about what could not be run."""
+"""Settings of all tests, and a summary of what could not run."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 from xdist.remote import Producer  # type: ignore[import-untyped]
-from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
-from tests.comfyui import servers
+from tests.scheduling import ByServerOrFile
+
+NOT_UNIT = tuple(Path(__file__).parent / name for name in ("browser", "comfyui"))
 
 torch.set_num_threads(1)  # two workers share two cores; results are bit-equal either way
 # quick: make check. fast: make test. thorough: make test-thorough, drawn anew each time.
@@ -27,30 +28,23 @@ settings.register_profile("thorough", max_examples=400, deadline=None, suppress_
 settings.load_profile(os.environ.get("SF_TEST_PROFILE", "fast"))
 
 
-class ByServer(LoadScopeScheduling):
-    """What --dist loadgroup is for; with this pytest and xdist it ignores the groups without a word."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        return servers.group(nodeid)
-
-
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
-    return ByServer(config, log)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByServerOrFile:
+    return ByServerOrFile(config, log)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave the tests of servers and browsers aside in the unit tier: not even their harness is imported."""
+    return True if config.option.markexpr == "unit" and collection_path in NOT_UNIT else None
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest selects by marker
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the unit tests: those that need no server and no browser, are not slow, and do not measure time."""
     for item in items:
-        folders = item.path.relative_to(Path(__file__).parent).parts[:-1]
         marked = any(item.get_closest_marker(name) for name in ("slow", "alone"))
-        if not marked and not {"comfyui", "browser"} & set(folders):
+        if not marked and not any(item.path.is_relative_to(folder) for folder in NOT_UNIT):
             item.add_marker("unit")
-
-
-def pytest_sessionfinish() -> None:
-    servers.stop_all()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

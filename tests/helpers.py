@@ -16,6 +16,7 @@ from sf_core.model.wan import CausalWan
 
 PARITY = Path(__file__).parent / "parity"
 CASES: dict[str, Any] = json.loads((PARITY / "cases.json").read_text())
+ROLLOUTS = sorted(case for case in CASES if "pipeline" in CASES[case] and case != "causal_bf16")
 SIZE = (4, 4)  # of small latents: 4 tokens a frame
 
 

@@ -26,10 +26,9 @@ from sf_core.tiny.world import prompts
 from sf_core.training import Trainer, rollout
 from sf_core.training.cost.memory import rollout_bytes
 from sf_core.training.trainer import TrainingStopped
-from tests.helpers import SIZE, golden_session, prompt, random_latents, random_model, relative
-from tests.model.test_parity import ROLLOUTS
-from tests.training import test_training_parity
-from tests.training.test_trainer import WORLD
+from tests.helpers import ROLLOUTS, SIZE, golden_session, prompt, random_latents, random_model, relative
+from tests.training import golden as training_golden
+from tests.training.recipes import WORLD
 
 if not torch.cuda.is_available():
     pytest.skip("no CUDA device", allow_module_level=True)
@@ -79,30 +78,30 @@ def test_bfloat16_stays_within_two_percent_of_the_reference() -> None:
     assert relative(latents, tensors["latents_float32_run"].transpose(1, 2)) <= 0.02
 
 
-@pytest.mark.parametrize(("case", "run", "gradients", "options"), test_training_parity.RUNS)
+@pytest.mark.parametrize(("case", "run", "gradients", "options"), training_golden.RUNS)
 def test_a_training_step_is_the_references(
     case: str, run: str, gradients: int, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The CPU's test with every network and recorded tensor on the GPU."""
+    """As on the CPU, with every network and recorded tensor on the GPU."""
     on_the_gpu(monkeypatch, gradient=2e-5)
-    test_training_parity.test_rollout_loss_and_gradient_are_the_references(case, run, gradients, options, True)
+    training_golden.check_training_step(case, run, gradients, options, True)
 
 
 def test_the_critics_loss_is_the_references(monkeypatch: pytest.MonkeyPatch) -> None:
     on_the_gpu(monkeypatch, gradient=2e-5)
-    test_training_parity.test_the_critics_loss_is_the_references_and_leaves_the_generator_alone()
+    training_golden.check_critic_step()
 
 
 def on_the_gpu(monkeypatch: pytest.MonkeyPatch, gradient: float) -> None:
-    load, load_model, load_vae = test_training_parity.load, sf_core.load_model, sf_core.load_vae
+    load, load_model, load_vae = training_golden.load, sf_core.load_model, sf_core.load_vae
 
     def loaded(case: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
         runs, tensors = load(case)
         stay = ("rng.exit_flags", "rng.raw_timestep", ".timestep")  # what is drawn or looked up, as a caller has it
         return runs, {k: v if any(part in k for part in stay) else v.to(CUDA) for k, v in tensors.items()}
 
-    monkeypatch.setattr(test_training_parity, "load", loaded)
-    monkeypatch.setattr(test_training_parity, "GRADIENT", gradient)
+    monkeypatch.setattr(training_golden, "load", loaded)
+    monkeypatch.setattr(training_golden, "GRADIENT", gradient)
     monkeypatch.setattr(sf_core, "load_model", lambda source, **kw: load_model(source, CUDA, **kw))
     monkeypatch.setattr(sf_core, "load_vae", lambda source: load_vae(source, CUDA))
 

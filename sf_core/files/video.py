@@ -143,7 +143,7 @@ class VideoWriter:
         in_file = max(0, self.frames - 1)  # the next frame closes a fragment, as it defines its duration
         facts = {"frames": in_file, "fps": float(self._fps), **self.record}
         with atomic_write(sidecar_of(self.path), sync=False) as part:  # no wait for the disk between frames
-            part.write_text(json.dumps(facts))
+            part.write_text(json.dumps(facts), encoding="utf-8")
 
     def close(self) -> None:
         """Replace the fragments by an ordinary file with the record inside. Without any frame, delete the file."""
@@ -214,7 +214,7 @@ def read_record(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     if sidecar_of(path).exists():
-        facts: dict[str, Any] = json.loads(sidecar_of(path).read_text())
+        facts: dict[str, Any] = json.loads(sidecar_of(path).read_text(encoding="utf-8"))
         return facts
     try:
         with av.open(str(path)) as container:

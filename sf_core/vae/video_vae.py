@@ -15,7 +15,7 @@ from .layers import StreamState
 Shapes = Mapping[str, tuple[int, ...]]  # of weights, by name
 
 # Pixels that pass through a network together: enough to keep a GPU busy, few enough for its memory.
-_PIXELS_AT_ONCE = 2**17
+PIXELS_AT_ONCE = 2**17
 
 
 class VideoVAE(nn.Module):
@@ -69,7 +69,7 @@ class VideoVAE(nn.Module):
 
     def latents_at_once(self, height: int, width: int) -> int:
         """Return how many latents to process together for frames of this size."""
-        return max(1, _PIXELS_AT_ONCE // (height * width * self.temporal_factor))
+        return max(1, PIXELS_AT_ONCE // (height * width * self.temporal_factor))
 
     def check_latents(self, latents: Tensor) -> None:
         """Raise ValueError for latents of another model."""

@@ -1,18 +1,24 @@
-"""`page`: the real editor in a real browser, on each ComfyUI, drawn in each of its two ways."""
+"""Fixtures of the tests in a browser: the real editor of each ComfyUI, drawn in each of its two ways."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, expect
+from playwright.sync_api import Error as PlaywrightError
 
-from tests.comfyui import servers
-from tools.comfyui.browser import Editor, Mode, chromium, editor
+from tests.comfyui.servers import server
+from tools.comfyui.browser import PATIENCE, Editor, Mode, chromium, editor
 from tools.comfyui.find import CACHE, Unavailable
 from tools.comfyui.server import Server
+
+__all__ = ["server"]
+
+expect.set_options(timeout=PATIENCE)
 
 
 @pytest.fixture(scope="session")
@@ -27,23 +33,57 @@ def browser() -> Iterator[Browser]:
         pytest.fail(f"{error} (SF_WITHOUT_BROWSER=1 does without)", pytrace=False)
 
 
-@pytest.fixture(scope="session", params=servers.parameters())
-def server(request: pytest.FixtureRequest) -> Server:
-    return servers.get(request.param)
-
-
-@pytest.fixture(params=["classic", "nodes2"])
+@pytest.fixture(scope="session", params=["classic", "nodes2"])
 def mode(request: pytest.FixtureRequest) -> Mode:
     chosen: Mode = request.param
     return chosen
 
 
+class Tab:
+    """The page of one server in one mode: opening it takes 6 s of CPU time, so that tests share it."""
+
+    def __init__(self, browser: Browser, server: Server, mode: Mode) -> None:
+        self.browser, self.server, self.mode = browser, server, mode
+        self._editor: Editor | None = None
+        self._opened = contextlib.ExitStack()
+
+    def empty(self) -> Editor:
+        """Return the page with an empty canvas: the last test's if it can be cleared, otherwise a new one."""
+        if self._editor is not None:
+            try:
+                self._editor.clear()
+                return self._editor
+            except PlaywrightError:
+                self.close()
+        self._editor = self._opened.enter_context(editor(self.browser, self.server, self.mode))
+        return self._editor
+
+    def close(self) -> None:
+        """Close the page; the next test gets a new one."""
+        self._editor = None
+        self._opened.close()
+
+
+@pytest.fixture(scope="session")
+def tab(browser: Browser, server: Server, mode: Mode) -> Iterator[Tab]:
+    shared = Tab(browser, server, mode)
+    yield shared
+    shared.close()
+
+
 @pytest.fixture
-def page(server: Server, browser: Browser, mode: Mode, request: pytest.FixtureRequest) -> Iterator[Editor]:
-    """An empty canvas. A picture of a test that fails is kept below .comfyui/failures."""
-    with editor(browser, server, mode) as tab:
-        failed_before = request.session.testsfailed
-        yield tab
-        if request.session.testsfailed > failed_before:
-            name = re.sub(r"[^\w.-]+", "_", request.node.name)
-            print(f"screenshot: {tab.screenshot(CACHE / 'failures' / f'{name}.png')}; page errors: {tab.errors}")
+def page(tab: Tab, request: pytest.FixtureRequest) -> Iterator[Editor]:
+    """An empty canvas. A picture of a test that fails is kept below .comfyui/failures.
+
+    A test that leaves the page unfit for others (another language, patched functions) is marked `spoils_page`.
+    """
+    shown = tab.empty()
+    failed_before = request.session.testsfailed
+    yield shown
+    failed = request.session.testsfailed > failed_before
+    if failed:
+        name = re.sub(r"[^\w.-]+", "_", request.node.name)
+        print(f"screenshot: {shown.screenshot(CACHE / 'failures' / f'{name}.png')}; page errors: {shown.errors}")
+    tab.server.settle()
+    if failed or request.node.get_closest_marker("spoils_page"):
+        tab.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tools.comfyui.browser import Editor, Mode
 
 # its editor, 1.32.9, fetches a language after the packs' words for it and puts it in their place
@@ -30,6 +32,7 @@ def test_the_help_panel_shows_page_and_picture(page: Editor) -> None:
     assert page.errors == []
 
 
+@pytest.mark.spoils_page
 def test_chinese_names_show(page: Editor, mode: Mode) -> None:
     page.server.settings({"Comfy.Locale": "zh"})
     try:
@@ -46,6 +49,7 @@ def test_chinese_names_show(page: Editor, mode: Mode) -> None:
         page.server.settings({"Comfy.Locale": "en"})
 
 
+@pytest.mark.spoils_page
 def test_without_the_texts_the_editor_opens_and_the_player_shows_their_keys(page: Editor) -> None:
     page.page.route("**/i18n", lambda route: route.fulfill(status=500, body="no texts"))
     page.reload()

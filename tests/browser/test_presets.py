@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from playwright.sync_api import TimeoutError as PlaywrightTimeout
+
 from tools.comfyui.browser import Editor, Mode
 
 PRESETS = "() => LiteGraph.registered_node_types.SFRolloutSettings.nodeData.input.required.preset[1].sf_presets"
@@ -18,6 +20,8 @@ VALUES = """(id) => {
   const inputs = app.graph.getNodeById(id).widgets.filter((one) => one.options?.serialize !== false);
   return Object.fromEntries(inputs.map((one) => [one.name, one.value]));
 }"""
+SAME = """Object.keys(found).length === Object.keys(expected).length
+  && Object.entries(expected).every(([name, value]) => found[name] === value)"""
 # what the menu and the arrows of the classic canvas call
 EDIT_ON_CANVAS = """([id, name, value]) => {
   const node = app.graph.getNodeById(id);
@@ -32,10 +36,13 @@ def add(page: Editor, kind: str, count: int = 1) -> None:
     page.fit_view()
 
 
-def values(page: Editor, node_id: int = 1) -> dict[str, Any]:
-    page.page.wait_for_timeout(50)  # the widgets follow after the pick
-    found: dict[str, Any] = page.js(VALUES, node_id)
-    return found
+def values_are(page: Editor, expected: dict[str, Any], node_id: int = 1) -> None:
+    """Wait for them: the widgets follow after the pick."""
+    same = f"([id, expected]) => {{ const found = ({VALUES})(id); return {SAME}; }}"
+    try:
+        page.page.wait_for_function(same, arg=[node_id, expected])
+    except PlaywrightTimeout:
+        assert page.js(VALUES, node_id) == expected
 
 
 def pick(page: Editor, mode: Mode, preset: str) -> None:
@@ -65,8 +72,8 @@ def test_the_values_follow_the_preset(page: Editor, mode: Mode) -> None:
     add(page, "SFRolloutSettings", 2)
     for name in ("LongLive", "Rolling Forcing", "CausVid", "Self Forcing"):
         pick(page, mode, name)
-        assert values(page) == {"preset": name, **presets[name]}
-    assert values(page, 2) == {"preset": "Self Forcing", **presets["Self Forcing"]}
+        values_are(page, {"preset": name, **presets[name]})
+    values_are(page, {"preset": "Self Forcing", **presets["Self Forcing"]}, 2)
     assert page.errors == []
 
 
@@ -75,12 +82,12 @@ def test_an_edit_makes_the_preset_custom(page: Editor, mode: Mode) -> None:
     add(page, "SFRolloutSettings")
     pick(page, mode, "LongLive")
     edit_window(page, mode, 9)
-    assert values(page) == {"preset": "custom", **presets["LongLive"], "window_frames": 9}
+    values_are(page, {"preset": "custom", **presets["LongLive"], "window_frames": 9})
     edit_window(page, mode, 15)
     pick(page, mode, "custom")
-    assert values(page) == {"preset": "custom", **presets["LongLive"], "window_frames": 15}
+    values_are(page, {"preset": "custom", **presets["LongLive"], "window_frames": 15})
     pick(page, mode, "Rolling Forcing")
-    assert values(page) == {"preset": "Rolling Forcing", **presets["Rolling Forcing"]}
+    values_are(page, {"preset": "Rolling Forcing", **presets["Rolling Forcing"]})
     if mode == "nodes2":
         page.page.locator("[data-node-id='1']").get_by_text("Rolling Forcing").first.wait_for()
 
@@ -90,15 +97,20 @@ def test_loading_is_no_edit(page: Editor) -> None:
     add(page, "SFRolloutSettings", 2)
     page.set_widget(1, "preset", "LongLive")
     page.set_widget(2, "shift", 6.0)
-    before = [values(page, number) for number in (1, 2)]
-    assert [one["preset"] for one in before] == ["LongLive", "custom"]
+    before = [
+        {"preset": "LongLive", **presets["LongLive"]},
+        {"preset": "custom", **presets["Self Forcing"], "shift": 6.0},
+    ]
+    for number in (1, 2):
+        values_are(page, before[number - 1], number)
     page.load_workflow(page.js("() => app.graph.serialize()"))
-    assert [values(page, number) for number in (1, 2)] == before
+    for number in (1, 2):
+        values_are(page, before[number - 1], number)
     # a workflow whose values are none of its preset's, as an older pack may have saved it, stays as it is
     saved = page.js("() => app.graph.serialize()")
     saved["nodes"][0]["widgets_values"][2] = 18
     page.load_workflow(saved)
-    assert values(page, 1) == {"preset": "LongLive", **presets["LongLive"], "window_frames": 18}
+    values_are(page, {"preset": "LongLive", **presets["LongLive"], "window_frames": 18}, 1)
 
 
 def test_an_api_prompt_loads_as_it_is(page: Editor) -> None:
@@ -109,7 +121,7 @@ def test_an_api_prompt_loads_as_it_is(page: Editor) -> None:
     careless = {**presets["Self Forcing"], "preset": "LongLive"}
     inputs = {"1": longlive, "2": custom, "3": careless, "4": dict(sorted(careless.items()))}
     page.js(API_PROMPT, {key: {"class_type": "SFRolloutSettings", "inputs": one} for key, one in inputs.items()})
-    assert values(page, 1) == longlive
-    assert values(page, 2) == custom
-    assert values(page, 3) == longlive
-    assert values(page, 4) == longlive
+    values_are(page, longlive, 1)
+    values_are(page, custom, 2)
+    values_are(page, longlive, 3)
+    values_are(page, longlive, 4)

@@ -7,10 +7,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 from PIL import Image
 from playwright.sync_api import Locator, expect
 
-from tests.comfyui.test_session_routes import endless, entry, folder, saved
+from tests.comfyui.sessions_api import endless, entry, folder, saved
 from tools.comfyui.browser import Editor
 
 WORKFLOW: dict[str, Any] = json.loads((Path(__file__).parents[2] / "workflows/tiny_text_to_video.json").read_text())
@@ -108,7 +109,7 @@ def test_a_live_run_appears_grows_and_is_forked(page: Editor) -> None:
         expect(live).to_contain_text(f"Node {node}")
         before = live.inner_text()
         page.page.wait_for_function(
-            "(before) => document.querySelector('.sf-sessions li').innerText !== before", arg=before, timeout=60_000
+            "(before) => document.querySelector('.sf-sessions li').innerText !== before", arg=before
         )
         live.get_by_role("button", name="Fork here").click()
         page.page.wait_for_function("() => app.graph.nodes.length === 1")
@@ -116,7 +117,7 @@ def test_a_live_run_appears_grows_and_is_forked(page: Editor) -> None:
         assert name.startswith(f"fork of node {node}_")
         assert (folder(page.server) / name).is_file()
         card(page, name).wait_for()
-    live.wait_for(state="detached", timeout=60_000)
+    live.wait_for(state="detached")
     expect(page.page.locator(".sf-sessions li").filter(has_text="interrupted at chunk").first).to_be_visible()
     assert page.errors == []
 
@@ -148,12 +149,13 @@ def test_keyboard_alone_will_do(page: Editor) -> None:
     page.page.wait_for_function("() => app.graph.nodes.length === 1")
 
 
+@pytest.mark.spoils_page
 def test_nothing_stays_when_the_tab_is_closed(page: Editor) -> None:
     page.js(COUNT)
     panel(page)
     with endless(page.server):
         page.page.get_by_role("button", name="Refresh", exact=True).last.click()
-        page.page.wait_for_function("() => window.asked >= 4", timeout=60_000)
+        page.page.wait_for_function("() => window.asked >= 4")
         page.js(OPEN)
         page.page.locator(".sf-sessions").wait_for(state="detached")
         asked = page.js("() => window.asked")
@@ -166,6 +168,7 @@ def test_nothing_stays_when_the_tab_is_closed(page: Editor) -> None:
     assert page.errors == []
 
 
+@pytest.mark.spoils_page
 def test_an_empty_panel_says_how_to_get_a_session(page: Editor) -> None:
     page.page.route("**/self_forcing/sessions", lambda route: route.fulfill(json={"sessions": []}))
     expect(panel(page).get_by_role("status")).to_contain_text("Save Session")

@@ -14,6 +14,7 @@ from tools.comfyui.server import Server
 
 RED = "a red circle moving left quickly on a black background"
 BLUE = "a blue square moving up slowly on a white background"
+SAVE = {"format": "auto", "codec": "auto", "format.codec": "auto"}  # of Save Video, in any version
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,9 @@ import torch
 
 from tests.comfyui import models
 from tests.comfyui.graphs import BLUE, Graph, Out, Tiny, facts, forget_all, probe
-from tests.comfyui.test_memory import offered
-from tests.comfyui.test_model import CUSTOM, SIZE, session, unet
-from tests.vae.test_taehv import random_state as random_taehv
-from tests.vae.test_wan_vae import random_state as random_vae
+from tests.comfyui.sessions_api import offered
+from tests.comfyui.wan_graphs import CUSTOM, SIZE, session, unet
+from tests.vae.networks import taehv_state, wan_vae_state
 from tools.comfyui.server import PromptFailed, PromptRejected, Server
 
 Build = Callable[[Graph, Tiny], Out]
@@ -142,7 +141,7 @@ def test_a_vae_of_another_model(server: Server, swapped: bool) -> None:
 
 
 def test_a_taehv_on_the_tiny_model(server: Server) -> None:
-    models.put(server, "vae", "taehv_other.safetensors", random_taehv(widths=(256, 128, 64, 64)))
+    models.put(server, "vae", "taehv_other.safetensors", taehv_state(widths=(256, 128, 64, 64)))
 
     def build(graph: Graph, tiny: Tiny) -> Out:
         vae = graph("VAELoader", vae_name="taehv_other.safetensors")[0]
@@ -152,7 +151,7 @@ def test_a_taehv_on_the_tiny_model(server: Server) -> None:
 
 
 def _wan_vae() -> dict[str, torch.Tensor]:
-    state = random_vae(dim=4, mult=(1, 2, 4, 4), temporal=(False, True, True), res_blocks=2, channels=16)
+    state = wan_vae_state(dim=4, mult=(1, 2, 4, 4), temporal=(False, True, True), res_blocks=2, channels=16)
     return {name: value for name, value in state.items() if name not in ("mean", "std")}
 
 

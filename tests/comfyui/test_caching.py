@@ -170,13 +170,13 @@ def test_the_journal_saves_the_work(server: Server) -> None:
 def test_the_journal_is_bounded_and_the_oldest_goes_first(server: Server) -> None:
     forget_all(server)
     folder = server.base / "temp" / "self_forcing" / "chunks"
-    for kept in (100, 20_000):
+    for kept in (40, 20_000):
         graph = Graph()
         graph("ProbeSmallJournal", chunks=kept)
         server.run(graph.prompt)
-        if kept == 100:
-            made = [look(server, chunks(20, seed=seed)) for seed in range(15)]  # many short runs, as people make them
-            assert 100 <= len(list(folder.glob("*.safetensors"))) < 100 + 64
+        if kept == 40:
+            made = [look(server, chunks(20, seed=seed)) for seed in range(8)]  # many short runs, as people make them
+            assert 40 <= len(list(folder.glob("*.safetensors"))) < 40 + 64 < 8 * 20
             server.free(unload_models=False, free_memory=True)
             assert torch.equal(look(server, chunks(20, seed=0)), made[0])
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from tests.comfyui import models
 from tests.comfyui.graphs import Graph, Out, forget_all
-from tests.comfyui.test_model import from_model, sampled, unet
-from tests.comfyui.test_training import train
+from tests.comfyui.training_graphs import train
+from tests.comfyui.wan_graphs import from_model, sampled, unet
 from tools.comfyui.find import Unavailable, gguf_loader
 from tools.comfyui.server import PromptFailed, Server
 

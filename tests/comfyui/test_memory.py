@@ -10,7 +10,8 @@ import torch
 from sf_core.byte_units import format_bytes
 from tests.comfyui import models
 from tests.comfyui.graphs import BLUE, Graph, Tiny, facts, forget_all, forget_chunks, latents, probe
-from tests.comfyui.test_model import session, unet
+from tests.comfyui.sessions_api import offered
+from tests.comfyui.wan_graphs import session, unet
 from tools.comfyui.server import PromptFailed, Server
 
 
@@ -138,8 +139,3 @@ def test_running_out_of_memory_frees_the_cache_and_says_what_would_fit(server: S
     assert facts(server.run(rest), before)["cache_bytes"] == 0
     found = facts(server.run(graph.prompt), number)
     assert found["chunks"] == 5
-
-
-def offered(server: Server) -> list[str]:
-    names: list[str] = server.object_info()["SFLoadSession"]["input"]["required"]["file"][1].get("options", [])
-    return names

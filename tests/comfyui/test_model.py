@@ -10,52 +10,8 @@ import sf_core
 from sf_core import tiny
 from tests.comfyui import models
 from tests.comfyui.graphs import BLUE, Graph, Out, Tiny, facts, forget_all, forget_chunks, latents, probe
+from tests.comfyui.wan_graphs import CHUNKS, SIZE, base_with_lora, from_model, sampled, session, unet
 from tools.comfyui.server import Server
-
-CHUNKS, SIZE = 3, 64  # pixels: 8 x 8 latents, 16 tokens a frame
-
-
-def session(graph: Graph, model: Out, seed: int = 0) -> Out:
-    settings = graph("SFRolloutSettings", **CUSTOM)[0]
-    text = graph("ProbeConditioning", seed=1, rows=512, width=4096, scale=0.2, prompts=1)[0]
-    inputs = {"model": model, "positive": text, "width": SIZE, "height": SIZE, "seed": seed}
-    return graph("SFSession", settings=settings, **inputs)[0]
-
-
-CUSTOM = {
-    "preset": "custom",
-    "chunk_frames": 3,
-    "window_frames": 7,
-    "sink_frames": 1,
-    "sink_position": "absolute",
-    "denoising_steps": "1000, 750, 500, 250",
-    "shift": 5.0,
-    "warp_steps": True,
-    "context_noise": 0.0,
-    "first_chunk_frames": 0,
-    "first_chunk_steps": "",
-}
-
-
-def sampled(server: Server, graph: Graph, model: Out, chunks: int = CHUNKS) -> Tensor:
-    number = probe(graph, graph("SFSampleChunks", session=session(graph, model), chunks=chunks)[0], "model")
-    return latents(server.run(graph.prompt), number)
-
-
-def unet(server: Server, graph: Graph, name: str, state: dict[str, Tensor], dtype: str = "default") -> Out:
-    models.put(server, "diffusion_models", name, state)
-    return graph("UNETLoader", unet_name=name, weight_dtype=dtype)[0]
-
-
-def base_with_lora(server: Server, graph: Graph, strength: float) -> Out:
-    models.put(server, "loras", "lora.safetensors", models.lora()[0])
-    base = unet(server, graph, "base.safetensors", models.wan())
-    inputs = {"lora_name": "lora.safetensors", "strength_model": strength}
-    return graph("LoraLoaderModelOnly", model=base, **inputs)[0]
-
-
-def from_model(graph: Graph, model: Out) -> Out:
-    return graph("SFFromModel", model=model, preset="from the model")[0]
 
 
 def test_cores_lora_gives_the_latents_of_merged_weights(server: Server) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -18,6 +17,7 @@ from sf_core.files.video import read_record
 from tests.comfyui.graphs import Graph, Tiny, facts, forget_all, latents, probe
 from tests.comfyui.test_workflows import FOLDERS, _check_values, decoded
 from tests.helpers import relative
+from tests.waiting import wait_until
 from tools.comfyui.find import ROOT
 from tools.comfyui.server import Prompt, PromptInterrupted, PromptRejected, Server
 from tools.comfyui.workflow import ONLY_IN_THE_EDITOR, to_prompt
@@ -51,15 +51,12 @@ def info(server: Server) -> dict[str, Any]:
 def busy(server: Server) -> Iterator[None]:
     """The server runs a waiting node meanwhile, so that it only accepts or refuses what it is sent."""
     waiting = server.submit({"1": {"class_type": "ProbeWait", "inputs": {"seconds": 300.0, "fails": False}}})
-    deadline = time.monotonic() + 60
-    while waiting not in [entry[1] for entry in server.get("/queue")["queue_running"]]:
-        assert time.monotonic() < deadline, "the waiting node does not start"
-        time.sleep(0.05)
+    wait_until(lambda: waiting in [entry[1] for entry in server.get("/queue")["queue_running"]], "the node waits")
     yield
     server.post("/queue", {"clear": True})
     server.interrupt()
     with pytest.raises(PromptInterrupted):
-        server.wait(waiting, timeout=60)
+        server.wait(waiting)
 
 
 def test_all_old_workflows_are_there() -> None:

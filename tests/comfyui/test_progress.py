@@ -13,10 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.comfyui.graphs import BLUE, Graph, Tiny, forget_all, probe, temp_videos, tensor
+from tests.comfyui.graphs import BLUE, SAVE, Graph, Tiny, forget_all, probe, temp_videos, tensor
 from tools.comfyui.server import Server
-
-SAVE = {"format": "auto", "codec": "auto", "format.codec": "auto"}
 
 
 def test_a_stream_says_how_far_it_is(server: Server) -> None:
@@ -92,7 +90,8 @@ def test_a_bar_that_goes_on_for_long_moves_once_a_second_and_gets_to_its_end(ser
         server.run(graph.prompt, client_id="progress")
         events.wait_for_end()
     moves = [event for event in events.of("progress") if event.data["node"] == sampled.node]
-    assert len(moves) <= 100 + 2 + moves[-1].time - moves[0].time < 4 * chunks
+    # of 240 steps; the first message may come late
+    assert len(moves) <= 100 + 10 + moves[-1].time - moves[0].time < 4 * chunks
     values = [event.data["value"] for event in moves]
     assert values == sorted(values)
     assert values[-1] == 4 * chunks

@@ -13,9 +13,9 @@ from sf_core.vae.taehv import load_taehv
 from sf_core.vae.wan_vae import WAN_MEAN, WAN_STD
 from tests.comfyui import models
 from tests.comfyui.graphs import BLUE, Graph, Out, Tiny, facts, forget_all, latents, probe, tensor
-from tests.comfyui.test_model import unet
+from tests.comfyui.wan_graphs import unet
 from tests.helpers import PARITY
-from tests.vae.test_taehv import random_state as random_taehv
+from tests.vae.networks import taehv_state
 from tools.comfyui.server import Server
 
 SIZE = 64
@@ -178,7 +178,7 @@ def test_pictures_are_encoded_as_by_core(server: Server) -> None:
 def test_a_taehv_file_decodes_through_cores_loader(server: Server, dtype: torch.dtype, model_space: bool) -> None:
     """taew2_1 comes in half precision and sees latents as the transformer does; lighttaew2_1 sees the VAE's."""
     forget_all(server)
-    state = {name: value.to(dtype) for name, value in random_taehv(widths=(256, 128, 64, 64)).items()}
+    state = {name: value.to(dtype) for name, value in taehv_state(widths=(256, 128, 64, 64)).items()}
     name = f"taehv_{str(dtype).removeprefix('torch.')}.safetensors"
     models.put(server, "vae", name, state)
     graph = Graph()

@@ -3,14 +3,8 @@
 from __future__ import annotations
 
 import io
-import itertools
 import json
 import os
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,81 +16,24 @@ from PIL import Image
 
 from sf_core.session.session_file import read_record
 from tests.comfyui.graphs import BLUE, Graph, Tiny
+from tests.comfyui.sessions_api import (
+    DELETE,
+    KEEP,
+    ask,
+    endless,
+    entries,
+    entry,
+    folder,
+    http,
+    post,
+    save_numbers,
+    saved,
+    tree,
+)
+from tests.waiting import wait_until
 from tools.comfyui.server import Server
 
-LIST, KEEP, DELETE = (f"/self_forcing/sessions{tail}" for tail in ("", "/keep", "/delete"))
 REFUSALS = (400, 404, 409, 413)
-_numbers = itertools.count(1)
-_http = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-
-
-def ask(server: Server, path: str, body: bytes | None = None, **headers: str) -> tuple[int, dict[str, Any]]:
-    """Status and answer."""
-    request = urllib.request.Request(server.url + path, body, {"Content-Type": "application/json", **headers})
-    try:
-        with _http.open(request, timeout=30) as answer:
-            return answer.status, json.load(answer)
-    except urllib.error.HTTPError as error:
-        return error.code, json.loads(error.read())
-
-
-def post(server: Server, path: str, **body: Any) -> tuple[int, dict[str, Any]]:
-    return ask(server, path, json.dumps(body).encode())
-
-
-def entries(server: Server) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = server.get(LIST)["sessions"]
-    return found
-
-
-def entry(server: Server, name: str) -> dict[str, Any]:
-    return next(one for one in entries(server) if one["name"] == name)
-
-
-def folder(server: Server) -> Path:
-    return server.base / "output" / "sessions"
-
-
-def saved(server: Server, name: str, chunks: int = 2) -> str:
-    """Makes and saves a session; the name under which Load Session lists it."""
-    graph = Graph()
-    tiny = Tiny.of(graph)
-    session = tiny.sampled(tiny.session(BLUE), chunks)
-    prefix = f"sessions/{name} {next(_numbers)}"  # the same graph again would save nothing
-    number = graph("SFSaveSession", session=session, filename_prefix=prefix).number
-    path = Path(name).parent / server.run(graph.prompt)[number]["text"][0].split(":")[0]
-    return str(path)
-
-
-@contextmanager
-def endless(server: Server) -> Iterator[str]:
-    """A run that goes on; its node."""
-    graph = Graph()
-    tiny = Tiny.of(graph)
-    seed = time.monotonic_ns() % 2**40  # a run that nothing is known of
-    node = graph("SFStreamVideo", session=tiny.session(BLUE, seed=seed), vae=tiny.vae, seconds=0.0, fps=16.0).number
-    run = server.submit(graph.prompt)
-    try:
-        deadline = time.monotonic() + 60
-        while not any(one["kind"] == "live" and one["frames"] for one in entries(server)):
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        yield node
-    finally:
-        server.interrupt()
-        while server.get("/queue")["queue_running"]:
-            time.sleep(0.05)
-        assert server.get(f"/history/{run}")
-
-
-def tree(server: Server) -> dict[str, tuple[int, int]]:
-    """Every file below the server's folder that a request could have touched, with size and time."""
-    found = {}
-    for top in ("output", "temp", "input", "models", "user"):
-        for path in (server.base / top).rglob("*"):
-            if path.is_file() and "comfy.settings" not in path.name:
-                found[str(path)] = (path.stat().st_size, path.stat().st_mtime_ns)
-    return found
 
 
 def test_a_saved_session_is_listed_with_what_it_holds(server: Server) -> None:
@@ -120,12 +57,12 @@ def test_a_saved_session_is_listed_with_what_it_holds(server: Server) -> None:
 def test_the_picture_beside_a_session_is_shown_by_the_address_in_its_entry(server: Server) -> None:
     name = saved(server, "shelf/with é & picture")
     (folder(server) / name).with_suffix(".jpg").write_bytes(b"a picture")
-    with _http.open(server.url + entry(server, name)["picture"]) as answer:
+    with http.open(server.url + entry(server, name)["picture"]) as answer:
         assert answer.read() == b"a picture"
 
 
 def picture_of(server: Server, found: dict[str, Any]) -> Image.Image:
-    with _http.open(f"{server.url}/api{found['picture']}", timeout=30) as answer:
+    with http.open(f"{server.url}/api{found['picture']}", timeout=30) as answer:
         return Image.open(io.BytesIO(answer.read())).convert("RGB")
 
 
@@ -140,12 +77,11 @@ def test_sessions_that_were_decoded_have_a_picture_of_their_end(server: Server) 
     graph = Graph()
     tiny = Tiny.of(graph)
     stream = graph("SFStreamVideo", session=tiny.session(BLUE), vae=tiny.vae, seconds=3.0, fps=16.0)
-    number = graph("SFSaveSession", session=stream[1], filename_prefix=f"sessions/pictured {next(_numbers)}").number
+    number = graph("SFSaveSession", session=stream[1], filename_prefix=f"sessions/pictured {next(save_numbers)}").number
     name = server.run(graph.prompt)[number]["text"][0].split(":")[0]
     assert is_blue_on_white(picture_of(server, entry(server, name)))
     with endless(server) as node:
-        while not next(one for one in entries(server) if one["kind"] == "live")["frames"] > 30:
-            time.sleep(0.1)
+        wait_until(lambda: next(one for one in entries(server) if one["kind"] == "live")["frames"] > 30, "30 frames")
         _, kept = post(server, KEEP, node_id=node, name="pictured while made")
     interrupted = next(one for one in entries(server) if one["kind"] == "interrupted")
     assert is_blue_on_white(picture_of(server, interrupted))

@@ -11,9 +11,8 @@ import torch
 
 from sf_core.tiny import load_vae
 from tests.comfyui import models
-from tests.comfyui.graphs import BLUE, RED, Graph, Out, Tiny, facts, forget_all, latents, probe, tensor
-from tests.comfyui.test_model import sampled, unet
-from tests.comfyui.test_progress import SAVE
+from tests.comfyui.graphs import BLUE, RED, SAVE, Graph, Out, Tiny, facts, forget_all, latents, probe, tensor
+from tests.comfyui.wan_graphs import sampled, unet
 from tools.comfyui.server import Server
 
 

@@ -15,27 +15,13 @@ import sf_core
 from benchmarks.tiny_world.evaluate import frames_of
 from sf_core import tiny
 from tests.comfyui import models
-from tests.comfyui.graphs import BLUE, RED, Graph, Node, Out, Tiny, latents, probe
+from tests.comfyui.graphs import BLUE, RED, Graph, latents, probe
+from tests.comfyui.training_graphs import teacher, train
 from tests.helpers import relative
 from tools.comfyui.server import PromptFailed, PromptInterrupted, Server
 
-SMALL = {
-    **{"result": "LoRA", "start_steps": 3, "steps": 2, "batch_size": 2, "accumulate": 1, "learning_rate": 1e-3},
-    **{"rank": 4, "chunks": 2, "width": 64, "height": 64, "guidance": 0.5, "negative": "", "checkpointing": False},
-    **{"sample_every": 1, "seed": 5, "prompts": f"{RED}\n\n  {BLUE}\n"},
-}
-STEPS = 3 + 2 * 5
+STEPS = 3 + 4 * 5
 TEACHER = tiny.FOLDER / "teacher.safetensors"
-
-
-def teacher(graph: Graph) -> Tiny:
-    parts = graph("SFLoadTiny", weights="teacher")
-    return Tiny(graph, parts[0], parts[1], parts[2])
-
-
-def train(graph: Graph, name: str, model: Out | None = None, **changes: Any) -> Node:
-    parts = teacher(graph)
-    return graph("SFTrain", model=model or parts.model, clip=parts.clip, name=name, **{**SMALL, **changes})
 
 
 def trained(server: Server, name: str, **changes: Any) -> dict[str, Any]:
@@ -47,6 +33,11 @@ def trained(server: Server, name: str, **changes: Any) -> dict[str, Any]:
 
 def file_of(server: Server, name: str, kind: str = "loras") -> Path:
     return server.base / "models" / kind / f"{name}.safetensors"
+
+
+def teachers(server: Server, name: str) -> list[Path]:
+    """The teacher's files in the folder of a training."""
+    return list((server.base / "output" / "self_forcing_training" / name).glob("teacher-*.safetensors"))
 
 
 def lora(server: Server, name: str) -> dict[str, Tensor]:
@@ -61,24 +52,25 @@ def sampled(model: sf_core.CausalWan) -> Tensor:
 
 
 def test_interrupted_again_and_again_it_learns_what_an_undisturbed_one_does(server: Server) -> None:
-    state = trained(server, "undisturbed")
+    updates = {"steps": 4}  # enough that none ends before the interrupt
+    state = trained(server, "undisturbed", **updates)
+    assert not teachers(server, "undisturbed")  # it is large, and can be written again
     assert (state["state"], state["chunk"], state["chunks"]) == ("ended", STEPS, STEPS)
     stops = []
     for at in (2, 5, 9):  # in the causal start, and twice in what follows
         graph = Graph()
-        train(graph, "disturbed", vae=teacher(graph).vae)
+        train(graph, "disturbed", vae=teacher(graph).vae, **updates)
         with server.events("training") as events:
             number = server.submit(graph.prompt, client_id="training")
             events.wait_for(lambda e, at=at: e.kind == "self_forcing.run" and e.data["chunk"] >= at)  # type: ignore[misc]
             server.interrupt()
             with pytest.raises(PromptInterrupted):
                 server.wait(number)
-            told = events.of("self_forcing.run")[-1].data
-        assert told["state"] == "interrupted"
+            told = events.wait_for(lambda e: e.kind == "self_forcing.run" and e.data["state"] == "interrupted").data
         assert told["training"]["file"] == "loras/disturbed.safetensors"
         stops.append((told["chunk"], lora(server, "disturbed")))
     assert all(first < second for (first, _), (second, _) in pairwise(stops))
-    assert trained(server, "disturbed")["chunk"] == STEPS
+    assert trained(server, "disturbed", **updates)["chunk"] == STEPS
     wanted, found = lora(server, "undisturbed"), lora(server, "disturbed")
     assert all(torch.equal(found[name], tensor) for name, tensor in wanted.items())
     assert not all(torch.equal(stops[0][1][name], tensor) for name, tensor in wanted.items())
@@ -139,16 +131,17 @@ def test_the_teacher_is_the_model_with_its_loras(server: Server) -> None:
     patched = graph(
         "LoraLoaderModelOnly", model=teacher(graph).model, lora_name="before.safetensors", strength_model=0.5
     )
-    train(graph, "over", model=patched[0], start_steps=0, steps=1)
+    train(graph, "over", model=patched[0], start_steps=0, steps=1000)
     with server.events("teacher") as events:
         number = server.submit(graph.prompt, client_id="teacher")
         events.wait_for(lambda e: e.kind == "self_forcing.run" and e.data["chunk"] >= 1)
-        written = next((server.base / "output" / "self_forcing_training" / "over").glob("teacher-*.safetensors"))
-        weights = load_file(written)
-        server.wait(number)
+        server.interrupt()
+        with pytest.raises(PromptInterrupted):
+            server.wait(number)
+    (written,) = teachers(server, "over")
+    weights = load_file(written)
     merged = sf_core.load_model(TEACHER, lora=file_of(server, "before"), lora_strength=0.5).state_dict()
     assert all(relative(weights[name], tensor) < 1e-5 for name, tensor in merged.items())
-    assert not written.exists()  # it is large, and can be written again
 
 
 SCALE = 0.02
@@ -169,8 +162,8 @@ def test_a_teacher_in_fp8_is_trained_over_as_what_it_holds(server: Server, kind:
     train(graph, kind.replace(" ", "_"), model=graph("UNETLoader", unet_name=file, **loader)[0], start_steps=0)
     with pytest.raises(PromptFailed, match="reads prompts of width 4096, the text encoder gives"):
         server.run(graph.prompt)
-    written = server.base / "output" / "self_forcing_training" / kind.replace(" ", "_")
-    found = load_file(next(written.glob("teacher-*.safetensors")))
+    (written,) = teachers(server, kind.replace(" ", "_"))
+    found = load_file(written)
     assert set(found) == set(models.wan())
     assert relative(found[layer], wanted) < 5e-3
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import re
 import subprocess
 import sys
 import zipfile
@@ -15,65 +14,25 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
 
 import sf_core
 from sf_core.files.weight_names import original_name
 from sf_core.model.architecture import WanArchitecture
+from tests.files.formats import GAN, State, diffusers, fsdp, prefixed
 from tests.helpers import random_model
 
-State = dict[str, Tensor]
 STATE: State = dict(random_model(layers=3, dim=48, heads=4).state_dict())
 OTHER: State = {name: tensor + 1 for name, tensor in STATE.items()}
-GAN: State = {
-    "_cls_pred_branch.0.weight": torch.ones(3),
-    "_register_tokens.register_tokens": torch.ones(3, 48),
-    "_gan_ca_blocks.0.ffn.0.weight": torch.ones(4, 4),
-}
 
 
 def load(source: Any, **settings: Any) -> sf_core.CausalWan:
     return sf_core.load_model(source, num_heads=4, text_len=6, **settings)
 
 
-def prefixed(prefix: str, state: State = STATE) -> State:
-    return {prefix + name: tensor for name, tensor in state.items()}
-
-
 def assert_same(model: sf_core.CausalWan, state: State = STATE) -> None:
     parameters = dict(model.named_parameters())
     assert parameters.keys() == state.keys()
     assert all(torch.equal(parameters[name], state[name]) for name in state)
-
-
-def fsdp(name: str) -> str:
-    """As FSDP, activation checkpointing and torch.compile name a parameter, all at once."""
-    name = re.sub(r"^(blocks\.\d+)\.", r"\1._fsdp_wrapped_module._checkpoint_wrapped_module.", name)
-    return f"model._fsdp_wrapped_module._orig_mod.{name}"
-
-
-def diffusers(name: str) -> str:
-    """As `diffusers.WanTransformer3DModel` names it; written down apart from the code under test."""
-    if name.startswith("blocks."):
-        _, number, rest = name.split(".", 2)
-        layer, _, kind = rest.rpartition(".")
-        attention = {"q": "to_q", "k": "to_k", "v": "to_v", "o": "to_out.0", "norm_q": "norm_q", "norm_k": "norm_k"}
-        names = {f"self_attn.{a}": f"attn1.{b}" for a, b in attention.items()}
-        names |= {f"cross_attn.{a}": f"attn2.{b}" for a, b in attention.items()}
-        names |= {"ffn.0": "ffn.net.0.proj", "ffn.2": "ffn.net.2", "norm3": "norm2"}
-        return f"blocks.{number}." + ("scale_shift_table" if kind == "modulation" else f"{names[layer]}.{kind}")
-    embedder = "condition_embedder"
-    names = {
-        "head.modulation": "scale_shift_table",
-        "head.head": "proj_out",
-        "time_projection.1": f"{embedder}.time_proj",
-        "text_embedding.0": f"{embedder}.text_embedder.linear_1",
-        "text_embedding.2": f"{embedder}.text_embedder.linear_2",
-        "time_embedding.0": f"{embedder}.time_embedder.linear_1",
-        "time_embedding.2": f"{embedder}.time_embedder.linear_2",
-    }
-    layer, _, kind = name.rpartition(".")
-    return names.get(name) or f"{names.get(layer, layer)}.{kind}"
 
 
 PREFIXES = [
@@ -88,7 +47,7 @@ PREFIXES = [
     "transformer.",
 ]
 RENAMED: dict[str, State] = {
-    **{prefix: prefixed(prefix) for prefix in PREFIXES},
+    **{prefix: prefixed(prefix, STATE) for prefix in PREFIXES},
     "wrapped in the middle": {fsdp(name): tensor for name, tensor in STATE.items()},
     "diffusers": {diffusers(name): tensor for name, tensor in STATE.items()},
     "diffusers, prefixed": {f"transformer.{diffusers(name)}": tensor for name, tensor in STATE.items()},
@@ -110,17 +69,17 @@ def test_original_names_are_left_alone() -> None:
 
 
 GROUPED: dict[str, dict[str, Any]] = {
-    "ema before generator": {"generator": prefixed("model.", OTHER), "generator_ema": prefixed("model.")},
-    "generator alone": {"generator": prefixed("model."), "critic": prefixed("model.", OTHER), "step": 600},
-    "ema not begun": {"generator": prefixed("model."), "generator_ema": None},
+    "ema before generator": {"generator": prefixed("model.", OTHER), "generator_ema": prefixed("model.", STATE)},
+    "generator alone": {"generator": prefixed("model.", STATE), "critic": prefixed("model.", OTHER), "step": 600},
+    "ema not begun": {"generator": prefixed("model.", STATE), "generator_ema": None},
     "with the GAN's extras": {
-        "generator_ema": prefixed("model.") | GAN | prefixed("model.", GAN),
+        "generator_ema": prefixed("model.", STATE) | GAN | prefixed("model.", GAN),
         "critic": prefixed("model.", OTHER) | GAN,
     },
     "critic beside plain names": {**STATE, "critic": prefixed("model.", OTHER)},
-    "a state dict in a group": {"state_dict": prefixed("model."), "epoch": 3, "lr": 1e-4},
+    "a state dict in a group": {"state_dict": prefixed("model.", STATE), "epoch": 3, "lr": 1e-4},
     "ComfyUI's whole checkpoint": {
-        **prefixed("model.diffusion_model."),
+        **prefixed("model.diffusion_model.", STATE),
         "first_stage_model.decoder.conv1.weight": torch.ones(3),
         "text_encoders.umt5.shared.weight": torch.ones(3),
     },
@@ -135,13 +94,13 @@ def test_the_group_that_is_meant_is_loaded(state: dict[str, Any], tmp_path: Path
 
 
 def test_a_file_of_groups_may_be_flat(tmp_path: Path) -> None:
-    save_file(prefixed("generator_ema.model.") | prefixed("generator.model.", OTHER), tmp_path / "m.safetensors")
+    save_file(prefixed("generator_ema.model.", STATE) | prefixed("generator.model.", OTHER), tmp_path / "m.safetensors")
     assert_same(load(tmp_path / "m.safetensors"))
 
 
 def test_two_models_in_one_file_are_not_mixed() -> None:
     with pytest.raises(ValueError, match=r"'model.*' and 'net.*' are both '.*': the file holds several models"):
-        load(prefixed("model.") | prefixed("net.", OTHER))
+        load(prefixed("model.", STATE) | prefixed("net.", OTHER))
 
 
 def test_layouts_that_torch_can_store(tmp_path: Path) -> None:

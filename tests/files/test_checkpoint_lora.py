@@ -11,10 +11,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import sf_core
-from tests.files.test_checkpoint_formats import diffusers
+from tests.files.formats import State, diffusers
 from tests.helpers import random_model
 
-State = dict[str, Tensor]
 STATE: State = dict(random_model(layers=2, dim=48, heads=4).state_dict())
 LAYERS = [
     name.removesuffix(".weight") for name in STATE if STATE[name].ndim == 2 and name.startswith(("blocks.", "time"))

@@ -10,17 +10,15 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 import sf_core
 from sf_core.cli.info import describe
 from sf_core.files import safetensors_file as tensor_file
 from sf_core.files.convert import convert
 from sf_core.files.published_models import PUBLISHED_MODELS, model_by_file_name, model_by_name
-from tests.files.test_checkpoint_formats import GAN, diffusers, fsdp, prefixed
+from tests.files.formats import GAN, State, diffusers, fsdp, prefixed
 from tests.helpers import random_model
 
-State = dict[str, Tensor]
 STATE: State = dict(random_model(layers=2, dim=256, heads=2).state_dict())
 
 

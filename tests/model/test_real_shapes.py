@@ -13,7 +13,7 @@ import sf_core
 from sf_core.model.architecture import WanArchitecture
 from sf_core.model.kv_cache import Place, RollingKVCache
 from sf_core.model.rope import rope_rotations
-from tests.files.test_checkpoint_formats import diffusers
+from tests.files.formats import diffusers
 
 SIZE = (60, 104)  # latents of 480 x 832 pixels
 ARCHITECTURES = {

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
+import tempfile
 import threading
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 import torch
@@ -89,9 +92,18 @@ def test_a_session_that_lacks_frames_is_not_saved(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_session_opens_no_file_before_it_has_something_old() -> None:
-    sessions = [start(seed=seed) for seed in range(50)]
-    assert all(session.archive.nbytes == 0 and session.archive._file is None for session in sessions)
+def test_a_session_opens_no_file_before_it_has_something_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+
+    def open_file(prefix: str) -> BinaryIO:
+        opened.append(prefix)
+        return io.BytesIO()
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", open_file)
+    sessions = [run(start(seed=seed), 1) for seed in range(5)]
+    assert opened == []
+    run(sessions[0], 9)
+    assert opened  # the test would have seen a file
 
 
 def test_a_chunks_key_changes_with_all_that_makes_it() -> None:

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from sf_core.training import Trainer
-from tests.training.test_trainer import CAUSAL, ROOT, SELF_FORCING, TEACHER, VAE, WORLD, write
+from tests.processes import ROOT
+from tests.training.recipes import CAUSAL, SELF_FORCING, TEACHER, VAE, WORLD, write
 
 pytestmark = pytest.mark.slow
 

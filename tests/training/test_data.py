@@ -27,6 +27,7 @@ from sf_core.training.data.latent_store import LatentStore, encode_clips
 from sf_core.training.data.prompts import Prompts
 from sf_core.training.data.shuffled import Shuffled
 from sf_core.training.data.video_folder import VideoFolder
+from tests.training.clips import Average, Clips
 
 ROOT = Path(__file__).parents[2]
 SEEDS = st.integers(0, 2**64 - 1)
@@ -328,32 +329,6 @@ def test_the_fingerprint_tells_clips_apart(tmp_path: Path) -> None:
 # Latents ------------------------------------------------------------------------------------------------------------
 
 
-class Clips:
-    """Clip i is 5 random frames; raises when it comes to clip ``stop``, as a run that is killed."""
-
-    def __init__(self, count: int, stop: int | None = None) -> None:
-        self.count = count
-        self.stop = stop
-        self.asked: list[int] = []
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> tuple[Tensor, str]:
-        self.asked.append(index)
-        if index == self.stop:
-            raise KeyboardInterrupt
-        return torch.rand(5, 16, 16, 3, generator=torch.Generator().manual_seed(index)), f'clip "{index}" \u2192 ü'
-
-
-class Average:
-    """A VAE of sorts: every 8 x 8 pixels and 2 frames after the first one."""
-
-    def encode(self, frames: Tensor) -> Tensor:
-        latents = frames[:, 0::2].unflatten(2, (2, 8)).unflatten(4, (2, 8)).mean((3, 5)).movedim(-1, 1)
-        return latents.contiguous()
-
-
 def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
@@ -419,7 +394,7 @@ def test_a_kill_that_asks_nobody_leaves_only_whole_shards(tmp_path: Path) -> Non
         from pathlib import Path
         torch.set_num_threads(1)
         from sf_core.training.data.latent_store import encode_clips
-        from tests.training.test_data import Average, Clips
+        from tests.training.clips import Average, Clips
         def progress(done, of):
             if done == 7:
                 os.kill(os.getpid(), signal.SIGKILL)

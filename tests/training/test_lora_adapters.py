@@ -25,7 +25,7 @@ from sf_core.training.recipe import AdapterSettings, Optimizer, Recipe
 from sf_core.training.rollouts import Rollout
 from sf_core.training.trainer import TrainingStopped
 from tests.helpers import SIZE, prompt, random_model, relative
-from tests.training.test_trainer import WORLD
+from tests.training.recipes import WORLD
 
 RANK = AdapterSettings(rank=3, alpha=6.0)
 CONFIG = sf_core.RolloutConfig(chunk_frames=2, window_frames=4, denoising_steps=(1000, 500))

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from sf_core.training.engine.shards import SHARDS
 from sf_core.training.recipe import Recipe
 from tests.helpers import relative
 from tests.processes import ROOT, environment, run, torchrun
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -269,9 +269,7 @@ def test_a_killed_process_is_started_again_and_the_training_ends_with_the_same_b
             torchrun(2, *command, restarts=3), cwd=ROOT, env=environment(), stdout=said, stderr=said
         )
     try:
-        end = time.monotonic() + 120
-        while not saved_in_the_middle(out) and agent.poll() is None and time.monotonic() < end:
-            time.sleep(0.01)
+        wait_until(lambda: saved_in_the_middle(out) or agent.poll() is not None, "a save in the middle of the training")
         os.kill(process_of(1, agent), signal.SIGKILL)
         assert agent.wait(timeout=240) == 0, log.read_text()
     finally:

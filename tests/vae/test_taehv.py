@@ -17,45 +17,9 @@ from sf_core.vae import video_vae as vae_module
 from sf_core.vae.layers import StreamState
 from sf_core.vae.taehv import load_taehv
 from tests.helpers import relative
-from tests.vae.test_wan_vae import frames_from, latents_for, stream
+from tests.vae.networks import frames_from, latents_for, stream, taehv_state
 
-
-def random_state(
-    widths: tuple[int, ...] = (12, 8, 6, 6), times: tuple[int, ...] = (1, 2, 2), channels: int = 16, colours: int = 3
-) -> dict[str, Tensor]:
-    """Random weights in the layout of ``taew2_1``, of other widths."""
-    generator = torch.Generator().manual_seed(sum(widths))
-    state: dict[str, Tensor] = {}
-
-    def conv(name: str, inputs: int, outputs: int, kernel: int = 3, bias: bool = False) -> None:
-        scale = (2 / (inputs * kernel * kernel)) ** 0.5
-        state[f"{name}.weight"] = torch.randn(outputs, inputs, kernel, kernel, generator=generator) * scale
-        if bias:
-            state[f"{name}.bias"] = torch.randn(outputs, generator=generator) * 0.1
-
-    def memory_blocks(part: str, first: int, width: int) -> None:
-        for index in range(first, first + 3):
-            conv(f"{part}.{index}.conv.0", 2 * width, width, bias=True)
-            conv(f"{part}.{index}.conv.2", width, width, bias=True)
-            conv(f"{part}.{index}.conv.4", width, width, bias=True)
-
-    conv("decoder.1", channels, widths[0], bias=True)
-    for stage, (width, following, time) in enumerate(zip(widths, widths[1:], times, strict=False)):
-        memory_blocks("decoder", 3 + 6 * stage, width)
-        conv(f"decoder.{7 + 6 * stage}.conv", width, width * time, kernel=1)
-        conv(f"decoder.{8 + 6 * stage}", width, following)
-    conv("decoder.22", widths[3], colours, bias=True)
-    width = widths[-1]
-    conv("encoder.0", colours, width, bias=True)
-    for stage, time in enumerate(reversed(times)):
-        conv(f"encoder.{2 + 5 * stage}.conv", width * time, width, kernel=1)
-        conv(f"encoder.{3 + 5 * stage}", width, width)
-        memory_blocks("encoder", 4 + 5 * stage, width)
-    conv("encoder.17", width, channels, bias=True)
-    return state
-
-
-STATE = random_state()
+STATE = taehv_state()
 TINY = load_taehv(STATE)
 
 
@@ -118,7 +82,7 @@ def test_frames_and_latents_do_not_depend_on_how_many_pass_at_a_time(monkeypatch
     latents = latents_for(TINY, 5)
     frames = TINY.decode(latents)
     encoded = TINY.encode(frames)
-    monkeypatch.setattr(vae_module, "_PIXELS_AT_ONCE", 1)
+    monkeypatch.setattr(vae_module, "PIXELS_AT_ONCE", 1)
     assert torch.equal(TINY.decode(latents), frames)
     assert torch.equal(TINY.encode(frames), encoded)
 
@@ -152,7 +116,7 @@ def test_memory_between_calls_does_not_grow() -> None:
 
 def test_architectures_are_read_off_the_weights() -> None:
     assert (TINY.channels, TINY.spatial_factor, TINY.temporal_factor) == (16, 8, 4)
-    other = load_taehv(random_state((8, 6, 4, 4), (2, 2, 2), channels=5))
+    other = load_taehv(taehv_state((8, 6, 4, 4), (2, 2, 2), channels=5))
     assert (other.channels, other.spatial_factor, other.temporal_factor) == (5, 8, 8)
     frames = other.decode(latents_for(other, 3))
     assert frames.shape == (1, 17, 16, 16, 3)
@@ -183,7 +147,7 @@ def test_a_file_of_the_decoder_alone_decodes() -> None:
     [
         ({}, r"not a TAEHV: it has no decoder\.1\.weight .*\(it has nothing"),
         ({"decoder.conv1.weight": torch.zeros(1)}, r"not a TAEHV: .*\(it has decoder\.conv1\.weight"),
-        (random_state(colours=12), r"does not end in 3 colours: .*Wan 2\.1's is taew2_1"),
+        (taehv_state(colours=12), r"does not end in 3 colours: .*Wan 2\.1's is taew2_1"),
         ({k: v for k, v in STATE.items() if k != "decoder.1.bias"}, r"lacks 1 tensors \(decoder\.1\.bias"),
         ({k: v for k, v in STATE.items() if k != "decoder.4.conv.2.bias"}, r"not a whole TAEHV: it lacks 1 tensors"),
         (STATE | {"more": torch.zeros(1)}, r"has 1 too many \(more"),

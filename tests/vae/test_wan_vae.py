@@ -15,55 +15,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from sf_core.vae import video_vae as vae_module
-from sf_core.vae.chunk_decoder import ChunkDecoder
 from sf_core.vae.layers import StreamState, convolve, run
-from sf_core.vae.video_vae import VideoVAE
 from sf_core.vae.wan_vae import WAN_MEAN, WanVAE, WanVAEConfig, load_vae
 from tests.helpers import PARITY, relative
+from tests.vae.networks import frames_from, latents_for, stream, wan_vae_state
 
 GOLDEN = load_vae(PARITY / "weights_vae.safetensors")
 
 
-def random_state(
-    dim: int = 4,
-    mult: tuple[int, ...] = (1, 2, 2),
-    temporal: tuple[bool, ...] = (False, True),
-    res_blocks: int = 1,
-    channels: int = 6,
-) -> dict[str, Tensor]:
-    """Random weights in Wan's names, with the tensors ``mean`` and ``std`` of a VAE of other latents."""
-    generator = torch.Generator().manual_seed(dim + res_blocks)
-    state: dict[str, Tensor] = {}
-    for name, shape in WanVAEConfig(dim, channels, mult, res_blocks, temporal).shapes.items():
-        values = torch.randn(shape, generator=generator)
-        if name.endswith("gamma"):
-            state[name] = 1 + 0.1 * values
-        else:
-            state[name] = values * (0.1 if name.endswith("bias") else values[0].numel() ** -0.5)
-    state["mean"] = torch.randn(channels, generator=generator)
-    state["std"] = 1 + torch.rand(channels, generator=generator)
-    return state
-
-
-SMALL = load_vae(random_state())  # one residual block a level; 4 in space, 2 in time
-
-
-def latents_for(vae: VideoVAE, frames: int, size: tuple[int, int] = (2, 2), batch: int = 1, seed: int = 0) -> Tensor:
-    return torch.randn(batch, vae.channels, frames, *size, generator=torch.Generator().manual_seed(seed))
-
-
-def stream(decoder: ChunkDecoder, latents: Tensor, sizes: list[int]) -> Tensor:
-    """The frames of ``latents`` fed in chunks of ``sizes``."""
-    frames, at = [], 0
-    for chunk in latents.split(sizes, dim=2):
-        frames.append(decoder(chunk, at=at))
-        at += chunk.shape[2]
-    return torch.cat(frames, dim=1)
-
-
-def frames_from(vae: VideoVAE, at: int) -> int:
-    """Number of the first frame of latent ``at``."""
-    return 1 + vae.temporal_factor * (at - 1) if at else 0
+SMALL = load_vae(wan_vae_state())  # one residual block a level; 4 in space, 2 in time
 
 
 def assert_close(ours: Tensor, theirs: Tensor) -> None:
@@ -142,7 +102,7 @@ def test_frames_and_latents_do_not_depend_on_how_many_pass_at_a_time(
     frames = vae.decode(latents)
     encoded = vae.encode(frames)
     edge = 2 * vae.spatial_factor
-    monkeypatch.setattr(vae_module, "_PIXELS_AT_ONCE", passes * vae.temporal_factor * edge * edge)
+    monkeypatch.setattr(vae_module, "PIXELS_AT_ONCE", passes * vae.temporal_factor * edge * edge)
     assert vae.latents_at_once(edge, edge) == passes
     assert torch.equal(vae.decode(latents), frames)
     assert torch.equal(vae.encode(frames), encoded)
@@ -238,7 +198,7 @@ def test_memory_between_calls_does_not_grow() -> None:
 
 
 def test_a_long_video_passes_in_parts_of_bounded_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vae_module, "_PIXELS_AT_ONCE", 2 * SMALL.temporal_factor * 8 * 8)
+    monkeypatch.setattr(vae_module, "PIXELS_AT_ONCE", 2 * SMALL.temporal_factor * 8 * 8)
     seen: list[int] = []
 
     def note(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -280,7 +240,7 @@ def test_the_fast_convolution_is_the_plain_one(kernel: tuple[int, ...], stride: 
 
 @pytest.mark.parametrize("way", ["decode", "encode"])
 def test_gradients_pass_through_time(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vae_module, "_PIXELS_AT_ONCE", 1)
+    monkeypatch.setattr(vae_module, "PIXELS_AT_ONCE", 1)
     generator = torch.Generator().manual_seed(0)
     x = latents_for(SMALL, 3) if way == "decode" else torch.rand(1, 5, 8, 8, 3, generator=generator)
     call = getattr(SMALL, way)
@@ -306,7 +266,7 @@ def test_sizes_are_read_off_the_weights() -> None:
     assert (GOLDEN.channels, GOLDEN.spatial_factor, GOLDEN.temporal_factor) == (16, 8, 4)
     assert (SMALL.channels, SMALL.spatial_factor, SMALL.temporal_factor) == (6, 4, 2)
     assert GOLDEN.mean.tolist() == pytest.approx(WAN_MEAN)
-    assert torch.equal(SMALL.mean, random_state()["mean"])
+    assert torch.equal(SMALL.mean, wan_vae_state()["mean"])
 
 
 @pytest.mark.parametrize(
@@ -334,7 +294,7 @@ def test_steps_that_do_not_go_with_the_levels_are_refused() -> None:
 
 
 def test_files_and_state_dicts_load_alike(tmp_path: Path) -> None:
-    state = random_state()
+    state = wan_vae_state()
     save_file(state, tmp_path / "vae.safetensors")
     torch.save(state, tmp_path / "vae.pth")
     latents, other = latents_for(SMALL, 3), {"model.patch_embedding.weight": torch.zeros(1)}
@@ -346,14 +306,14 @@ def test_files_and_state_dicts_load_alike(tmp_path: Path) -> None:
 
 
 def test_a_loaded_vae_shares_no_memory_with_its_source() -> None:
-    state = random_state()
+    state = wan_vae_state()
     vae = load_vae(state)
     state["conv2.weight"].zero_()
     assert torch.equal(vae.conv2.weight, SMALL.conv2.weight)
 
 
 def without(*names: str) -> dict[str, Tensor]:
-    return {name: tensor for name, tensor in random_state().items() if name not in names}
+    return {name: tensor for name, tensor in wan_vae_state().items() if name not in names}
 
 
 @pytest.mark.parametrize(
@@ -363,17 +323,17 @@ def without(*names: str) -> dict[str, Tensor]:
         ({"blocks.0.ffn.0.weight": torch.zeros(1)}, r"not a Wan 2\.1 VAE.*it has blocks\.0\.ffn\.0\.weight"),
         ({"decoder.conv_in.weight": torch.zeros(1)}, "names of diffusers.*Wan's original names"),
         ({"decoder.upsamples.0.upsamples.0.residual.2.weight": torch.zeros(1)}, r"the VAE of Wan 2\.2"),
-        (random_state() | {"conv2.weight": torch.zeros(6, 6)}, r"no 3-D convolution conv2\.weight.*shape \[6, 6\]"),
+        (wan_vae_state() | {"conv2.weight": torch.zeros(6, 6)}, r"no 3-D convolution conv2\.weight.*shape \[6, 6\]"),
         (without("conv2.bias"), r"not a whole Wan 2\.1 VAE: it lacks 1 tensors \(conv2\.bias"),
-        (random_state() | {"more": torch.zeros(1)}, r"has 1 too many \(more"),
-        (random_state() | {"conv2.bias": torch.zeros(7)}, r"conv2\.bias has the shape \[7\]; expected \[6\]"),
+        (wan_vae_state() | {"more": torch.zeros(1)}, r"has 1 too many \(more"),
+        (wan_vae_state() | {"conv2.bias": torch.zeros(7)}, r"conv2\.bias has the shape \[7\]; expected \[6\]"),
         (without("mean", "std"), r"6 latent channels, Wan 2\.1's 16; .*tensors mean and std"),
         (without("std"), r"lacks 1 tensors \(std"),
         (
-            random_state() | {"decoder.middle.0.residual.2.weight": torch.zeros(8)},
+            wan_vae_state() | {"decoder.middle.0.residual.2.weight": torch.zeros(8)},
             r"decoder\.middle\.0\.residual\.2\.weight has the shape \[8\]; expected \[8, 8, 3, 3, 3\]",
         ),
-        (random_state() | {"encoder.conv1.weight": torch.zeros(0, 3, 3, 3, 3)}, "no Wan VAE has weights of such"),
+        (wan_vae_state() | {"encoder.conv1.weight": torch.zeros(0, 3, 3, 3, 3)}, "no Wan VAE has weights of such"),
         (without("encoder.downsamples.2.residual.2.weight"), "level 1 of its encoder has no residual block"),
         (without("encoder.downsamples.2.residual.0.gamma"), r"lacks 1 tensors \(encoder\.downsamples\.2\.residual"),
     ],

@@ -20,6 +20,7 @@ from .find import Unavailable
 from .server import PACK, PromptFailed, PromptInterrupted, Server
 
 Mode = Literal["classic", "nodes2"]
+PATIENCE = 120_000  # milliseconds to wait for the page: far more than a busy machine takes
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 FLAGS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
@@ -44,6 +45,18 @@ RECORD = """() => {
   for (const kind of ["execution_success", "execution_error", "execution_interrupted"])
     app.api.addEventListener(kind, (event) => window.harness.ended.push([kind, event.detail]));
 }"""
+DIALOG = ".p-dialog-mask, [role=dialog]"
+CLEAR = """async () => {
+  const { workflow, sidebarTab, command } = app.extensionManager;
+  await command.execute("Comfy.NewBlankWorkflow");
+  for (const open of [...workflow.openWorkflows])
+    if (open.path !== workflow.activeWorkflow.path) await workflow.closeWorkflow(open);
+  if (sidebarTab.activeSidebarTabId) sidebarTab.toggleSidebarTab(sidebarTab.activeSidebarTabId);
+  app.canvas.deselectAll?.();
+  app.graph.clear();
+  Object.assign(app.canvas.ds, { scale: 1, offset: [0, 0] });
+  document.activeElement?.blur?.();
+}"""
 SET_WIDGET = """([id, name, value]) => {
   const node = app.graph.getNodeById(id);
   const widget = node?.widgets?.find((one) => one.name === name);
@@ -51,6 +64,12 @@ SET_WIDGET = """([id, name, value]) => {
   widget.value = value;
   widget.callback?.(value, app.canvas, node);
   app.graph.setDirtyCanvas(true, true);
+}"""
+STILL = """() => {
+  const { scale, offset } = app.canvas.ds;
+  const now = String([scale, ...offset, ...app.graph.nodes.flatMap((node) => [...node.pos, ...node.size])]);
+  harness.view = { now, frames: harness.view?.now === now ? harness.view.frames + 1 : 0 };
+  return harness.view.frames >= 20;
 }"""
 MEDIA_READY = """() => [...document.querySelectorAll("video, img")].every(
   (one) => !one.src || (one.tagName === "IMG" ? one.complete : one.readyState >= 2))"""
@@ -118,7 +137,7 @@ class Editor:
         self.page.goto(self.server.url, wait_until="domcontentloaded")
         self.ready()
         # a new editor loads its initial workflow after it is ready, which would replace what is built here
-        self.page.wait_for_function("() => app.graph.nodes.length > 0", timeout=30_000)
+        self.page.wait_for_function("() => app.graph.nodes.length > 0")
         self.page.evaluate("() => app.graph.clear()")
 
     def reload(self) -> None:
@@ -126,15 +145,23 @@ class Editor:
         self.page.reload(wait_until="domcontentloaded")
         self.ready()
 
+    def clear(self) -> None:
+        """Empty the canvas, close what is open and forget errors, as a stand-in for a new page, which costs seconds."""
+        self.dismiss()
+        self.page.locator(DIALOG).first.wait_for(state="hidden")
+        self.js(CLEAR)
+        self.page.mouse.move(0, 0)
+        self.errors.clear()
+
     def ready(self) -> None:
         """Wait until the editor is ready."""
-        self.page.wait_for_function(READY, timeout=90_000)
+        self.page.wait_for_function(READY)
         self.page.evaluate(RECORD)
         self.dismiss()
 
     def dismiss(self) -> None:
         """Close a dialog that opened by itself."""
-        if self.page.locator(".p-dialog-mask, [role=dialog]").first.is_visible():
+        if self.page.locator(DIALOG).first.is_visible():
             self.page.keyboard.press("Escape")
 
     def js(self, script: str, argument: Any = None) -> Any:
@@ -207,7 +234,12 @@ class Editor:
         """Fit the view to the graph."""
         self.js("() => app.canvas.deselectAll?.()")
         self.command("Comfy.Canvas.FitView")
-        self.page.wait_for_timeout(600)  # for the animation
+        self.still()
+
+    def still(self) -> None:
+        """Wait until no animation moves the view or the nodes."""
+        self.js("() => { harness.view = undefined; }")
+        self.page.wait_for_function(STILL)
 
     def media_ready(self, timeout: float = 30) -> None:
         """Wait until every picture and video on the page is loaded."""
@@ -242,7 +274,7 @@ class Editor:
     def node_help(self, node_id: int | str) -> str:
         """Open the help of a node, and return its text."""
         self.fit_view()
-        self.page.wait_for_timeout(500)  # for the animation
+        self.still()
         # the button is above the node: leave room for it below the top bar
         self.js("() => { const { ds } = app.canvas; ds.changeScale(ds.scale * 0.6); app.canvas.setDirty(true, true); }")
         self.select(node_id)
@@ -259,6 +291,7 @@ def editor(
     """Open the editor of a running server in a new profile, with an empty canvas and no dialog."""
     server.settings({**QUIET, "Comfy.VueNodes.Enabled": mode == "nodes2"})
     context = browser.new_context(viewport={"width": size[0], "height": size[1]})
+    context.set_default_timeout(PATIENCE)
     try:
         tab = Editor(context.new_page(), server)
         tab.open()

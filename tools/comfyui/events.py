@@ -11,12 +11,13 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 
 # the binary messages that the editor knows (protocol.py of ComfyUI)
 PREVIEW, TEXT, PREVIEW_WITH_METADATA = 1, 3, 4
+Value = TypeVar("Value")
 RUN_ENDS = ("execution_success", "execution_error", "execution_interrupted")
 
 
@@ -69,24 +70,35 @@ class Events:
         """Return the messages of these kinds."""
         return [event for event in self.all if event.kind in kinds]
 
-    def wait_for(self, predicate: str | Callable[[Event], bool], timeout: float = 60) -> Event:
-        """Return the first event, past or future, of a kind or with a true predicate."""
-        fits = (lambda event: event.kind == predicate) if isinstance(predicate, str) else predicate
-        deadline, seen = time.monotonic() + timeout, 0
+    def wait_until(self, condition: Callable[[list[Event]], Value], timeout: float = 120) -> Value:
+        """Wait until ``condition`` gives a true value of all messages so far, and return it.
+
+        The only way to read messages that may not have arrived: the answer to a request, a run's outputs and a file
+        may all be there before the message about them.
+
+        Raises:
+            ConnectionError: The websocket was lost.
+            TimeoutError: No message made the condition true.
+        """
+        deadline = time.monotonic() + timeout
         with self._changed:
-            while True:
-                for event in self._events[seen:]:
-                    if fits(event):
-                        return event
-                seen = len(self._events)
+            while not (value := condition(list(self._events))):
                 if self._error is not None:
                     raise ConnectionError("the websocket was lost") from self._error
-                if not self._changed.wait(deadline - time.monotonic()) and time.monotonic() >= deadline:
+                if (left := deadline - time.monotonic()) <= 0:
                     kinds = [event.kind for event in self._events[-20:]]
-                    raise TimeoutError(f"no such event in {timeout:.0f} s; the last of {seen}: {kinds}")
+                    raise TimeoutError(f"not within {timeout:.0f} s; the last of {len(self._events)} messages: {kinds}")
+                self._changed.wait(left)
+            return value
 
-    def wait_for_end(self, timeout: float = 60) -> Event:
-        """Wait for the end of the run; the history has the result at once, some messages may still arrive."""
+    def wait_for(self, predicate: str | Callable[[Event], bool], timeout: float = 120) -> Event:
+        """Return the first event, past or future, of a kind or with a true predicate."""
+        fits = (lambda event: event.kind == predicate) if isinstance(predicate, str) else predicate
+        (event,) = self.wait_until(lambda events: list(filter(fits, events))[:1], timeout)
+        return event
+
+    def wait_for_end(self, timeout: float = 120) -> Event:
+        """Wait for the message of the run's end, after which the server sends nothing more about the run."""
         return self.wait_for(lambda event: event.kind in RUN_ENDS, timeout)
 
     def __enter__(self) -> Events:

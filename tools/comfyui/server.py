@@ -288,6 +288,16 @@ class Server:
         """Interrupt the running prompt."""
         self.post("/interrupt", {})
 
+    def settle(self, timeout: float = 60) -> None:
+        """Clear the queue, interrupt the running prompt and wait until nothing runs."""
+        self.post("/queue", {"clear": True})
+        deadline = time.monotonic() + timeout
+        while any(self.get("/queue").values()):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"a prompt still runs {timeout:.0f} s after an interrupt:\n{self.log_tail()}")
+            self.interrupt()  # again: an interrupt before the prompt begins is forgotten
+            time.sleep(0.05)
+
     def free(self, *, unload_models: bool = True, free_memory: bool = True) -> None:
         """Ask the server to free memory; it does so after the running prompt, or within a second when idle."""
         self.post("/free", {"unload_models": unload_models, "free_memory": free_memory})
