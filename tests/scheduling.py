@@ -25,7 +25,7 @@ def group(nodeid: str) -> str:
     return f"comfyui-{version[1]}" if version else file
 
 
-class ByServerOrFile(LoadScopeScheduling):  # type: ignore[misc]
+class ByServerOrFile(LoadScopeScheduling):
     """Scheduler that keeps the tests of a server, and those of a file, in one worker.
 
     Groups start in the order of the folders: servers and browsers, which take the longest, come first, and many short
