@@ -20,7 +20,7 @@ from itertools import pairwise
 import torch
 
 import sf_core
-from sf_core.files.video import to_bytes
+from sf_core.files.pixels import to_bytes
 from sf_core.session.streaming import Decoder
 
 from .floor import Floor, operations

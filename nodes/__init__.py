@@ -14,11 +14,15 @@ FAMILIES = (loading, session, sampling, decoding, stream_video, prompt_timeline,
 
 
 class SelfForcingExtension(ComfyExtension):
+    """The pack, as ComfyUI loads it."""
+
     async def get_node_list(self) -> list[type[Any]]:
+        """Return the classes of all nodes."""
         return [node for family in FAMILIES for node in family.NODES]
 
 
 async def comfy_entrypoint() -> SelfForcingExtension:
+    """Register folders and routes, and return the extension. Called by ComfyUI."""
     host.register_folders()
     live_routes.register()
     return SelfForcingExtension()

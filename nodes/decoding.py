@@ -1,4 +1,4 @@
-"""The node that makes pictures of a session's chunks."""
+"""The node that decodes a session to images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from comfy_api.v0_0_2 import io
 
 from ..sf_core.files.video import VideoWriter
 from .adapters import host
-from .adapters.model import hosted
+from .adapters.model import comfy_model
 from .adapters.vae import check_fits, decode_bytes, open_vae
 from .adapters.wire_types import GraphSession, SessionWire
 from .inputs import fps_input, schema
@@ -20,20 +20,25 @@ from .live.view import LiveView
 
 
 class SFDecodeChunks(io.ComfyNode):
+    """Decodes the part of a session that has not been decoded."""
+
     @classmethod
     def define_schema(cls) -> Any:
         return schema(
             node_id="SFDecodeChunks",
             display_name="Decode Chunks",
-            description="A session's frames that were not decoded yet, as pictures. For long videos use Stream Video.",
+            description="Decodes the part of a session that was not decoded yet. For long videos use Stream Video.",
             search_aliases=["streaming vae decode", "decode session"],
             inputs=[
-                SessionWire.Input("session", tooltip="A session; it knows how far it has been decoded."),
+                SessionWire.Input("session", tooltip="The session to decode; it records how far it has been decoded."),
                 io.Vae.Input("vae", tooltip="Wan 2.1's VAE, a TAEHV loaded with Load VAE, or the tiny demo's."),
                 fps_input(),
             ],
             outputs=[
-                io.Image.Output(display_name="frames", tooltip="The new frames; seamless with those before them."),
+                io.Image.Output(
+                    display_name="frames",
+                    tooltip="The new frames, seamless with the frames before them.",
+                ),
                 SessionWire.Output(display_name="session", tooltip="The session, decoded up to its end."),
             ],
             hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
@@ -41,14 +46,15 @@ class SFDecodeChunks(io.ComfyNode):
 
     @classmethod
     def execute(cls, session: GraphSession, vae: Any, fps: float) -> Any:
-        core, ours = session.core, open_vae(vae)
-        check_fits(ours, hosted(core))
+        core, cancellation = session.core, host.HostCancellation()
+        ours = open_vae(vae, cancellation)
+        check_fits(ours, comfy_model(core))
         if session.decoded >= core.frames:
             raise ValueError(
                 "this session has no frames that were not decoded yet: put Sample Chunks before Decode Chunks"
             )
         host.make_room(decode_bytes(ours, core), core.model.device)
-        progress = host.Progress(cls, core.frames - session.decoded)
+        progress = host.NodeProgress(cls, core.frames - session.decoded, cancellation)
         blocks = sum(block.place.end > session.decoded for block in core.head.back()) if core.head else 0
         view = LiveView(cls, progress.node_id, fps, blocks)
         path, parts = host.new_temp_file("chunks", ".mp4"), []

@@ -1,4 +1,4 @@
-"""Nodes that give a MODEL: from a checkpoint, from another MODEL, or the embedded demo with its CLIP and VAE."""
+"""Nodes that load a MODEL: from a checkpoint, from another MODEL, or the embedded demo with its CLIP and VAE."""
 
 from __future__ import annotations
 
@@ -25,34 +25,36 @@ _DTYPES: dict[str, torch.dtype | None] = {
     "fp8_e5m2": torch.float8_e5m2,
 }
 _PRESET_TOOLTIP = (
-    "Which published model this is, and so its chunk, window, sink, steps and shift. "
-    "'from the model' reads the file's metadata or its name, and falls back on Self Forcing."
+    "The published model that this is; it sets chunk, window, sink, steps and shift. "
+    "'from the model' reads the file's metadata or name, else uses Self Forcing's settings."
 )
 
 
 class SFLoadModel(io.ComfyNode):
+    """Loads a causal checkpoint."""
+
     @classmethod
     def define_schema(cls) -> Any:
         return schema(
             node_id="SFLoadModel",
             display_name="Load Self Forcing Model",
-            description="Loads a causal few-step Wan 2.1 checkpoint as published, with its settings.",
+            description="Loads a causal few-step Wan 2.1 checkpoint as published, with its rollout settings.",
             search_aliases=["self forcing", "causal wan", "autoregressive video", "streaming video", "longlive"],
             inputs=[
                 io.Combo.Input(
                     "model_name",
                     options=host.files("diffusion_models"),
-                    tooltip="A file in models/diffusion_models, in Wan's or diffusers' names.",
+                    tooltip="A file in models/diffusion_models, with Wan's or diffusers' weight names.",
                 ),
                 io.Combo.Input(
                     "weight_dtype",
                     options=list(_DTYPES),
                     default="default",
-                    tooltip="Number format of the weights in memory; fp8 halves their size against bf16.",
+                    tooltip="Number format of the weights in memory; fp8 takes half the memory of bf16.",
                 ),
                 io.Combo.Input("preset", options=MODEL_PRESETS, default=FROM_MODEL, tooltip=_PRESET_TOOLTIP),
             ],
-            outputs=[io.Model.Output(tooltip="An ordinary MODEL: LoRA loaders and all other patches take it.")],
+            outputs=[io.Model.Output(tooltip="An ordinary MODEL: LoRA loaders and all other patches accept it.")],
         )
 
     @classmethod
@@ -63,18 +65,20 @@ class SFLoadModel(io.ComfyNode):
 
 
 class SFFromModel(io.ComfyNode):
+    """Attaches rollout settings to a MODEL."""
+
     @classmethod
     def define_schema(cls) -> Any:
         return schema(
             node_id="SFFromModel",
             display_name="Self Forcing From Model",
-            description="A Self Forcing model from a Wan 2.1 MODEL of any loader (GGUF, fp8, LoRAs), sharing weights.",
+            description="Makes a Self Forcing model from a Wan 2.1 MODEL of any loader; shares the weights.",
             search_aliases=["self forcing gguf", "causal wan", "self forcing lora"],
             inputs=[
                 io.Model.Input("model", tooltip="A Wan 2.1 text-to-video MODEL with weights trained for Self Forcing."),
                 io.Combo.Input("preset", options=MODEL_PRESETS, default=FROM_MODEL, tooltip=_PRESET_TOOLTIP),
             ],
-            outputs=[io.Model.Output(tooltip="The same MODEL, with rollout settings on it.")],
+            outputs=[io.Model.Output(tooltip="The same MODEL with rollout settings attached.")],
         )
 
     @classmethod
@@ -84,12 +88,14 @@ class SFFromModel(io.ComfyNode):
 
 
 class SFLoadTiny(io.ComfyNode):
+    """Loads the embedded demo."""
+
     @classmethod
     def define_schema(cls) -> Any:
         return schema(
             node_id="SFLoadTiny",
             display_name="Load Tiny Demo",
-            description="The model inside this pack: one coloured shape, 64 x 64 pixels, on any CPU, no download.",
+            description="Loads the model inside this pack: a coloured shape, 64 x 64 pixels, on any CPU, no download.",
             search_aliases=["self forcing demo", "tiny self forcing"],
             inputs=[
                 io.Combo.Input(
@@ -97,15 +103,15 @@ class SFLoadTiny(io.ComfyNode):
                     options=list(WEIGHTS),
                     default=next(iter(WEIGHTS)),
                     optional=True,
-                    tooltip="The model that streams, or the many-step one that it was distilled from, to train with.",
+                    tooltip="The model that streams, or the many-step teacher it was distilled from, for training.",
                 ),
             ],
             outputs=[
                 io.Model.Output(
                     tooltip="A tiny causal Wan 2.1 model for videos of 64 x 64 pixels at 16 frames a second."
                 ),
-                io.Clip.Output(tooltip="Its words: 'a red circle moving left quickly on a black background'."),
-                io.Vae.Output(tooltip="Its decoder and encoder, a small Wan 2.1 VAE: 8 pixels and 4 frames a latent."),
+                io.Clip.Output(tooltip="Its text encoder, for prompts such as 'a red circle moving left on black'."),
+                io.Vae.Output(tooltip="Its decoder and encoder, a small Wan 2.1 VAE: 8 x 8 pixels, 4 frames a latent."),
             ],
         )
 

@@ -1,4 +1,4 @@
-"""Rollout settings by the name of a published model."""
+"""Rollout settings of published models, by name."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ MODEL_PRESETS = [FROM_MODEL, *PRESETS]
 
 
 def preset_config(name: str, own: RolloutConfig | None) -> RolloutConfig | None:
-    """The settings called ``name``; ``own`` is what the model says of itself. Raises ValueError for an unknown name."""
+    """Return the settings called ``name``; ``own`` are the model's. Raises ValueError for an unknown name."""
     if name == FROM_MODEL:
         return own
     return PRESETS.get(name) or model_by_name(name).config
 
 
 def widget_values(config: RolloutConfig) -> dict[str, object]:
-    """A configuration as the widgets of Rollout Settings show it."""
+    """Return a configuration as the widgets of Rollout Settings show it."""
     return {
         "chunk_frames": config.chunk_frames,
         "window_frames": config.window_frames or 0,
@@ -46,11 +46,12 @@ def widget_values(config: RolloutConfig) -> dict[str, object]:
 
 
 def steps_in_words(steps: tuple[int, ...]) -> str:
+    """Return timesteps as text."""
     return ", ".join(map(str, steps))
 
 
 def steps_from_words(words: str) -> tuple[int, ...]:
-    """Raises ValueError for anything but whole numbers between commas or blanks."""
+    """Read timesteps from text. Raises ValueError for anything but whole numbers between commas or blanks."""
     parts = words.replace(",", " ").split()
     if not all(part.isascii() and part.isdigit() for part in parts):
         raise ValueError(f"denoising steps are {words!r}; expected whole numbers such as 1000, 750, 500, 250")

@@ -1,4 +1,4 @@
-"""The node that says which prompt holds when."""
+"""The node that sets prompts by time."""
 
 from __future__ import annotations
 
@@ -17,25 +17,27 @@ _EXAMPLE = """0: a red circle moving left quickly on a black background
 
 
 class SFPromptTimeline(io.ComfyNode):
+    """Reads rows of text, and encodes their prompts."""
+
     @classmethod
     def define_schema(cls) -> Any:
         return schema(
             node_id="SFPromptTimeline",
             display_name="Prompt Timeline",
-            description="Which prompt holds from which second of the video on. For Stream Video.",
+            description="Sets prompts by time: which prompt is used from which second on. For Stream Video.",
             search_aliases=["prompt travel", "prompt schedule", "prompt switch"],
             inputs=[
                 io.String.Input(
                     "rows",
                     multiline=True,
                     default=_EXAMPLE,
-                    tooltip="One prompt a row, 'second: prompt'; it holds from the next chunk on.",
+                    tooltip="One prompt a row, 'second: prompt'; it is used from the next chunk on.",
                 ),
                 io.Clip.Input("clip", tooltip="The text encoder that belongs to the model."),
                 io.Boolean.Input(
                     "recache",
                     default=False,
-                    tooltip="At each change, pass the window again under the new prompt: the video turns faster.",
+                    tooltip="At each change, rebuild the window's cache under the new prompt: the video turns faster.",
                 ),
             ],
             outputs=[TimelineWire.Output(display_name="timeline", tooltip="For Stream Video.")],

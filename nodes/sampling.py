@@ -1,4 +1,4 @@
-"""The node that samples chunks and nothing else."""
+"""The node that samples chunks without decoding them."""
 
 from __future__ import annotations
 
@@ -10,36 +10,38 @@ from comfy_api.v0_0_2 import io
 from ..sf_core.session.session import Session
 from ..sf_core.session.streaming import history_for
 from .adapters import host
-from .adapters.model import hosted
+from .adapters.model import comfy_model
 from .adapters.vae import check_fits, decode_bytes, open_vae
 from .adapters.wire_types import GraphSession, SessionWire
 from .inputs import FPS, fps_input, schema
-from .live.run import Run, kept_if_broken, times_steered
+from .live.run import Run, autosaved, times_steered
 
 
 class SFSampleChunks(io.ComfyNode):
+    """Samples the next chunks of a session."""
+
     @classmethod
     def define_schema(cls) -> Any:
         return schema(
             node_id="SFSampleChunks",
             display_name="Sample Chunks",
-            description="Makes the next chunks of a session. Stream Video does this and decodes meanwhile.",
+            description="Samples the next chunks of a session. Stream Video samples and decodes at the same time.",
             search_aliases=["autoregressive sampler", "self forcing sampler", "next chunk"],
             inputs=[
                 SessionWire.Input(
-                    "session", tooltip="The session to go on with; other nodes that use it keep it as it is."
+                    "session", tooltip="The session to extend; other nodes that use it are not affected."
                 ),
                 io.Int.Input(
                     "chunks",
                     default=7,
                     min=1,
                     max=100_000,
-                    tooltip="How many chunks to make; 7 of 3 latent frames each are 81 frames or 5 s of Wan video.",
+                    tooltip="Number of chunks to make; 7 chunks of 3 latent frames are 81 frames, or 5 s of Wan video.",
                 ),
                 io.Vae.Input(
                     "preview_vae",
                     optional=True,
-                    tooltip="Shows the chunks as they come; a TAEHV costs little. Nothing is shown without one.",
+                    tooltip="Shows each chunk as soon as it is made; a TAEHV costs little. Without it, no preview.",
                 ),
                 fps_input(optional=True),
             ],
@@ -56,39 +58,39 @@ class SFSampleChunks(io.ComfyNode):
 
     @classmethod
     def execute(cls, session: GraphSession, chunks: int, preview_vae: Any = None, fps: float = FPS) -> Any:
-        core, wan = session.core, hosted(session.core)
-        run = Run(cls, session, chunks, fps)
+        core, wan = session.core, comfy_model(session.core)
+        run = Run(cls, session, chunks, fps, host.HostCancellation())
         preview = _Preview(run, core, preview_vae)
-        made: list[torch.Tensor] = []
-        with run.view.until_end(), kept_if_broken(run):
-            while len(made) < chunks and not (made and run.stopping):
+        new_latents: list[torch.Tensor] = []
+        with run.view.until_end(), autosaved(run):
+            while len(new_latents) < chunks and not (new_latents and run.cancellation.finishing):
                 core, latents = run.make(run.boundary(core))
-                made.append(host.intermediate(latents))
+                new_latents.append(host.intermediate(latents))
                 run.finished_chunk(latents.shape[2] * wan.temporal_factor)
                 preview.show(core, latents)
-        samples = wan.patcher.model.process_latent_out(torch.cat(made, dim=2))
+        samples = wan.patcher.model.process_latent_out(torch.cat(new_latents, dim=2))
         return io.NodeOutput(session.grown(core, tuple(run.timings)), {"samples": samples}, ui=run.view.on_node())
 
 
 class _Preview:
-    """Shows chunks as they are sampled, by a decoder that starts at the session's end."""
+    """A preview of chunks as they are sampled, by a decoder that starts at the session's end."""
 
     def __init__(self, run: Run, session: Session, vae: Any) -> None:
         self._run, self._decoder = run, None
         if vae is not None:
-            ours = open_vae(vae)
-            check_fits(ours, hosted(session))
+            ours = open_vae(vae, run.cancellation)
+            check_fits(ours, comfy_model(session))
             self._decoder = ours.stream_decoder()
-            run.beside = lambda: decode_bytes(ours, session)
+            run.extra_bytes = lambda: decode_bytes(ours, session)
 
     def show(self, session: Session, latents: torch.Tensor) -> None:
-        chunk, made = session.chunks - 1, self._run.finished
+        chunk, finished = session.chunks - 1, self._run.finished
         if self._decoder is None:
-            self._run.view.tell(chunk=made, cache_bytes=self._run.cache_bytes)
+            self._run.view.tell(chunk=finished, cache_bytes=self._run.cache_bytes)
             return
         at = session.frames - latents.shape[2]
         frames = self._decoder(latents, at=at, history=history_for(self._decoder, session, at))
-        self._run.view.show(frames[0], chunk, made, self._run.cache_bytes)
+        self._run.view.show(frames[0], chunk, finished, self._run.cache_bytes)
 
 
 NODES = [SFSampleChunks]

@@ -1,4 +1,4 @@
-"""Nodes that begin a session and set what comes next: settings, start pictures, prompts, rewinding."""
+"""Nodes that begin a session and edit it: settings, given images, prompts, rewinding."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .adapters import host
 from .adapters.conditioning import embeddings
 from .adapters.images import fit_pictures
 from .adapters.memory_report import memory_in_words
-from .adapters.model import HostedWan, config_for, hosted, latent_size
+from .adapters.model import HostedWan, comfy_model, config_for, latent_size
 from .adapters.vae import check_fits, decode_bytes, frames_to_begin_with, open_vae
 from .adapters.wire_types import ConfigWire, GraphSession, SessionWire
 from .inputs import schema, with_extra
@@ -25,13 +25,15 @@ _PAPER = RolloutConfig()
 
 
 class SFRolloutSettings(io.ComfyNode):
+    """Makes a `RolloutConfig`."""
+
     @classmethod
     def define_schema(cls) -> Any:
         presets = {name: widget_values(config) for name, config in PRESETS.items()}
         return schema(
             node_id="SFRolloutSettings",
             display_name="Rollout Settings",
-            description="How a video is rolled out: chunk, window, sink, steps. Pick a preset, or 'custom'.",
+            description="Sets how a video is rolled out: chunk, window, sink, steps. Choose a preset, or 'custom'.",
             search_aliases=["kv cache window", "attention sink", "self forcing settings"],
             inputs=[
                 with_extra(
@@ -39,7 +41,7 @@ class SFRolloutSettings(io.ComfyNode):
                         "preset",
                         options=[*PRESETS, CUSTOM],
                         default=next(iter(PRESETS)),
-                        tooltip="A published model's settings; the values below count only if this is 'custom'.",
+                        tooltip="The settings of a published model; the values below are used only with 'custom'.",
                     ),
                     sf_presets=presets,
                 ),
@@ -48,32 +50,32 @@ class SFRolloutSettings(io.ComfyNode):
                     default=_PAPER.chunk_frames,
                     min=1,
                     max=64,
-                    tooltip="Latent frames that are denoised together; 1 makes the video frame by frame.",
+                    tooltip="Latent frames that are denoised together; 1 is frame by frame.",
                 ),
                 io.Int.Input(
                     "window_frames",
                     default=_PAPER.window_frames,
                     min=0,
                     max=4096,
-                    tooltip="Latent frames that attention sees, chunk and sink included; 0 is all (memory grows).",
+                    tooltip="Latent frames that attention sees, including chunk and sink; 0 is all (memory grows).",
                 ),
                 io.Int.Input(
                     "sink_frames",
                     default=_PAPER.sink_frames,
                     min=0,
                     max=512,
-                    tooltip="First latent frames that are never forgotten; they keep a long video from drifting.",
+                    tooltip="First latent frames that always stay in the cache; they keep a long video from drifting.",
                 ),
                 io.Combo.Input(
                     "sink_position",
                     options=list(SINK_POSITIONS),
                     default=_PAPER.sink_position,
-                    tooltip="Where attention sees the sink: 'absolute' where it was, 'clamped' before the window.",
+                    tooltip="Where attention sees the sink: 'absolute' at its position, 'clamped' before the window.",
                 ),
                 io.String.Input(
                     "denoising_steps",
                     default=steps_in_words(_PAPER.denoising_steps),
-                    tooltip="Timesteps at which a chunk is denoised, falling, 1000 being pure noise.",
+                    tooltip="Timesteps at which a chunk is denoised, in falling order; 1000 is pure noise.",
                 ),
                 io.Float.Input(
                     "shift",
@@ -86,7 +88,7 @@ class SFRolloutSettings(io.ComfyNode):
                 io.Boolean.Input(
                     "warp_steps",
                     default=_PAPER.warp_steps,
-                    tooltip="Whether the shift moves the steps above; off if they are shifted timesteps already.",
+                    tooltip="Whether the shift applies to the steps above; off if they are shifted already.",
                 ),
                 io.Float.Input(
                     "context_noise",
@@ -101,12 +103,12 @@ class SFRolloutSettings(io.ComfyNode):
                     default=0,
                     min=0,
                     max=64,
-                    tooltip="Latent frames of the video's first chunk; 0 is as every chunk.",
+                    tooltip="Latent frames of the first chunk; 0: as every other chunk.",
                 ),
                 io.String.Input(
                     "first_chunk_steps",
                     default="",
-                    tooltip="Timesteps for the first chunk alone (Causal Forcing++); empty is as every chunk.",
+                    tooltip="Timesteps of the first chunk (Causal Forcing++); empty: as every other chunk.",
                 ),
             ],
             outputs=[ConfigWire.Output(display_name="settings", tooltip="For Self Forcing Session.")],
@@ -129,12 +131,14 @@ def _custom(values: dict[str, Any]) -> RolloutConfig:
 
 
 class SFSession(io.ComfyNode):
+    """Begins an empty session."""
+
     @classmethod
     def define_schema(cls) -> Any:
         return schema(
             node_id="SFSession",
             display_name="Self Forcing Session",
-            description="An empty video: model, prompt, size, seed. Sample Chunks and Stream Video make it longer.",
+            description="Begins an empty video: model, prompt, size, seed. Sample Chunks and Stream Video extend it.",
             search_aliases=["autoregressive video", "kv cache session", "streaming video", "real time video"],
             inputs=[
                 io.Model.Input(
@@ -165,7 +169,7 @@ class SFSession(io.ComfyNode):
                     min=0,
                     max=MAX_SEED,
                     control_after_generate=True,
-                    tooltip="Number of the noise; the same seed makes the same video, on every device.",
+                    tooltip="Seed of the noise; the same seed makes the same video on every device.",
                 ),
                 ConfigWire.Input(
                     "settings", optional=True, tooltip="From Rollout Settings; without it, the model's own settings."
@@ -200,29 +204,29 @@ def _unusual_size(wan: HostedWan, size: tuple[int, int]) -> str:
 
 
 class SFStartFromImages(io.ComfyNode):
+    """Begins the video of an empty session with given images."""
+
     @classmethod
     def define_schema(cls) -> Any:
         return schema(
             node_id="SFStartFromImages",
             display_name="Start From Images",
-            description="The video begins with these pictures: one (image-to-video) or the end of a clip (extension).",
+            description="Begins the video with given images: one (image-to-video) or the end of a clip (extension).",
             search_aliases=["image to video", "i2v", "extend video", "video extension"],
             inputs=[
                 SessionWire.Input("session", tooltip="An empty session, from Self Forcing Session."),
                 io.Image.Input(
-                    "image", tooltip="One picture, or a clip's frames; scaled and cropped to the session's size."
+                    "image", tooltip="One image, or the frames of a clip; scaled and cropped to the session's size."
                 ),
-                io.Vae.Input("vae", tooltip="The VAE that belongs to the model; it encodes the pictures."),
+                io.Vae.Input("vae", tooltip="The VAE that belongs to the model; it encodes the images."),
             ],
-            outputs=[
-                SessionWire.Output(display_name="session", tooltip="The session, with the pictures as its beginning.")
-            ],
+            outputs=[SessionWire.Output(display_name="session", tooltip="The session, which begins with the images.")],
         )
 
     @classmethod
     def execute(cls, session: GraphSession, image: Tensor, vae: Any) -> Any:
         core, ours = session.core, open_vae(vae)
-        check_fits(ours, hosted(core))
+        check_fits(ours, comfy_model(core))
         rows, columns = (size * ours.spatial_factor for size in core.latent_size)
         core, frames = frames_to_begin_with(core, fit_pictures(image, columns, rows), ours)
         host.make_room(decode_bytes(ours, core), vae.device)
@@ -232,24 +236,26 @@ class SFStartFromImages(io.ComfyNode):
 
 
 class SFSwitchPrompt(io.ComfyNode):
+    """Sets another prompt."""
+
     @classmethod
     def define_schema(cls) -> Any:
         return schema(
             node_id="SFSwitchPrompt",
             display_name="Switch Prompt",
-            description="Another prompt from the session's next chunk on.",
+            description="Sets another prompt from the session's next chunk on.",
             search_aliases=["prompt travel", "prompt schedule", "kv recache"],
             inputs=[
-                SessionWire.Input("session", tooltip="The session so far; what it has made stays as it is."),
+                SessionWire.Input("session", tooltip="The session to continue; its chunks stay as they are."),
                 io.Conditioning.Input("positive", tooltip="The prompt from the next chunk on."),
                 io.Boolean.Input(
                     "recache",
                     default=False,
-                    tooltip="Pass the window again under the new prompt, to turn to it faster.",
+                    tooltip="Rebuild the window's cache under the new prompt: the video turns faster.",
                 ),
             ],
             outputs=[
-                SessionWire.Output(display_name="session", tooltip="The session, about to go on with the new prompt.")
+                SessionWire.Output(display_name="session", tooltip="The session, which continues with the new prompt.")
             ],
         )
 
@@ -259,28 +265,32 @@ class SFSwitchPrompt(io.ComfyNode):
 
 
 class SFRewind(io.ComfyNode):
+    """Removes the newest chunks."""
+
     @classmethod
     def define_schema(cls) -> Any:
         return schema(
             node_id="SFRewind",
             display_name="Rewind",
-            description="Takes the newest chunks back, to go on from there with another seed or prompt.",
+            description="Removes the newest chunks, to continue from there with another seed or prompt.",
             search_aliases=["re-roll", "undo chunk", "fork session"],
             inputs=[
-                SessionWire.Input("session", tooltip="The session so far; other nodes that use it keep all of it."),
+                SessionWire.Input(
+                    "session", tooltip="The session to rewind; other nodes that use it are not affected."
+                ),
                 io.Int.Input(
                     "chunks",
                     default=1,
                     min=0,
                     max=1_000_000,
-                    tooltip="How many of the newest sampled chunks to take back.",
+                    tooltip="Number of the newest sampled chunks to remove.",
                 ),
                 io.Int.Input(
                     "new_seed",
                     default=-1,
                     min=-1,
                     max=MAX_SEED,
-                    tooltip="Number of the noise from here on; -1 keeps the old, so that the same comes.",
+                    tooltip="Seed of the noise from here on; -1 keeps the old seed, which samples the same chunks.",
                 ),
             ],
             outputs=[SessionWire.Output(display_name="session", tooltip="The shorter session.")],

@@ -1,4 +1,4 @@
-"""Nodes that keep sessions, bring them back, and show what one is."""
+"""Nodes that save, load and describe sessions."""
 
 from __future__ import annotations
 
@@ -21,22 +21,24 @@ _NONE = "no session yet"
 
 
 class SFSaveSession(io.ComfyNode):
+    """Saves a session to a file."""
+
     @classmethod
     def define_schema(cls) -> Any:
         return schema(
             node_id="SFSaveSession",
             display_name="Save Session",
-            description="Keeps a session as a small file: settings, prompts, seeds, latents. See Load Session.",
+            description="Saves a session as a small file: settings, prompts, seeds, latents. See Load Session.",
             search_aliases=["save latents", "save video state"],
             inputs=[
-                SessionWire.Input("session", tooltip="The session to keep."),
+                SessionWire.Input("session", tooltip="The session to save."),
                 io.String.Input(
                     "filename_prefix",
                     default="sessions/session",
-                    tooltip="Folder and beginning of the name, below output; Load Session lists output/sessions.",
+                    tooltip="Folder below output and beginning of the name; Load Session lists output/sessions.",
                 ),
             ],
-            outputs=[io.String.Output(display_name="file", tooltip="Where the file lies.")],
+            outputs=[io.String.Output(display_name="file", tooltip="Path of the file.")],
             hidden=[io.Hidden.unique_id],
             is_output_node=True,
         )
@@ -45,40 +47,44 @@ class SFSaveSession(io.ComfyNode):
     def execute(cls, session: GraphSession, filename_prefix: str) -> Any:
         path = host.output_path(filename_prefix, host.SESSION_ENDING)
         session.core.save(path)
-        thumbnails.write_beside(path, session.core)
+        thumbnails.write_next_to(path, session.core)
         size = format_bytes(path.stat().st_size)
-        said = f"{path.name}: {session.core.chunks} chunks, {size}"
-        host.say(cls.hidden.unique_id, said)
-        return io.NodeOutput(str(path), ui=ui.PreviewText(said))
+        summary = f"{path.name}: {session.core.chunks} chunks, {size}"
+        host.say(cls.hidden.unique_id, summary)
+        return io.NodeOutput(str(path), ui=ui.PreviewText(summary))
 
 
 class SFLoadSession(io.ComfyNode):
+    """Loads a session from a file."""
+
     @classmethod
     def define_schema(cls) -> Any:
         return schema(
             node_id="SFLoadSession",
             display_name="Load Session",
-            description="A session from a file, or of a run that was interrupted, to go on with. R refreshes the list.",
+            description="Loads a session from a file or of an interrupted run, to extend it. R refreshes the list.",
             search_aliases=["continue video", "resume video", "interrupted"],
             inputs=[
-                io.Model.Input("model", tooltip="The model that made it."),
+                io.Model.Input("model", tooltip="The model that made the session."),
                 io.Combo.Input(
                     "file",
                     options=host.files(host.SESSIONS) or [_NONE],
-                    tooltip="From output/sessions, or 'interrupted at chunk k' of a run since the server started.",
+                    tooltip="A file in output/sessions, or 'interrupted at chunk k' of a run since the server started.",
                 ),
                 io.Boolean.Input(
                     "allow_other_model",
                     default=False,
-                    tooltip="Go on with another model or LoRA than the one that made it; noted in the session.",
+                    tooltip="Accept another model or LoRA than the one that made the session; recorded in the session.",
                 ),
             ],
-            outputs=[SessionWire.Output(display_name="session", tooltip="The session, none of it decoded yet.")],
+            outputs=[
+                SessionWire.Output(display_name="session", tooltip="The session; no part of it counts as decoded.")
+            ],
         )
 
     @classmethod
     def validate_inputs(cls, file: str) -> bool | str:
-        """In place of the check against the list: a file that was saved since the page was loaded is as good."""
+        """Check the file itself, not the page's list, which lacks files saved since the page was loaded."""
         if file == _NONE:
             return "there is no session yet: make one with Save Session, then press R to refresh the list"
         try:
@@ -101,18 +107,20 @@ class SFLoadSession(io.ComfyNode):
 
 
 class SFSessionInfo(io.ComfyNode):
+    """Describes a session as text and as a picture."""
+
     @classmethod
     def define_schema(cls) -> Any:
         return schema(
             node_id="SFSessionInfo",
             display_name="Session Info",
-            description="What a session holds and takes, in words and as a picture of its cache and timings.",
+            description="Shows what a session holds and takes, as text and as a picture of its KV cache and timings.",
             search_aliases=["kv cache size", "session debug"],
             inputs=[SessionWire.Input("session", tooltip="Any session.")],
             outputs=[
                 io.String.Output(display_name="text", tooltip="Length, prompts, events, settings, memory."),
                 io.Image.Output(
-                    display_name="picture", tooltip="The cache as it lies in memory, and seconds for each chunk."
+                    display_name="picture", tooltip="Layout of the KV cache, and the seconds of each chunk."
                 ),
             ],
             hidden=[io.Hidden.unique_id],

@@ -1,4 +1,4 @@
-"""A session in words, and as a picture: what attention sees, as it lies in memory, and what chunks cost."""
+"""A session as text, and as a picture of its KV cache and the timings of its chunks."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from ..sf_core.byte_units import format_bytes
 from ..sf_core.files.published_models import format_settings
 from ..sf_core.session.session_file import events_in, record_of
 from .adapters.memory_report import memory_in_words
-from .adapters.model import hosted
+from .adapters.model import comfy_model
 from .adapters.wire_types import ChunkTiming, GraphSession
 
 _SIZE = (768, 384)
 _PAPER, _INK, _FAINT = "#1e1e24", "#e8e8ea", "#55555f"
-_COLOURS = {"chunk at work": "#f2a65a", "sink": "#5aa9e6", "ring": "#7fc8a9", "free": "#33333c"}
+_COLOURS = {"current chunk": "#f2a65a", "sink": "#5aa9e6", "ring": "#7fc8a9", "free": "#33333c"}
 _STAGES = {"cache": "#5aa9e6", "sample": "#f2a65a", "decode": "#b48ead"}
 _MARGIN = 24
 
 
 def session_in_words(session: GraphSession) -> str:
+    """Describe a session, one fact a line."""
     core = session.core
     record, prompts = record_of(core)
     context = sum(frames for kind, frames, *_ in record["blocks"] if kind == "context")
-    rows, columns = (size * hosted(core).spatial_factor for size in core.latent_size)
+    rows, columns = (size * comfy_model(core).spatial_factor for size in core.latent_size)
     lines = {
         "length": f"{core.frames} latent frames, {core.chunks} chunks sampled, {context} frames given",
         "decoded": f"{session.decoded} latent frames",
@@ -34,12 +35,13 @@ def session_in_words(session: GraphSession) -> str:
         "settings": format_settings(core.config),
         "newest chunk's cache": core.how,
         "memory": memory_in_words(core),
-        "live caches": format_bytes(hosted(core).live.nbytes),
+        "live caches": format_bytes(comfy_model(core).shared.nbytes),
     }
     return "\n".join(f"{name}: {value}" for name, value in lines.items())
 
 
 def draw_session(session: GraphSession) -> Image.Image:
+    """Draw the layout of the KV cache, and the timings of the newest chunks."""
     image = Image.new("RGB", _SIZE, _PAPER)
     draw = ImageDraw.Draw(image)
     _draw_cache(draw, session, top=_MARGIN)
@@ -52,13 +54,13 @@ def _text(draw: ImageDraw.ImageDraw, x: float, y: float, words: str, colour: str
 
 
 def _draw_cache(draw: ImageDraw.ImageDraw, session: GraphSession, top: int) -> None:
-    """One box a latent frame, in the order of the buffer: chunk at work, sink, ring."""
+    """Draw one box a latent frame, in the order of the buffer: current chunk, sink, ring."""
     config, frames = session.core.config, session.core.frames
     sink = min(config.sink_frames, frames)
     ring = config.ring_frames if config.ring_frames is not None else max(0, frames - sink)
     filled = min(ring, max(0, frames - sink - config.chunk_frames))  # the newest chunk is written before the next
-    boxes = ["chunk at work"] * config.front_frames + ["sink"] * sink + ["ring"] * filled + ["free"] * (ring - filled)
-    wan = hosted(session.core)
+    boxes = ["current chunk"] * config.front_frames + ["sink"] * sink + ["ring"] * filled + ["free"] * (ring - filled)
+    wan = comfy_model(session.core)
     nbytes = wan.session_bytes(session.core)
     _text(draw, _MARGIN, top, f"cache: {wan.arch.num_layers} layers, {format_bytes(nbytes)}; one box is a latent frame")
     width = min(28.0, (_SIZE[0] - 2 * _MARGIN) / max(1, len(boxes)))
@@ -70,9 +72,9 @@ def _draw_cache(draw: ImageDraw.ImageDraw, session: GraphSession, top: int) -> N
 
 
 def _draw_timings(draw: ImageDraw.ImageDraw, timings: tuple[ChunkTiming, ...], top: int) -> None:
-    """One bar a chunk, its stages stacked."""
+    """Draw one bar a chunk, its stages stacked."""
     if not timings:
-        _text(draw, _MARGIN, top, "no chunks were made since this session was loaded")
+        _text(draw, _MARGIN, top, "no chunks since this session was loaded")
         return
     totals = [t.cache + t.sample + t.decode for t in timings]
     highest, floor = max(*totals, 1e-9), _SIZE[1] - _MARGIN - 24

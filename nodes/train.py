@@ -1,4 +1,4 @@
-"""The node that trains: Self Forcing with DMD, from a teacher and prompts to a LoRA or a whole model."""
+"""The node that trains a LoRA or a whole model from a teacher and prompts: Self Forcing with DMD."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from comfy_api.v0_0_2 import io
 from torch import Tensor
 
 from ..sf_core.byte_units import format_bytes
+from ..sf_core.cancellation import Cancellation, Cancelled
 from ..sf_core.files.atomic_write import atomic_write
 from ..sf_core.noise import MAX_SEED
-from ..sf_core.training.trainer import Trainer, TrainingStopped
+from ..sf_core.training.trainer import Trainer
 from ..sf_core.vae.video_vae import VideoVAE
 from .adapters import host
 from .adapters.conditioning import embeddings, encode
+from .adapters.memory_report import device_name
 from .adapters.model import HostedWan, Settings, config_for, with_settings
 from .adapters.model_loader import build_model
 from .adapters.training import HostRunContext, teacher_file, write_teacher
@@ -32,6 +34,8 @@ from .train_report import NodeGroup
 
 
 class SFTrain(io.ComfyNode):
+    """Distils a teacher."""
+
     @classmethod
     def define_schema(cls) -> Any:
         return schema(
@@ -41,51 +45,51 @@ class SFTrain(io.ComfyNode):
             search_aliases=["self forcing training", "train lora", "distillation", "dmd", "causal wan training"],
             inputs=[
                 io.Model.Input(
-                    "model", tooltip="The teacher, a many-step Wan 2.1 text-to-video MODEL; its LoRAs count."
+                    "model", tooltip="The teacher: a many-step Wan 2.1 text-to-video MODEL, including its LoRAs."
                 ),
                 io.Clip.Input(
-                    "clip", tooltip="The text encoder that belongs to the model; it reads all prompts first."
+                    "clip", tooltip="The text encoder that belongs to the model; it encodes all prompts first."
                 ),
                 io.String.Input(
                     "prompts",
                     multiline=True,
                     default="",
-                    tooltip="What to learn, a prompt a line; no videos are needed. Some hundred make a LoRA of a kind.",
+                    tooltip="Prompts to learn, one a line; no videos needed. A few hundred make a LoRA of one subject.",
                 ),
                 io.String.Input(
                     "name",
                     default="self_forcing",
-                    tooltip="Name of the result and of the training; the same name goes on where it was interrupted.",
+                    tooltip="Name of the result and of the training; the same name resumes an interrupted training.",
                 ),
                 io.Combo.Input(
                     "result",
                     options=[LORA, WHOLE],
                     default=LORA,
-                    tooltip="A LoRA, or all weights (for models/diffusion_models), which takes three times the memory.",
+                    tooltip="A LoRA, or all weights (in models/diffusion_models), which takes three times the memory.",
                 ),
                 io.Int.Input(
                     "start_steps",
                     default=500,
                     min=0,
                     max=1_000_000,
-                    tooltip="Updates of the causal start, learnt from the teacher's own videos; 0 for a causal model.",
+                    tooltip="Updates of the causal start, on the teacher's videos; 0 for a model that is causal.",
                 ),
                 io.Int.Input(
                     "steps",
                     default=200,
                     min=1,
                     max=1_000_000,
-                    tooltip=f"Updates of the generator on its own videos; the critic has {RATIO} for each of them.",
+                    tooltip=f"Updates of the generator on its own videos; the critic makes {RATIO} for each.",
                 ),
                 io.Int.Input(
-                    "batch_size", default=1, min=1, max=1024, tooltip="Videos made at a time; memory grows with it."
+                    "batch_size", default=1, min=1, max=1024, tooltip="Videos at a time; memory grows with it."
                 ),
                 io.Int.Input(
                     "accumulate",
                     default=4,
                     min=1,
                     max=1024,
-                    tooltip="Batches gathered for one update: batch_size times this many videos, in less memory.",
+                    tooltip="Gradient accumulation: batches for one update, in the memory of one batch.",
                 ),
                 io.Float.Input(
                     "learning_rate",
@@ -94,21 +98,23 @@ class SFTrain(io.ComfyNode):
                     max=1.0,
                     step=1e-6,
                     round=1e-9,
-                    tooltip="Of the generator; the critic has a fifth. 0.00005 suits a LoRA over Wan.",
+                    tooltip="Learning rate of the generator; the critic's is a fifth. 0.00005 suits a LoRA on Wan.",
                 ),
-                io.Int.Input("rank", default=64, min=1, max=1024, tooltip="Size of the LoRA; unused for all weights."),
+                io.Int.Input(
+                    "rank", default=64, min=1, max=1024, tooltip="Rank of the LoRA; not used for a whole model."
+                ),
                 io.Int.Input(
                     "chunks",
                     default=7,
                     min=1,
                     max=1000,
-                    tooltip="Length of the videos it learns from, in chunks: 7 of 3 latent frames are 81 frames.",
+                    tooltip="Length of the training videos: 7 chunks of 3 latent frames are 81 frames.",
                 ),
                 io.Int.Input(
-                    "width", default=832, min=16, max=8192, step=16, tooltip="Width of these videos in pixels."
+                    "width", default=832, min=16, max=8192, step=16, tooltip="Width of the training videos in pixels."
                 ),
                 io.Int.Input(
-                    "height", default=480, min=16, max=8192, step=16, tooltip="Height of these videos in pixels."
+                    "height", default=480, min=16, max=8192, step=16, tooltip="Height of the training videos in pixels."
                 ),
                 io.Float.Input(
                     "guidance",
@@ -119,37 +125,41 @@ class SFTrain(io.ComfyNode):
                     tooltip="How far the teacher leads away from 'negative': a cfg scale less 1, so 3 is cfg 4.",
                 ),
                 io.String.Input(
-                    "negative", multiline=True, default="", tooltip="The teacher's negative prompt; empty is good too."
+                    "negative", multiline=True, default="", tooltip="The teacher's negative prompt; may be empty."
                 ),
                 io.Boolean.Input(
                     "checkpointing",
                     default=True,
-                    tooltip="Compute again what the backward pass needs: far less memory, a third more time.",
+                    tooltip="Gradient checkpointing: far less memory, a third more time.",
                 ),
                 io.Int.Input(
                     "sample_every",
                     default=25,
                     min=1,
                     max=1_000_000,
-                    tooltip="Updates of the generator between two looks at what it can do.",
+                    tooltip="Updates of the generator between two sets of samples.",
                 ),
                 io.Int.Input(
                     "seed",
                     default=0,
                     min=0,
                     max=MAX_SEED,
-                    control_after_generate=False,  # a training goes on under its seed
-                    tooltip="Number of all that is drawn; the same seed and settings learn the same.",
+                    control_after_generate=False,  # a training is resumed under its seed
+                    tooltip="Seed of all random draws; the same seed and settings give the same result.",
                 ),
                 io.Vae.Input(
-                    "vae", optional=True, tooltip="Shows videos of the first prompts on the node; without it, none."
+                    "vae",
+                    optional=True,
+                    tooltip="Shows videos of the first prompts on the node; without it, none.",
                 ),
                 ConfigWire.Input(
-                    "settings", optional=True, tooltip="Chunk, window and steps to learn; without it, the model's own."
+                    "settings",
+                    optional=True,
+                    tooltip="Chunk, window and steps to learn; without it, the model's own.",
                 ),
             ],
             outputs=[
-                io.Model.Output(tooltip="The trained MODEL, with its rollout settings, for Self Forcing Session."),
+                io.Model.Output(tooltip="The trained MODEL with its rollout settings, for Self Forcing Session."),
                 io.Custom("LOSS_MAP").Output(
                     display_name="loss_map", tooltip="The generator's losses, for Plot Loss Graph."
                 ),
@@ -160,18 +170,18 @@ class SFTrain(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: Any, clip: Any, vae: Any = None, settings: Any = None, **values: Any) -> Any:
-        wan = HostedWan(model)
+        wan, cancellation = HostedWan(model), host.HostCancellation()
         config = config_for(model, settings)
         job = Job.of(wan, config, values, shows=vae is not None)
         job.check_free()
-        decoder = None if vae is None else open_vae(vae)
+        decoder = None if vae is None else open_vae(vae, cancellation)
         if decoder is not None:
             check_fits(decoder, wan)
-        embedded = _embed_all(clip, [*job.prompts, job.recipe.negative])
+        embedded = _embed_all(clip, [*job.prompts, job.recipe.negative], cancellation)
         _make_room(cls.hidden.unique_id, job, 0 if decoder is None else weight_bytes(decoder))
         view = LiveView(cls, str(cls.hidden.unique_id), FPS, job.recipe.steps)
         with view.until_end():
-            losses = _train(cls, view, job, wan, embedded, decoder)
+            losses = _train(cls, view, job, wan, embedded, decoder, cancellation)
         trained = with_settings(_with_result(model, job), Settings(config, job.recipe.latent_size))
         return io.NodeOutput(trained, {"loss": losses}, ui=view.on_node())
 
@@ -179,50 +189,58 @@ class SFTrain(io.ComfyNode):
 _LESS = "Turn checkpointing on, or lower batch_size, rank, chunks or the size"
 
 
-def _embed_all(clip: Any, prompts: Sequence[str]) -> dict[str, Tensor]:
-    """Embeddings [1, rows, width] by prompt, on the CPU, without the rows of zeros that text encoders fill up with."""
-    found = {}
+def _embed_all(clip: Any, prompts: Sequence[str], cancellation: Cancellation) -> dict[str, Tensor]:
+    """Encode prompts to [1, rows, width] on the CPU, without the zeros that text encoders pad with."""
+    embedded = {}
     for prompt in dict.fromkeys(prompts):
-        host.check_interrupt()
+        cancellation.raise_if_asked()
         whole = embeddings(encode(clip, prompt)).float().cpu()
         used = whole[0].abs().amax(dim=1).nonzero()
         rows = int(used.max()) + 1 if len(used) else 1
         with torch.inference_mode(False):
-            found[prompt] = whole[:, :rows].clone()
-    return found
+            embedded[prompt] = whole[:, :rows].clone()
+    return embedded
 
 
-def _make_room(node_id: str, job: Job, beside: int) -> None:
-    """Lets ComfyUI push models out. Raises MemoryError if that is not enough."""
-    device, needs = torch.device(job.recipe.device), job.needs + beside
+def _make_room(node_id: str, job: Job, extra_bytes: int) -> None:
+    """Let ComfyUI unload models. Raises MemoryError if that is not enough."""
+    device, needs = torch.device(job.recipe.device), job.needs + extra_bytes
     host.make_room(needs, device)
     free = host.free_memory(device)
-    words = f"training takes about {format_bytes(needs)}; the {device.type} has {format_bytes(free)} free"
+    words = f"training takes about {format_bytes(needs)}; the {device_name(device)} has {format_bytes(free)} free"
     if needs > free:
         raise MemoryError(f"{words}. {_LESS}")
     host.say(node_id, words)
 
 
 def _train(
-    node: Any, view: LiveView, job: Job, wan: HostedWan, embedded: Mapping[str, Tensor], decoder: VideoVAE | None
+    node: Any,
+    view: LiveView,
+    job: Job,
+    wan: HostedWan,
+    embedded: Mapping[str, Tensor],
+    decoder: VideoVAE | None,
+    cancellation: Cancellation,
 ) -> list[float]:
-    """Begins, or goes on. Its result is put where loaders look, also if it is interrupted -> the generator's losses."""
-    group = NodeGroup(job.recipe, view, host.Progress(node, job.recipe.steps))
+    """Train, or resume a training, and publish the result, also of an interrupted one -> the generator's losses."""
+    group = NodeGroup(job.recipe, view, host.NodeProgress(node, job.recipe.steps, cancellation), cancellation)
     make_context = partial(HostRunContext, embeddings=embedded, vae=decoder)
     job.folder.mkdir(parents=True, exist_ok=True)
-    write_teacher(wan, teacher_file(wan, job.folder))
+    write_teacher(wan, teacher_file(wan, job.folder), cancellation)
     with torch.inference_mode(False), torch.enable_grad():  # out of the mode that ComfyUI runs nodes in
         (job.folder / PROMPTS).write_text(as_lines(job.prompts), encoding="utf-8")
         try:
-            Trainer(job.recipe, job.folder, job.begun, group=group, make_context=make_context).run()
-        except (TrainingStopped, host.Interrupted) as stopped:
+            Trainer(
+                job.recipe, job.folder, job.begun, group=group, make_context=make_context, cancellation=cancellation
+            ).run()
+        except (Cancelled, host.HostCancellation.error):
             _publish(job, view)
-            raise group.interrupts.asked or stopped from None
+            raise host.HostCancellation.error from None
         except Exception as error:
             if not host.is_out_of_memory(error):
                 raise
             raise MemoryError(
-                f"the {wan.device.type} ran out of memory; what was learnt up to the last save is kept. {_LESS}"
+                f"the {device_name(wan.device)} ran out of memory; what was learnt up to the last save is kept. {_LESS}"
             ) from error
         _publish(job, view)
     teacher_file(wan, job.folder).unlink()  # as large as the model, and can be written again
@@ -230,18 +248,18 @@ def _train(
 
 
 def _publish(job: Job, view: LiveView) -> None:
-    """Puts the newest network where loaders look, if there is one."""
-    if job.made is None:
+    """Copy the newest network, if there is one, to the folder of ComfyUI's loaders."""
+    if job.newest_network is None:
         return
     job.file.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(job.file) as part:
-        shutil.copyfile(job.made, part)
+        shutil.copyfile(job.newest_network, part)
     if (training := view.state()["training"]) is not None:
         view.tell(training={**training, "file": f"{job.file.parent.name}/{job.file.name}"})
 
 
 def _with_result(model: Any, job: Job) -> Any:
-    """The MODEL that was trained."""
+    """Return the trained MODEL."""
     if job.recipe.lora is None:
         trained = build_model(job.file, None)
         trained.model.latent_format = model.model.latent_format

@@ -1,4 +1,4 @@
-"""What the inputs of Self Forcing Train mean: a recipe of `sf_core`, and where everything lies."""
+"""A training as the inputs of Self Forcing Train describe it: a recipe of `sf_core`, and its files."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from ..sf_core.training.trainer import STATE, differences
 from .adapters import host
 from .adapters.model import HostedWan, latent_size
 from .adapters.training import teacher_file
+from .inputs import FPS
 
 LORA, WHOLE = "LoRA", "whole model"
 FOLDER = "self_forcing_training"  # below ComfyUI's output
 PROMPTS = "prompts.txt"
 RATIO, CRITIC_RATE = 5, 0.2  # updates of the critic for each of the generator, and its learning rate, as published
 AVERAGE = 0.9  # decay of the generator's running average, which is the result
-TRAJECTORIES, SOLVER_STEPS = 256, 24  # of the teacher, at most, for the causal start, and in how many steps each
-FPS = 16.0
-SHOWN = 4  # prompts
+TRAJECTORIES, SOLVER_STEPS = 256, 24  # for the causal start: the teacher's, at most, and steps of each
+SHOWN = 4  # prompts that samples are made of
 _NAME = re.compile(r"\w[\w.-]*")
 _INPUTS = {
     "files": "model",
@@ -34,28 +34,37 @@ _INPUTS = {
     "rollout": "settings",
     "lora": "result, rank",
     "stages": "start_steps, steps, batch_size, accumulate, learning_rate, guidance, checkpointing",
-}  # what the node calls keys of a recipe
+}  # inputs of the node by key of the recipe
 
 
 @dataclass(frozen=True)
 class Job:
-    """A training as the node's inputs describe it. folder: of the run. file: what it makes, where loaders look."""
+    """A training of the node.
+
+    Attributes:
+        recipe: Its settings.
+        prompts: Prompts to learn.
+        folder: Folder of the run.
+        file: The result, in the folder of ComfyUI's loaders.
+        needs: Memory in bytes.
+    """
 
     recipe: Recipe
     prompts: Sequence[str]
     folder: Path
     file: Path
-    needs: int  # bytes
+    needs: int
 
     @staticmethod
     def of(wan: HostedWan, config: RolloutConfig, values: Mapping[str, Any], shows: bool) -> Job:
-        """shows: whether samples can be seen. Raises ValueError, naming the input that cannot be."""
+        """Make the job of the inputs; samples are made if ``shows``. Raises ValueError, naming the wrong input."""
         prompts = [line.strip() for line in values["prompts"].splitlines() if line.strip()]
         if not prompts:
             raise ValueError("'prompts' is empty; write what the model should learn to show, a prompt a line")
         name = values["name"].strip()
         if not _NAME.fullmatch(name):
             raise ValueError(f"'name' is {name!r}, which is no name of a file: use letters, digits, '_', '-' and '.'")
+        host.check_name(name)
         folder = host.output_folder() / FOLDER / name
         lora = AdapterSettings(rank=values["rank"], alpha=values["rank"]) if values["result"] == LORA else None
         kind = "diffusion_models" if lora is None else "loras"
@@ -87,18 +96,19 @@ class Job:
         return Job(recipe, prompts, folder, file, memory.total)
 
     @property
-    def made(self) -> Path | None:
-        """The newest network of the run; after the causal start alone, that."""
+    def newest_network(self) -> Path | None:
+        """The newest network of the run: the model, or that of the causal start."""
         ending = ".lora.safetensors" if self.recipe.lora else ".safetensors"
-        found = (self.folder / f"{name}{ending}" for name in ("model", "causal"))
-        return next((path for path in found if path.exists()), None)
+        paths = (self.folder / f"{name}{ending}" for name in ("model", "causal"))
+        return next((path for path in paths if path.exists()), None)
 
     @property
     def begun(self) -> bool:
+        """Whether there is a training to resume."""
         return (self.folder / STATE).exists()
 
     def check_free(self) -> None:
-        """Raises ValueError if its name is somebody else's, or a training that is not this one has it."""
+        """Raise ValueError if another file, or a training with other inputs, has the name."""
         if self.file.exists() and not self.begun:
             raise ValueError(f"{self.file} is there already, and not of this training: choose another 'name'")
         if not self.begun:
@@ -115,6 +125,7 @@ class Job:
 
 
 def as_lines(prompts: Sequence[str]) -> str:
+    """Return prompts as the text of a file, one a line."""
     return "".join(f"{prompt}\n" for prompt in prompts)
 
 

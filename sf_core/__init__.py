@@ -1,24 +1,40 @@
 """Self Forcing in plain torch: streaming autoregressive video from a causal Wan 2.1 model."""
 
 from ._version import __version__
+from .cancellation import Cancellation, Cancelled
 from .config import RolloutConfig
 from .files.checkpoint import load_model
 from .model.wan import CausalWan
 from .noise import NoiseSource, SeededNoise
+from .session.commands import CommandQueue, Pause, ReRoll, Resume, Stop
 from .session.session import Session
-from .session.streaming import stream
+from .session.streaming import StreamEvent, StreamHost, stream
+from .session.timeline import Row, Timeline, format_rows, parse_rows
 from .vae.taehv import load_taehv
 from .vae.wan_vae import load_vae
 
 __all__ = [
+    "Cancellation",
+    "Cancelled",
     "CausalWan",
+    "CommandQueue",
     "NoiseSource",
+    "Pause",
+    "ReRoll",
+    "Resume",
     "RolloutConfig",
+    "Row",
     "SeededNoise",
     "Session",
+    "Stop",
+    "StreamEvent",
+    "StreamHost",
+    "Timeline",
     "__version__",
+    "format_rows",
     "load_model",
     "load_taehv",
     "load_vae",
+    "parse_rows",
     "stream",
 ]

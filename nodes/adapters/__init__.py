@@ -1,1 +1,1 @@
-"""ComfyUI's objects as those of `sf_core`: model, VAE, prompts, progress, folders."""
+"""Adapters between ComfyUI's objects and those of `sf_core`: model, VAE, prompts, progress, folders."""

@@ -1,4 +1,4 @@
-"""Prompts: ComfyUI's CLIP and CONDITIONING as embeddings."""
+"""Text embeddings from ComfyUI's CLIP and CONDITIONING."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def embeddings(conditioning: Any) -> Tensor:
-    """The prompt [1, rows, width] of a CONDITIONING. Raises ValueError if it holds none or several."""
+    """Return the text embeddings [1, rows, width] of a CONDITIONING. Raises ValueError unless it holds one prompt."""
     if not isinstance(conditioning, list) or len(conditioning) != 1:
         count = len(conditioning) if isinstance(conditioning, list) else 0
         raise ValueError(
@@ -21,12 +21,12 @@ def embeddings(conditioning: Any) -> Tensor:
 
 
 def encode(clip: Any, text: str) -> Any:
-    """The CONDITIONING of ``text``; weights are moved as ComfyUI sees fit. Only in the thread that runs the graph."""
+    """Encode ``text`` to a CONDITIONING; ComfyUI may move weights. Only in the thread that runs the graph."""
     return clip.encode_from_tokens_scheduled(clip.tokenize(text))
 
 
-def can_encode_beside(clip: Any) -> bool:
-    """Whether `encode_beside` works: whether the weights lie ready where they move nobody's."""
+def can_encode_in_thread(clip: Any) -> bool:
+    """Whether `encode_in_thread` works: whether the weights are loaded, on the CPU."""
     patcher = clip.patcher
     plain = clip.apply_hooks_to_conds is None and not clip.use_clip_schedule and patcher.forced_hooks is None
     loaded = [entry.model for entry in list(mm.current_loaded_models)]
@@ -34,8 +34,8 @@ def can_encode_beside(clip: Any) -> bool:
     return bool(plain and ready and patcher.load_device.type == "cpu")
 
 
-def encode_beside(clip: Any, text: str) -> Any:
-    """As `encode`, in any thread, and moving no weights."""
+def encode_in_thread(clip: Any, text: str) -> Any:
+    """Encode ``text`` to a CONDITIONING in any thread, without moving weights."""
     model = clip.cond_stage_model
     model.reset_clip_options()
     if clip.layer_idx is not None:

@@ -1,4 +1,8 @@
-"""Names for weights with their patches: what sessions, caches and the journal are told apart by."""
+"""Fingerprints of weights with their patches.
+
+Sessions, KV caches and stored chunks are told apart by them. Patches count by content where that is possible, so that
+a session finds its model again after the same LoRA or merge was loaded anew, also in a restarted server.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,7 @@ _PREFIX = "diffusion_model."
 
 
 def patched_fingerprint(patcher: Any) -> str:
-    """That of the transformer's own weights, as `sf_core` names them, and a digest of what is patched into them."""
+    """Return the fingerprint of the transformer's own weights, with a digest of the patches to them."""
     base = _base_fingerprint(patcher)
     parts = [repr(part) for part in _patches(patcher)]
     return base if not parts else f"{base}+{digest('|'.join(parts).encode()).hex()[:12]}"
@@ -24,14 +28,14 @@ def patched_fingerprint(patcher: Any) -> str:
 
 def _base_fingerprint(patcher: Any) -> str:
     model = patcher.model
-    known = getattr(model, "_sf_fingerprint", None)
-    if known is None:
-        known = model._sf_fingerprint = weights_fingerprint(_own_weights(patcher))
-    return str(known)
+    fingerprint = getattr(model, "_sf_fingerprint", None)
+    if fingerprint is None:
+        fingerprint = model._sf_fingerprint = weights_fingerprint(_own_weights(patcher))
+    return str(fingerprint)
 
 
 def _own_weights(patcher: Any) -> Iterator[tuple[str, Tensor]]:
-    """Without patches: where ComfyUI has patched a parameter in place, it keeps what was there before."""
+    """Yield the weights without patches; ComfyUI backs up what it patches in place."""
     for name, parameter in patcher.model.diffusion_model.named_parameters():
         backup = patcher.backup.get(_PREFIX + name)
         value = parameter.data if backup is None else backup[0]
@@ -51,7 +55,7 @@ def _patches(patcher: Any) -> Iterator[Any]:
 
 
 def _content(part: Any) -> Any:
-    """A patch, or part of one, by what it does rather than by who it is."""
+    """Describe a patch, or a part of it, by content, not by identity."""
     if isinstance(part, Tensor):
         return list(part.shape), str(part.dtype), sampled_values(part).tolist()
     if part is None or isinstance(part, (bool, int, float, str)):
@@ -60,7 +64,7 @@ def _content(part: Any) -> Any:
         return [_content(item) for item in part]
     if isinstance(part, dict):
         return {key: _content(value) for key, value in sorted(part.items())}
-    if isinstance(part, MethodType):  # a merge's conversion of a layer's weight
+    if isinstance(part, MethodType):  # merging nodes pass a layer's conversion of its weight
         return type(part.__self__).__qualname__, _content(part.__func__)
     if isinstance(part, FunctionType) and not part.__closure__ and not part.__defaults__:
         code = part.__code__
@@ -76,10 +80,10 @@ _counter = itertools.count()
 
 
 def token(thing: object) -> str:
-    """Names an object for as long as the server runs; never the same for two, even if one is gone."""
+    """Return a name for an object that no other object gets while the server runs."""
     try:
         if thing not in _serials:
             _serials[thing] = next(_counter)
         return str(_serials[thing])
-    except TypeError:  # cannot be remembered: then it is another one each time
+    except TypeError:  # no weak references to it: a new name each time
         return f"new {next(_counter)}"

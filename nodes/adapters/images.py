@@ -1,4 +1,4 @@
-"""IMAGE tensors: scaling, JPEGs, pictures."""
+"""Scaling and JPEG compression of IMAGE tensors."""
 
 from __future__ import annotations
 
@@ -8,16 +8,11 @@ import comfy.utils
 from PIL import Image
 from torch import Tensor
 
-from ...sf_core.files.video import to_bytes
-
-
-def picture(frame: Tensor) -> Image.Image:
-    """A frame [H, W, 3] in 0..1."""
-    return Image.fromarray(to_bytes(frame).numpy())
+from ...sf_core.files.pixels import to_bytes
 
 
 def fit_pictures(images: Tensor, width: int, height: int) -> Tensor:
-    """IMAGE [T, H, W, C] filling ``width`` x ``height`` pixels, three colours; what sticks out is cut off."""
+    """Scale IMAGE [T, H, W, C] to fill ``width`` x ``height`` pixels, cropped at the centre, in three channels."""
     if images.shape[1:3] == (height, width):
         return images[..., :3]
     channels_first = images[..., :3].movedim(-1, 1)
@@ -25,7 +20,7 @@ def fit_pictures(images: Tensor, width: int, height: int) -> Tensor:
 
 
 def jpegs_of(frames: Tensor, longest_edge: int) -> list[bytes]:
-    """Of frames [T, H, W, 3] in 0..1, made smaller if an edge is longer than so many pixels."""
+    """Compress frames [T, H, W, 3], float in 0..1 or 8-bit, reduced to at most ``longest_edge`` pixels."""
     return [_jpeg(Image.fromarray(one), longest_edge) for one in to_bytes(frames).numpy()]
 
 

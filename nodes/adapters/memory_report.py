@@ -1,19 +1,21 @@
-"""What a session takes, in words a user can act on."""
+"""Memory needs of a session, as sentences that a user can act on."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+import torch
+
 from ...sf_core.byte_units import format_bytes
 from ...sf_core.config import RolloutConfig
 from ...sf_core.session.session import Session
 from . import host
-from .model import hosted
+from .model import comfy_model
 
 
-def memory_in_words(session: Session, beside: int = 0) -> str:
-    """Cache, weights, the work on a chunk and ``beside`` (a decoder) against what the device has."""
-    wan, window = hosted(session), session.config.window_frames
+def memory_in_words(session: Session, extra_bytes: int = 0) -> str:
+    """Compare cache, weights, activations and ``extra_bytes`` (of a decoder) with the memory of the device."""
+    wan, window = comfy_model(session), session.config.window_frames
     cache, weights, work = wan.session_bytes(session), wan.weight_bytes(), wan.working_bytes(session)
     reach = f"at window {window}" if window else f"with {session.frames} frames and no window"
     parts = [
@@ -21,17 +23,22 @@ def memory_in_words(session: Session, beside: int = 0) -> str:
         f"weights {format_bytes(weights)}",
         f"a chunk {format_bytes(work)}",
     ]
-    parts += [f"decoder {format_bytes(beside)}"] if beside else []
+    parts += [f"decoder {format_bytes(extra_bytes)}"] if extra_bytes else []
     total = host.total_memory(wan.device)
-    takes, of_device = ", ".join(parts), f"the {format_bytes(total)} of your {wan.device.type}"
-    if cache + weights + work + beside <= total:
+    takes, of_device = ", ".join(parts), f"the {format_bytes(total)} of your {device_name(wan.device)}"
+    if cache + weights + work + extra_bytes <= total:
         return f"Fits {of_device}: {takes}"
-    return f"Too much for {of_device}: {takes}. {what_would_fit(session, total - work - beside)}"
+    return f"Too much for {of_device}: {takes}. {what_would_fit(session, total - work - extra_bytes)}"
+
+
+def device_name(device: torch.device) -> str:
+    """Return "GPU" or "CPU", as people write it."""
+    return "CPU" if device.type == "cpu" else "GPU"
 
 
 def what_would_fit(session: Session, room: int) -> str:
-    """Which one setting brings the cache down to ``room`` bytes, weights offloaded."""
-    wan, config = hosted(session), session.config
+    """Name the one setting that brings the cache down to ``room`` bytes, with the weights offloaded."""
+    wan, config = comfy_model(session), session.config
     least = config.chunk_frames + config.sink_frames
     for window in range((config.window_frames or session.frames + least) - 1, least - 1, -1):
         smaller = _with_window(config, window)

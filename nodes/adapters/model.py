@@ -1,4 +1,4 @@
-"""ComfyUI's MODEL as a model of `sf_core`: our causal forward over the modules of its Wan transformer.
+"""ComfyUI's MODEL as a model of `sf_core`: the causal forward over the modules of its Wan transformer.
 
 The weights stay ComfyUI's: modules are only called, never read, so LoRAs, fp8, GGUF, offloading and the attention
 that the user chose all apply. A LoRA on ``modulation`` has no effect, as everywhere in ComfyUI.
@@ -16,6 +16,7 @@ from comfy.ldm.modules.attention import optimized_attention
 from comfy.patcher_extension import CallbacksMP, WrappersMP
 from torch import Tensor
 
+from ...sf_core.cancellation import Cancellation
 from ...sf_core.config import RolloutConfig
 from ...sf_core.hashing import digest
 from ...sf_core.model.architecture import WanArchitecture
@@ -28,20 +29,20 @@ from . import host
 from .fingerprint import patched_fingerprint, token
 
 ATTACHMENT = "self_forcing"
-# Pixels along an edge of a latent and frames of one, of every Wan 2.1 VAE; for hosts whose latent format does not say
+# Pixels along the edge of a latent, and frames of a latent, of every Wan 2.1 VAE; where the latent format lacks them
 WAN_SPATIAL_FACTOR, WAN_TEMPORAL_FACTOR = 8, 4
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What rides on a MODEL of ours: how to roll it out, as far as its loader or the user said."""
+    """Rollout settings attached to a MODEL, as far as its loader or the user set them."""
 
     config: RolloutConfig | None = None
     latent_size: tuple[int, int] | None = None
 
 
 def with_settings(patcher: Any, settings: Settings) -> Any:
-    """A MODEL with the same weights that carries ``settings``."""
+    """Return a MODEL with the same weights that carries ``settings``."""
     clone = patcher.clone()
     clone.set_attachments(ATTACHMENT, settings)
     clone.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, ATTACHMENT)
@@ -50,7 +51,7 @@ def with_settings(patcher: Any, settings: Settings) -> Any:
 
 
 def _explain_to_guiders(executor: Any, *args: Any, **kwargs: Any) -> Any:
-    """Around core's samplers, which make all frames of a clip at once: what a Self Forcing model is not for."""
+    """Warn of core's samplers, which make all frames of a clip at once. Raises ValueError for a cfg other than 1."""
     guidance = getattr(executor.class_obj, "cfg", 1.0)
     if guidance != 1.0:
         raise ValueError(
@@ -63,44 +64,47 @@ def _explain_to_guiders(executor: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 def settings_of(patcher: Any) -> Settings:
+    """Return the settings attached to a MODEL."""
     return patcher.get_attachment(ATTACHMENT) or Settings()
 
 
-class Live:
-    """What is derived and large, of all sessions over one set of weights: gone with the last of them."""
+class SharedState:
+    """Caches and decoder, shared by all sessions of one model; freed with the last of these sessions."""
 
     def __init__(self) -> None:
         self.caches = CachePool()
         self.decoder: tuple[tuple[str, bytes], Any] | None = None  # ((its VAE, what it has decoded), decoder)
-        self.running = 0  # nodes at work, whose caches are not taken away
-        self.giving_up = False  # a run was broken off: whoever still works for it in another thread is to stop
+        self.active_runs = 0  # while there are any, caches are not released
 
     @property
     def nbytes(self) -> int:
+        """Memory held, in bytes."""
         return self.caches.nbytes + (self.decoder[1].cache_bytes if self.decoder else 0)
 
     def release(self) -> None:
+        """Free everything."""
         self.caches.release()
         self.decoder = None
 
 
-def _live_of(model: Any) -> Live:
-    reference = getattr(model, "_sf_live", None)
-    live = reference() if reference else None
-    if live is None:
-        live = Live()
-        model._sf_live = weakref.ref(live)
-    return live
+def _shared_state_of(model: Any) -> SharedState:
+    reference = getattr(model, "_sf_shared", None)
+    shared = reference() if reference else None
+    if shared is None:
+        shared = SharedState()
+        model._sf_shared = weakref.ref(shared)
+    return shared
 
 
 class HostedWan(WanForward):
-    """A Wan 2.1 text-to-video MODEL, whichever loader, LoRA or merge it came from. Raises ValueError for any other."""
+    """A Wan 2.1 text-to-video MODEL from any loader, LoRA or merge. Raises ValueError for another model."""
 
     def __init__(self, patcher: Any) -> None:
         net = check_wan(patcher)
         settings = settings_of(patcher)
         self.patcher = patcher.clone()
-        self.live = _live_of(self.patcher.model)
+        self.shared = _shared_state_of(self.patcher.model)
+        self.cancellation: Cancellation = host.HostCancellation()  # of the run that uses the model, if one does
         self.arch = _architecture(net)
         self.rollout_config, self.latent_size = settings.config, settings.latent_size
         latent_format = self.patcher.model.latent_format
@@ -111,12 +115,12 @@ class HostedWan(WanForward):
             setattr(self, name, getattr(net, name))
         self._options: dict[str, Any] = {}
         self._fingerprint: tuple[object, str] = (None, "")
-        live = weakref.ref(self.live)
+        reference = weakref.ref(self.shared)
 
         def on_detach(_: Any, unpatch_all: bool) -> None:  # also called when another clone takes over: then not all
-            held = live()
-            if unpatch_all and held is not None and not held.running:
-                held.release()
+            shared = reference()
+            if unpatch_all and shared is not None and not shared.active_runs:
+                shared.release()
 
         self.patcher.add_callback_with_key(CallbacksMP.ON_DETACH, ATTACHMENT, on_detach)
 
@@ -124,15 +128,18 @@ class HostedWan(WanForward):
 
     @property
     def caches(self) -> CachePool:  # type: ignore[override]
-        return self.live.caches
+        """KV caches of all sessions of this model."""
+        return self.shared.caches
 
     @property
     def dtype(self) -> torch.dtype:
+        """Number format of the computation."""
         model = self.patcher.model
         return model.manual_cast_dtype or model.get_dtype()
 
     @property
     def device(self) -> torch.device:
+        """Device of the computation."""
         return self.patcher.load_device
 
     def cast_parameter(self, parameter: Tensor, like: Tensor) -> Tensor:
@@ -146,16 +153,14 @@ class HostedWan(WanForward):
         self._options |= {"cond_or_uncond": [0], "block_type": "double", "total_blocks": self.arch.num_layers}
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        if self.live.giving_up:
-            raise host.Interrupted
-        host.check_interrupt()  # core's layers look by themselves, those of other packs (GGUF) do not
+        self.cancellation.raise_if_asked()  # core's layers poll by themselves, layers of other packs (GGUF) do not
         heads = q.shape[2]
         options = {**self._options, "block_index": layer}
         out = optimized_attention(q.flatten(2), k.flatten(2), v.flatten(2), heads=heads, transformer_options=options)
         return out.unflatten(-1, (heads, -1))
 
     def before_pass(self, x: Tensor, timestep: Tensor) -> None:
-        """Set the facts that attention overrides of other packs read."""
+        """Set the options that attention overrides of other packs read."""
         rows, columns = self.arch.token_grid((x.shape[3], x.shape[4]))
         self._options |= {"sigmas": timestep[:, 0] / TRAIN_STEPS, "grid_sizes": (x.shape[2], rows, columns)}
 
@@ -166,7 +171,7 @@ class HostedWan(WanForward):
 
     @property
     def fingerprint(self) -> str:
-        """Of the weights with all patches; the same for the same file and LoRAs, however often they are loaded."""
+        """Fingerprint of the weights with all patches; equal whenever the same files and LoRAs are loaded."""
         patched = (self.patcher.patches_uuid, len(self.patcher.object_patches))
         if self._fingerprint[0] != patched:
             self._fingerprint = (patched, patched_fingerprint(self.patcher))
@@ -175,28 +180,29 @@ class HostedWan(WanForward):
     # Memory -------------------------------------------------------------------------------------------------------
 
     def working_bytes(self, session: Session) -> int:
-        """Of activations while a chunk is sampled, by ComfyUI's own estimate for its shape."""
+        """Return the memory of activations while a chunk is sampled, by ComfyUI's own estimate."""
         frames = session.config.front_frames
         return int(self.patcher.memory_required([session.batch, self.arch.in_dim, frames, *session.latent_size]))
 
     def session_bytes(self, session: Session) -> int:
-        """Of the cache of ``session``."""
+        """Return the memory of the KV cache of ``session``."""
         return self.cache_bytes(session.config, session.latent_size, session.batch, session.frames)
 
     def weight_bytes(self) -> int:
+        """Return the memory of the weights."""
         return int(self.patcher.model_size())
 
-    def make_ready(self, session: Session, beside: int = 0) -> None:
-        """Load the weights with their patches, with room for the cache, activations and ``beside`` bytes more.
+    def make_ready(self, session: Session, extra_bytes: int = 0) -> None:
+        """Load the weights with their patches, with room for the cache, activations and ``extra_bytes`` more.
 
-        To be called before each chunk: other graphs' clones share the modules and may have put other patches in.
+        To be called before each chunk: clones of other graphs share the modules, and may have patched them.
         """
-        missing = max(0, self.session_bytes(session) - self.live.caches.nbytes)
-        host.load_models([self.patcher], missing + self.working_bytes(session) + beside)
+        missing = max(0, self.session_bytes(session) - self.shared.caches.nbytes)
+        host.load_models([self.patcher], missing + self.working_bytes(session) + extra_bytes)
 
 
 def check_wan(patcher: Any) -> Any:
-    """The transformer of a MODEL. Raises ValueError unless it is Wan 2.1's for text to video."""
+    """Return the transformer of a MODEL. Raises ValueError unless it is Wan 2.1's for text-to-video."""
     model = getattr(patcher, "model", None)
     net = getattr(model, "diffusion_model", None)
     kind = type(net).__name__
@@ -229,7 +235,7 @@ def _architecture(net: Any) -> WanArchitecture:
 
 
 def config_for(patcher: Any, given: RolloutConfig | None) -> RolloutConfig:
-    """Rollout settings: those that are wired in, else the model's own with the shift that a core node gave it."""
+    """Return the connected rollout settings, else the model's own, with the shift of ModelSamplingSD3."""
     if given is not None:
         return given
     config = settings_of(patcher).config or RolloutConfig()
@@ -237,13 +243,15 @@ def config_for(patcher: Any, given: RolloutConfig | None) -> RolloutConfig:
     return config if sampling is None else replace(config, shift=float(sampling.shift))
 
 
-def hosted(session: Session) -> HostedWan:
+def comfy_model(session: Session) -> HostedWan:
+    """Return the model of ``session``, which a node made over a MODEL of ComfyUI."""
     model = session.model
     assert isinstance(model, HostedWan)
     return model
 
 
 def latent_size(wan: HostedWan, width: int, height: int) -> tuple[int, int]:
+    """Return (height, width) of the latents. Raises ValueError, naming the nearest sizes, for one that does not fit."""
     factor, (_, patch_rows, patch_columns) = wan.spatial_factor, wan.arch.patch_size
     for name, pixels, patch in (("width", width, patch_columns), ("height", height, patch_rows)):
         unit = factor * patch

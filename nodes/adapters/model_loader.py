@@ -1,4 +1,4 @@
-"""A core MODEL from any file that `sf_core` reads."""
+"""Loader of ComfyUI MODELs from any file that `sf_core` reads."""
 
 from __future__ import annotations
 
@@ -21,10 +21,15 @@ _ASSUMED = {"freq_dim": 256, "text_len": 512}  # by ComfyUI's detection
 
 
 def build_model(path: Path, dtype: torch.dtype | None, **model_options: Any) -> Any:
-    """A MODEL with the weights of ``path``, which carries the file's own rollout settings.
+    """Load a MODEL that carries the file's own rollout settings.
 
-    dtype: of the weights; None: as the file has them, or what ComfyUI finds best on this device.
-    Raises ValueError saying what the file holds instead of a Wan 2.1 text-to-video transformer.
+    Args:
+        path: A Wan 2.1 text-to-video transformer.
+        dtype: Of the weights. None: as in the file, or what ComfyUI prefers on this device.
+        model_options: Passed on to ComfyUI's loader.
+
+    Raises:
+        ValueError: The file holds something else, which the message names.
     """
     tensors, metadata = open_source(path)
     weights = transformer_weights(tensors)
@@ -47,17 +52,17 @@ def build_model(path: Path, dtype: torch.dtype | None, **model_options: Any) -> 
 
 
 def _unusual(arch: WanArchitecture, state: dict[str, Any], dtype: torch.dtype | None) -> Any:
-    """For sizes that ComfyUI cannot read off the weights: small models, heads of another width than the published."""
+    """Build a MODEL whose sizes ComfyUI cannot detect: small models, heads of another width than published."""
     sizes = {**asdict(arch), "image_model": "wan2.1", "model_type": "t2v", "window_size": (-1, -1)}
     config = comfy.model_detection.model_config_from_unet_config(sizes, state)
     if config is None:
         raise ValueError("this ComfyUI does not know Wan 2.1; update it")
     device, offload = mm.get_torch_device(), mm.unet_offload_device()
-    known = config.supported_inference_dtypes
+    supported = config.supported_inference_dtypes
     stored = state["head.head.weight"].dtype
     parameters = sum(tensor.numel() for tensor in state.values())
-    dtype = dtype or mm.unet_dtype(model_params=parameters, supported_dtypes=known, weight_dtype=stored)
-    config.set_inference_dtype(dtype, mm.unet_manual_cast(dtype, device, known))
+    dtype = dtype or mm.unet_dtype(model_params=parameters, supported_dtypes=supported, weight_dtype=stored)
+    config.set_inference_dtype(dtype, mm.unet_manual_cast(dtype, device, supported))
     model = config.get_model(state, "")
     model.to(offload)
     model.load_model_weights(state, "")

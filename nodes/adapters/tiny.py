@@ -1,4 +1,4 @@
-"""The embedded model as ComfyUI's own kinds of object: MODEL, CLIP and VAE, which core's nodes take."""
+"""The embedded model as ComfyUI's MODEL, CLIP and VAE."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .model_loader import build_model
 
 
 class TinyLatents(comfy.latent_formats.Wan21):
-    """Latents as Wan 2.1's, normalised by the tiny VAE's mean and deviation. Core's previews of Wan are not of them."""
+    """Wan 2.1's latent format with the tiny VAE's mean and deviation. Core's previews of Wan do not fit it."""
 
     latent_rgb_factors = latent_rgb_factors_bias = None
 
@@ -34,14 +34,14 @@ WEIGHTS = {"self forcing": "transformer.safetensors", "teacher": "teacher.safete
 
 
 def tiny_model(weights: str) -> Any:
-    """weights: of `WEIGHTS`."""
+    """Load the MODEL whose weights are called ``weights`` in `WEIGHTS`."""
     patcher = build_model(tiny.FOLDER / WEIGHTS[weights], None)
     patcher.model.latent_format = TinyLatents()
     return patcher
 
 
 class _TextModel(nn.Module):
-    """The table of words, with the methods that ComfyUI calls on a text model."""
+    """The word table, with the methods that ComfyUI calls on a text model."""
 
     def __init__(self, text: TinyText) -> None:
         super().__init__()
@@ -52,20 +52,21 @@ class _TextModel(nn.Module):
         return self._text.encode(tokens["tiny"]), None
 
     def set_clip_options(self, options: dict[str, Any]) -> None:
-        """There are none."""
+        """Ignore the options: there are none."""
 
     def reset_clip_options(self) -> None:
-        """There are none."""
+        """Ignore the options: there are none."""
 
 
 class _Tokenizer:
-    """Leaves the words to the text model."""
+    """A tokenizer that passes the text on to the text model."""
 
     def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **options: Any) -> dict[str, Any]:
         return {"tiny": text}
 
 
 def tiny_clip() -> Any:
+    """Make the CLIP."""
     clip = comfy.sd.CLIP(no_init=True)
     clip.cond_stage_model = _TextModel(tiny.load_text())
     clip.tokenizer = _Tokenizer()
@@ -77,9 +78,9 @@ def tiny_clip() -> Any:
 
 
 def tiny_vae() -> Any:
-    """Core's VAE of Wan 2.1, with core's network in a depth that core does not read off weights.
+    """Make the VAE: ComfyUI's Wan 2.1 VAE, in a depth that ComfyUI does not detect.
 
-    The network also carries its normalisation, for `open_vae`.
+    The network also carries the normalisation of its latents, for `open_vae`.
     """
     state = comfy.utils.load_torch_file(str(tiny.FOLDER / "vae.safetensors"), safe_load=True)
     normalisation = {name: state.pop(name) for name in ("mean", "std")}

@@ -1,8 +1,8 @@
-"""Adapters of the trainer of `sf_core` to ComfyUI: the teacher's file, prompt embeddings of a CLIP, a hosted VAE."""
+"""Training inside ComfyUI: the teacher from a MODEL, prompts from a CLIP, samples through a VAE."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,43 +12,47 @@ from comfy.model_management import cast_to_device
 from comfy.model_patcher import get_key_weight
 from torch import Tensor
 
+from ...sf_core.cancellation import Cancellation
 from ...sf_core.files.safetensors_file import write_tensors
 from ...sf_core.model.wan import CausalWan
 from ...sf_core.training.engine.process_group import Group
 from ...sf_core.training.recipe import Recipe
 from ...sf_core.training.stages.run_context import RunContext
 from ...sf_core.vae.video_vae import VideoVAE
-from . import host
 from .model import HostedWan
-
-# What is trained ------------------------------------------------------------------------------------------------------
 
 
 def teacher_file(wan: HostedWan, folder: Path) -> Path:
-    """Named by its weights, so that a training does not go on with others."""
+    """Return the path of the teacher's weights. Their fingerprint is in the name: other weights, another training."""
     return folder / f"teacher-{wan.fingerprint}.safetensors"
 
 
-def write_teacher(wan: HostedWan, path: Path) -> None:
-    """The transformer's weights with all patches, as a file that `sf_core.load_model` reads, unless it is there.
+def write_teacher(wan: HostedWan, path: Path, cancellation: Cancellation) -> None:
+    """Write the transformer's weights, with all patches, as a file for `sf_core.load_model`, unless it exists.
 
-    Raises ValueError for weights that are packed in a way that cannot be trained over.
+    Raises:
+        ValueError: The weights are quantised, which cannot be trained over.
     """
     if path.exists():
         return
     dtype = torch.float32 if wan.dtype == torch.float32 else torch.bfloat16
     with torch.device("meta"):
         layout = {name: (tuple(p.shape), dtype) for name, p in CausalWan(wan.arch).named_parameters()}
+
+    def weights() -> Iterator[Tensor]:
+        for name in layout:
+            cancellation.raise_if_asked()
+            yield _patched(wan.patcher, name).to(dtype)
+
     facts = {"sf.num_heads": str(wan.arch.num_heads), "sf.text_len": str(wan.arch.text_len)}
-    write_tensors(path, layout, (_patched(wan.patcher, name).to(dtype) for name in layout), facts)
+    write_tensors(path, layout, weights(), facts)
 
 
 def _patched(patcher: Any, name: str) -> Tensor:
-    """As ComfyUI computes a weight with its patches, in float32: unpacked, scaled, patched."""
-    host.check_interrupt()
+    """Compute a weight with its patches as ComfyUI does, in float32: unpacked, scaled, patched."""
     key = f"diffusion_model.{name}"
     weight, _, convert = get_key_weight(patcher.model, key)
-    weight = patcher.backup[key].weight if key in patcher.backup else weight  # without those that are in place now
+    weight = patcher.backup[key].weight if key in patcher.backup else weight  # before it was patched in place
     if not weight.dtype.is_floating_point:
         raise ValueError(
             f"{name} of this MODEL is packed as {type(weight).__name__} of {weight.dtype}: a quantised file cannot be "
@@ -66,8 +70,8 @@ class HostRunContext(RunContext):
         recipe: The recipe.
         folder: Folder of the run.
         group: The processes that train together.
-        embeddings: Embeddings [1, rows, width] of every prompt, the negative one included.
-        vae: VAE of the samples; None: no videos.
+        embeddings: Of every prompt, the negative one included, [1, rows, width].
+        vae: Decodes samples. None: no samples are shown.
     """
 
     def __init__(
@@ -80,9 +84,11 @@ class HostRunContext(RunContext):
         return self._embeddings[prompt]
 
     def has_network(self, name: str) -> bool:
+        """Whether the network called ``name`` is available."""
         return self._vae is not None if name == "vae" else super().has_network(name)
 
     @property
     def vae(self) -> VideoVAE:  # type: ignore[override]
+        """The decoder of samples."""
         assert self._vae is not None
         return self._vae

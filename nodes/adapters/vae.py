@@ -1,4 +1,4 @@
-"""ComfyUI's VAE as a decoder of `sf_core`: its weights in our streaming network, which decodes chunk by chunk."""
+"""ComfyUI's VAE as a decoder of `sf_core`: its weights, in our network, which decodes chunk by chunk."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...sf_core.cancellation import Cancellation
 from ...sf_core.session.frame_counts import fitting_video_frames
 from ...sf_core.session.session import Session, for_one_image
 from ...sf_core.vae.layers import StreamState
@@ -17,23 +18,25 @@ from ...sf_core.vae.wan_vae import WAN_MEAN, WAN_STD, WanVAE, load_vae
 from . import host
 from .model import HostedWan
 
-# What streamed decoding takes beside the weights, in values for each pixel of a frame, measured as growth of resident
-# memory on the CPU: 90 to 111 for each channel of the Wan VAE's last layer, of which it keeps 25 between calls
-# (1.9 GB in bfloat16 at 832 x 480); 835 to 993 for a TAEHV of the published widths, of which it keeps 84.
+# Memory of streamed decoding, without the weights: values for each pixel of a frame, measured as growth of resident
+# memory on the CPU. The Wan VAE takes 90 to 111 for each channel of its last layer (1.9 GB in bfloat16 at 832 x 480)
+# and keeps 25 of them between calls; a TAEHV of the published widths takes 835 to 993 and keeps 84.
 _WAN_VALUES = 110
 _TAEHV_VALUES = 1000
 
 
-class _InterruptibleState(StreamState):
-    """Looks at every layer whether the user wants to stop."""
+class _CancellableState(StreamState):
+    """Polls a cancellation at every layer. Each network has a subclass, with the cancellation of the run it is in."""
+
+    cancellation: Cancellation
 
     def prepend(self, layer: nn.Module, x: Tensor, frames: int) -> Tensor:
-        host.check_interrupt()
+        self.cancellation.raise_if_asked()
         return super().prepend(layer, x, frames)
 
 
 class _InVaeSpace(VideoVAE):
-    """A TAEHV that was trained on latents as the VAE makes them, not as the transformer sees them (lighttaew2_1)."""
+    """A TAEHV that was trained on the VAE's latents, not on the normalised ones of the transformer (lighttaew2_1)."""
 
     mean: Tensor
     std: Tensor
@@ -55,11 +58,15 @@ class _InVaeSpace(VideoVAE):
         return (z - self.mean.to(z)) / self.std.to(z)
 
 
-def open_vae(vae: Any) -> VideoVAE:
-    """Our network with the weights of ``vae``, a core VAE: Wan 2.1's, a TAEHV, or the tiny demo's.
+def open_vae(vae: Any, cancellation: Cancellation | None = None) -> VideoVAE:
+    """Return our network with the weights of a core VAE. Its copy of the weights is freed with its last user.
 
-    Its copy of the weights lives as long as anything that it was returned to. Raises ValueError for a VAE of another
-    model.
+    Args:
+        vae: Wan 2.1's VAE, a TAEHV, or the tiny demo's.
+        cancellation: Polled at every layer from now on. None: ComfyUI's Cancel button.
+
+    Raises:
+        ValueError: The VAE belongs to another model.
     """
     net = getattr(vae, "first_stage_model", None)
     if net is None:
@@ -69,8 +76,10 @@ def open_vae(vae: Any) -> VideoVAE:
     if ours is None:
         with host.normal_tensors():
             ours = _with_weights(net, vae.device, vae.vae_dtype)
-        ours.state_type = _InterruptibleState
+        ours.state_type = type("CancellableState", (_CancellableState,), {})
         net._sf_vae = weakref.ref(ours)
+    assert issubclass(ours.state_type, _CancellableState)
+    ours.state_type.cancellation = cancellation or host.HostCancellation()
     return ours
 
 
@@ -82,12 +91,12 @@ def _with_weights(net: nn.Module, device: torch.device, dtype: torch.dtype) -> V
         small = load_taehv(state, device, dtype)
     except ValueError as error:
         raise ValueError(f"the VAE does not fit: {error}. Load Wan 2.1's VAE (wan_2.1_vae), or a TAEHV") from error
-    # the two kinds of file differ in nothing but their dtype: ComfyUI told them apart by it, and noted which this is
+    # the two kinds of TAEHV differ in dtype only; ComfyUI detects the kind by it, and sets latent_format for one
     return small if getattr(net, "latent_format", None) is not None else _InVaeSpace(small).to(device)
 
 
 def check_fits(vae: VideoVAE, wan: HostedWan) -> None:
-    """Raises ValueError unless ``vae`` decodes what the model makes."""
+    """Raise ValueError unless ``vae`` decodes the latents of the model."""
     channels = wan.arch.in_dim
     if vae.channels != channels:
         raise ValueError(
@@ -102,17 +111,18 @@ def check_fits(vae: VideoVAE, wan: HostedWan) -> None:
 
 
 def _mean(vae: VideoVAE) -> Tensor:
-    """Of the latents that it is for, by channel; a TAEHV has none itself, and is for Wan's."""
+    """Return the mean of the latents by channel. A TAEHV stores none; its latents are Wan's."""
     mean = getattr(vae, "mean", None)
     return torch.tensor(WAN_MEAN) if mean is None else mean.flatten().float().cpu()
 
 
 def weight_bytes(vae: VideoVAE) -> int:
+    """Return the memory of the weights in bytes."""
     return sum(parameter.nbytes for parameter in vae.parameters())
 
 
 def decode_bytes(vae: VideoVAE, session: Session) -> int:
-    """About what decoding a stream of this session's latents takes beside the weights; what it remembers included."""
+    """Estimate the memory of streamed decoding in bytes: activations and cache, without the weights."""
     rows, columns = (size * vae.spatial_factor for size in session.latent_size)
     values = _WAN_VALUES * _width(vae) if isinstance(vae, WanVAE) else _TAEHV_VALUES
     return rows * columns * values * next(vae.parameters()).element_size()
@@ -123,7 +133,7 @@ def _width(vae: WanVAE) -> int:
 
 
 def frames_to_begin_with(session: Session, images: Tensor, vae: VideoVAE) -> tuple[Session, Tensor]:
-    """The session and the frames [1, T, H, W, 3] that begin it: one image, or as much of a clip's end as fits."""
+    """Return the session and its given frames [1, T, H, W, 3]: one image, or the longest end of a clip that fits."""
     if images.shape[0] == 1:
         return for_one_image(session), images[None]
     count = fitting_video_frames(session.config, images.shape[0], vae.temporal_factor)

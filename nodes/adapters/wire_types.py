@@ -1,4 +1,4 @@
-"""What travels on the pack's own wires. All of it is immutable: the executor hands out the same object again."""
+"""Custom socket types and their values. Values are immutable: the executor hands out the same object again."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TIMINGS_KEPT = 60
 
 @dataclass(frozen=True)
 class ChunkTiming:
-    """Seconds that a chunk took. how: as `Session.how`."""
+    """Seconds of each stage of a chunk. how: as `Session.how`."""
 
     chunk: int
     cache: float
@@ -29,9 +29,12 @@ class ChunkTiming:
 
 @dataclass(frozen=True, eq=False)
 class GraphSession:
-    """A session of `sf_core`, and how much of it has become frames.
+    """A session on a wire, with the part of it that has been decoded.
 
-    decoded: latent frames whose frames were handed out; the next decoder begins there.
+    Attributes:
+        core: The session.
+        decoded: Number of latent frames that have been decoded; the next decoder begins there.
+        timings: Of the newest chunks.
     """
 
     core: Session
@@ -42,9 +45,10 @@ class GraphSession:
         raise TypeError("a session on a wire is tied to its model; keep it with Save Session, which writes what it is")
 
     def grown(self, core: Session, timings: tuple[ChunkTiming, ...] = (), decoded: int | None = None) -> GraphSession:
-        kept = (*self.timings, *timings)[-TIMINGS_KEPT:]
-        return replace(self, core=core, decoded=self.decoded if decoded is None else decoded, timings=kept)
+        """Return the value for a longer session."""
+        newest = (*self.timings, *timings)[-TIMINGS_KEPT:]
+        return replace(self, core=core, decoded=self.decoded if decoded is None else decoded, timings=newest)
 
     def edited(self, core: Session) -> GraphSession:
-        """After a change that may have taken frames away."""
+        """Return the value for a session that may have become shorter."""
         return replace(self, core=core, decoded=min(self.decoded, core.frames))

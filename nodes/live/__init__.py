@@ -1,1 +1,1 @@
-"""Runs while they work: their state, frames, steering, and what is kept of them."""
+"""Live runs: sampling with progress, steering, pictures for viewers, stored chunks."""

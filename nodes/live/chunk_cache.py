@@ -1,8 +1,9 @@
-"""What the executor forgets: chunks that were made, and sessions of runs that did not end.
+"""A disk cache of sampled chunks, and autosave of interrupted sessions.
 
-A chunk is kept under the name of all that it was made from, model included, so whatever graph asks for the same
-chunk finds it: after an interrupt, after another graph, after a widget was changed and changed back. Both kinds lie
-in ComfyUI's temporary folder, which is emptied when the server starts.
+ComfyUI's executor forgets both. A chunk is stored under a digest of everything that it was made from, the model
+included, so that any graph finds it: after an interrupt, after another graph, after a widget was changed and changed
+back. It is not the session's archive, which moves latents of one running session out of memory. All files are in
+ComfyUI's temporary folder, which is emptied when the server starts.
 """
 
 from __future__ import annotations
@@ -33,14 +34,14 @@ _written = itertools.count(1)
 
 
 def next_chunk(session: Session, progress: Progress) -> tuple[Session, Tensor]:
-    """As `Session.next_chunk`, unless the chunk is in the journal; afterwards it is."""
+    """Return the stored chunk, or sample it with `Session.next_chunk` and store it."""
     if not isinstance(session.noise, SeededNoise):
         return session.next_chunk(progress)
     path = host.temp_folder("chunks") / f"{digest(session.model.state_key(), session.next_key).hex()}.safetensors"
-    kept = _read(path)
-    if kept is not None:
+    stored = _read(path)
+    if stored is not None:
         progress("kept", 0, 1)
-        return session.with_chunk(kept), kept
+        return session.with_chunk(stored), stored
     longer, latents = session.next_chunk(progress)
     _write(path, latents)
     if next(_written) % TIDY_EVERY == 0:
@@ -51,7 +52,7 @@ def next_chunk(session: Session, progress: Progress) -> tuple[Session, Tensor]:
 def _read(path: Path) -> Tensor | None:
     try:
         latents = load_file(path)["latents"]
-        os.utime(path)  # used: it goes later
+        os.utime(path)  # used now: deleted later
     except (OSError, KeyError, SafetensorError):
         return None
     return latents
@@ -61,12 +62,12 @@ def _write(path: Path, latents: Tensor) -> None:
     try:
         with atomic_write(path, sync=False) as part:  # no wait for the disk while a video plays
             save_file({"latents": latents.detach().cpu().contiguous()}, part)
-    except OSError as error:  # the video is more important than the journal
-        host.log.warning("cannot keep a chunk for later: %s", error)
+    except OSError as error:  # the video is more important than the cache
+        host.log.warning("cannot store a chunk for later runs: %s", error)
 
 
 def _make_room(files: Iterable[Path]) -> None:
-    """Delete the chunks that were used longest ago until the others fit."""
+    """Delete the least recently used chunks until the others fit."""
     facts = sorted(((file.stat().st_mtime, file.stat().st_size, file) for file in files), reverse=True)
     used = 0
     for number, (_, size, file) in enumerate(facts):
@@ -75,20 +76,20 @@ def _make_room(files: Iterable[Path]) -> None:
             file.unlink(missing_ok=True)
 
 
-def offer(session: Session, error: BaseException) -> str | None:
-    """Keep the session of a run that was broken off; the name under which Load Session has it."""
+def autosave(session: Session, error: BaseException) -> str | None:
+    """Save the session of a run that ended early. Returns its name in Load Session; None if it is not saved."""
     if not session.frames:
         return None
-    why = "interrupted" if host.is_interrupt(error) else "failed"
+    cause = "interrupted" if host.is_interrupt(error) else "failed"
     folder, stamp = host.interrupted_folder(), time.strftime("%H.%M.%S")
-    path = folder / f"{why} at chunk {session.chunks} ({stamp}){host.SESSION_ENDING}"
+    path = folder / f"{cause} at chunk {session.chunks} ({stamp}){host.SESSION_ENDING}"
     try:
         session.save(path)
-        thumbnails.write_beside(path, session)
+        thumbnails.write_next_to(path, session)
     except OSError as full:
-        host.log.warning("cannot keep the session for later: %s", full)
+        host.log.warning("cannot save the interrupted session: %s", full)
         return None
     for old in sorted(folder.glob(f"*{host.SESSION_ENDING}"), key=os.path.getmtime)[:-SESSIONS_KEPT]:
         old.unlink(missing_ok=True)
-        thumbnails.remove_beside(old)
+        thumbnails.remove_next_to(old)
     return path.name

@@ -1,4 +1,4 @@
-"""Decoding what a session has: from where it was decoded to, with the live decoder if that is this session's."""
+"""Decoding the rest of a session, with the decoder of the previous run if it is at the right place."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from ...sf_core.session.session import Session
 from ...sf_core.session.streaming import Decoder, history_for
 from ...sf_core.vae.video_vae import VideoVAE
 from ..adapters.fingerprint import token
-from ..adapters.model import hosted
+from ..adapters.model import comfy_model
 from ..adapters.wire_types import GraphSession
 
 
 def decode_rest(session: GraphSession, ours: VideoVAE, vae: Any) -> Iterator[tuple[int, Tensor]]:
-    """What was not decoded yet, block by block: (latent frames up to here, frames [B, T, H, W, 3])."""
+    """Decode the rest block by block. Yields (latent frames decoded so far, frames [B, T, H, W, 3])."""
     core, at = session.core, session.decoded
     decoder = take_decoder(core, at, ours, vae)
     for block in reversed([b for b in (core.head.back() if core.head else ()) if b.place.end > at]):
@@ -28,17 +28,18 @@ def decode_rest(session: GraphSession, ours: VideoVAE, vae: Any) -> Iterator[tup
 
 
 def take_decoder(session: Session, at: int, ours: VideoVAE, vae: Any) -> Decoder:
-    """The live decoder if it has decoded just this session's first ``at`` latent frames; else one at a beginning."""
-    live = hosted(session).live
-    found, live.decoder = live.decoder, None
-    if found is not None and found[0] == _decoder_key(session, at, vae):
-        decoder: Decoder = found[1]
+    """Return the stored decoder if it has decoded exactly the first ``at`` latent frames, else a new one."""
+    shared = comfy_model(session).shared
+    stored, shared.decoder = shared.decoder, None
+    if stored is not None and stored[0] == _decoder_key(session, at, vae):
+        decoder: Decoder = stored[1]
         return decoder
     return ours.stream_decoder()
 
 
 def keep_decoder(session: Session, at: int, decoder: Decoder, vae: Any) -> None:
-    hosted(session).live.decoder = (_decoder_key(session, at, vae), decoder)
+    """Store a decoder that has decoded the first ``at`` latent frames of ``session``."""
+    comfy_model(session).shared.decoder = (_decoder_key(session, at, vae), decoder)
 
 
 def _decoder_key(session: Session, at: int, vae: Any) -> tuple[str, bytes]:
@@ -46,6 +47,6 @@ def _decoder_key(session: Session, at: int, vae: Any) -> tuple[str, bytes]:
 
 
 def lineage_at(session: Session, frames: int) -> bytes:
-    """Names the past of the session's first ``frames`` latent frames, which end with a block."""
+    """Return the digest of the session's first ``frames`` latent frames, which end with a block."""
     blocks = session.head.back() if session.head else ()
     return next((block.lineage for block in blocks if block.place.end == frames), b"")

@@ -1,4 +1,4 @@
-"""The pictures of a run that can still be asked for: on disk, so that memory stays flat."""
+"""JPEGs of a run's frames on disk, for viewers who scrub back. Memory stays flat."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 
 from ..adapters import host
 
-PART_BYTES = 512 * 2**20  # there are at most two parts, so twice that; the older one goes when the newer is full
+PART_BYTES = 512 * 2**20  # of one of two files; when the newer is full, the older is deleted
 
 
 class _Part:
-    """A file of pictures one after another, and where each lies."""
+    """A file of pictures one after another, and their offsets."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.size = path, 0
@@ -33,10 +33,11 @@ class _Part:
         return self._file.read(end - self.offsets[index])
 
     def forget_from(self, number: int) -> None:
-        kept = bisect_right(self.numbers, number - 1)
-        if kept < len(self.numbers):
-            self.size = self.offsets[kept]
-            del self.numbers[kept:], self.offsets[kept:]
+        """Drop the pictures from frame ``number`` on."""
+        count = bisect_right(self.numbers, number - 1)
+        if count < len(self.numbers):
+            self.size = self.offsets[count]
+            del self.numbers[count:], self.offsets[count:]
 
     def remove(self) -> None:
         self._file.close()
@@ -44,7 +45,7 @@ class _Part:
 
 
 class FrameStore:
-    """Pictures by frame number, rising; for one writer and any number of readers."""
+    """Pictures by frame number, which rises; for one writer and any number of readers."""
 
     def __init__(self, name: str) -> None:
         self._name, self._count, self._closed = name, 0, False
@@ -53,12 +54,12 @@ class FrameStore:
 
     @property
     def first(self) -> int:
-        """The oldest frame that is there; 0 if none is."""
+        """The oldest stored frame; 0 if there is none."""
         with self._lock:
             return next((part.numbers[0] for part in self._parts if part.numbers), 0)
 
     def add(self, number: int, picture: bytes) -> None:
-        """Raises OSError if the disk is full."""
+        """Store a picture. Raises OSError if the disk is full."""
         with self._lock:
             if self._closed:
                 return
@@ -70,7 +71,7 @@ class FrameStore:
             self._parts[-1].add(number, picture)
 
     def at(self, number: int) -> tuple[int, bytes] | None:
-        """The picture of frame ``number``, or of the nearest one before it that is there; and which it is."""
+        """Return (number, picture) of frame ``number`` or the nearest stored frame before it; None: there is none."""
         with self._lock:
             for part in reversed(self._parts):
                 index = bisect_right(part.numbers, number) - 1
@@ -79,12 +80,13 @@ class FrameStore:
         return None
 
     def forget_from(self, number: int) -> None:
+        """Drop the pictures from frame ``number`` on."""
         with self._lock:
             for part in self._parts:
                 part.forget_from(number)
 
     def close(self) -> None:
-        """Remove all of it."""
+        """Delete the files."""
         with self._lock:
             self._closed = True
             while self._parts:

@@ -1,4 +1,4 @@
-"""A run of sampling: ready weights, the journal, progress, and what is kept when it is broken off."""
+"""A run of sampling: loaded weights, stored chunks, progress, and autosave when it ends early."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from typing import Any
 from torch import Tensor
 
 from ...sf_core.byte_units import format_bytes
+from ...sf_core.cancellation import Cancellation
 from ...sf_core.session.commands import Command, Pause, Resume, Stop
 from ...sf_core.session.session import Progress, Session
-from ...sf_core.session.streaming import StreamEvent
+from ...sf_core.session.streaming import Decoder, StreamEvent, StreamHost
 from ..adapters import host
-from ..adapters.memory_report import what_would_fit
-from ..adapters.model import hosted
+from ..adapters.memory_report import device_name, what_would_fit
+from ..adapters.model import comfy_model
 from ..adapters.wire_types import TIMINGS_KEPT, ChunkTiming, GraphSession
 from . import chunk_cache
 from .steering import Steering
@@ -30,17 +31,18 @@ _times_steered = 0
 
 
 def run_of(node_id: str, user: str) -> Run | None:
-    """The run that is at work on a node, if it is ``user``'s."""
+    """Return the active run of a node, if it belongs to ``user``."""
     run = _runs.get(node_id)
     return run if run is not None and run.user == user else None
 
 
 def live_runs(user: str) -> list[Run]:
+    """Return the active runs of ``user``."""
     return [run for run in list(_runs.values()) if run.user == user]
 
 
 def times_steered() -> int:
-    """Part of what a sampling node's result depends on: one that a hand was laid on is to run when queued again."""
+    """Return a fingerprint that changes with manual steering, so that ComfyUI does not reuse a steered result."""
     return _times_steered
 
 
@@ -48,63 +50,91 @@ def _nothing() -> int:
     return 0
 
 
-class Run:
-    """Makes chunks for one node. `make` may be called in another thread, all else in the graph's own."""
+class Run(StreamHost):
+    """One node's sampling of chunks, alone or in a stream."""
 
-    def __init__(self, node: Any, session: GraphSession, chunks: int, fps: float, steerable: bool = False) -> None:
-        """chunks: how many are to come, 0 if nobody knows. steerable: whether it takes prompts."""
+    def __init__(
+        self,
+        node: Any,
+        session: GraphSession,
+        chunks: int,
+        fps: float,
+        cancellation: Cancellation,
+        steerable: bool = False,
+    ) -> None:
+        """Begin a run, and show it on its node.
+
+        Args:
+            node: The node's class, during its execution.
+            session: The session to extend.
+            chunks: Number of chunks to make; 0: until stopped.
+            fps: Frames a second of the video.
+            cancellation: Ends the run; the model polls it from now on.
+            steerable: Whether the run takes prompts.
+        """
+        super().__init__(cancellation)
         self.newest = session.core
-        self.broken: BaseException | None = None
-        self.beside: Callable[[], int] = _nothing  # bytes that something else is still to take meanwhile
+        self.extra_bytes: Callable[[], int] = _nothing  # memory that other parts of the run (a decoder) still need
         self.timings: deque[ChunkTiming] = deque(maxlen=TIMINGS_KEPT)  # of chunks that were handed out
         self._sampled: deque[ChunkTiming] = deque()  # of those that were not yet
         self.steering: Steering | None = None
-        self.stopping = False  # after the chunk at work
         self.commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
-        self._wan = hosted(session.core)
+        self._wan = comfy_model(session.core)
+        self._wan.cancellation = cancellation
         self._chunks = chunks
         self._made, self._finished, self._frames = 0, 0, 0  # chunks sampled, chunks decoded, frames of these
         self._steps = len(session.core.config.denoising_steps)
-        self._bar = host.Progress(node, max(1, chunks) * self._steps)
+        self._bar = host.NodeProgress(node, max(1, chunks) * self._steps, cancellation)
         self._started = time.perf_counter()
         self.view = LiveView(node, self.node_id, fps, chunks, steerable)
         _runs[self.node_id] = self
 
     @property
     def node_id(self) -> str:
+        """The node's execution id."""
         return self._bar.node_id
 
     @property
     def user(self) -> str:
-        """ComfyUI's, whose run it is."""
+        """ComfyUI's user who queued the run."""
         return self.view.user
 
     @property
     def finished(self) -> int:
-        """Chunks made so far, by this run."""
+        """Number of chunks that this run has finished."""
         return self._finished
 
     def steer(self, command: Command) -> None:
-        """From any thread: to take effect between two chunks."""
+        """Send a command, which takes effect between two chunks. From any thread."""
         self.note_steered()
         self.commands.put(command)
-        self.stopping = self.stopping or isinstance(command, Stop)
+        if isinstance(command, Stop):
+            self.cancellation.finish()
         state = {Pause: "paused", Resume: "running", Stop: "stopping"}.get(type(command))
         if state is not None:
-            self.view.tell(state="stopping" if self.stopping else state)
+            self.view.tell(state="stopping" if self.cancellation.finishing else state)
 
     @staticmethod
     def note_steered() -> None:
+        """Change the fingerprint of sampling nodes; see `times_steered`."""
         global _times_steered
         _times_steered += 1
 
+    def make_ready(self, session: Session) -> None:
+        """Load the weights with this session's patches, with room for everything that the run needs."""
+        self._wan.make_ready(session, self.extra_bytes())
+
+    def prepare(self, decoder: Decoder) -> None:
+        """Leave the decoder as it is: `take_decoder` returns one that has decoded this very session."""
+
     def boundary(self, session: Session) -> Session:
-        """Between chunks: weights with this session's patches, in place and with room for all that is needed."""
-        self._wan.make_ready(session, self.beside())
+        """Apply the timeline and new steering actions, and make the weights ready."""
+        session = session if self.steering is None else self.steering.boundary(session)
+        self.make_ready(session)
         return session
 
     def make(self, session: Session, progress: Progress | None = None) -> tuple[Session, Tensor]:
-        """The next chunk, from the journal or sampled."""
+        """Make the next chunk, from the disk cache or by sampling."""
         marks: dict[str, float] = {}
         start = time.perf_counter()
 
@@ -112,18 +142,13 @@ class Run:
             if progress is not None:
                 progress(stage, index, count)
             marks.setdefault(stage, time.perf_counter())
+            self.cancellation.raise_if_asked()
             if stage == "step":
                 self._bar.at(self._position(index))
-            else:
-                host.check_interrupt()
             if stage == "rebuild":
-                self._bar.say(f"{self._ordinal(self._made + 1)}: filling the cache, pass {index + 1} of {count}")
+                self._bar.say(f"{self._ordinal(self._made + 1)}: rebuilding the cache, pass {index + 1} of {count}")
 
-        try:
-            longer, latents = chunk_cache.next_chunk(session, report)
-        except BaseException as error:
-            self.broken = error
-            raise
+        longer, latents = chunk_cache.next_chunk(session, report)
         end = time.perf_counter()
         sampling = marks.get("step", end)
         self.newest = longer
@@ -132,7 +157,7 @@ class Run:
         return longer, latents
 
     def _position(self, step: int) -> int:
-        """Of the bar; without a known end it runs once for each chunk."""
+        """Position of the bar. Without a known end, the bar runs once for each chunk."""
         return self._made * self._steps + step if self._chunks else step
 
     def _ordinal(self, chunk: int) -> str:
@@ -140,19 +165,20 @@ class Run:
 
     @property
     def cache_bytes(self) -> int:
-        return self._wan.live.caches.nbytes
+        """Memory of the KV caches."""
+        return self._wan.shared.caches.nbytes
 
-    def show(self, event: StreamEvent) -> None:
-        """A chunk was decoded; it may still be taken back."""
+    def shown(self, event: StreamEvent) -> None:
+        """Count and show a chunk that has just been decoded. A re-roll may still withdraw it."""
         self.finished_chunk(event.frames.shape[1], event.timings["decode"])
-        self.view.show(event.frames[0], event.chunk, self._finished, self.cache_bytes)
+        self.view.show(event.pixels[0], event.chunk, self._finished, self.cache_bytes)
 
     def withdrawn(self, session: Session) -> None:
-        """The chunks after ``session`` were taken back."""
-        shown = [timing for timing in self.timings if timing.chunk < session.chunks]
-        self._finished -= len(self.timings) - len(shown)
+        """Forget the chunks after ``session``, which a re-roll removed."""
+        remaining = [timing for timing in self.timings if timing.chunk < session.chunks]
+        self._finished -= len(self.timings) - len(remaining)
         self._made -= self.newest.chunks - session.chunks
-        self.timings = deque(shown, maxlen=TIMINGS_KEPT)
+        self.timings = deque(remaining, maxlen=TIMINGS_KEPT)
         self._sampled.clear()
         self.newest = session
         self.view.withdraw(session.chunks, self._finished)
@@ -160,7 +186,12 @@ class Run:
             self.steering.re_rolled(session)
 
     def finished_chunk(self, frames: int, decode: float = 0.0) -> None:
-        """The oldest chunk that was not yet is now done: ``frames`` frames of video, decoded in ``decode`` seconds."""
+        """Count the oldest unfinished chunk as finished, and show that on the node.
+
+        Args:
+            frames: Frames of video that it has.
+            decode: Seconds that decoding took.
+        """
         timing = replace(self._sampled.popleft(), decode=decode)
         self.timings.append(timing)
         self._frames += frames
@@ -173,39 +204,39 @@ class Run:
             self._bar.at(self._bar.total)
 
     def say(self, text: str) -> None:
+        """Show ``text`` on the node."""
         self._bar.say(text)
 
     def close(self) -> None:
-        """It can be steered no more, and holds on to no decoder."""
+        """End steering, and release the decoder and the model."""
         _runs.pop(self.node_id, None)
-        self.beside = _nothing
+        self.extra_bytes = _nothing
+        self._wan.cancellation = host.HostCancellation()
         if self.steering is not None:
             self.steering.close()
 
 
 @contextmanager
-def kept_if_broken(run: Run) -> Iterator[None]:
-    """Whatever ends a run early: the session so far is offered in Load Session, and memory that ran out is freed."""
-    wan, begun = hosted(run.newest), run.newest.chunks
-    wan.live.running += 1
+def autosaved(run: Run) -> Iterator[None]:
+    """Save the session for Load Session if the block raises, and free the KV caches if memory ran out."""
+    wan, begun = comfy_model(run.newest), run.newest.chunks
+    wan.shared.active_runs += 1
     try:
         yield
     except BaseException as error:
-        name = chunk_cache.offer(run.newest, error) if run.newest.chunks > begun else None
+        name = chunk_cache.autosave(run.newest, error) if run.newest.chunks > begun else None
         if name is not None:
-            run.say(
-                f"{name.removesuffix(host.SESSION_ENDING)}: Load Session has it, and running again goes on from there"
-            )
+            title = name.removesuffix(host.SESSION_ENDING)
+            run.say(f"{title}: Load Session lists it, and running again continues from there")
         if host.is_out_of_memory(error):
             cache = wan.session_bytes(run.newest)
-            wan.live.release()
+            wan.shared.release()
             room = host.free_memory(wan.device) - wan.working_bytes(run.newest)
             raise MemoryError(
-                f"the {wan.device.type} ran out of memory (the cache is {format_bytes(cache)}); it has been freed, "
-                f"and the {run.newest.chunks} chunks made so far are kept. {what_would_fit(run.newest, room)}"
+                f"the {device_name(wan.device)} ran out of memory (the cache is {format_bytes(cache)}); it has been "
+                f"freed, and the {run.newest.chunks} chunks made so far are kept. {what_would_fit(run.newest, room)}"
             ) from error
         raise
     finally:
         run.close()
-        wan.live.running -= 1
-        wan.live.giving_up = False
+        wan.shared.active_runs -= 1

@@ -1,7 +1,7 @@
-"""What those who watch a run are told: its state, its frames as they come, and its video. See docs/live.md.
+"""Messages to the viewers of a run: its state, its frames and its video. See docs/live.md.
 
-ComfyUI's previews cannot be used for it: its editor shows a node's live pictures and its finished video in one place,
-and once there was a video it takes every live picture for one.
+ComfyUI's previews do not serve: its editor shows a node's previews and its finished video in one place, and once it
+has shown a video it takes every preview for one.
 """
 
 from __future__ import annotations
@@ -21,37 +21,43 @@ from torch import Tensor
 
 from ..adapters import host
 from ..adapters.images import jpegs_of
+from ..adapters.rate_limit import RateLimit
 from . import clients
 from .frame_store import FrameStore
 
-IMAGES_A_SECOND = 30  # of wall time, at most; a model that is faster than that leaves some out
-PART = IMAGES_A_SECOND // 2  # frames in a message, at most: all of them can be sent, a little later
+IMAGES_A_SECOND = 30  # of wall time, at most; of a faster model some frames are left out
+PART = IMAGES_A_SECOND // 2  # frames in a message, at most
 LONGEST_EDGE = 512  # pixels
-WAITING = 2  # chunks to be made pictures of; while more wait, new ones are left out
-NO_WORKFLOW = "00000000-0000-0000-0000-000000000000"  # the editor's, for a graph that was never in a file
-REMEMBERED = 16  # runs, ended ones included
-OLDER = -1  # in place of the number of a chunk, for frames of what the session had before the run
+WAITING = 2  # queued chunks, at most; the pictures of further ones are left out
+NO_WORKFLOW = "00000000-0000-0000-0000-000000000000"  # the editor's id of a graph that was never saved
+REMEMBERED = 16  # runs, including ended ones
+BEFORE_RUN = -1  # chunk index of frames that are older than the run
 _views: dict[str, LiveView] = {}  # by node; the newest last
 
 
 def states_for(user: str) -> list[dict[str, Any]]:
-    """Of all runs of ``user`` that are remembered."""
+    """Return the states of all remembered runs of ``user``."""
     return [view.state() for view in list(_views.values()) if view.user == user]
 
 
 def picture_of(user: str, run: str, number: int) -> tuple[int, bytes] | None:
-    """A frame's JPEG, or the nearest earlier one's, and which it is; None if there is none."""
+    """Return (number, JPEG) of a frame or the nearest earlier one; None: there is none."""
     view = next((view for view in list(_views.values()) if view.run == run and view.user == user), None)
     return view.store.at(number) if view else None
 
 
 class LiveView:
-    """Tells those who watch a node's run. All methods are for the thread that runs the graph, but `tell`."""
+    """The state of a node's run, as its viewers see it. Only `tell` may be called outside the graph's thread."""
 
     def __init__(self, node: Any, node_id: str, fps: float, chunks: int = 0, steerable: bool = False) -> None:
-        """node: a class with hidden ``extra_pnginfo`` and, if it can be steered, ``prompt``.
+        """Begin a view, and announce the run.
 
-        chunks: how many are to come, 0 if nobody knows.
+        Args:
+            node: The node's class, with hidden ``extra_pnginfo`` and, if it can be steered, ``prompt``.
+            node_id: The node's execution id.
+            fps: Frames a second of the video.
+            chunks: Number of chunks to come; 0: unknown.
+            steerable: Whether the run takes prompts.
         """
         self.run, self.node_id = secrets.token_hex(8), node_id
         self._workflow = _id_of_workflow(node.hidden.extra_pnginfo)
@@ -65,8 +71,8 @@ class LiveView:
             "training": None,
         }
         self._facts["seeds"] = _seeds_of(getattr(node.hidden, "prompt", None))
-        self._firsts: dict[int, int] = {}  # of the newest chunks: the number of their first frame
-        self._older = 0  # frames that were there before this run
+        self._firsts: dict[int, int] = {}  # first frame of each of the newest chunks
+        self._older = 0  # frames older than the run
         self._begun = time.perf_counter()
         self._encoder = _Encoder(self)
         former = _views.pop(node_id, None)
@@ -78,30 +84,38 @@ class LiveView:
         self.tell()
 
     def newest_picture(self) -> bytes | None:
-        found = self.store.at(max(0, self._facts["frames"] - 1))
-        return found[1] if found else None
+        """Return the JPEG of the newest frame."""
+        newest = self.store.at(max(0, self._facts["frames"] - 1))
+        return newest[1] if newest else None
 
     def state(self) -> dict[str, Any]:
+        """Return the state of the run, as docs/live.md describes it."""
         names = {"node_id": self.node_id, "run": self.run, "workflow": self._workflow}
         return {**names, "first_frame": self.store.first, **self._facts}
 
     @property
     def watchers(self) -> list[str]:
+        """Client ids of the viewers."""
         return clients.watching(self.user, self.client)
 
     def tell(self, **changes: Any) -> None:
-        """Change the state, and say so; from any thread."""
+        """Change the state and send it to the viewers. From any thread."""
         self._facts.update(changes)
         if watchers := self.watchers:
             clients.send("self_forcing.run", self.state(), watchers)
 
     def say(self, note: str) -> None:
+        """Show a note to the viewers."""
         self.tell(note=note)
 
     def show(self, frames: Tensor, chunk: int, made: int, cache_bytes: int = 0) -> None:
-        """The next frames [T, H, W, 3] in 0..1, which are those of ``chunk``, counted from 0.
+        """Send the next frames.
 
-        made: chunks that this run has made so far; 0: these frames are older than the run.
+        Args:
+            frames: [T, H, W, 3], float in 0..1 or 8-bit.
+            chunk: Index of their chunk, or `BEFORE_RUN`.
+            made: Number of chunks that this run has made; 0: the frames are older than the run.
+            cache_bytes: Memory of the KV caches.
         """
         first = self._facts["frames"]
         self._firsts = {**dict(list(self._firsts.items())[-8:]), chunk: first}
@@ -120,19 +134,19 @@ class LiveView:
         )
 
     def withdraw(self, chunk: int, made: int) -> None:
-        """``chunk`` and all after it were taken back; this run has now made ``made`` chunks."""
-        gone = [(number, first) for number, first in self._firsts.items() if number >= chunk]
-        if not gone:
+        """Withdraw ``chunk`` and all after it; this run has now made ``made`` chunks."""
+        withdrawn = [(number, first) for number, first in self._firsts.items() if number >= chunk]
+        if not withdrawn:
             return
-        for number, _ in gone:
+        for number, _ in withdrawn:
             del self._firsts[number]
-        first = gone[0][1]
+        first = withdrawn[0][1]
         self._encoder.withdraw(chunk, first)
         self.tell(frames=first, chunk=made, seconds=(first - self._older) / self._facts["fps"])
 
     @contextmanager
     def until_end(self, video: Path | None = None) -> Iterator[None]:
-        """Around all that the run does: how it ended is told, and where its video lies, if there is one."""
+        """Tell the viewers how the block ended, and the address of ``video`` if it exists."""
         try:
             yield
         except BaseException as error:
@@ -147,39 +161,39 @@ class LiveView:
         self.tell(state=state, video=host.temp_file_facts(video) if video and video.exists() else None)
 
     def _show_video(self) -> None:
-        """As ComfyUI does for a node that returns its ``ui``; for one that will not get to."""
+        """Send the node's ``ui``, which ComfyUI does only for nodes that return."""
         server = PromptServer.instance
         message = {"node": self.node_id, "display_node": self.node_id, "output": self.on_node()}
         server.send_sync("executed", {**message, "prompt_id": server.last_prompt_id}, server.client_id)
 
     def on_node(self) -> dict[str, Any]:
-        """A node's ``ui``: what is known of the run, the video among it. ComfyUI sends it again for a cached result."""
+        """Return the node's ``ui``: state and video. ComfyUI sends it again for a cached result."""
         return {"sf_run": [self.state()], **({"sf_video": [video]} if (video := self._facts["video"]) else {})}
 
 
 def _id_of_workflow(extra: Any) -> str:
-    """ "" if there is none: a program queued the graph, or the editor gave it none yet."""
+    """Return the id of the editor's workflow; "" if a program queued the graph, or it was never saved."""
     workflow = extra.get("workflow") if isinstance(extra, dict) else None
-    found = workflow.get("id") if isinstance(workflow, dict) else None
-    return found if isinstance(found, str) and found != NO_WORKFLOW else ""
+    name = workflow.get("id") if isinstance(workflow, dict) else None
+    return name if isinstance(name, str) and name != NO_WORKFLOW else ""
 
 
 def _seeds_of(prompt: Any) -> dict[str, dict[str, int]]:
-    """{node: {input: value}} of the graph that runs; the editor may have drawn others by the time it is told."""
+    """Return {node: {input: seed}} of the graph that runs; the editor may have drawn new seeds since."""
     inputs = {number: node.get("inputs", {}) for number, node in (prompt or {}).items()}
     seeds = {
-        number: {name: value for name, value in given.items() if name.endswith("seed") and isinstance(value, int)}
-        for number, given in inputs.items()
+        number: {name: value for name, value in values.items() if name.endswith("seed") and isinstance(value, int)}
+        for number, values in inputs.items()
     }
-    return {number: found for number, found in seeds.items() if found}
+    return {number: values for number, values in seeds.items() if values}
 
 
 class _Encoder:
-    """A thread that makes pictures of frames and sends them, in order, and leaves out what comes too fast."""
+    """A thread that compresses frames and sends them in order, leaving out frames that come too fast."""
 
     def __init__(self, view: LiveView) -> None:
         self._view, self._ending = view, threading.Event()
-        self._budget = host.Budget(at_once=IMAGES_A_SECOND, a_second=IMAGES_A_SECOND)
+        self._budget = RateLimit(burst=IMAGES_A_SECOND, per_second=IMAGES_A_SECOND)
         self._todo: queue.Queue[tuple[int, int, Tensor | None] | None] = queue.Queue(WAITING)
         self._thread = threading.Thread(target=self._work, name="self-forcing-pictures", daemon=True)
         self._thread.start()
@@ -196,7 +210,7 @@ class _Encoder:
         self._todo.put((chunk, first, None))
 
     def end(self) -> None:
-        """When all is sent."""
+        """Wait until everything is sent."""
         self._ending.set()
         self._todo.put(None)
         self._thread.join()
@@ -206,8 +220,8 @@ class _Encoder:
             chunk, first, frames = todo
             if frames is None:
                 self._view.store.forget_from(first)
-                said = {"node_id": self._view.node_id, "run": self._view.run, "chunk": chunk, "first": first}
-                clients.send("self_forcing.withdrawn", said, self._view.watchers)
+                message = {"node_id": self._view.node_id, "run": self._view.run, "chunk": chunk, "first": first}
+                clients.send("self_forcing.withdrawn", message, self._view.watchers)
                 continue
             try:
                 for part in frames.split(PART):
@@ -224,11 +238,11 @@ class _Encoder:
         return {} if clients.lag() else pictures
 
     def _affordable(self, count: int) -> list[int]:
-        """Which of ``count`` new frames to send: all, a little later, if nothing waits; else evenly spread ones."""
-        while (missing := count - self._budget.room) > 0 and self._todo.empty():
+        """Choose the frames to send: all, after a short wait, if nothing is queued; else evenly spread ones."""
+        while (missing := count - self._budget.available) > 0 and self._todo.empty():
             if self._ending.wait(min(missing / IMAGES_A_SECOND, 0.05)):
                 break
-        sent = min(count, max(1, int(self._budget.room)))
+        sent = min(count, max(1, int(self._budget.available)))
         self._budget.take(sent)
         return [count - 1 - k * count // sent for k in reversed(range(sent))]
 
@@ -236,6 +250,7 @@ class _Encoder:
         message = {
             **{"node_id": self._view.node_id, "run": self._view.run, "chunk": chunk, "first": first, "count": count},
             "numbers": list(pictures),
+            # base64 in JSON: the editor reports an error for each binary message of a type that it does not know
             "frames": [base64.b64encode(picture).decode() for picture in pictures.values()],
         }
         clients.send("self_forcing.frames", message, self._view.watchers)

@@ -1,1 +1,1 @@
-"""HTTP routes."""
+"""HTTP routes: steering of live runs, and the session files."""

@@ -1,4 +1,4 @@
-"""What the pack answers over HTTP while nodes run. See docs/live.md."""
+"""HTTP routes for live runs: attaching, steering, frames. See docs/live.md."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from . import session_routes
 from .validation import NODE_ID, Kinds, Refused, answers, body_of, user_of
 
 MAX_ACTIONS = 1000  # of one run
-PROMPT_LETTERS = 2000
+PROMPT_CHARACTERS = 2000
 _COMMANDS: dict[str, Command] = {"pause": Pause(), "resume": Resume(), "stop": Stop()}
 
 
 def register() -> None:
-    """Add the routes to ComfyUI's server; to be called while it loads its packs."""
+    """Add the routes to ComfyUI's server. To be called while it loads its packs."""
     routes = PromptServer.instance.routes
     routes.post("/self_forcing/attach")(attach)
     routes.post("/self_forcing/steer")(steer)
@@ -33,7 +33,7 @@ def register() -> None:
 
 @answers
 async def attach(request: web.Request) -> Any:
-    """This client gets the messages of its user's runs; answered with the state of each."""
+    """Send the messages of a user's runs to a client from now on. Answers with the state of each run."""
     client = (await body_of(request, {"client_id": str}))["client_id"]
     if not 0 < len(client) <= 128:
         raise Refused(400, "client_id is of the wrong length; expected that of your websocket")
@@ -44,7 +44,7 @@ async def attach(request: web.Request) -> Any:
 
 @answers
 async def steer(request: web.Request) -> Any:
-    """Something that takes effect between two chunks of a node's run."""
+    """Steer a node's run. The action takes effect between two chunks."""
     optional: dict[str, Kinds] = {"prompt": str, "blend": int, "recache": bool, "seed": (int, str)}
     body = await body_of(request, {"node_id": NODE_ID, "action": str}, optional)
     action, node_id = body["action"], str(body["node_id"])
@@ -56,42 +56,42 @@ async def steer(request: web.Request) -> Any:
             raise Refused(409, "this node can only be stopped; Stream Video can be steered")
         run.steer(_COMMANDS[action])
     else:
-        _steer_picture(run, action, body)
+        _steer_content(run, action, body)
     return {"accepted": action}
 
 
-def _steer_picture(run: Run, action: str, body: dict[str, Any]) -> None:
+def _steer_content(run: Run, action: str, body: dict[str, Any]) -> None:
     steering = run.steering
     if steering is None:
         raise Refused(409, "this node can only be stopped; Stream Video can be steered")
     if len(steering.actions) >= MAX_ACTIONS:
-        raise Refused(409, f"this run was steered {MAX_ACTIONS} times; stop it, and go on with a new run")
+        raise Refused(409, f"this run was steered {MAX_ACTIONS} times; stop it, and continue in a new run")
     match action:
         case "prompt":
             if not steering.takes_prompts:
                 raise Refused(409, "this node cannot read prompts: wire a CLIP into its input 'clip'")
             run.note_steered()
-            steering.prompt(_prompt(body), _whole(body, "blend", 1, MAX_BLEND, 1), body.get("recache", False))
+            steering.prompt(_prompt(body), _integer(body, "blend", 1, MAX_BLEND, 1), body.get("recache", False))
         case "cut":
             run.note_steered()
             steering.cut()
         case "reroll":
-            run.steer(ReRoll(_whole(body, "seed", 0, MAX_SEED, secrets.randbelow(2**32))))
+            run.steer(ReRoll(_integer(body, "seed", 0, MAX_SEED, secrets.randbelow(2**32))))
         case _:
-            known = ", ".join(["prompt", "cut", "reroll", *_COMMANDS])
-            raise Refused(400, f"there is no action {action[:40]!r}; there are: {known}")
+            actions = ", ".join(["prompt", "cut", "reroll", *_COMMANDS])
+            raise Refused(400, f"there is no action {action[:40]!r}; there are: {actions}")
 
 
 def _prompt(body: dict[str, Any]) -> str:
     text = " ".join(body.get("prompt", "").split())
-    if not 0 < len(text) <= PROMPT_LETTERS:
-        raise Refused(400, f"the prompt has {len(text)} letters; expected 1 to {PROMPT_LETTERS}")
+    if not 0 < len(text) <= PROMPT_CHARACTERS:
+        raise Refused(400, f"the prompt has {len(text)} characters; expected 1 to {PROMPT_CHARACTERS}")
     return text
 
 
-def _whole(body: dict[str, Any], name: str, least: int, most: int, otherwise: int) -> int:
-    """A whole number; as text too, since JavaScript has none beyond 2^53."""
-    value = body.get(name, otherwise)
+def _integer(body: dict[str, Any], name: str, least: int, most: int, default: int) -> int:
+    """Read a whole number, or one as text, since JavaScript has none beyond 2^53."""
+    value = body.get(name, default)
     if isinstance(value, str):
         value = int(value) if value.isascii() and value.isdigit() and len(value) <= 20 else -1
     if not least <= value <= most:
@@ -101,12 +101,12 @@ def _whole(body: dict[str, Any], name: str, least: int, most: int, otherwise: in
 
 @answers
 async def frame(request: web.Request) -> Any:
-    """A picture of a run's frame, or of the nearest earlier one that is there."""
+    """Answer with the JPEG of a frame, or of the nearest earlier one that is stored."""
     number = request.match_info["number"]
     if not (number.isascii() and number.isdigit() and len(number) <= 12):
         raise Refused(400, "expected the number of a frame")
-    found = picture_of(user_of(request), request.match_info["run"], int(number))
-    if found is None:
+    picture = picture_of(user_of(request), request.match_info["run"], int(number))
+    if picture is None:
         raise Refused(404, "there is no picture of that frame, or of any before it")
-    headers = {"X-Frame": str(found[0]), "Cache-Control": "no-store"}
-    return web.Response(body=found[1], content_type="image/jpeg", headers=headers)
+    headers = {"X-Frame": str(picture[0]), "Cache-Control": "no-store"}
+    return web.Response(body=picture[1], content_type="image/jpeg", headers=headers)

@@ -1,4 +1,4 @@
-"""The session files that there are: what each holds, keeping one more, deleting one. Nothing here knows of HTTP."""
+"""Session files: listing, saving, deleting. Independent of HTTP."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from ..adapters.model import WAN_SPATIAL_FACTOR
 from ..live import thumbnails
 
 MAX_NAME = 100  # characters
-MAX_NAME_BYTES = 200  # a file system takes 255, of which the number and the ending take 15
-FACTS_KEPT = 2000  # files
+MAX_NAME_BYTES = 200  # of 255 that a file system takes; number and ending need 15
+FACTS_REMEMBERED = 2000  # files
 _NAME = re.compile(r"[\w \-][\w .\-]*")
-_saving = threading.Lock()  # the next free number is nobody else's until its file is there
+_saving = threading.Lock()  # from choosing a free number until its file exists
 
 
 def all_sessions() -> list[dict[str, Any]]:
-    """What Load Session lists, newest first; a file that cannot be read has an ``error`` in place of its facts."""
+    """List the files of Load Session, newest first. An unreadable file has an ``error`` in place of its facts."""
     return sorted(_entries(), key=lambda entry: -entry["modified"])
 
 
@@ -37,7 +37,7 @@ def _entries() -> Iterator[dict[str, Any]]:
         try:
             path = host.file(host.SESSIONS, name)
             on_disk = path.stat()
-        except (OSError, ValueError):  # deleted since it was listed, or no file
+        except (OSError, ValueError):  # deleted since the listing, or not a file
             continue
         yield {
             "name": name,
@@ -54,13 +54,13 @@ def _facts(path: Path, modified: int, size: int) -> dict[str, Any]:
     try:
         return _read(path, modified, size)
     except Exception as error:  # one bad file may not hide the others
-        said = str(error).replace(str(path), path.name) or type(error).__name__
-        return {"chunks": None, "frames": None, "width": None, "height": None, "model": None, "error": said}
+        message = str(error).replace(str(path), path.name) or type(error).__name__
+        return {"chunks": None, "frames": None, "width": None, "height": None, "model": None, "error": message}
 
 
-@functools.lru_cache(maxsize=FACTS_KEPT)
+@functools.lru_cache(maxsize=FACTS_REMEMBERED)
 def _read(path: Path, modified: int, size: int) -> dict[str, Any]:
-    """Of the file as it was then; only its header is read."""
+    """Read the facts of a file from its header. ``modified`` and ``size`` tell its versions apart."""
     record = read_record(path)
     rows, columns = record["latent_size"]
     return {
@@ -73,7 +73,7 @@ def _read(path: Path, modified: int, size: int) -> dict[str, Any]:
 
 
 def _picture(session: Path) -> str | None:
-    """The address of the picture beside a session, if there is one and /view shows it."""
+    """Return the address of the picture next to a session; None if there is none that /view serves."""
     path = session.with_suffix(thumbnails.ENDING)
     try:
         version = path.stat().st_mtime_ns
@@ -83,13 +83,13 @@ def _picture(session: Path) -> str | None:
     for kind, folder in folders.items():
         if path.is_relative_to(folder):
             place = path.relative_to(folder)
-            found = {"filename": place.name, "subfolder": place.parent.as_posix(), "type": kind, "v": version}
-            return f"/view?{urlencode(found, errors='surrogateescape')}"
+            query = {"filename": place.name, "subfolder": place.parent.as_posix(), "type": kind, "v": version}
+            return f"/view?{urlencode(query, errors='surrogateescape')}"
     return None
 
 
 def checked_name(name: str) -> str:
-    """A file name without ending that is one everywhere. Raises ValueError."""
+    """Return a file name, without ending, that is valid on every system. Raises ValueError."""
     name = unicodedata.normalize("NFC", name.strip())
     if not 1 <= len(name) <= MAX_NAME or len(name.encode()) > MAX_NAME_BYTES:
         raise ValueError(f"a name has 1 to {MAX_NAME} characters")
@@ -99,17 +99,17 @@ def checked_name(name: str) -> str:
 
 
 def keep(session: Session, name: str, picture: bytes | None) -> str:
-    """Save below output/sessions; the name under which Load Session lists it. Raises OSError."""
+    """Save a session below output/sessions. Returns its name in Load Session. Raises OSError."""
     with _saving:
         path = host.output_path(f"sessions/{name}", host.SESSION_ENDING)
         session.save(path)
-    thumbnails.write_beside(path, session, picture)
+    thumbnails.write_next_to(path, session, picture)
     return path.name
 
 
 def delete(name: str) -> None:
-    """Delete a session and its picture. Raises FileNotFoundError, PermissionError if it is not ours, OSError."""
-    if name not in host.files(host.SESSIONS):  # which are relative to the folders, and inside
+    """Delete a session and its picture. Raises FileNotFoundError, PermissionError for other files, OSError."""
+    if name not in host.files(host.SESSIONS):  # the listed names are relative to the folders
         raise FileNotFoundError(name)
     try:
         path = host.file(host.SESSIONS, name)
@@ -121,4 +121,4 @@ def delete(name: str) -> None:
     if not inside or not path.resolve().is_file():
         raise PermissionError(name)
     (folder / path.name).unlink(missing_ok=True)
-    thumbnails.remove_beside(folder / path.name)
+    thumbnails.remove_next_to(folder / path.name)

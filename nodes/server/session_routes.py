@@ -1,6 +1,6 @@
-"""The routes of the sessions panel: what sessions there are, keeping the one of a run, deleting a file.
+"""HTTP routes of the sessions panel: list sessions, save the session of a run, delete a file.
 
-Files are read and written in a worker thread: the event loop also serves everybody's pictures.
+Files are read and written in a worker thread, because the event loop also serves every viewer's pictures.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from typing import Any
 from aiohttp import web
 
 from ..adapters import host
-from ..adapters.model import hosted
+from ..adapters.model import comfy_model
 from ..live.run import Run, live_runs, run_of
 from . import session_listing
 from .validation import NODE_ID, Refused, answers, body_of, user_of
 
 
 def register(routes: web.RouteTableDef) -> None:
-    """Add them; to be called while ComfyUI loads its packs."""
+    """Add the routes. To be called while ComfyUI loads its packs."""
     routes.get("/self_forcing/sessions")(listed)
     routes.post("/self_forcing/sessions/keep")(keep)
     routes.post("/self_forcing/sessions/delete")(delete)
@@ -26,7 +26,7 @@ def register(routes: web.RouteTableDef) -> None:
 
 @answers
 async def listed(request: web.Request) -> dict[str, Any]:
-    """``{"sessions": [...]}``: the live ones of this user, then files, newest first."""
+    """Answer ``{"sessions": [...]}``: the live sessions of this user, then the files, newest first."""
     runs = live_runs(user_of(request))
     try:
         return {"sessions": await asyncio.to_thread(_all, runs)}
@@ -41,7 +41,7 @@ def _all(runs: list[Run]) -> list[dict[str, Any]]:
 def _live(run: Run) -> dict[str, Any]:
     session, shown = run.newest, run.view.state()
     rows, columns = session.latent_size
-    factor = hosted(session).spatial_factor
+    factor = comfy_model(session).spatial_factor
     return {
         "name": run.node_id,
         "kind": "live",
@@ -59,7 +59,7 @@ def _live(run: Run) -> dict[str, Any]:
 
 @answers
 async def keep(request: web.Request) -> dict[str, Any]:
-    """Save the session of a run as it is now, while it goes on. Body: ``{"node_id", "name"}``."""
+    """Save the session of a run as it is now; the run continues. Body: ``{"node_id", "name"}``."""
     body = await body_of(request, {"node_id": NODE_ID, "name": str})
     try:
         name = session_listing.checked_name(body["name"])
@@ -75,13 +75,13 @@ async def keep(request: web.Request) -> dict[str, Any]:
     try:
         return {"name": await asyncio.to_thread(session_listing.keep, session, name, run.view.newest_picture())}
     except OSError as error:
-        host.log.warning("cannot keep a session: %s", error)
+        host.log.warning("cannot save a session: %s", error)
         raise Refused(409, f"the session cannot be kept: {error.strerror}") from error
 
 
 @answers
 async def delete(request: web.Request) -> dict[str, Any]:
-    """Delete a file of those that Load Session lists. Body: ``{"name"}``."""
+    """Delete a file that Load Session lists. Body: ``{"name"}``."""
     name = (await body_of(request, {"name": str}))["name"]
     user_of(request)
     try:

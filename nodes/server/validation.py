@@ -1,4 +1,4 @@
-"""What a route may be sent: a small JSON object with known fields. All else is refused in a sentence."""
+"""Validation of requests: a small JSON object with known fields. Everything else is refused with a sentence."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from aiohttp import ClientPayloadError, web
 from aiohttp.http_exceptions import BadHttpMessage
 from server import PromptServer
 
-MAX_BYTES = 4096  # of a body
+MAX_BODY_BYTES = 4096
 Kinds = type | tuple[type, ...]
 NODE_ID: Kinds = (str, int)  # an execution id: "7", or "3:7" in a subgraph
 _IN_WORDS = {
@@ -28,7 +28,7 @@ class Refused(Exception):
     """A request that is answered with an error."""
 
     def __init__(self, status: int, sentence: str) -> None:
-        """status: 400 (wrong request), 404 (no such thing), 409 (not now) or 413 (too long)."""
+        """Refuse with a status: 400 (wrong request), 404 (no such thing), 409 (not now) or 413 (too long)."""
         super().__init__(sentence)
         self.status, self.sentence = status, sentence
 
@@ -37,7 +37,7 @@ Route = Callable[[web.Request], Awaitable[Any]]
 
 
 def answers(route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    """A handler that returns what is to be sent as JSON (or a response of its own), or raises `Refused`."""
+    """Make a handler of a route that returns JSON values or a response, or raises `Refused`."""
 
     @functools.wraps(route)
     async def handler(request: web.Request) -> web.StreamResponse:
@@ -53,9 +53,15 @@ def answers(route: Route) -> Callable[[web.Request], Awaitable[web.StreamRespons
 async def body_of(
     request: web.Request, fields: Mapping[str, Kinds], optional: Mapping[str, Kinds] | None = None
 ) -> dict[str, Any]:
-    """The body, with each of ``fields``, and those of ``optional`` that were sent. Raises `Refused`.
+    """Read the body of a request: all ``fields``, and those ``optional`` ones that were sent.
 
-    A field is of the type that is given for it, or of one of several. What else the body holds is left out.
+    Args:
+        request: The request.
+        fields: Type, or types, by name of a required field.
+        optional: The same for optional fields. Unknown fields are left out.
+
+    Raises:
+        Refused: The body is not such an object.
     """
     body = _parsed(await _read(request))
     optional = optional or {}
@@ -68,17 +74,17 @@ async def body_of(
 
 
 async def _read(request: web.Request) -> bytes:
-    """All of it, but never more than is allowed, whatever its header says."""
+    """Read the body, never more than is allowed, whatever its header says."""
     read = bytearray()
     try:
-        while (request.content_length or 0) <= MAX_BYTES and len(read) <= MAX_BYTES:
-            part = await request.content.read(MAX_BYTES + 1)
+        while (request.content_length or 0) <= MAX_BODY_BYTES and len(read) <= MAX_BODY_BYTES:
+            part = await request.content.read(MAX_BODY_BYTES + 1)
             if not part:
                 return bytes(read)
             read += part
     except (web.RequestPayloadError, ClientPayloadError, BadHttpMessage) as error:
         raise Refused(400, "the body cannot be read") from error
-    raise Refused(413, f"the body is too long; expected at most {MAX_BYTES} bytes")
+    raise Refused(413, f"the body is too long; expected at most {MAX_BODY_BYTES} bytes")
 
 
 def _parsed(read: bytes) -> dict[str, Any]:
@@ -110,7 +116,7 @@ def _in_words(kinds: Kinds) -> str:
 
 
 def user_of(request: web.Request) -> str:
-    """ComfyUI's user. Raises `Refused` for one that it does not know."""
+    """Return ComfyUI's user of a request. Raises `Refused` for an unknown one."""
     try:
         return str(PromptServer.instance.user_manager.get_request_user_id(request))
     except KeyError as error:

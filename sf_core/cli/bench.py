@@ -57,4 +57,4 @@ def run_bench(chunks: int, out: Path | None) -> None:
     for name, value in numbers.items():
         print(f"{name:<42}{value:>10.2f}" if isinstance(value, float) else f"{name:<42}{value:>10}")
     if out is not None:
-        out.write_text(json.dumps(numbers, indent=2) + "\n")
+        out.write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")

@@ -15,10 +15,10 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 import av
-import torch
 from torch import Tensor
 
 from .atomic_write import atomic_write
+from .pixels import to_bytes
 
 # Without lookahead every frame is in the file as soon as it was written, and the same frames give the same file:
 # x264's macroblock tree, which looks ahead, is not deterministic on small pictures.
@@ -71,11 +71,6 @@ class _Unbuffered:
         self._file.close()
 
 
-def to_bytes(frames: Tensor) -> Tensor:
-    """Convert frames in 0..1 to uint8 on the CPU; they are rounded on their device, so that fewer bytes are copied."""
-    return (frames.detach() * 255).round().clamp(0, 255).to(torch.uint8).cpu()
-
-
 class VideoWriter:
     """A writer of MP4 (H.264) or WebM (VP9) files, chosen by the ending of ``path``; a context manager.
 
@@ -117,7 +112,7 @@ class VideoWriter:
         self._stream: av.VideoStream | None = None
 
     def write(self, frames: Tensor) -> None:
-        """Append ``frames`` [T, H, W, 3], float in 0..1."""
+        """Append ``frames`` [T, H, W, 3], float in 0..1 or 8-bit."""
         pixels = to_bytes(frames).numpy()
         try:
             for picture in pixels:
@@ -148,10 +143,10 @@ class VideoWriter:
         in_file = max(0, self.frames - 1)  # the next frame closes a fragment, as it defines its duration
         facts = {"frames": in_file, "fps": float(self._fps), **self.record}
         with atomic_write(sidecar_of(self.path), sync=False) as part:  # no wait for the disk between frames
-            part.write_text(json.dumps(facts))
+            part.write_text(json.dumps(facts), encoding="utf-8")
 
     def close(self) -> None:
-        """Replace the fragments by an ordinary file with the record inside."""
+        """Replace the fragments by an ordinary file with the record inside. Without any frame, delete the file."""
         try:
             if self._stream is not None:
                 self._container.mux(self._stream.encode(None))
@@ -159,6 +154,8 @@ class VideoWriter:
             self._file.close()
             if self._stream is not None:
                 self._finish()
+            else:  # no player opens a video without frames
+                self.path.unlink()
         except OSError as error:
             raise self._explained(error) from error
 
@@ -217,7 +214,7 @@ def read_record(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     if sidecar_of(path).exists():
-        facts: dict[str, Any] = json.loads(sidecar_of(path).read_text())
+        facts: dict[str, Any] = json.loads(sidecar_of(path).read_text(encoding="utf-8"))
         return facts
     try:
         with av.open(str(path)) as container:

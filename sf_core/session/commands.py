@@ -1,32 +1,12 @@
-"""What a stream can be told while it runs; each takes effect between two chunks."""
+"""Commands to a running stream. Each takes effect between two chunks.
+
+Prompts, seeds and cuts are no commands: they are part of the session, and `StreamHost.boundary` sets them.
+"""
 
 from __future__ import annotations
 
 import queue
 from dataclasses import dataclass
-
-from torch import Tensor
-
-
-@dataclass(frozen=True)
-class SwitchPrompt:
-    """Another prompt, as in `Session.with_prompt`."""
-
-    prompt: Tensor
-    recache: bool = False
-    recache_sink: bool = False
-
-
-@dataclass(frozen=True)
-class NewSeed:
-    """Other noise from the next chunk on."""
-
-    seed: int
-
-
-@dataclass(frozen=True)
-class Cut:
-    """A new scene."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +18,7 @@ class ReRoll:
 
 @dataclass(frozen=True)
 class Pause:
-    """Sample nothing more until `Resume`; what is made is handed out."""
+    """Sample nothing more until `Resume`. Finished chunks are handed out."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +28,8 @@ class Resume:
 
 @dataclass(frozen=True)
 class Stop:
-    """End the stream after the chunk at work."""
+    """End the stream after the chunk in progress."""
 
 
-Command = SwitchPrompt | NewSeed | Cut | ReRoll | Pause | Resume | Stop
+Command = ReRoll | Pause | Resume | Stop
 CommandQueue = queue.Queue[Command] | queue.SimpleQueue[Command]

@@ -1,6 +1,6 @@
-"""Sampling and decoding overlapped: a generator of frames.
+"""A stream of frames: one chunk is sampled while the chunk before it is decoded.
 
-The caller's thread decodes chunk k and hands it out while a worker samples chunk k + 1. Everything else (commands,
+The caller's thread decodes chunk k and hands it out; meanwhile a worker samples chunk k + 1. Everything else (commands,
 and whatever the host does between chunks, such as moving weights) happens in the caller's thread at chunk boundaries,
 when the worker is idle.
 """
@@ -12,18 +12,20 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor
 
+from ..cancellation import Cancellation
 from ..cuda_streams import on_stream, record_on_current_stream, sampling_stream, wait_for_current_stream
-from .commands import Command, CommandQueue, Cut, NewSeed, Pause, ReRoll, Resume, Stop, SwitchPrompt
+from ..files.pixels import to_bytes
+from .commands import Command, CommandQueue, Pause, ReRoll, Resume, Stop
 from .frame_counts import video_frames
 from .session import Progress, Session
 
-POLL_SECONDS = 0.05  # how often a stream that waits looks whether it is to go on or stop
+POLL_SECONDS = 0.02  # between two looks of a waiting stream at its commands
 
 
 class Decoder(Protocol):
@@ -31,11 +33,11 @@ class Decoder(Protocol):
 
     @property
     def history(self) -> int:
-        """Latents before a frame that decide it."""
+        """Number of latent frames before a frame on which it depends."""
 
     @property
     def temporal_factor(self) -> int:
-        """Frames that a latent stands for, but the video's first, which stands for one."""
+        """Frames for each latent frame; the video's first latent frame gives one."""
 
     @property
     def cache_bytes(self) -> int:
@@ -43,89 +45,66 @@ class Decoder(Protocol):
 
     @property
     def at(self) -> int | None:
-        """The latent frame that it would go on from; None: nowhere."""
+        """The latent frame that it expects next; None: none."""
 
     def reset(self) -> None:
-        """Forget all that was decoded, and stand at a video's beginning."""
+        """Forget everything, and expect the beginning of a video."""
 
     def __call__(self, latents: Tensor, at: int, history: Tensor | None = None) -> Tensor: ...
 
 
-Make = Callable[[Session, Progress], tuple[Session, Tensor]]
-
-
 @dataclass
 class StreamEvent:
-    """A chunk that is final: its frames, the session that ends with it, and what it cost.
+    """A decoded chunk.
 
-    timings, in seconds: ``cache`` (passes that only fill the cache), ``sample`` (denoising), ``decode``, and ``wait``
-    (how long the caller's thread had nothing to do before it).
+    Attributes:
+        chunk: Its index among the session's sampled chunks.
+        frames: [B, T, H, W, 3], float in 0..1.
+        session: The session that ends with this chunk.
+        timings: Seconds of each stage: ``cache`` (passes that only fill the cache), ``sample`` (denoising),
+            ``decode``, and ``wait`` (idle time of the caller's thread before the chunk was sampled).
     """
 
     chunk: int
-    frames: Tensor  # [B, T, H, W, 3] in 0..1
+    frames: Tensor
     session: Session
     timings: dict[str, float]
-    commands: tuple[Command, ...]  # that took effect with this chunk
+
+    @cached_property
+    def pixels(self) -> Tensor:
+        """The frames in 8 bits, on the CPU; converted once, for files and pictures alike."""
+        return to_bytes(self.frames)
 
 
-@dataclass
-class _Sampled:
-    """A chunk on its way out."""
+class StreamHost:
+    """The program that runs a stream, as the stream sees it. This default suits the library; a program subclasses it.
 
-    session: Session
-    latents: Tensor
-    timings: dict[str, float]
-    commands: tuple[Command, ...]
-    event: StreamEvent | None = None  # once it is decoded
+    `make` runs in the worker, everything else in the caller's thread.
+    """
 
+    clock: Callable[[], float] = staticmethod(time.perf_counter)  # seconds
+    sleep: Callable[[float], None] = staticmethod(time.sleep)
 
-class _Stopped(Exception):
-    """Raised between two forwards to give up the chunk at work."""
+    def __init__(self, cancellation: Cancellation | None = None) -> None:
+        self.cancellation = cancellation or Cancellation()
 
+    def prepare(self, decoder: Decoder) -> None:
+        """Make the decoder ready: it may expect this very frame of another video."""
+        decoder.reset()
 
-@dataclass
-class _Playback:
-    """When one who watches from the first frame on will have seen all that was made."""
+    def make(self, session: Session, progress: Progress) -> tuple[Session, Tensor]:
+        """Make the next chunk, as `Session.next_chunk` does."""
+        return session.next_chunk(progress)
 
-    fps: float
-    ahead: float | None
-    ends: float = 0.0
+    def boundary(self, session: Session) -> Session:
+        """Return the session that the next chunk extends. No other thread uses the model during the call."""
+        return session
 
-    def add(self, frames: int) -> None:
-        self.ends = max(self.ends, time.perf_counter()) + frames / self.fps
+    def shown(self, event: StreamEvent) -> None:
+        """Take notice of a chunk that has just been decoded. A re-roll may still withdraw it."""
 
-    def early(self) -> bool:
-        """Whether the next chunk would come too far ahead."""
-        return self.ahead is not None and self.ends - time.perf_counter() > self.ahead
-
-
-@dataclass
-class _Control:
-    """What commands have set. All but prompt, seed and cut, which are recorded in the session itself."""
-
-    stop: Callable[[], bool]
-    commands: CommandQueue | None
-    withdrawn: Callable[[Session], None] | None
-    playback: _Playback
-    paused: bool = False
-    stopping: bool = False
-    applied: list[Command] = field(default_factory=list)
-
-    def check(self, *_: object) -> None:
-        if self.stop():
-            raise _Stopped
-
-    def waits(self) -> bool:
-        return (self.paused or self.playback.early()) and not self.stopping
-
-    def take(self, wait: bool) -> Command | None:
-        if self.commands is None:
-            return None
-        try:
-            return self.commands.get(timeout=POLL_SECONDS) if wait else self.commands.get_nowait()
-        except queue.Empty:
-            return None
+    def withdrawn(self, session: Session) -> None:
+        """Take notice of a re-roll: the chunks after ``session`` are withdrawn."""
 
 
 def stream(
@@ -136,103 +115,43 @@ def stream(
     stop: Callable[[], bool] | None = None,
     commands: CommandQueue | None = None,
     hold_back: int = 0,
-    preview: Callable[[StreamEvent], None] | None = None,
-    withdrawn: Callable[[Session], None] | None = None,
     ahead: float | None = None,
-    boundary: Callable[[Session], Session] | None = None,
-    make: Make | None = None,
     overlap: bool = True,
+    host: StreamHost | None = None,
 ) -> Generator[StreamEvent, None, None]:
-    """Go on with ``session`` and give each chunk as an event, as soon as it is decoded and final.
+    """Extend ``session`` and yield each chunk as soon as it is decoded and final.
 
-    seconds: how much to make, in whole chunks; None: until stopped. stop: asked before every forward; true gives up
-    the chunk at work and ends the stream. commands: applied between chunks, in order.
-    hold_back: chunks that are kept from being handed out, so that `ReRoll` can still replace them; ``preview`` is
-    called with every chunk as soon as it is decoded, held back or not, and ``withdrawn`` with the session that a
-    re-roll went back to.
-    ahead: seconds of video that may be made ahead of one who watches it from its first frame at ``fps``; None: as fast
-    as it goes. While it waits, what is made is decoded and a re-roll still replaces it.
-    boundary: called with the session in the caller's thread between chunks, while nothing is at work on the model; what
-    it returns is gone on with.
-    make: what makes a chunk in place of `Session.next_chunk`, which it may call.
-    overlap: false samples in the caller's thread too, each chunk after the one before it was handed out.
-    An error in sampling or decoding is raised after what was decoded before it has been handed out.
+    Args:
+        session: The session to extend.
+        decoder: Makes the frames.
+        seconds: Length of the new video, rounded up to whole chunks. None: until stopped.
+        fps: Frames a second of the video.
+        stop: Asked before every forward. True gives up the chunk in progress and ends the stream.
+        commands: Applied between chunks, in order.
+        hold_back: Number of decoded chunks that are not yielded yet, so that `ReRoll` can replace them.
+        ahead: Seconds of video that may be made ahead of a viewer who plays it from its first frame. None: no limit.
+            While the stream waits, decoding, commands and re-rolls go on.
+        overlap: False: sample in the caller's thread as well, each chunk after the one before it was yielded.
+        host: What happens between chunks, and the cancellation; in place of ``stop``.
+
+    Raises:
+        ValueError: Both ``stop`` and ``host`` are given.
+        BaseException: Any error of sampling or decoding, once the chunks decoded before it have been yielded.
     """
-    control = _Control(stop or (lambda: False), commands, withdrawn, _Playback(fps, ahead))
+    if stop is not None and host is not None:
+        raise ValueError("give 'stop' or 'host', not both: a host's cancellation polls what its program asks it to")
+    host = host or StreamHost(Cancellation(stop))
     wanted = None if seconds is None else wanted_frames(seconds, fps)
-    begun = session.frames
-    error: BaseException | None = None
-    held: deque[_Sampled] = deque()
-    sampler: Executor = ThreadPoolExecutor(1, "self-forcing-sampler") if overlap else _InPlace()
-    job: Future[_Sampled] | None = None
-    # on a GPU: or frames would only come out behind the chunk that is being sampled
-    own_queue = sampling_stream(session.model.device) if overlap else None
-
-    decoder.reset()  # it may stand at this very frame of another video
-
-    def decode_held() -> None:
-        for made in held:
-            if made.event is None:
-                made.event = _decode(made, decoder)
-                control.playback.add(made.event.frames.shape[1])
-                if preview is not None:
-                    preview(made.event)
-
-    def emit(keep: int) -> Iterator[StreamEvent]:
-        error: BaseException | None = None
-        try:
-            decode_held()
-        except BaseException as failure:
-            error, keep = failure, 0
-        while len(held) > keep and (event := held[0].event) is not None:
-            held.popleft()
-            yield event
-        if error is not None:
-            raise error
-
-    try:
-        while not control.stopping:
-            session = _apply_commands(session, control, held, wait=False)
-            if control.waits():
-                yield from emit(hold_back)
-                session = _wait(session, control, held)
-            if control.stopping or _made(session, begun, decoder) >= (wanted or float("inf")):
-                break
-            if not overlap:
-                yield from emit(hold_back)
-            if boundary is not None:
-                session = boundary(session)
-            wait_for_current_stream(own_queue)
-            job = sampler.submit(_sample, session, control, tuple(control.applied), make, own_queue)
-            control.applied.clear()
-            yield from emit(hold_back)
-            idle = time.perf_counter()
-            try:
-                made = job.result()
-            except _Stopped:
-                break
-            except BaseException as failure:  # an interrupt too: what was made before it goes out first
-                error = failure
-                break
-            made.timings["wait"] = time.perf_counter() - idle
-            record_on_current_stream(made.latents)
-            session = made.session
-            held.append(made)
-    finally:
-        control.stop = lambda: True  # the caller may have left in the middle of a chunk
-        sampler.shutdown(wait=True)
-    yield from emit(0)
-    if error is not None:
-        raise error
+    return _Stream(session, decoder, wanted, commands, hold_back, overlap, host, _Playback(fps, ahead, host)).events()
 
 
 def wanted_frames(seconds: float, fps: float) -> int:
-    """Frames of video in ``seconds``, at least one."""
+    """Return the number of frames in ``seconds`` of video, at least one."""
     return max(1, round(seconds * fps))
 
 
 def chunks_for(session: Session, seconds: float, fps: float, temporal_factor: int) -> int:
-    """How many chunks `stream` makes of ``seconds``, by a decoder of ``temporal_factor``."""
+    """Return the number of chunks that `stream` makes of ``seconds``, with a decoder of ``temporal_factor``."""
     wanted, chunks = wanted_frames(seconds, fps), 0
     if not session.frames:  # a video's first latent is one frame
         wanted -= video_frames(session.config.frames_of_block(0), temporal_factor)
@@ -240,100 +159,214 @@ def chunks_for(session: Session, seconds: float, fps: float, temporal_factor: in
     return chunks + -(-max(0, wanted) // (temporal_factor * session.config.chunk_frames))
 
 
-def _made(session: Session, begun: int, decoder: Decoder) -> int:
-    """Frames of video since latent frame ``begun``."""
-    factor = decoder.temporal_factor
-    return video_frames(session.frames, factor) - video_frames(begun, factor)
+def history_for(decoder: Decoder, session: Session, at: int) -> Tensor | None:
+    """Return the latents that ``decoder`` has to see again to go on at latent frame ``at``; None: none."""
+    return None if decoder.at == at else session.latents_between(max(0, at - decoder.history), at)
+
+
+@dataclass
+class _Playback:
+    """The time at which a viewer, who watches from the first frame on, reaches the end of what exists."""
+
+    fps: float
+    ahead: float | None
+    host: StreamHost
+    ends: float = 0.0
+
+    def add(self, frames: int) -> None:
+        self.ends = max(self.ends, self.host.clock()) + frames / self.fps
+
+    def early(self) -> bool:
+        """Whether the next chunk would come too far ahead."""
+        return self.ahead is not None and self.ends - self.host.clock() > self.ahead
+
+
+@dataclass
+class _Sampled:
+    """A chunk that has been sampled and not handed out. event: None until it is decoded."""
+
+    session: Session
+    latents: Tensor
+    timings: dict[str, float]
+    event: StreamEvent | None = None
+
+
+class _Stream:
+    """The state of one `stream`."""
+
+    def __init__(
+        self,
+        session: Session,
+        decoder: Decoder,
+        wanted: int | None,
+        commands: CommandQueue | None,
+        hold_back: int,
+        overlap: bool,
+        host: StreamHost,
+        playback: _Playback,
+    ) -> None:
+        self._session, self._decoder, self._host, self._commands = session, decoder, host, commands
+        self._wanted, self._begun = wanted, session.frames
+        self._hold_back, self._overlap = hold_back, overlap
+        self._playback, self._paused = playback, False
+        self._pending: deque[_Sampled] = deque()
+        # on a GPU: without a CUDA stream of its own, sampling would delay the frames of the chunk before
+        self._cuda_stream = sampling_stream(session.model.device) if overlap else None
+
+    def events(self) -> Generator[StreamEvent, None, None]:
+        """Run the loop."""
+        self._host.prepare(self._decoder)
+        sampler: Executor = ThreadPoolExecutor(1, "self-forcing-sampler") if self._overlap else _InPlace()
+        failure: BaseException | None = None
+        try:
+            while failure is None:
+                self._obey()
+                if self._must_wait():
+                    yield from self._hand_out(self._hold_back)
+                    self._wait()
+                if not self._overlap:
+                    yield from self._hand_out(self._hold_back)
+                if self._host.cancellation.finishing or self._is_complete():
+                    break
+                job = self._begin_chunk(sampler)
+                yield from self._hand_out(self._hold_back)
+                failure = self._collect(job)
+        except BaseException:  # of decoding, of the host, or the caller's, who leaves: nobody waits for the chunk
+            self._host.cancellation.cancel()
+            raise
+        finally:
+            sampler.shutdown(wait=True)
+        yield from self._hand_out(hold_back=0)
+        if failure is not None and not self._host.cancellation.causes(failure):
+            raise failure
+
+    def _is_complete(self) -> bool:
+        factor = self._decoder.temporal_factor
+        new_frames = video_frames(self._session.frames, factor) - video_frames(self._begun, factor)
+        return self._wanted is not None and new_frames >= self._wanted
+
+    # Sampling ---------------------------------------------------------------------------------------------------------
+
+    def _begin_chunk(self, sampler: Executor) -> Future[_Sampled]:
+        """Start the next chunk. An error at the boundary counts as the chunk's."""
+        try:
+            self._session = self._host.boundary(self._session)
+        except BaseException as error:
+            failed: Future[_Sampled] = Future()
+            failed.set_exception(error)
+            return failed
+        wait_for_current_stream(self._cuda_stream)
+        return sampler.submit(self._sample, self._session)
+
+    def _sample(self, session: Session) -> _Sampled:
+        """Sample one chunk and time its stages. In the worker."""
+        marks: dict[str, float] = {}
+        cancellation, clock = self._host.cancellation, self._host.clock
+
+        def progress(stage: str, index: int, count: int) -> None:
+            cancellation.raise_if_asked()
+            marks.setdefault(stage, clock())
+
+        start = clock()
+        try:
+            with on_stream(self._cuda_stream):
+                longer, latents = self._host.make(session, progress)
+        except BaseException as error:
+            cancellation.note(error)  # so that the decoder stops within a layer
+            raise
+        end = clock()
+        first_step = marks.get("step", end)
+        return _Sampled(longer, latents, {"cache": first_step - start, "sample": end - first_step})
+
+    def _collect(self, job: Future[_Sampled]) -> BaseException | None:
+        """Wait for the chunk in progress. Returns the error that ended it, an interrupt included."""
+        idle_since = self._host.clock()
+        try:
+            sampled = job.result()
+        except BaseException as error:
+            self._host.cancellation.note(error)
+            if not job.done():  # Ctrl-C: nobody waits for the chunk
+                self._host.cancellation.cancel()
+            return error
+        sampled.timings["wait"] = self._host.clock() - idle_since
+        record_on_current_stream(sampled.latents)
+        self._session = sampled.session
+        self._pending.append(sampled)
+        return None
+
+    # Decoding ---------------------------------------------------------------------------------------------------------
+
+    def _hand_out(self, hold_back: int) -> Iterator[StreamEvent]:
+        """Decode all that is pending, and yield all but the newest ``hold_back`` chunks; on an error, all there are."""
+        failure: BaseException | None = None
+        try:
+            for sampled in self._pending:
+                if sampled.event is None:
+                    self._decode(sampled)
+        except BaseException as error:
+            failure, hold_back = error, 0
+        while len(self._pending) > hold_back and (event := self._pending[0].event) is not None:
+            self._pending.popleft()
+            yield event
+        if failure is not None:
+            self._host.cancellation.note(failure)
+            if not self._host.cancellation.causes(failure):
+                raise failure
+
+    def _decode(self, sampled: _Sampled) -> None:
+        start = self._host.clock()
+        session, at = sampled.session, sampled.session.frames - sampled.latents.shape[2]
+        frames = self._decoder(sampled.latents, at=at, history=history_for(self._decoder, session, at))
+        timings = {**sampled.timings, "decode": self._host.clock() - start}
+        sampled.event = StreamEvent(session.chunks - 1, frames, session, timings)
+        self._playback.add(frames.shape[1])
+        self._host.shown(sampled.event)
+
+    # Commands ---------------------------------------------------------------------------------------------------------
+
+    def _obey(self) -> None:
+        """Apply the commands that have arrived."""
+        while self._commands is not None:
+            try:
+                command = self._commands.get_nowait()
+            except queue.Empty:
+                return
+            self._apply(command)
+
+    def _apply(self, command: Command) -> None:
+        match command:
+            case Pause():
+                self._paused = True
+            case Resume():
+                self._paused = False
+            case Stop():
+                self._host.cancellation.finish()
+            case ReRoll(seed):
+                self._session = self._session.rewind(len(self._pending)).with_seed(seed)
+                while self._pending:
+                    event = self._pending.pop().event
+                    self._playback.add(0 if event is None else -event.frames.shape[1])
+                self._host.withdrawn(self._session)
+
+    def _must_wait(self) -> bool:
+        return (self._paused or self._playback.early()) and not self._host.cancellation.finishing
+
+    def _wait(self) -> None:
+        """Wait for the end of a pause, or for playback to come near enough."""
+        while self._must_wait():
+            self._host.sleep(POLL_SECONDS)
+            self._obey()
+            if self._host.cancellation.asked:
+                return
 
 
 class _InPlace(Executor):
-    """Does a job when it is handed in."""
+    """Runs a job at once, in the thread that submits it."""
 
     def submit(self, fn: Callable[..., _Sampled], /, *args: Any, **kwargs: Any) -> Future[_Sampled]:  # type: ignore[override]
         job: Future[_Sampled] = Future()
         try:
             job.set_result(fn(*args, **kwargs))
-        except BaseException as error:  # as a worker would: it is raised where the result is asked for
+        except BaseException as error:  # as in a worker: raised where the result is asked for
             job.set_exception(error)
         return job
-
-
-def _sample(
-    session: Session,
-    control: _Control,
-    commands: tuple[Command, ...],
-    make: Make | None,
-    own_queue: torch.cuda.Stream | None,
-) -> _Sampled:
-    """In the worker: one chunk, its stages timed."""
-    marks: dict[str, float] = {}
-
-    def progress(stage: str, index: int, count: int) -> None:
-        control.check()
-        marks.setdefault(stage, time.perf_counter())
-
-    start = time.perf_counter()
-    with on_stream(own_queue):
-        longer, latents = session.next_chunk(progress) if make is None else make(session, progress)
-    end = time.perf_counter()
-    first_step = marks.get("step", end)
-    return _Sampled(longer, latents, {"cache": first_step - start, "sample": end - first_step}, commands)
-
-
-def history_for(decoder: Decoder, session: Session, at: int) -> Tensor | None:
-    """What ``decoder`` has to see of ``session`` again to go on at latent ``at``; None if it stands there."""
-    return None if decoder.at == at else session.latents_between(max(0, at - decoder.history), at)
-
-
-def _decode(made: _Sampled, decoder: Decoder) -> StreamEvent:
-    start = time.perf_counter()
-    at = made.session.frames - made.latents.shape[2]
-    frames = decoder(made.latents, at=at, history=history_for(decoder, made.session, at))
-    timings = {**made.timings, "decode": time.perf_counter() - start}
-    return StreamEvent(made.session.chunks - 1, frames, made.session, timings, made.commands)
-
-
-def _apply_commands(session: Session, control: _Control, held: deque[_Sampled], wait: bool) -> Session:
-    command = control.take(wait)
-    while command is not None:
-        session = _apply(command, session, control, held)
-        command = control.take(wait=False)
-    return session
-
-
-def _apply(command: Command, session: Session, control: _Control, held: deque[_Sampled]) -> Session:
-    match command:
-        case Pause():
-            control.paused = True
-            return session
-        case Resume():
-            control.paused = False
-            return session
-        case Stop():
-            control.stopping = True
-            return session
-        case SwitchPrompt(prompt, recache, recache_sink):
-            session = session.with_prompt(prompt, recache, recache_sink)
-        case NewSeed(seed):
-            session = session.with_seed(seed)
-        case Cut():
-            session = session.with_cut()
-        case ReRoll(seed):
-            session = session.rewind(len(held)).with_seed(seed)
-            while held:
-                event = held.pop().event
-                control.playback.add(0 if event is None else -event.frames.shape[1])
-            if control.withdrawn is not None:
-                control.withdrawn(session)
-    control.applied.append(command)
-    return session
-
-
-def _wait(session: Session, control: _Control, held: deque[_Sampled]) -> Session:
-    """Until a pause is over, or playback has come near enough."""
-    while control.waits():
-        control.stopping = control.stop()
-        session = _apply_commands(session, control, held, wait=True)
-        if control.commands is None:
-            time.sleep(POLL_SECONDS)
-    return session

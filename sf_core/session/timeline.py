@@ -1,12 +1,12 @@
-"""What happens to a video when: prompts, blends, cuts and seeds, written as rows of text by the second.
+"""Timelines: prompts, blends, cuts and seeds by the second, written as rows of text.
 
     0: a red circle moving left
     2.25 blend 3: a blue square moving up
     4.5 cut:
     5.25 seed 1234:
 
-A row takes effect with the first chunk that begins at its second or after it. What was typed into a running video is
-such rows too, so that the same code makes it the first time and again.
+A row takes effect with the first chunk that begins at its second or later. Steering of a running video becomes such
+rows too, so that the same code makes the video the first time and again.
 """
 
 from __future__ import annotations
@@ -31,10 +31,15 @@ _OPTION = re.compile(r"(?P<name>blend|seed)\s+(?P<number>\d+)|(?P<flag>cut|recac
 
 @dataclass(frozen=True)
 class Row:
-    """What begins at a second.
+    """A change at a second of the video.
 
-    prompt: "" leaves it as it was. blend: chunks in which the video turns to the prompt. recache: as in
-    `Session.with_prompt`. cut: as `Session.with_cut`. seed: None leaves it as it was.
+    Attributes:
+        second: Time in the video, from its beginning.
+        prompt: The new prompt; "" keeps the prompt.
+        blend: Number of chunks over which the video turns to the prompt.
+        recache: As in `Session.with_prompt`.
+        cut: As `Session.with_cut`.
+        seed: The new seed; None keeps the seed.
     """
 
     second: float
@@ -52,9 +57,10 @@ class Row:
 
 
 def parse_rows(text: str) -> tuple[Row, ...]:
-    """The rows of ``text``, earliest first, without empty ones and those that begin with #.
+    """Read rows from text, and sort them by time. Empty rows, and rows that begin with #, are ignored.
 
-    Raises ValueError naming the row that is none and what was expected.
+    Raises:
+        ValueError: A row is malformed or a second is used twice; the message names the row and what was expected.
     """
     rows: dict[float, Row] = {}
     for number, line in enumerate(text.splitlines(), 1):
@@ -84,11 +90,11 @@ def _parse(line: str) -> Row:
     row = Row(second, prompt.strip())
     rest = options.strip()
     while rest:
-        found = _OPTION.match(rest)
-        if not found or (rest[found.end() :] and not rest[found.end()].isspace()):
+        option = _OPTION.match(rest)
+        if not option or (rest[option.end() :] and not rest[option.end()].isspace()):
             raise ValueError(f"{rest!r} is no option; known are: blend CHUNKS, recache, cut, seed NUMBER")
-        row = _with_option(row, (found["name"] or found["flag"]).lower(), int(found["number"] or 0))
-        rest = rest[found.end() :].strip()
+        row = _with_option(row, (option["name"] or option["flag"]).lower(), int(option["number"] or 0))
+        rest = rest[option.end() :].strip()
     if not row.prompt and not row.cut and row.seed is None:
         raise ValueError("expected a prompt after the colon, or 'cut' or 'seed NUMBER' before it")
     return row
@@ -107,7 +113,7 @@ def _with_option(row: Row, name: str, number: int) -> Row:
 
 
 def format_rows(rows: Iterable[Row]) -> str:
-    """The text that `parse_rows` reads as ``rows``."""
+    """Return the text that `parse_rows` reads as ``rows``."""
     return "\n".join(map(str, rows))
 
 
@@ -119,62 +125,68 @@ class Timeline:
     embeddings: Mapping[str, Tensor] = field(default_factory=dict)
 
     def with_row(self, row: Row, embeddings: Tensor | None = None) -> Timeline:
-        """With one more row; together with one at the same second that is there, of which it overrides what it says.
+        """Return the timeline with one more row, merged with an existing row at that time; new values win.
 
-        embeddings: of the row's prompt, if it has one.
+        Args:
+            row: The row.
+            embeddings: Of the row's prompt, if it has one.
         """
         others = [other for other in self.rows if abs(other.second - row.second) > _SAME]
         for same in (other for other in self.rows if abs(other.second - row.second) <= _SAME):
             row = _merged(same, row)
-        known = dict(self.embeddings)
+        by_prompt = dict(self.embeddings)
         if row.prompt and embeddings is not None:
-            known[row.prompt] = embeddings
-        return Timeline(tuple(sorted([*others, row], key=lambda each: each.second)), known)
+            by_prompt[row.prompt] = embeddings
+        return Timeline(tuple(sorted([*others, row], key=lambda each: each.second)), by_prompt)
 
     def steer(self, session: Session, temporal_factor: int, fps: float) -> Session:
-        """``session`` with all that its next chunk is to be made with.
+        """Return ``session`` with prompt, seed and cut of its next chunk.
 
-        temporal_factor: frames of video for each latent frame; fps: frames a second. Given the same session it gives
-        the same: a blend goes on from the prompt that the session has come to.
+        The result depends on the session alone: a blend continues from the prompt of the newest chunk.
+
+        Args:
+            session: The session to be extended.
+            temporal_factor: Frames of video for each latent frame.
+            fps: Frames a second.
         """
         due = [row for row in self.rows if row.second <= second_of(session, temporal_factor, fps) + _SAME]
         for row in due:
             if _chunks_since(row, session, temporal_factor, fps, 1) == 0:
                 session = session.with_cut() if row.cut else session
                 session = session if row.seed is None else session.with_seed(row.seed)
-        holds = next((row for row in reversed(due) if row.prompt), None)
-        if holds is None:
+        current = next((row for row in reversed(due) if row.prompt), None)
+        if current is None:
             return session
-        behind = _chunks_since(holds, session, temporal_factor, fps, holds.blend)
-        target, words = self.embeddings[holds.prompt], holds.prompt
-        left = holds.blend - behind  # chunks until it holds alone, this one included
+        behind = _chunks_since(current, session, temporal_factor, fps, current.blend)
+        target, words = self.embeddings[current.prompt], current.prompt
+        left = current.blend - behind  # chunks of the blend to go, this one included
         if left > 1 and session.chunks and session.head is not None:
-            # from the newest chunk's prompt: after a rewind the session's own is that of the chunk that was taken back
+            # from the newest chunk's prompt: after a rewind, the session's own is that of the removed chunk
             target = _mixed(session.head.prompt.text, target, 1 / left)
             words = f"{words} (blend, {left - 1} chunks to go)"
-        switched = session.with_prompt(target, recache=holds.recache and not 0 < behind < holds.blend, words=words)
+        switched = session.with_prompt(target, recache=current.recache and not 0 < behind < current.blend, words=words)
         return session if switched.prompt.digest == session.prompt.digest else switched
 
 
 def second_of(session: Session, temporal_factor: int, fps: float) -> float:
-    """Of the video, at which the session's next chunk begins."""
+    """Return the second of the video at which the session's next chunk begins."""
     return video_frames(session.frames, temporal_factor) / fps
 
 
 def _merged(old: Row, new: Row) -> Row:
-    said = new if new.prompt else old
+    prompted = new if new.prompt else old
     return Row(
         new.second,
-        said.prompt,
-        said.blend,
-        said.recache,
+        prompted.prompt,
+        prompted.blend,
+        prompted.recache,
         old.cut or new.cut,
         old.seed if new.seed is None else new.seed,
     )
 
 
 def _chunks_since(row: Row, session: Session, temporal_factor: int, fps: float, most: int) -> int:
-    """How many of the session's sampled chunks ``row`` has held for, counted up to ``most``."""
+    """Count the session's sampled chunks since ``row`` took effect, up to ``most``."""
     count = 0
     for block in islice(session.head.back() if session.head else (), most):
         if block.chunk is None or video_frames(block.place.start, temporal_factor) / fps < row.second - _SAME:
@@ -184,7 +196,7 @@ def _chunks_since(row: Row, session: Session, temporal_factor: int, fps: float, 
 
 
 def _mixed(old: Tensor, new: Tensor, share: float) -> Tensor:
-    """``share`` of the way from ``old`` to ``new``, both [B or 1, rows, text_dim], as if filled up with zeros."""
+    """Interpolate from ``old`` to ``new``, both [B or 1, rows, text_dim], padded with zeros to equal length."""
     rows = max(old.shape[1], new.shape[1])
     first, last = (torch.nn.functional.pad(text, (0, 0, 0, rows - text.shape[1])) for text in (old, new))
     return torch.lerp(first, last.to(first), share)

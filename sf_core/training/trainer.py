@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..cancellation import Cancellation, Cancelled
 from ..files.safetensors_file import open_tensors
 from .engine.process_group import Group
 from .engine.run_log import RunLog
@@ -51,6 +52,7 @@ class Trainer:
         over: Delete an earlier run of the same name in the folder first.
         group: The processes that train together, each with its own trainer; None: this process alone.
         make_context: Makes the `RunContext`. A host with its own prompts and VAE passes another class.
+        cancellation: Polled after every step; None: of this run alone. Signals cancel it too.
 
     Raises:
         ValueError: For a folder with another run, for none to resume, and for files or settings of the recipe that
@@ -65,8 +67,10 @@ class Trainer:
         over: bool = False,
         group: Group | None = None,
         make_context: Callable[[Recipe, Path, Group], RunContext] = RunContext,
+        cancellation: Cancellation | None = None,
     ) -> None:
         self.group, self._make_context = group or Group(), make_context
+        self._cancellation, self._in_steps = cancellation or Cancellation(), False
         self.recipe = recipe if isinstance(recipe, Recipe) else Recipe.read(recipe)
         self.folder = Path(folder) if folder else Path("runs") / self.recipe.name
         self._state = self.folder / STATE
@@ -86,7 +90,6 @@ class Trainer:
             self._stage, self._step, self._tensors = 0, 0, dict[str, Tensor]()
         self._threads = int(open_tensors(self._state)[1]["sf.threads"]) if self._resumed else None
         self._saved_at, self._save_seconds = time.monotonic(), 0.0
-        self._stop_requested = self._in_steps = False
 
     def run(self) -> Path:
         """Train to the end.
@@ -116,7 +119,7 @@ class Trainer:
 
     def request_stop(self) -> None:
         """Let `run` stop after the current step, as SIGTERM does."""
-        self._stop_requested = True
+        self._cancellation.cancel()
 
     def _run_stage(self, context: RunContext, run_log: RunLog) -> None:
         spec = self.recipe.stages[self._stage]
@@ -154,7 +157,7 @@ class Trainer:
     def _save_if_due(self, stage: StageRun, run_log: RunLog) -> None:
         since_save = time.monotonic() - self._saved_at
         due = self.group.is_rank0 and self._save_seconds <= SAVING_SHARE * since_save
-        stop, due = self.group.any_rank([self._stop_requested, due])
+        stop, due = self.group.any_rank([self._cancellation.asked, due])
         if stop:
             network = self._save_progress(stage, run_log)
             raise TrainingStopped(
@@ -209,7 +212,7 @@ class Trainer:
         def stop(number: int, frame: object) -> None:
             if not self._in_steps:
                 raise TrainingStopped("stopped while a stage was preparing; --resume continues from there")
-            if self._stop_requested:
+            if self._cancellation.asked:
                 raise KeyboardInterrupt
             self.request_stop()
             run_log.message("stopping after this step; once more to stop at once")
@@ -226,7 +229,7 @@ class Trainer:
                 signal.signal(number, handler)
 
 
-class TrainingStopped(Exception):
+class TrainingStopped(Cancelled):
     """The run was asked to stop. It can be resumed."""
 
 

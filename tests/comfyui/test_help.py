@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from tools.assets.locale import ENGLISH, english
 from tools.comfyui.find import ROOT
-from tools.comfyui.locale import ENGLISH, english
 from tools.comfyui.server import PACK, Server
 
 DOCS = ROOT / "js" / "docs"
@@ -79,7 +79,7 @@ def test_the_pages_are_true_to_the_schema(server: Server) -> None:
 
 def test_english_is_what_the_schemas_say(server: Server) -> None:
     said = json.loads(ENGLISH.read_text(encoding="utf-8"))
-    assert said == english(server.object_info()), "python -m tools.comfyui.locale writes it anew"
+    assert said == english(server.object_info()), "python -m tools.assets.locale writes it anew"
 
 
 def test_the_editor_is_given_each_language(server: Server) -> None:

@@ -55,9 +55,12 @@ def test_what_was_made_before_an_interrupt_is_kept(server: Server, at: int) -> N
     name = next(one["name"] for one in sessions if one["kind"] == "interrupted")
     chunks = int(name.split()[3])
     assert chunks >= 1
-    video = temp_videos(server)[-1]
-    assert shown[0]["output"]["sf_video"][0]["filename"] == video.name
-    assert frames_of(3 * (chunks - 1)) <= played(video) <= frames_of(3 * chunks)
+    frames = 0  # the only chunk may have been in the decoder
+    if shown:
+        video = temp_videos(server)[-1]
+        assert shown[0]["output"]["sf_video"][0]["filename"] == video.name
+        frames = played(video)
+    assert frames_of(3 * (chunks - 1)) <= frames <= frames_of(3 * chunks)
 
     straight = streaming(0, does="nothing")
     whole = latents(server.run(straight[0].prompt), straight[2])

@@ -49,6 +49,15 @@ class Live:
     def chunks(self, count: int) -> dict[str, Any]:
         return self.wait(lambda state: state["chunk"] >= count)
 
+    def settled(self) -> int:
+        """The number of chunks once no more come; an endless run that is not paused makes one each 0.75 s."""
+        for _ in range(20):
+            count = len(self.events.of("self_forcing.frames"))
+            time.sleep(1.5)
+            if len(self.events.of("self_forcing.frames")) == count:
+                return count
+        raise AssertionError("chunks keep coming")
+
     def done(self, count: int) -> dict[str, Any]:
         """The first state with so many actions."""
         return self.wait(lambda state: len(state["actions"]) >= count)
@@ -130,10 +139,7 @@ def test_a_watched_endless_run_makes_no_more_than_plays_and_pauses(server: Serve
         assert state["frames"] / 16 <= time.monotonic() - begun + 1.0 + 3 * CHUNK / 16
         live.steer("pause")
         live.wait(lambda state: state["state"] == "paused")
-        time.sleep(1.0)  # the chunk at work
-        paused = len(events.of("self_forcing.frames"))
-        time.sleep(1.5)
-        assert len(events.of("self_forcing.frames")) == paused
+        paused = live.settled()
         live.steer("resume")
         live.wait(lambda state: state["state"] == "running" and state["chunk"] > paused)
         live.steer("pause")
@@ -148,7 +154,7 @@ def test_a_paused_run_is_interrupted_and_keeps_its_video(server: Server) -> None
         live = Live(server, events)
         live.chunks(2)
         live.steer("pause")
-        time.sleep(1.0)
+        live.wait(lambda state: state["state"] == "paused")
         server.interrupt()
         last = live.wait(lambda state: state["state"] == "interrupted")
     assert last["video"]["filename"].endswith(".mp4")

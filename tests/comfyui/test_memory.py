@@ -7,6 +7,7 @@ import re
 import pytest
 import torch
 
+from sf_core.byte_units import format_bytes
 from tests.comfyui import models
 from tests.comfyui.graphs import BLUE, Graph, Tiny, facts, forget_all, forget_chunks, latents, probe
 from tests.comfyui.sessions_api import offered
@@ -40,9 +41,9 @@ def test_the_session_node_says_what_it_takes(server: Server) -> None:
         events.wait_for_end()
     said = [event.data["text"] for event in events.of("text")]
     assert re.match(
-        r"Fits the [\d.]+ GiB of your cpu: cache [\d.]+ MiB at window 6, weights [\d.]+ MiB, a chunk", said[0]
+        r"Fits the [\d.]+ GiB of your CPU: cache [\d.]+ (MiB|KiB) at window 6, weights [\d.]+ MiB, a chunk", said[0]
     )
-    assert f"{predicted / 2**20:.1f} MiB" in said[0]
+    assert format_bytes(predicted) in said[0]
 
 
 def test_a_size_that_the_model_was_not_trained_at_is_said(server: Server) -> None:

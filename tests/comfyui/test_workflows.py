@@ -1,9 +1,13 @@
-"""The shared workflows, on each real server: well-formed, complete, accepted, and those that need no download run."""
+"""The shared workflows, on each real server: well-formed, complete, accepted, and run.
+
+Those of the tiny demo run as they are; those for a real model run small, with small models in place of the real ones.
+"""
 
 from __future__ import annotations
 
 import itertools
 import json
+import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator
@@ -18,9 +22,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from safetensors.torch import load_file
 
 from benchmarks.tiny_world.observe import observe
 from benchmarks.tiny_world.scorer import judge, summarize
+from tests.comfyui import models
+from tests.helpers import PARITY
 from tools.comfyui.find import PRIMARY, ROOT
 from tools.comfyui.server import PACK, Prompt, PromptRejected, Server
 from tools.comfyui.workflow import ONLY_IN_THE_EDITOR, WIDGET_TYPES, to_prompt, with_an_end
@@ -28,6 +35,7 @@ from tools.comfyui.workflow import ONLY_IN_THE_EDITOR, WIDGET_TYPES, to_prompt, 
 FOLDER = ROOT / "workflows"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
 RUNNING = [name for name in NAMES if name.startswith("tiny_")]
+REAL = [name for name in NAMES if name not in RUNNING]
 FOLDERS = {"SFLoadModel": "diffusion_models", "UNETLoader": "diffusion_models", "CLIPLoader": "text_encoders"}
 FOLDERS |= {"VAELoader": "vae", "LoraLoaderModelOnly": "loras"}  # every node that loads a model, and from where
 DOWNLOADABLE = (".safetensors", ".sft", ".ckpt", ".pth", ".pt")  # what the editor offers to download
@@ -46,6 +54,7 @@ FRAMES = {
     "tiny_train": [81, 81],
 }
 LESSON = "tiny_train"
+BUTTONS = {"Cut", "Re-roll", "Run", "Stop"}  # which notes name, as they name nodes
 
 
 @cache
@@ -66,15 +75,60 @@ def info(server: Server) -> dict[str, Any]:
 
 
 every = pytest.mark.parametrize("name", NAMES)
+real = pytest.mark.parametrize("name", REAL)
 
 
 def test_the_first_minutes_have_their_workflow() -> None:
-    assert len(NAMES) == 11
     for name, seconds in (("tiny_live", 0.0), ("tiny_text_to_video", 5.0)):
         steps = {node["type"]: node["widgets_values"] for node in nodes(name) if node["type"] != "MarkdownNote"}
         assert list(steps) == ["SFLoadTiny", "CLIPTextEncode", "SFSession", "SFStreamVideo", "SaveVideo"]
         assert steps["SFStreamVideo"][0] == seconds
     assert sorted(RUNNING) == sorted(FRAMES)
+
+
+def test_a_real_model_has_a_template_for_each_use() -> None:
+    assert REAL == ["image_to_video", "live_steering", "long_video", "text_to_video", "with_lora"]
+    kinds = {name: {node["type"]: node for node in nodes(name)} for name in REAL}
+    for found in kinds.values():
+        assert {"SFRolloutSettings", "SFSession", "SFStreamVideo", "SaveVideo"} <= set(found)
+    assert {"LoadImage", "SFStartFromImages"} <= set(kinds["image_to_video"])
+    assert {"UNETLoader", "LoraLoaderModelOnly", "SFFromModel"} <= set(kinds["with_lora"])
+    minutes, endless = (kinds[name]["SFStreamVideo"] for name in ("long_video", "live_steering"))
+    assert minutes["widgets_values"][0] >= 60
+    assert "timeline" in _linked(minutes)
+    assert endless["widgets_values"][0] == 0
+    assert "clip" in _linked(endless), "it takes prompts while it runs"
+
+
+def _linked(node: dict[str, Any]) -> set[str]:
+    """The inputs that something is wired to."""
+    return {slot["name"] for slot in node["inputs"] if slot["link"] is not None}
+
+
+@real
+def test_a_template_for_a_real_model_suits_a_small_card(name: str) -> None:
+    """A window of 12 latent frames, whose cache is 3.2 GiB, and a sink, at the size that the model was trained at."""
+    (settings,) = (node["widgets_values"] for node in nodes(name) if node["type"] == "SFRolloutSettings")
+    (session,) = (node["widgets_values"] for node in nodes(name) if node["type"] == "SFSession")
+    assert settings[:4] == ["custom", 3, 12, 3]
+    assert session[:2] == [832, 480]
+
+
+@real
+def test_each_node_is_in_a_group_that_says_its_place(name: str) -> None:
+    groups = sorted(workflow(name)["groups"], key=lambda group: group["bounding"][0])
+    assert [group["title"].split(". ")[0] for group in groups] == [str(number + 1) for number in range(len(groups))]
+    for node in nodes(name):
+        (x, y), (width, height) = node["pos"], node["size"]
+        inside = [
+            group
+            for group in groups
+            if (left := group["bounding"][0]) <= x
+            and x + width <= left + group["bounding"][2]
+            and (top := group["bounding"][1]) <= y - TITLE_HEIGHT
+            and y + height <= top + group["bounding"][3]
+        ]
+        assert len(inside) == (node["type"] != "MarkdownNote"), node["type"]
 
 
 @every
@@ -144,6 +198,22 @@ def test_a_note_explains_it_and_names_what_it_needs(name: str) -> None:
         if node["type"] in ("LoadImage", "LoadVideo"):
             assert (FOLDER / "input" / node["widgets_values"][0]).is_file()
             assert f"`{node['widgets_values'][0]}`" in notes[0]
+
+
+@every
+def test_a_note_names_only_what_exists(name: str, info: dict[str, Any]) -> None:
+    """Templates, nodes, inputs and presets, which a note writes in italics."""
+    (note,) = (node["widgets_values"][0] for node in nodes(name) if node["type"] == "MarkdownNote")
+    known = set(NAMES) | BUTTONS | {node["title"] for node in nodes(name) if "title" in node}
+    for kind in info.values():
+        known |= {kind["display_name"], *(key for group in kind["input"].values() for key in group)}
+    for node in nodes(name):
+        for spec in _inputs(info, node["type"]).values() if node["type"] in info else ():
+            known |= set(map(str, _choices(spec)))
+    named = [words for words in re.findall(r"(?<!\*)\*([^*\n]+)\*(?!\*)", note) if len(words.split()) <= 4]
+    named = [words for words in named if "_" in words or words[0].isupper()]
+    assert named
+    assert [words for words in named if words not in known] == []
 
 
 @every
@@ -229,14 +299,21 @@ def test_the_server_accepts_it(name: str, server: Server, info: dict[str, Any]) 
             assert missing[node] in error["details"]
 
 
+def _choices(spec: list[Any]) -> list[Any]:
+    """What a combo offers; nothing for any other input."""
+    if isinstance(spec[0], list):
+        return spec[0]
+    return list(spec[1].get("options", [])) if spec[0] == "COMBO" else []
+
+
 def _check_values(prompt: Prompt, info: dict[str, Any]) -> None:
     """Of choices other than files, which an older server does not check for nodes of the newer kind."""
     for node in prompt.values():
         known = _inputs(info, node["class_type"])
         for name, value in node["inputs"].items():
             spec = known.get(name, [None])
-            choices = spec[0] if isinstance(spec[0], list) else spec[1].get("options", []) if spec[0] == "COMBO" else []
-            is_file = str(value).endswith((*DOWNLOADABLE, ".png", ".mp4"))
+            choices = _choices(spec)
+            is_file = str(value).endswith((*DOWNLOADABLE, ".png", ".jpg", ".mp4"))
             assert is_file or not choices or value in choices, (node["class_type"], name, value)
 
 
@@ -254,6 +331,45 @@ def test_what_needs_no_download_runs(name: str, server: Server, info: dict[str, 
         assert np.abs(np.diff(frames.astype(int), axis=0)).max() > 20, "nothing moves"
     shown = [str(node["id"]) for node in nodes(name) if node["type"] in ("SFStreamVideo", "SFDecodeChunks")]
     assert all(path.is_file() for node in shown for path in server.files({node: outputs[node]}))
+
+
+@pytest.fixture
+def small_models(server: Server) -> Iterator[None]:
+    """Small models under the names of the real ones, while a test runs. umT5 has no small one."""
+    weights = models.wan()
+    states: dict[tuple[str, str], Any] = {
+        ("diffusion_models", "self_forcing_dmd.pt"): {"generator_ema": {f"model.{k}": v for k, v in weights.items()}},
+        ("diffusion_models", "wan2.1_t2v_1.3B_fp16.safetensors"): weights,
+        ("loras", "Wan2_1_self_forcing_dmd_1_3B_lora_rank_32_fp16.safetensors"): models.lora()[0],
+        ("vae", "wan_2.1_vae.safetensors"): load_file(PARITY / "weights_vae.safetensors"),
+    }
+    files = [
+        server.base / "models" / kind / models.put(server, kind, file, states[kind, file]) for kind, file in states
+    ]
+    yield
+    for path in files:
+        path.unlink()
+
+
+@real
+def test_a_template_for_a_real_model_runs(name: str, server: Server, small_models: None, info: dict[str, Any]) -> None:
+    """Small: 64 x 64 pixels, two seconds, the rows of a timeline a hundred times as dense."""
+    prompt = to_prompt(workflow(name), info)
+    prompt["tiny"] = {"class_type": "SFLoadTiny", "inputs": {}}
+    for node in prompt.values():
+        inputs = node["inputs"]
+        if node["class_type"] == "CLIPLoader":
+            node |= {"class_type": "ProbeTextEncoder", "inputs": {"clip": ["tiny", 1]}}
+        elif node["class_type"] == "SFSession":
+            inputs |= {"width": 64, "height": 64}
+        elif node["class_type"] == "SFStreamVideo":
+            inputs["seconds"] = 2.0
+        elif node["class_type"] == "SFPromptTimeline":
+            inputs["rows"] = re.sub(r"^\d+", lambda second: str(int(second[0]) / 100), inputs["rows"], flags=re.M)
+    outputs = server.run(prompt, timeout=300)
+    (saved,) = (str(node["id"]) for node in nodes(name) if node["type"] == "SaveVideo")
+    (path,) = server.files({saved: outputs[saved]})
+    assert decoded(path).shape == (37 if name == "image_to_video" else 33, 64, 64, 3)
 
 
 def test_a_timeline_changes_the_colours(server: Server, info: dict[str, Any]) -> None:

@@ -98,16 +98,19 @@ def test_an_installed_package_has_every_file() -> None:
     assert core / "py.typed" in data
 
 
-def test_the_registry_finds_nothing_to_object_to() -> None:
+def test_the_registry_finds_nothing_to_object_to(tmp_path: Path) -> None:
+    """`comfy node validate`, which the registry runs on a pack before it takes it."""
     pytest.importorskip("comfy_cli")
     closed = "http://127.0.0.1:9"  # it asks nobody
+    home = {"HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path)}  # it writes settings there
     done = subprocess.run(
-        [Path(sys.executable).with_name("comfy"), "--skip-prompt", "node", "validate"],
+        [Path(sys.executable).with_name("comfy"), "--skip-prompt", "--no-enable-telemetry", "node", "validate"],
         cwd=ROOT,
-        env={**os.environ, "HTTP_PROXY": closed, "HTTPS_PROXY": closed, "NO_COLOR": "1"},
+        env={**os.environ, **home, "HTTP_PROXY": closed, "HTTPS_PROXY": closed, "NO_COLOR": "1"},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "Validating node configuration" in done.stdout
     found = re.findall(r"-->\s+(\S+?):\d+", done.stdout + done.stderr)
     assert [path for path in found if not path.startswith("tests/")] == []  # the archive has no tests

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
@@ -13,10 +12,11 @@ import torch
 from torch import Tensor
 
 import sf_core
-from sf_core import tiny
-from sf_core.session.commands import Command, Cut, NewSeed, Pause, ReRoll, Resume, Stop, SwitchPrompt
+from sf_core import Cancellation, Pause, ReRoll, Resume, Stop, StreamEvent, StreamHost, tiny
+from sf_core.files.pixels import to_bytes
+from sf_core.session.commands import Command
 from sf_core.session.session import Progress
-from sf_core.session.streaming import StreamEvent, chunks_for, stream
+from sf_core.session.streaming import chunks_for, stream
 from tests.helpers import SIZE, prompt, random_model
 
 MODEL = random_model(layers=2)
@@ -30,19 +30,44 @@ class Decoder:
     temporal_factor = 1
     cache_bytes = 0
 
-    def __init__(self, delay: float = 0.0) -> None:
+    def __init__(self) -> None:
         self.at: int | None = 0
         self.calls: list[tuple[int, int]] = []  # at, frames of history
-        self.delay = delay
 
     def reset(self) -> None:
         self.at = 0
 
     def __call__(self, latents: Tensor, at: int, history: Tensor | None = None) -> Tensor:
-        time.sleep(self.delay)
         self.calls.append((at, 0 if history is None else history.shape[2]))
         self.at = at + latents.shape[2]
         return latents.mean(dim=1).unsqueeze(-1).expand(-1, -1, -1, -1, 3)
+
+
+class Host(StreamHost):
+    """Notes what a stream tells it. Its time passes only while the stream waits."""
+
+    def __init__(
+        self, cancellation: Cancellation | None = None, at: dict[float, Callable[[], None]] | None = None
+    ) -> None:
+        """at: what happens at a time, in seconds from the beginning."""
+        super().__init__(cancellation)
+        self.time = 0.0
+        self.at = at or {}
+        self.seen: list[int] = []  # chunks that were shown
+        self.back: list[int] = []  # chunks of the sessions that a re-roll went back to
+        self.clock, self.sleep = lambda: self.time, self._sleep
+
+    def _sleep(self, seconds: float) -> None:
+        assert self.time < 1000, "the stream waits for ever"
+        self.time += seconds
+        for time in [time for time in self.at if time <= self.time]:
+            self.at.pop(time)()
+
+    def shown(self, event: StreamEvent) -> None:
+        self.seen.append(event.chunk)
+
+    def withdrawn(self, session: sf_core.Session) -> None:
+        self.back.append(session.chunks)
 
 
 def start(seed: int = 0) -> sf_core.Session:
@@ -110,20 +135,17 @@ def test_frames_leave_while_the_next_chunk_is_being_sampled() -> None:
         handle.remove()
 
 
-def test_commands_are_applied_between_chunks_and_recorded() -> None:
-    line = put()
-    events = []
-    for event in stream(start(), Decoder(), seconds=1.5, fps=16, commands=line):
-        events.append(event)
-        if event.chunk == 2:
-            line.put(SwitchPrompt(prompt(1), recache=True))
-            line.put(NewSeed(9))
-        if event.chunk == 6:
-            line.put(Cut())
-    at = {type(c).__name__: e.chunk for e in events for c in e.commands}
-    assert 3 <= at["SwitchPrompt"] == at["NewSeed"] <= 5
-    expected = plain(start(), at["NewSeed"]).with_prompt(prompt(1), recache=True).with_seed(9)
-    expected = plain(plain(expected, at["Cut"] - at["NewSeed"]).with_cut(), 12 - at["Cut"])
+@pytest.mark.parametrize("overlap", [True, False])
+def test_prompts_seeds_and_cuts_of_the_boundary_hold_from_the_next_chunk_on(overlap: bool) -> None:
+    class Steers(Host):
+        def boundary(self, session: sf_core.Session) -> sf_core.Session:
+            if session.chunks == 3:
+                session = session.with_prompt(prompt(1), recache=True).with_seed(9)
+            return session.with_cut() if session.chunks == 7 else session
+
+    events = list(stream(start(), Decoder(), seconds=1.5, fps=16, host=Steers(), overlap=overlap))
+    expected = plain(start(), 3).with_prompt(prompt(1), recache=True).with_seed(9)
+    expected = plain(plain(expected, 4).with_cut(), 5)
     assert torch.equal(events[-1].session.latents, expected.latents)
 
 
@@ -151,60 +173,78 @@ def test_a_stop_command_ends_after_the_chunk_at_work() -> None:
     assert torch.equal(events[-1].session.latents, plain(start(), len(events)).latents)
 
 
-def test_a_pause_hands_out_what_is_made_and_samples_nothing_until_resume() -> None:
+def test_a_pause_samples_nothing_until_resume() -> None:
     line = put(Pause())
-    resumed = threading.Timer(0.3, lambda: line.put(Resume()))
-    resumed.start()
-    begun = time.perf_counter()
-    events = list(stream(start(), Decoder(), seconds=0.25, fps=16, commands=line))
-    assert time.perf_counter() - begun >= 0.3
-    assert len(events) == 2
+    made_before_resume: list[int] = []
+
+    def resume() -> None:
+        made_before_resume.append(len(host.seen))
+        line.put(Resume())
+
+    host = Host(at={30.0: resume})
+    events = list(stream(start(), Decoder(), seconds=0.25, fps=16, commands=line, host=host))
+    assert made_before_resume == [0]
+    assert 30 <= host.time < 30.1
+    assert [event.chunk for event in events] == [0, 1]
+
+
+def test_a_pause_hands_out_all_but_what_is_held_back() -> None:
+    line = put()
+    host = Host(at={1.0: lambda: line.put(Resume())})
+    handed_out_at: dict[int, float] = {}
+    for event in stream(start(), Decoder(), seconds=1, fps=16, commands=line, hold_back=1, host=host):
+        handed_out_at[event.chunk] = host.time
+        if event.chunk == 2:
+            line.put(Pause())
+    assert handed_out_at[2] == 0
+    assert handed_out_at[7] >= 1
+    assert list(handed_out_at) == host.seen == list(range(8))
 
 
 def test_a_re_roll_replaces_what_has_not_been_handed_out() -> None:
-    line = put()
-    shown: list[int] = []
-    taken_back: list[int] = []
+    line, host = put(), Host()
     final: list[sf_core.Session] = []
-    for event in stream(
-        start(),
-        Decoder(),
-        seconds=1,
-        fps=16,
-        commands=line,
-        hold_back=1,
-        preview=lambda event: shown.append(event.chunk),
-        withdrawn=lambda session: taken_back.append(session.chunks),
-    ):
+    for event in stream(start(), Decoder(), seconds=1, fps=16, commands=line, hold_back=1, host=host):
         final.append(event.session)
-        if event.chunk == 2 and not any(type(c) is ReRoll for c in event.commands):
+        if event.chunk == 2 and not host.back:
             line.put(ReRoll(77))
     assert [session.chunks for session in final] == list(range(1, 9))  # each chunk handed out once, in order
-    (back,) = taken_back
-    assert shown == [*range(shown.index(back) + 1), *range(back, 8)]  # but shown again after the re-roll
+    (back,) = host.back
+    assert host.seen == [*range(host.seen.index(back) + 1), *range(back, 8)]  # but shown again after the re-roll
     first_new = next(i for i, session in enumerate(final) if session.noise == sf_core.SeededNoise(77))
     expected = plain(plain(start(), first_new).with_seed(77), 8 - first_new)
     assert torch.equal(final[-1].latents, expected.latents)
 
 
-def test_a_watched_stream_makes_no_more_than_plays() -> None:
+@pytest.mark.parametrize("overlap", [True, False])
+def test_a_watched_stream_makes_no_more_than_plays(overlap: bool) -> None:
     """8 frames a second, chunks of 2: never more than the time that passed, what may be ahead, and a chunk."""
-    begun = None
-    for made, event in enumerate(stream(start(), Decoder(), seconds=1.5, fps=8, commands=put(), ahead=0.5), 1):
-        begun = begun or time.perf_counter()
-        assert made * 2 / 8 <= time.perf_counter() - begun + 0.5 + 3 * 2 / 8, event.chunk
-    assert begun is not None
-    assert 0.2 <= time.perf_counter() - begun <= 1.5
+    host = Host()
+    times = []
+    events = stream(start(), Decoder(), seconds=3, fps=8, commands=put(), ahead=0.5, host=host, overlap=overlap)
+    for made, _ in enumerate(events, 1):
+        times.append(host.time)
+        assert made * 2 / 8 <= host.time + 0.5 + 2 * 2 / 8
+    assert len(times) == 12
+    assert 3 - 0.5 - 2 * 2 / 8 <= times[-1] <= 3  # as fast as it plays, and no slower
 
 
-def test_a_stream_that_waits_for_its_watcher_obeys_at_once() -> None:
+def test_a_stream_that_waits_for_its_viewer_obeys() -> None:
     line = put()
-    ended = threading.Timer(0.3, lambda: line.put(Stop()))
-    ended.start()
-    begun = time.perf_counter()
-    events = list(stream(start(), Decoder(), fps=0.1, commands=line, ahead=1.0))
-    assert time.perf_counter() - begun < 5
+    host = Host(at={0.3: lambda: line.put(Stop())})
+    events = list(stream(start(), Decoder(), fps=0.1, commands=line, ahead=1.0, host=host))
+    assert host.time < 0.4
     assert len(events) <= 2
+
+
+@pytest.mark.parametrize("paused", [True, False])
+def test_a_stream_that_waits_is_cancelled(paused: bool) -> None:
+    cancellation = Cancellation()
+    host = Host(cancellation, at={0.3: cancellation.cancel})
+    line = put(Pause()) if paused else put()
+    events = list(stream(start(), Decoder(), fps=0.1, commands=line, ahead=1.0, host=host))
+    assert host.time < 0.4
+    assert [event.chunk for event in events] == host.seen
 
 
 def test_a_decoder_that_jumps_is_given_the_history_it_needs() -> None:
@@ -237,23 +277,101 @@ def test_an_error_comes_after_what_was_made_before_it() -> None:
     assert got == [0, 1, 2]
 
 
+class Breaks(Decoder):
+    """Fails at the fifth chunk."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self.error = error
+
+    def __call__(self, latents: Tensor, at: int, history: Tensor | None = None) -> Tensor:
+        if at == 8:
+            raise self.error
+        return super().__call__(latents, at, history)
+
+
 @pytest.mark.parametrize("overlap", [True, False])
 @pytest.mark.parametrize("hold_back", [0, 1, 3])
 def test_an_error_of_the_decoder_comes_after_all_that_it_had_decoded(hold_back: int, overlap: bool) -> None:
-    class Breaks(Decoder):
-        def __call__(self, latents: Tensor, at: int, history: Tensor | None = None) -> Tensor:
-            if at == 8:
-                raise OSError("the fifth chunk")
-            return super().__call__(latents, at, history)
-
     got: list[int] = []
-    shown: list[int] = []
-    events = stream(
-        start(), Breaks(), 20, 1, hold_back=hold_back, overlap=overlap, preview=lambda event: shown.append(event.chunk)
-    )
+    host = Host()
+    events = stream(start(), Breaks(OSError("the fifth")), 20, 1, hold_back=hold_back, overlap=overlap, host=host)
     with pytest.raises(OSError, match="fifth"):
         got.extend(event.chunk for event in events)
-    assert got == shown == [0, 1, 2, 3]
+    assert got == host.seen == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("overlap", [True, False])
+def test_an_error_between_chunks_comes_after_what_was_made_before_it(overlap: bool) -> None:
+    class Fails(Host):
+        def boundary(self, session: sf_core.Session) -> sf_core.Session:
+            if session.chunks == 3:
+                raise MemoryError("no room")
+            return session
+
+    got: list[int] = []
+    with pytest.raises(MemoryError, match="no room"):
+        got.extend(event.chunk for event in stream(start(), Decoder(), hold_back=2, overlap=overlap, host=Fails()))
+    assert got == [0, 1, 2]
+
+
+class HostError(BaseException):
+    """An interrupt of a program that has an exception of its own for it."""
+
+
+class HostCancellation(Cancellation):
+    error = HostError
+
+
+@pytest.mark.parametrize("overlap", [True, False])
+@pytest.mark.parametrize("where", ["make", "boundary", "decoder"])
+def test_an_interrupt_anywhere_ends_the_stream_quietly_and_keeps_what_was_decoded(where: str, overlap: bool) -> None:
+    """The one who owns the cancellation raises it; the stream does not raise the same click a second way."""
+
+    class Interrupted(Host):
+        def make(self, session: sf_core.Session, progress: Progress) -> tuple[sf_core.Session, Tensor]:
+            if where == "make" and session.chunks == 4:
+                raise HostError
+            return session.next_chunk(progress)
+
+        def boundary(self, session: sf_core.Session) -> sf_core.Session:
+            if where == "boundary" and session.chunks == 4:
+                raise HostError
+            return session
+
+    host = Interrupted(HostCancellation())
+    decoder = Breaks(HostError()) if where == "decoder" else Decoder()
+    assert [event.chunk for event in stream(start(), decoder, hold_back=1, overlap=overlap, host=host)] == [0, 1, 2, 3]
+    with pytest.raises(HostError):
+        host.cancellation.raise_if_asked()
+
+
+def test_an_interrupt_in_the_worker_reaches_the_decoder_before_its_next_layer() -> None:
+    """The worker's layer raises while the decoder is in the middle of a chunk."""
+    raised = threading.Event()
+
+    class Interrupted(Host):
+        def make(self, session: sf_core.Session, progress: Progress) -> tuple[sf_core.Session, Tensor]:
+            if session.chunks < 2:
+                return session.next_chunk(progress)
+            raised.set()
+            raise HostError
+
+    class Polls(Decoder):
+        layers = 0
+
+        def __call__(self, latents: Tensor, at: int, history: Tensor | None = None) -> Tensor:
+            if at < 2:
+                return super().__call__(latents, at, history)
+            assert raised.wait(10)
+            while not host.cancellation.asked and self.layers < 10_000:
+                self.layers += 1
+                threading.Event().wait(0.001)
+            host.cancellation.raise_if_asked()
+            raise AssertionError("not reached: the interrupt was not seen")
+
+    host = Interrupted(HostCancellation())
+    assert [event.chunk for event in stream(start(), Polls(), host=host)] == [0]
 
 
 def test_leaving_the_loop_ends_the_worker() -> None:
@@ -268,32 +386,70 @@ def test_leaving_the_loop_ends_the_worker() -> None:
     assert threading.active_count() == before
 
 
+def test_leaving_the_loop_gives_up_the_chunk_in_progress() -> None:
+    passes = 0
+
+    class Counts(Host):
+        def make(self, session: sf_core.Session, progress: Progress) -> tuple[sf_core.Session, Tensor]:
+            def counted(stage: str, index: int, count: int) -> None:
+                nonlocal passes
+                if session.chunks == 1:
+                    assert left.wait(10)
+                    cancelled.wait(10)
+                progress(stage, index, count)
+                passes += session.chunks == 1
+
+            return session.next_chunk(counted)
+
+    class Told(Cancellation):
+        def cancel(self) -> None:
+            super().cancel()
+            cancelled.set()
+
+    left, cancelled = threading.Event(), threading.Event()
+    events = stream(start(), Decoder(), host=Counts(Told()))
+    next(events)
+    left.set()
+    events.close()
+    assert passes == 0
+
+
 @pytest.mark.parametrize("overlap", [True, False])
-def test_the_boundary_runs_in_the_callers_thread_and_may_change_the_session(overlap: bool) -> None:
+def test_the_boundary_runs_in_the_callers_thread(overlap: bool) -> None:
     threads = set()
 
-    def boundary(session: sf_core.Session) -> sf_core.Session:
-        threads.add(threading.get_ident())
-        return session.with_seed(7) if session.chunks == 1 else session
+    class Looks(Host):
+        def boundary(self, session: sf_core.Session) -> sf_core.Session:
+            threads.add(threading.get_ident())
+            return session
 
-    events = list(stream(start(), Decoder(), seconds=0.5, fps=16, boundary=boundary, overlap=overlap))
+    list(stream(start(), Decoder(), seconds=0.5, fps=16, host=Looks(), overlap=overlap))
     assert threads == {threading.get_ident()}
-    by_hand, _ = start().next_chunk()
-    by_hand = by_hand.with_seed(7)
-    while by_hand.chunks < len(events):
-        by_hand, _ = by_hand.next_chunk()
-    assert torch.equal(events[-1].session.latents, by_hand.latents)
 
 
 def test_without_overlap_a_chunk_is_handed_out_before_the_next_is_begun() -> None:
     made: list[int] = []
 
-    def make(session: sf_core.Session, progress: Progress) -> tuple[sf_core.Session, torch.Tensor]:
-        made.append(session.chunks)
-        return session.next_chunk(progress)
+    class Notes(Host):
+        def make(self, session: sf_core.Session, progress: Progress) -> tuple[sf_core.Session, Tensor]:
+            made.append(session.chunks)
+            return session.next_chunk(progress)
 
-    for event in stream(start(), Decoder(), seconds=0.5, fps=16, make=make, overlap=False):
+    for event in stream(start(), Decoder(), seconds=0.5, fps=16, host=Notes(), overlap=False):
         assert made == list(range(event.chunk + 1))
+
+
+def test_frames_become_bytes_once_and_as_a_file_has_them() -> None:
+    (event,) = stream(start(), Decoder(), seconds=0.1, fps=16)
+    assert event.pixels.dtype == torch.uint8
+    assert event.pixels is event.pixels
+    assert torch.equal(event.pixels, to_bytes(event.frames))
+    assert to_bytes(event.pixels) is event.pixels
+
+
+def test_stop_and_a_host_are_not_given_together() -> None:
+    with pytest.raises(ValueError, match="'stop' or 'host'"):
+        stream(start(), Decoder(), stop=lambda: False, host=Host())
 
 
 @pytest.mark.parametrize("seconds", [0.01, 0.3, 0.56, 0.57, 1.0, 1.4, 2.0])

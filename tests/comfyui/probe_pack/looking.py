@@ -63,15 +63,15 @@ class ProbeSession(io.ComfyNode):
     @classmethod
     def execute(cls, session: Any, name: str) -> io.NodeOutput:
         core = session.core
-        live = core.model.live
-        _seen.append(weakref.ref(live))
+        shared = core.model.shared
+        _seen.append(weakref.ref(shared))
         facts = {
             "file": _write(name, latents=core.latents),
             "how": core.how,
             "chunks": core.chunks,
             "decoded": session.decoded,
             "fingerprint": core.model.fingerprint,
-            "cache_bytes": live.caches.nbytes,
+            "cache_bytes": shared.caches.nbytes,
             "predicted_bytes": core.model.session_bytes(core),
             "working_bytes": core.model.working_bytes(core),
             "requests": list(requests),
@@ -121,8 +121,8 @@ class ProbeLive(io.ComfyNode):
     @classmethod
     def execute(cls) -> io.NodeOutput:
         gc.collect()
-        alive = {id(live): live for live in (reference() for reference in _seen) if live is not None}
-        facts = {"alive": len(alive), "bytes": sum(live.nbytes for live in alive.values())}
+        alive = {id(state): state for state in (reference() for reference in _seen) if state is not None}
+        facts = {"alive": len(alive), "bytes": sum(state.nbytes for state in alive.values())}
         return io.NodeOutput(ui={"facts": [facts]})
 
 

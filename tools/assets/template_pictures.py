@@ -1,6 +1,6 @@
-"""Makes the pictures that the template browser shows: `python -m tools.comfyui.pictures [names]`.
+"""The pictures that the template browser shows: `python -m tools.assets.template_pictures [names]` makes them.
 
-Of a workflow that runs here, its frames in the order of time; of one whose models are too big, its canvas.
+For a template that runs here, its frames in the order of time; for one with a real model, its title and its graph.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ from typing import Any
 
 import av
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
-from .browser import Editor, chromium, editor
-from .find import ROOT, primary
-from .server import Server
-from .workflow import to_prompt, with_an_end
+from tools.comfyui.browser import Editor, chromium, editor
+from tools.comfyui.find import ROOT, primary
+from tools.comfyui.server import Server
+from tools.comfyui.workflow import to_prompt, with_an_end
+
+from .help_pictures import PLAIN
 
 FOLDER = ROOT / "workflows"
 SIZE, GAP = 512, 6
@@ -27,13 +29,27 @@ COLOURS = ("#5aa9e6", "#f2a65a")  # what was given, or one future; the other fut
 COLUMNS = {"tiny_long_video": 5, "tiny_fork_and_reroll": 4, "tiny_train": 4}
 GIVEN = {"tiny_image_to_video": 1, "tiny_extend_video": 3}  # cells that show what the video began with
 GIVEN_FRAMES = 33  # of the clip that is gone on from
-LOOK_AT = """([x, y, scale]) => {
-  const ds = app.canvas.ds, box = app.canvas.canvas.getBoundingClientRect();
-  ds.scale = scale;
-  ds.offset[0] = -x;
-  ds.offset[1] = -y;
+BACKGROUND, BRIGHT, PALE = "#1e1e24", "#f2f2f4", "#a9a9b4"
+# of a template for a real model, which cannot run here: its title, and what it makes
+CARDS = {
+    "text_to_video": ("Text to video", "5 seconds at 832 x 480 from a prompt.\nSelf Forcing, Wan 2.1 1.3B"),
+    "image_to_video": ("Image to video", "5 seconds that begin with a picture.\nSelf Forcing, Wan 2.1 1.3B"),
+    "long_video": ("Long video", "Minutes in flat memory, prompts by time.\nSelf Forcing, Wan 2.1 1.3B"),
+    "live_steering": ("Live steering", "A video without an end: type, and it follows.\nSelf Forcing, Wan 2.1 1.3B"),
+    "with_lora": ("With a LoRA", "Wan 2.1 1.3B and the Self Forcing LoRA,\nor any loader of a Wan 2.1 MODEL"),
+}
+VIEW = 1500  # pixels, the width of the page's part that shows a whole graph
+FRAME_ALL = """([left, top, width, margin]) => {
+  const boxes = app.graph.groups.map((group) => group._bounding);
+  boxes.push(...app.graph.nodes.map((node) => node.boundingRect));
+  const [x0, y0] = [0, 1].map((axis) => Math.min(...boxes.map((box) => box[axis])) - margin);
+  const [x1, y1] = [0, 1].map((axis) => Math.max(...boxes.map((box) => box[axis] + box[axis + 2])) + margin);
+  const { ds } = app.canvas;
+  ds.scale = width / (x1 - x0);
+  ds.offset[0] = left / ds.scale - x0;
+  ds.offset[1] = top / ds.scale - y0;
   app.canvas.setDirty(true, true);
-  return [box.x, box.y];
+  return (y1 - y0) * ds.scale;
 }"""
 
 
@@ -48,7 +64,7 @@ def chosen(frames: list[Image.Image], count: int) -> list[Image.Image]:
 
 def mosaic(cells: list[tuple[Image.Image, str | None]], columns: int) -> Image.Image:
     """Cells row by row, each with a frame of its colour."""
-    picture = Image.new("RGB", (SIZE, SIZE), "#1e1e24")
+    picture = Image.new("RGB", (SIZE, SIZE), BACKGROUND)
     draw = ImageDraw.Draw(picture)
     pitch = (SIZE - GAP) / columns
     for number, (frame, colour) in enumerate(cells):
@@ -72,15 +88,30 @@ def of_videos(name: str, videos: list[Path]) -> Image.Image:
     return mosaic([*cells, *((frame, None) for frame in chosen(frames[begin:], count - given))], columns)
 
 
-def of_canvas(tab: Editor, name: str) -> Image.Image:
-    """Its left part: what it loads."""
+def whole_graph(tab: Editor, name: str) -> Image.Image:
+    """All nodes of a template, as the editor draws them."""
     tab.load_workflow(FOLDER / f"{name}.json", name)
     tab.page.wait_for_timeout(1000)
-    tab.dismiss()  # that models are missing
-    side = 880
-    left, top = tab.js(LOOK_AT, [-200, -180, 1.0])
+    tab.dismiss()  # the dialog that names the missing models
+    left, top = 120, 140  # clear of the editor's bars
+    height = tab.js(FRAME_ALL, [left, top, VIEW, 20])
+    tab.media_ready()
     tab.page.wait_for_timeout(1000)
-    return tab.photo(left + 165, top + 90, side, side).resize((SIZE, SIZE), Image.Resampling.LANCZOS)
+    return tab.photo(left, top, VIEW, height)
+
+
+def card(name: str, graph: Image.Image) -> Image.Image:
+    """A template's title and what it makes, above its graph."""
+    title, line = CARDS[name]
+    picture = Image.new("RGB", (SIZE, SIZE), BACKGROUND)
+    draw = ImageDraw.Draw(picture)
+    draw.text((22, 26), title, fill=BRIGHT, font=ImageFont.load_default(50))
+    draw.multiline_text((24, 102), line, fill=PALE, font=ImageFont.load_default(22), spacing=9)
+    width = SIZE - 2 * GAP
+    small = graph.resize((width, round(graph.height * width / graph.width)), Image.Resampling.LANCZOS)
+    room = SIZE - GAP - 180
+    picture.paste(small, (GAP, 180 + max(0, (room - small.height) // 2)))
+    return picture
 
 
 def videos_of(server: Server, workflow: dict[str, Any]) -> list[Path]:
@@ -105,8 +136,9 @@ def main() -> None:
             if any(node["type"] == "SFLoadTiny" for node in workflow["nodes"]):
                 picture = of_videos(name, videos_of(server, workflow))
             else:
-                with editor(browser, server, size=(1500, 1200)) as tab:
-                    picture = of_canvas(tab, name)
+                server.settings(PLAIN)
+                with editor(browser, server, size=(VIEW + 300, 1200)) as tab:
+                    picture = card(name, whole_graph(tab, name))
             picture.convert("RGB").save(FOLDER / f"{name}.jpg", quality=88, optimize=True)
             print(FOLDER / f"{name}.jpg")
 

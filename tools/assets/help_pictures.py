@@ -1,6 +1,6 @@
 """The pictures of the help pages: each node in a graph that runs, in the real editor.
 
-`python -m tools.comfyui.help_pictures [NodeId ...]` makes js/docs/pictures anew, all of them or those that are named.
+`python -m tools.assets.help_pictures [NodeId ...]` makes js/docs/pictures anew, all of them or those that are named.
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ from typing import Any
 from PIL import Image
 
 from sf_core.tiny.world import prompts
-
-from .browser import Editor, chromium, editor
-from .find import ROOT, primary
-from .server import Server
+from tools.comfyui.browser import Editor, chromium, editor
+from tools.comfyui.find import ROOT, primary
+from tools.comfyui.server import Server
 
 TARGET = ROOT / "js" / "docs" / "pictures"
 MOST_BYTES = 60_000

@@ -1,6 +1,6 @@
-"""Pictures of Stream Video at work: `python -m tools.comfyui.live_pictures` makes them anew, in the real editor.
+"""Pictures of Stream Video at work: `python -m tools.assets.live_pictures` makes them anew, in the real editor.
 
-The states of its player, side by side in js/docs/pictures/SFStreamVideo_live.webp; the whole graph in docs/canvas.webp.
+The states of its player, side by side in js/docs/pictures/SFStreamVideo_live.webp.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from .browser import Editor, chromium, editor
-from .find import ROOT, primary
-from .help_pictures import BLUE, FRAME, PLAIN, TARGET, compressed
-from .server import Server
+from tools.comfyui.browser import Editor, chromium, editor
+from tools.comfyui.find import ROOT, primary
+from tools.comfyui.server import Server
+
+from .help_pictures import BLUE, PLAIN, TARGET, compressed
 
 WORKFLOW = ROOT / "workflows" / "tiny_live.json"
 NODE = """() => {
@@ -67,21 +68,6 @@ def begin(tab: Editor, seed: int, fps: float = 16) -> tuple[int, int]:
     return run, node
 
 
-def whole_graph(tab: Editor) -> Image.Image:
-    """After a prompt was typed."""
-    run = tab.press_run()
-    tab.page.locator(".sf-picture canvas").wait_for()
-    type_prompt(tab, BLUE)
-    tab.page.wait_for_timeout(4000)
-    x, y = 90, 130  # clear of the bars at the edges
-    width, height = tab.js(FRAME, [tab.js("() => app.graph.nodes.map((node) => node.id)"), x, y])
-    tab.page.wait_for_timeout(500)
-    picture = tab.photo(x - MARGIN, y - TITLE, width + 2 * MARGIN, height + MARGIN + TITLE)
-    press(tab, "Stop")
-    tab.wait(run)
-    return picture
-
-
 def type_prompt(tab: Editor, prompt: str) -> None:
     box = tab.page.locator(".sf-steering input[type=text]")
     box.fill(prompt)
@@ -126,8 +112,6 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as base, Server(primary(), Path(base)) as server, chromium() as browser:
         server.settings(PLAIN)
         with editor(browser, server) as tab:
-            tab.load_workflow(WORKFLOW)
-            (ROOT / "docs" / "canvas.webp").write_bytes(compressed(whole_graph(tab)))
             for scene in scenes:
                 tab.load_workflow(WORKFLOW)
                 scene(tab, pictures)

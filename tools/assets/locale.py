@@ -1,6 +1,6 @@
 """locales/en/nodeDefs.json: the texts of the nodes' schemas, as translators and the editor take them.
 
-`python -m tools.comfyui.locale` writes it anew after a schema has changed; a test says when that was forgotten.
+`python -m tools.assets.locale` writes it anew after a schema has changed; a test says when that was forgotten.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from .find import ROOT, primary
-from .server import PACK, Server
+from tools.comfyui.find import ROOT, primary
+from tools.comfyui.server import PACK, Server
 
 ENGLISH = ROOT / "locales" / "en" / "nodeDefs.json"
 

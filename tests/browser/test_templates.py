@@ -1,0 +1,79 @@
+"""The templates in the real editor: each opens, is drawn in order, and sends what the server's tests validate."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+from typing import Any
+
+from tools.comfyui.browser import Editor
+from tools.comfyui.find import ROOT
+from tools.comfyui.workflow import ONLY_IN_THE_EDITOR, to_prompt
+
+FOLDER = ROOT / "workflows"
+NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
+REAL = [name for name in NAMES if not name.startswith("tiny_")]
+UNKNOWN = "() => app.graph.nodes.filter((node) => !LiteGraph.registered_node_types[node.type]).map((node) => node.type)"
+# [name, x, y, width, height] of every node, as it is drawn, its title included
+BOXES = "() => app.graph.nodes.map((node) => [node.title, ...node.boundingRect])"
+# pixels from the bottom of the note's last line to the bottom of the note
+ROOM = """() => {
+  const box = document.querySelector(".comfy-markdown, .comfy-markdown-content");
+  const lines = [...box.querySelectorAll("p, td")].filter((line) => line.innerText.trim());
+  return box.getBoundingClientRect().bottom - Math.max(...lines.map((line) => line.getBoundingClientRect().bottom));
+}"""
+ASKED_FOR_SIZE = "Error fetching file size"  # of a model, which the editor asks the model's host about
+
+
+def workflow(name: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text())
+    return content
+
+
+def sent(page: Editor, info: dict[str, Any]) -> dict[str, Any]:
+    """What Run would send, without the widgets that only the editor has, such as the preview of Load Video."""
+    prompt = page.prompt()
+    for node in prompt.values():
+        known = set(itertools.chain(*info[node["class_type"]]["input"].values()))
+        node["inputs"] = {name: value for name, value in node["inputs"].items() if name.split(".")[0] in known}
+    return prompt
+
+
+def overlaps(boxes: list[list[Any]]) -> list[tuple[str, str]]:
+    found = []
+    for (one, x, y, width, height), (other, left, top, wide, high) in itertools.combinations(boxes, 2):
+        if x < left + wide and left < x + width and y < top + high and top < y + height:
+            found.append((one, other))
+    return found
+
+
+def test_each_template_opens(page: Editor) -> None:
+    """One page for all: opening a page takes longer than opening a template."""
+    for path in (FOLDER / "input").iterdir():
+        shutil.copy(path, page.server.base / "input")
+    info = page.server.object_info()
+    for name in NAMES:
+        page.load_workflow(workflow(name), name)
+        page.page.wait_for_timeout(300)
+        page.dismiss()  # that models are missing
+        assert set(page.js(UNKNOWN)) <= ONLY_IN_THE_EDITOR, name
+        assert sent(page, info) == to_prompt(workflow(name), info), name
+        assert page.js(ROOM) >= 0, f"the note of {name} is cut off"
+        if name in REAL:
+            assert overlaps(page.js(BOXES)) == [], name
+    assert [error for error in page.errors if ASKED_FOR_SIZE not in error] == []
+
+
+def test_the_browser_of_templates_opens_one_and_its_missing_models_are_named(page: Editor) -> None:
+    assert page.open_templates() == NAMES
+    page.page.get_by_role("dialog").get_by_text("text_to_video", exact=True).first.click()
+    loaders = [node for node in workflow("text_to_video")["nodes"] if "models" in node["properties"]]
+    page.page.wait_for_function("(n) => app.graph.nodes.length === n", arg=len(workflow("text_to_video")["nodes"]))
+    details = page.page.get_by_role("button", name="View details")
+    missing = page.page.get_by_text("Missing Models").or_(details)
+    missing.first.wait_for()
+    if details.is_visible():
+        details.click()
+    for node in loaders:
+        page.page.get_by_text(node["widgets_values"][0], exact=False).first.wait_for()

@@ -1,0 +1,1 @@
+"""Scripts that make committed files: pictures, and the English texts of the nodes. No part of the pack."""
