@@ -59,7 +59,7 @@ lint: .venv/.check lint-js
 # types and style of js/; needs npm
 lint-js:
 	@if command -v npm >/dev/null; then \
-	  $(MAKE) --no-print-directory node_modules/.package-lock.json && npx --no-install tsc && npx --no-install eslint .; \
+	  $(MAKE) --no-print-directory node_modules/.package-lock.json && node_modules/.bin/tsc && node_modules/.bin/eslint .; \
 	else \
 	  echo "SKIPPED: js/ is not checked, since npm is not installed"; \
 	fi

@@ -50,7 +50,8 @@ class Decoder(Protocol):
     def reset(self) -> None:
         """Forget everything, and expect the beginning of a video."""
 
-    def __call__(self, latents: Tensor, at: int, history: Tensor | None = None) -> Tensor: ...
+    def __call__(self, latents: Tensor, at: int, history: Tensor | None = None) -> Tensor:
+        """Frames of ``latents``, which begin at latent frame ``at``; ``history`` warms up a decoder that has jumped."""
 
 
 @dataclass
