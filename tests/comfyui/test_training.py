@@ -52,7 +52,7 @@ def sampled(model: sf_core.CausalWan) -> Tensor:
 
 
 def test_interrupted_again_and_again_it_learns_what_an_undisturbed_one_does(server: Server) -> None:
-    updates = {"steps": 4}  # enough that none ends before the interrupt
+    updates: dict[str, Any] = {"steps": 4}  # enough that none ends before the interrupt
     state = trained(server, "undisturbed", **updates)
     assert not teachers(server, "undisturbed")  # it is large, and can be written again
     assert (state["state"], state["chunk"], state["chunks"]) == ("ended", STEPS, STEPS)
