@@ -49,6 +49,7 @@ def test_chinese_names_show(page: Editor, mode: Mode) -> None:
         page.server.settings({"Comfy.Locale": "en"})
 
 
+@pytest.mark.parametrize("mode", ["classic"], indirect=True)  # the texts are the same in both
 @pytest.mark.spoils_page
 def test_without_the_texts_the_editor_opens_and_the_player_shows_their_keys(page: Editor) -> None:
     page.page.route("**/i18n", lambda route: route.fulfill(status=500, body="no texts"))

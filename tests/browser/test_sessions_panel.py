@@ -22,6 +22,9 @@ BY_TYPE = """() => Object.fromEntries(app.graph.nodes.map((node) => [node.type, 
   wired: Object.fromEntries((node.inputs ?? []).filter((one) => one.link != null).map((one) =>
     [one.name, app.graph.getNodeById(app.graph.links.get?.(one.link).origin_id).type])),
 }]))"""
+one_mode = pytest.mark.parametrize(
+    "mode", ["classic"], indirect=True
+)  # the panel does not depend on how nodes are drawn
 # counts what the page asks the server for
 COUNT = """() => {
   window.asked = 0;
@@ -101,6 +104,7 @@ def test_only_the_loader_is_added_and_nothing_is_wired_where_there_is_a_choice(p
     assert page.errors == []
 
 
+@one_mode
 def test_a_live_run_appears_grows_and_is_forked(page: Editor) -> None:
     panel(page)
     with endless(page.server) as node:
@@ -122,6 +126,7 @@ def test_a_live_run_appears_grows_and_is_forked(page: Editor) -> None:
     assert page.errors == []
 
 
+@one_mode
 def test_deleting_asks_first(page: Editor) -> None:
     name = saved(page.server, "panel/doomed")
     panel(page)
@@ -137,6 +142,7 @@ def test_deleting_asks_first(page: Editor) -> None:
     assert page.errors == []
 
 
+@one_mode
 def test_keyboard_alone_will_do(page: Editor) -> None:
     name = saved(page.server, "panel/keys")
     panel(page)
@@ -149,6 +155,7 @@ def test_keyboard_alone_will_do(page: Editor) -> None:
     page.page.wait_for_function("() => app.graph.nodes.length === 1")
 
 
+@one_mode
 @pytest.mark.spoils_page
 def test_nothing_stays_when_the_tab_is_closed(page: Editor) -> None:
     page.js(COUNT)
@@ -168,6 +175,7 @@ def test_nothing_stays_when_the_tab_is_closed(page: Editor) -> None:
     assert page.errors == []
 
 
+@one_mode
 @pytest.mark.spoils_page
 def test_an_empty_panel_says_how_to_get_a_session(page: Editor) -> None:
     page.page.route("**/self_forcing/sessions", lambda route: route.fulfill(json={"sessions": []}))

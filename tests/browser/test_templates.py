@@ -55,7 +55,7 @@ def test_each_template_opens(page: Editor) -> None:
     info = page.server.object_info()
     for name in NAMES:
         page.load_workflow(workflow(name), name)
-        page.page.wait_for_timeout(300)
+        page.still()
         page.dismiss()  # that models are missing
         assert set(page.js(UNKNOWN)) <= ONLY_IN_THE_EDITOR, name
         assert sent(page, info) == to_prompt(workflow(name), info), name

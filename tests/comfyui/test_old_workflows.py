@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from sf_core.files.video import read_record
 from tests.comfyui.graphs import Graph, Tiny, facts, forget_all, latents, probe
-from tests.comfyui.test_workflows import FOLDERS, _check_values, decoded
+from tests.comfyui.workflow_checks import FOLDERS, check_choices, decoded
 from tests.helpers import relative
 from tests.waiting import wait_until
 from tools.comfyui.find import ROOT
@@ -95,7 +95,7 @@ def test_the_server_accepts_old_workflows_and_old_graphs(server: Server, info: d
     """If a workflow loads published models, which are not here, their files are all that the server lacks."""
     for name, old in GRAPHS.items():
         for graph in (to_prompt(workflow(name), info), old):
-            _check_values(graph, info)
+            check_choices(graph, info)
             if name.startswith("tiny_"):
                 assert server.submit(graph), name
                 continue

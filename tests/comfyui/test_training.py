@@ -20,7 +20,7 @@ from tests.comfyui.training_graphs import teacher, train
 from tests.helpers import relative
 from tools.comfyui.server import PromptFailed, PromptInterrupted, Server
 
-STEPS = 3 + 4 * 5
+STEPS = 3 + 3 * 5
 TEACHER = tiny.FOLDER / "teacher.safetensors"
 
 
@@ -52,7 +52,7 @@ def sampled(model: sf_core.CausalWan) -> Tensor:
 
 
 def test_interrupted_again_and_again_it_learns_what_an_undisturbed_one_does(server: Server) -> None:
-    updates: dict[str, Any] = {"steps": 4}  # enough that none ends before the interrupt
+    updates: dict[str, Any] = {"steps": 3}  # enough that none ends before the interrupt
     state = trained(server, "undisturbed", **updates)
     assert not teachers(server, "undisturbed")  # it is large, and can be written again
     assert (state["state"], state["chunk"], state["chunks"]) == ("ended", STEPS, STEPS)
@@ -114,11 +114,12 @@ def test_core_and_the_nodes_own_model_and_the_command_line_agree_on_the_lora(ser
 
 
 def test_a_whole_model_is_one_for_load_self_forcing_model(server: Server) -> None:
-    trained(server, "entire", result="whole model")
+    brief: dict[str, Any] = {"result": "whole model", "start_steps": 0, "steps": 1}
+    trained(server, "entire", **brief)
     made = sf_core.load_model(file_of(server, "entire", "diffusion_models"))
     graph = Graph()
     parts = teacher(graph)
-    node = train(graph, "entire", vae=parts.vae, result="whole model")
+    node = train(graph, "entire", vae=parts.vae, **brief)
     number = probe(graph, parts.sampled(parts.session(BLUE, seed=3, model=node[0]), 3))
     assert relative(latents(server.run(graph.prompt), number), sampled(made)) < 1e-4
     loaders = server.get("/object_info/SFLoadModel")["SFLoadModel"]["input"]["required"]

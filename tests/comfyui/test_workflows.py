@@ -16,31 +16,26 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import av
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import load_file
 
 from benchmarks.tiny_world.observe import observe
 from benchmarks.tiny_world.scorer import judge, summarize
 from tests.comfyui import models
+from tests.comfyui.workflow_checks import DOWNLOADABLE, FOLDERS, check_choices, choices_of, decoded, inputs_of
 from tests.helpers import PARITY
 from tools.comfyui.find import PRIMARY, ROOT
-from tools.comfyui.server import PACK, Prompt, PromptRejected, Server
+from tools.comfyui.server import PACK, PromptRejected, Server
 from tools.comfyui.workflow import ONLY_IN_THE_EDITOR, WIDGET_TYPES, to_prompt, with_an_end
 
 FOLDER = ROOT / "workflows"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
 RUNNING = [name for name in NAMES if name.startswith("tiny_")]
 REAL = [name for name in NAMES if name not in RUNNING]
-FOLDERS = {"SFLoadModel": "diffusion_models", "UNETLoader": "diffusion_models", "CLIPLoader": "text_encoders"}
-FOLDERS |= {"VAELoader": "vae", "LoraLoaderModelOnly": "loras"}  # every node that loads a model, and from where
-DOWNLOADABLE = (".safetensors", ".sft", ".ckpt", ".pth", ".pt")  # what the editor offers to download
 TITLE_HEIGHT = 30
-FPS = 16
 # frames of each video that is saved, by its name. The first chunk has 9, the others 12.
 FRAMES = {
     "tiny_text_to_video": [81],
@@ -208,8 +203,8 @@ def test_a_note_names_only_what_exists(name: str, info: dict[str, Any]) -> None:
     for kind in info.values():
         known |= {kind["display_name"], *(key for group in kind["input"].values() for key in group)}
     for node in nodes(name):
-        for spec in _inputs(info, node["type"]).values() if node["type"] in info else ():
-            known |= set(map(str, _choices(spec)))
+        for spec in inputs_of(info, node["type"]).values() if node["type"] in info else ():
+            known |= set(map(str, choices_of(spec)))
     named = [words for words in re.findall(r"(?<!\*)\*([^*\n]+)\*(?!\*)", note) if len(words.split()) <= 4]
     named = [words for words in named if "_" in words or words[0].isupper()]
     assert named
@@ -278,15 +273,10 @@ def _widgets(inputs: dict[str, Any]) -> list[str]:
     return found
 
 
-def _inputs(info: dict[str, Any], kind: str) -> dict[str, Any]:
-    groups: dict[str, dict[str, Any]] = info[kind]["input"]
-    return {name: spec for group in groups.values() for name, spec in group.items()}
-
-
 @every
 def test_the_server_accepts_it(name: str, server: Server, info: dict[str, Any]) -> None:
     prompt = to_prompt(workflow(name), info)
-    _check_values(prompt, info)
+    check_choices(prompt, info)
     if name in RUNNING:
         return  # is run below
     with pytest.raises(PromptRejected) as rejected:
@@ -297,24 +287,6 @@ def test_the_server_accepts_it(name: str, server: Server, info: dict[str, Any]) 
         for error in failed["errors"]:
             assert error["type"] == "value_not_in_list"
             assert missing[node] in error["details"]
-
-
-def _choices(spec: list[Any]) -> list[Any]:
-    """What a combo offers; nothing for any other input."""
-    if isinstance(spec[0], list):
-        return spec[0]
-    return list(spec[1].get("options", [])) if spec[0] == "COMBO" else []
-
-
-def _check_values(prompt: Prompt, info: dict[str, Any]) -> None:
-    """Of choices other than files, which an older server does not check for nodes of the newer kind."""
-    for node in prompt.values():
-        known = _inputs(info, node["class_type"])
-        for name, value in node["inputs"].items():
-            spec = known.get(name, [None])
-            choices = _choices(spec)
-            is_file = str(value).endswith((*DOWNLOADABLE, ".png", ".jpg", ".mp4"))
-            assert is_file or not choices or value in choices, (node["class_type"], name, value)
 
 
 @pytest.mark.parametrize("name", [name for name in RUNNING if name != LESSON])
@@ -414,11 +386,3 @@ def _only_video(server: Server, name: str, info: dict[str, Any]) -> Path:
     node = next(str(node["id"]) for node in nodes(name) if node["type"] == "SaveVideo")
     (path,) = server.files({node: outputs[node]})
     return path
-
-
-def decoded(path: Path) -> NDArray[np.uint8]:
-    """[T, H, W, 3]. Also checks the frame rate."""
-    with av.open(str(path)) as video:
-        stream = video.streams.video[0]
-        assert stream.average_rate == FPS
-        return np.stack([frame.to_ndarray(format="rgb24") for frame in video.decode(stream)])

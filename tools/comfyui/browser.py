@@ -148,7 +148,7 @@ class Editor:
     def clear(self) -> None:
         """Empty the canvas, close what is open and forget errors, as a stand-in for a new page, which costs seconds."""
         self.dismiss()
-        self.page.locator(DIALOG).first.wait_for(state="hidden")
+        self.page.locator(DIALOG).first.wait_for(state="hidden", timeout=10_000)
         self.js(CLEAR)
         self.page.mouse.move(0, 0)
         self.errors.clear()
