@@ -135,8 +135,9 @@ def test_a_watched_endless_run_makes_no_more_than_plays_and_pauses(server: Serve
         live = Live(server, events)
         live.chunks(1)
         begun = time.monotonic()
-        state = live.chunks(5)
-        assert state["frames"] / 16 <= time.monotonic() - begun + 1.0 + 3 * CHUNK / 16
+        state = live.chunks(13)
+        # a second ahead and the chunks at work, and a first message that came late; unbounded, it takes a second or two
+        assert state["frames"] / 16 <= time.monotonic() - begun + 1.0 + 3 * CHUNK / 16 + 3.0
         live.steer("pause")
         live.wait(lambda state: state["state"] == "paused")
         paused = live.settled()
