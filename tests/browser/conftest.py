@@ -75,8 +75,11 @@ def tab(browser: Browser, server: Server, mode: Mode) -> Iterator[Tab]:
 def page(tab: Tab, request: pytest.FixtureRequest) -> Iterator[Editor]:
     """An empty canvas. A picture of a test that fails is kept below .comfyui/failures.
 
-    A test that leaves the page unfit for others (another language, patched functions) is marked `spoils_page`.
+    A test that leaves the page unfit for others (another language, patched functions), or loads it anew, is marked
+    `spoils_page`: it gets a new page, which is closed after it.
     """
+    if request.node.get_closest_marker("spoils_page"):
+        tab.close()
     shown = tab.empty()
     failed_before = request.session.testsfailed
     yield shown
