@@ -11,11 +11,11 @@ export PYTHON
 .PHONY: run comfyui demo train study soak check test test-thorough lint lint-js clean
 
 run: .venv/.comfyui
-	.venv/bin/python -m tools.comfyui.run $(WORKFLOW)
+	.venv/bin/python -m tools.make.run $(WORKFLOW)
 
 comfyui: WORKFLOW = workflows/tiny_live.json
 comfyui: .venv/.comfyui
-	.venv/bin/python -m tools.comfyui.open $(WORKFLOW)
+	.venv/bin/python -m tools.make.open $(WORKFLOW)
 
 # without ComfyUI, from the command line
 demo: .venv/.run

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 
 import sf_core
 from sf_core.model.architecture import WanArchitecture
-from tools.comfyui.find import Checkout, latest
+from tools.comfyui.checkout import Checkout, latest
 from tools.comfyui.server import PACK, Server
 
 from .measure import ROOT, Report, timed

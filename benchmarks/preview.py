@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 
 from sf_core.model.architecture import WanArchitecture
 from sf_core.vae.wan_vae import WanVAEConfig
-from tools.comfyui.find import primary
+from tools.comfyui.checkout import primary
 from tools.comfyui.server import PACK, Server
 
 from .measure import ROOT, Report

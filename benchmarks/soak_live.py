@@ -23,7 +23,7 @@ import psutil
 from sf_core import tiny
 from sf_core.session.replay import replay_reach
 from tools.comfyui.browser import Editor, chromium, editor
-from tools.comfyui.find import primary
+from tools.comfyui.checkout import primary
 from tools.comfyui.server import Server
 
 from .measure import ROOT, Report

@@ -7,8 +7,10 @@ from typing import Any
 import torch
 from comfy_api.v0_0_2 import io
 
+from ..sf_core.cancellation import Cancellation
 from ..sf_core.session.session import Session
 from ..sf_core.session.streaming import history_for
+from ..sf_core.vae.video_vae import VideoVAE
 from .adapters import host
 from .adapters.model import comfy_model
 from .adapters.vae import check_fits, decode_bytes, open_vae
@@ -59,8 +61,10 @@ class SFSampleChunks(io.ComfyNode):
     @classmethod
     def execute(cls, session: GraphSession, chunks: int, preview_vae: Any = None, fps: float = FPS) -> Any:
         core, wan = session.core, comfy_model(session.core)
-        run = Run(cls, session, chunks, fps, host.HostCancellation())
-        preview = _Preview(run, core, preview_vae)
+        cancellation = host.HostCancellation()
+        decoder = _preview_decoder(core, preview_vae, cancellation)  # before the run begins: it may not fit
+        run = Run(cls, session, chunks, fps, cancellation)
+        preview = _Preview(run, core, decoder)
         new_latents: list[torch.Tensor] = []
         with run.view.until_end(), autosaved(run):
             while len(new_latents) < chunks and not (new_latents and run.cancellation.finishing):
@@ -72,16 +76,23 @@ class SFSampleChunks(io.ComfyNode):
         return io.NodeOutput(session.grown(core, tuple(run.timings)), {"samples": samples}, ui=run.view.on_node())
 
 
+def _preview_decoder(session: Session, vae: Any, cancellation: Cancellation) -> VideoVAE | None:
+    """Return the network of ``vae``. Raises ValueError if it does not decode what the model makes."""
+    if vae is None:
+        return None
+    ours = open_vae(vae, cancellation)
+    check_fits(ours, comfy_model(session))
+    return ours
+
+
 class _Preview:
     """A preview of chunks as they are sampled, by a decoder that starts at the session's end."""
 
-    def __init__(self, run: Run, session: Session, vae: Any) -> None:
+    def __init__(self, run: Run, session: Session, vae: VideoVAE | None) -> None:
         self._run, self._decoder = run, None
         if vae is not None:
-            ours = open_vae(vae, run.cancellation)
-            check_fits(ours, comfy_model(session))
-            self._decoder = ours.stream_decoder()
-            run.extra_bytes = lambda: decode_bytes(ours, session)
+            self._decoder = vae.stream_decoder()
+            run.extra_bytes = lambda: decode_bytes(vae, session)
 
     def show(self, session: Session, latents: torch.Tensor) -> None:
         chunk, finished = session.chunks - 1, self._run.finished

@@ -108,7 +108,7 @@ class SFStreamVideo(io.ComfyNode):
                 if last is not None:
                     thumbnails.remember(core, last)
             _keep_record(cls, run, core, writer)
-            if last is None:  # stopped before its first frame: there is no video for the nodes after this one
+            if last is None:  # stopped before its first frame: no video exists, so the run ends as by an interrupt
                 cancellation.cancel()
             cancellation.raise_if_asked()
         grown = session.grown(core, tuple(run.timings), decoded=core.frames)
@@ -118,7 +118,11 @@ class SFStreamVideo(io.ComfyNode):
 def _chunks(
     run: Run, session: GraphSession, vae: Any, ours: VideoVAE, seconds: float, fps: float
 ) -> Generator[tuple[Session, Tensor], None, None]:
-    """Decode the rest of the session, then stream new chunks. Yields (session up to here, frames [T, H, W, 3])."""
+    """Decode the rest of the session, then stream new chunks.
+
+    Yields:
+        The session so far (in the first part, the given one), and new frames [T, H, W, 3].
+    """
     core = session.core
     run.extra_bytes = lambda: decode_bytes(ours, core)
     run.make_ready(core)
@@ -135,7 +139,7 @@ def _chunks(
         commands=run.commands,
         hold_back=1,  # so that the chunk seen last can be re-rolled
         ahead=LEAD if not seconds and run.view.watchers else None,
-        # on a GPU sampling and decoding would queue on one stream, and a thread of ours may not move weights there
+        # only the graph's thread may move ComfyUI's weights, so on a GPU it samples too
         overlap=comfy_model(core).device.type == "cpu",
         host=run,
     )

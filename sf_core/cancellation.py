@@ -14,18 +14,10 @@ class Cancelled(Exception):
 class Cancellation:
     """A request to end a run: one object, owned by the run and polled by everything that works for it.
 
-    The life of an interrupt, from the Cancel button to the node that reports it:
-
-    1. The run makes a cancellation and hands it to its model, its decoder and its stream (or to its trainer).
-    2. A click sets the host's own flag, which ``poll`` reads; a signal handler or another thread calls `cancel`.
-    3. Every layer of model and decoder calls `raise_if_asked`, which polls and remembers the answer.
-    4. The first layer that is told so raises `error`, the host's own exception, in whichever thread it runs.
-    5. A layer of the host may raise that exception by itself; `note` remembers the request then.
-    6. The other thread raises at its next layer, as the answer is remembered.
-    7. The chunk being sampled is given up. The session before it is intact: a cache commits whole chunks only.
-    8. The stream hands out every chunk that has been decoded, and ends without an error.
-    9. The node writes these frames, closes its video file and calls `raise_if_asked`; the run saves the session.
-    10. The host ends the graph. The next run has a cancellation of its own.
+    ``poll`` reads the host's own flag, which a click sets; a signal handler or another thread calls `cancel`. Whoever
+    works for the run calls `raise_if_asked`; the answer is remembered, so that every thread stops, even if the host
+    clears its flag when it raises (ComfyUI does; `note` remembers an exception that it raised by itself).
+    ARCHITECTURE.md, "The life of an interrupt", has the ten steps.
 
     A trainer polls between its steps, and saves its state before it raises. `finish` is the gentler request: what is
     in progress is completed, then the run ends as if it had come to its end.

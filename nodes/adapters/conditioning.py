@@ -26,7 +26,7 @@ def encode(clip: Any, text: str) -> Any:
 
 
 def can_encode_in_thread(clip: Any) -> bool:
-    """Whether `encode_in_thread` works: whether the weights are loaded, on the CPU."""
+    """Whether `encode_in_thread` gives the right result: weights loaded on the CPU, no hooks, no schedule."""
     patcher = clip.patcher
     plain = clip.apply_hooks_to_conds is None and not clip.use_clip_schedule and patcher.forced_hooks is None
     loaded = [entry.model for entry in list(mm.current_loaded_models)]

@@ -143,16 +143,20 @@ class HostedWan(WanForward):
         return self.patcher.load_device
 
     def cast_parameter(self, parameter: Tensor, like: Tensor) -> Tensor:
+        """Cast a parameter that belongs to no layer, as ComfyUI does."""
         return mm.cast_to(parameter, dtype=like.dtype, device=like.device)
 
     def embed_latents(self, x: Tensor) -> Tensor:
+        """Embed latents [B, C, F, H, W] as patches, in `dtype`."""
         return self.patch_embedding(x.float()).to(self.dtype)  # ComfyUI keeps these weights in float32
 
     def use_attention(self) -> None:
+        """Read the options that attention gets in the following passes."""
         self._options = dict(self.patcher.model_options["transformer_options"])
         self._options |= {"cond_or_uncond": [0], "block_type": "double", "total_blocks": self.arch.num_layers}
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Call ComfyUI's attention, or the override that the user chose, for one layer."""
         self.cancellation.raise_if_asked()  # core's layers poll by themselves, layers of other packs (GGUF) do not
         heads = q.shape[2]
         options = {**self._options, "block_index": layer}
@@ -165,6 +169,7 @@ class HostedWan(WanForward):
         self._options |= {"sigmas": timestep[:, 0] / TRAIN_STEPS, "grid_sizes": (x.shape[2], rows, columns)}
 
     def state_key(self) -> bytes:
+        """Return the digest of everything that keys and values depend on."""
         override = self.patcher.model_options["transformer_options"].get("optimized_attention_override")
         attention = "" if override is None else token(override)
         return digest(f"{self.fingerprint} {self.dtype} {self.device} {attention}".encode())

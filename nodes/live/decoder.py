@@ -47,6 +47,6 @@ def _decoder_key(session: Session, at: int, vae: Any) -> tuple[str, bytes]:
 
 
 def lineage_at(session: Session, frames: int) -> bytes:
-    """Return the digest of the session's first ``frames`` latent frames, which end with a block."""
+    """Return the lineage of the block that ends at latent frame ``frames``; no bytes if none does."""
     blocks = session.head.back() if session.head else ()
     return next((block.lineage for block in blocks if block.place.end == frames), b"")

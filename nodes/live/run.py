@@ -75,8 +75,9 @@ class Run(StreamHost):
         super().__init__(cancellation)
         self.newest = session.core
         self.extra_bytes: Callable[[], int] = _nothing  # memory that other parts of the run (a decoder) still need
-        self.timings: deque[ChunkTiming] = deque(maxlen=TIMINGS_KEPT)  # of chunks that were handed out
-        self._sampled: deque[ChunkTiming] = deque()  # of those that were not yet
+        # of finished chunks (decoded; in Sample Chunks sampled), and of chunks sampled since
+        self.timings: deque[ChunkTiming] = deque(maxlen=TIMINGS_KEPT)
+        self._sampled: deque[ChunkTiming] = deque()
         self.steering: Steering | None = None
         self.commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self._wan = comfy_model(session.core)
@@ -208,7 +209,7 @@ class Run(StreamHost):
         self._bar.say(text)
 
     def close(self) -> None:
-        """End steering, and release the decoder and the model."""
+        """Unregister the run, end the text encoder's thread, and give the model a cancellation of its own again."""
         _runs.pop(self.node_id, None)
         self.extra_bytes = _nothing
         self._wan.cancellation = host.HostCancellation()

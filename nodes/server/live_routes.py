@@ -15,7 +15,7 @@ from ..live import clients
 from ..live.run import Run, run_of
 from ..live.view import picture_of, states_for
 from . import session_routes
-from .validation import NODE_ID, Kinds, Refused, answers, body_of, user_of
+from .validation import NODE_ID, Kinds, Refused, body_of, json_route, user_of
 
 MAX_ACTIONS = 1000  # of one run
 PROMPT_CHARACTERS = 2000
@@ -31,7 +31,7 @@ def register() -> None:
     session_routes.register(routes)
 
 
-@answers
+@json_route
 async def attach(request: web.Request) -> Any:
     """Send the messages of a user's runs to a client from now on. Answers with the state of each run."""
     client = (await body_of(request, {"client_id": str}))["client_id"]
@@ -42,7 +42,7 @@ async def attach(request: web.Request) -> Any:
     return {"runs": states_for(user)}
 
 
-@answers
+@json_route
 async def steer(request: web.Request) -> Any:
     """Steer a node's run. The action takes effect between two chunks."""
     optional: dict[str, Kinds] = {"prompt": str, "blend": int, "recache": bool, "seed": (int, str)}
@@ -99,7 +99,7 @@ def _integer(body: dict[str, Any], name: str, least: int, most: int, default: in
     return int(value)
 
 
-@answers
+@json_route
 async def frame(request: web.Request) -> Any:
     """Answer with the JPEG of a frame, or of the nearest earlier one that is stored."""
     number = request.match_info["number"]

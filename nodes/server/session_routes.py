@@ -14,7 +14,7 @@ from ..adapters import host
 from ..adapters.model import comfy_model
 from ..live.run import Run, live_runs, run_of
 from . import session_listing
-from .validation import NODE_ID, Refused, answers, body_of, user_of
+from .validation import NODE_ID, Refused, body_of, json_route, user_of
 
 
 def register(routes: web.RouteTableDef) -> None:
@@ -24,7 +24,7 @@ def register(routes: web.RouteTableDef) -> None:
     routes.post("/self_forcing/sessions/delete")(delete)
 
 
-@answers
+@json_route
 async def listed(request: web.Request) -> dict[str, Any]:
     """Answer ``{"sessions": [...]}``: the live sessions of this user, then the files, newest first."""
     runs = live_runs(user_of(request))
@@ -57,7 +57,7 @@ def _live(run: Run) -> dict[str, Any]:
     }
 
 
-@answers
+@json_route
 async def keep(request: web.Request) -> dict[str, Any]:
     """Save the session of a run as it is now; the run continues. Body: ``{"node_id", "name"}``."""
     body = await body_of(request, {"node_id": NODE_ID, "name": str})
@@ -79,7 +79,7 @@ async def keep(request: web.Request) -> dict[str, Any]:
         raise Refused(409, f"the session cannot be kept: {error.strerror}") from error
 
 
-@answers
+@json_route
 async def delete(request: web.Request) -> dict[str, Any]:
     """Delete a file that Load Session lists. Body: ``{"name"}``."""
     name = (await body_of(request, {"name": str}))["name"]

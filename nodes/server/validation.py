@@ -36,8 +36,8 @@ class Refused(Exception):
 Route = Callable[[web.Request], Awaitable[Any]]
 
 
-def answers(route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    """Make a handler of a route that returns JSON values or a response, or raises `Refused`."""
+def json_route(route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    """Decorator: make an aiohttp handler of ``route``. JSON values become the body, `Refused` an error response."""
 
     @functools.wraps(route)
     async def handler(request: web.Request) -> web.StreamResponse:

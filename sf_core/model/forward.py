@@ -111,7 +111,7 @@ class WanForward:
         return self._attention(q, k, v)
 
     def before_pass(self, x: Tensor, timestep: Tensor) -> None:
-        """Called before a chunk ``x`` [B, C, F, H, W] at ``timestep`` [B, 1] is passed over a cache."""
+        """Hook before a chunk ``x`` [B, C, F, H, W] at ``timestep`` [B, 1] passes over a cache. Does nothing here."""
 
     def enter(self, compute: Callable[..., Any], *args: Any) -> Any:
         """Call ``compute``, which uses weights outside the blocks."""

@@ -6,8 +6,9 @@ One layer's keys are one buffer, counted in latent frames (values alike)::
 
 Keys carry their rotary position, so their order in memory does not matter to attention. Each denoising step writes the
 chunk to the end of the front, and attention reads one slice: from there to the last filled slot. `commit` copies a
-clean chunk from the front over the oldest frames of the ring. Nothing behind the front changes before that, so a chunk
-may be abandoned at any time. The slot of a frame is a function of its absolute index.
+clean chunk from the front over the oldest frames of the ring. Until then no other frame is lost (`open` may rotate a
+clamped sink, from a copy), so a chunk may be abandoned at any time. The slot of a frame is a function of its absolute
+index, of the scene's first frame and of the ring's origin.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Place:
         start: First frame of the pass.
         frames: Number of frames.
         scene: First frame of the scene: 0, or the newest cut. The first frames of a scene are the sink.
-        ring_origin: The frame in the first slot of the ring. Older frames are not in the ring.
+        ring_origin: Frame f is in slot (f - ring_origin) % ring_frames of the ring. Older frames are not in the ring.
     """
 
     start: int
@@ -78,7 +79,7 @@ class CacheShape:
         return max(0, oldest - self.sink_frames - place.scene)
 
     def committed_runs(self, place: Place, keep_sink: bool = False) -> list[tuple[int, int, int]]:
-        """Runs that a commit at ``place`` copies: (first frame of the chunk, first slot behind the front, count)."""
+        """Runs that a commit at ``place`` copies: (index within the chunk, slot behind the front, count)."""
         runs: list[tuple[int, int, int]] = []
         for source, frame in enumerate(range(place.start, place.end)):
             if frame - place.scene < self.sink_frames:
@@ -154,7 +155,7 @@ class RollingKVCache:
     def open(self, place: Place) -> list[KeysValues]:
         """Views for a pass at ``place``: the chunk's slots, then everything that it attends to. Commits nothing."""
         self._reserve(place)
-        self._turn_sink(self.shape.sink_shift(place))
+        self._rotate_sink(self.shape.sink_shift(place))
         shape, unit = self.shape, self.shape.frame_tokens
         first = (shape.front_frames - place.frames) * unit
         last = (shape.front_frames + sum(shape.history(place))) * unit
@@ -162,20 +163,24 @@ class RollingKVCache:
         return [(keys[:, first:last], values[:, first:last]) for keys, values in pairs]
 
     def commit(self, place: Place, keep_sink: bool = False) -> None:
-        """Copy the chunk that the newest pass at ``place`` left in the front over the oldest frames."""
+        """Copy the chunk that the newest pass at ``place`` left in the front into the sink or over the oldest frames.
+
+        `open` must have been called for ``place`` right before: a clamped sink is written at shift 0.
+        """
         front, unit = self.shape.front_frames, self.shape.frame_tokens
         for source, target, count in self.shape.committed_runs(place, keep_sink):
-            old = slice((front - place.frames + source) * unit, (front - place.frames + source + count) * unit)
-            new = slice((front + target) * unit, (front + target + count) * unit)
+            chunk = slice((front - place.frames + source) * unit, (front - place.frames + source + count) * unit)
+            slots = slice((front + target) * unit, (front + target + count) * unit)
             for buffer in (*self._keys, *self._values):
-                buffer[:, new] = buffer[:, old]
+                buffer[:, slots] = buffer[:, chunk]
             into_sink = min(count, self.shape.sink_frames - target)
             if into_sink > 0:
-                home = slice(target * unit, (target + into_sink) * unit)
-                for written, keys in zip(self._written_sink, self._keys, strict=False):
-                    written[:, home] = keys[:, old.start : old.start + into_sink * unit]
+                sink_slots = slice(target * unit, (target + into_sink) * unit)
+                for written, keys in zip(self._written_sink, self._keys, strict=False):  # none unless clamped
+                    written[:, sink_slots] = keys[:, chunk.start : chunk.start + into_sink * unit]
 
-    def _turn_sink(self, shift: int) -> None:
+    def _rotate_sink(self, shift: int) -> None:
+        """Rotate a clamped sink by ``shift`` frames, from its keys as they were written."""
         if shift == self._shift:
             return
         self._shift = None
@@ -200,7 +205,7 @@ class RollingKVCache:
         self._capacity = needed
 
     def copy_from(self, other: RollingKVCache) -> None:
-        """Copy the contents of ``other``, a cache of the same shape."""
+        """Copy keys and values of ``other``, a cache of the same shape; the prompt's are computed again."""
         mine, theirs = ((cache._keys, cache._values, cache._written_sink) for cache in (self, other))
         for own, others in zip(mine, theirs, strict=True):
             own[:] = [buffer.clone() for buffer in others]

@@ -67,7 +67,7 @@ class Recache:
     first: int
     end: int
     prompt: Prompt
-    ring_origin: int  # absolute frame in the first slot of the ring
+    ring_origin: int  # see `Place`
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class CacheEpoch:
     Attributes:
         start: First frame of the epoch.
         scene: First frame of the scene, which begins at the newest cut.
-        ring_origin: Absolute frame in the first slot of the ring.
+        ring_origin: See `Place`.
         recache: The recache that began the epoch.
         sink: The newest recache that rewrote the sink. Later blocks wrote their part of the sink themselves.
     """

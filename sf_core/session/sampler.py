@@ -47,6 +47,7 @@ class ChunkForward:
     """The passes of one model over one cache at one place. It binds positions, prompt and cache views.
 
     ``state`` is the model's `state_key`: the prompt's keys and values depend on the weights too.
+    The views are valid until the cache's next `open`.
     """
 
     def __init__(
@@ -82,7 +83,7 @@ def _for_batch(prompt: Prompt, cache: RollingKVCache) -> Tensor:
 
 
 def write_block(model: CausalModel, cache: RollingKVCache, cache_pass: CachePass, state: bytes) -> None:
-    """Run one pass: the block's keys and values are in the front of the cache, ready to be committed."""
+    """Write the block's keys and values into the front of the cache; `RollingKVCache.commit` keeps them."""
     latents = cache_pass.block.latents.get()
     forward = ChunkForward(
         model, cache, cache_pass.place, cache_pass.prompt, (latents.shape[3], latents.shape[4]), state

@@ -55,7 +55,8 @@ class Session(SessionRecord):
 
         Args:
             model: The model that samples the chunks.
-            prompt: Text embeddings [batch or 1, rows, text_dim]; padded with zeros to the model's text length.
+            prompt: Text embeddings [batch or 1, rows, text_dim]; kept without trailing zero rows, which
+                the model adds again up to its text length.
             latent_size: Height and width of the latents. None: the model's own, if it has one.
             config: Rollout settings. None: the model's own, else `RolloutConfig()`.
             seed: Seed of the noise.

@@ -42,7 +42,12 @@ class MissingNoise:
 
 
 def save_session(session: SessionRecord, path: Path) -> None:
-    """See `Session.save`."""
+    """Write a session, whole or not at all.
+
+    Raises:
+        OSError: The disk is full, or the folder cannot be written to.
+        ValueError: The session lacks frames.
+    """
     record, prompts = record_of(session)
     frames = session.frames
     recorded = sum(block[1] for block in record["blocks"])

@@ -1,8 +1,8 @@
 """A stream of frames: one chunk is sampled while the chunk before it is decoded.
 
-The caller's thread decodes chunk k and hands it out; meanwhile a worker samples chunk k + 1. Everything else (commands,
-and whatever the host does between chunks, such as moving weights) happens in the caller's thread at chunk boundaries,
-when the worker is idle.
+The caller's thread decodes chunk k and hands it out; meanwhile a worker samples chunk k + 1 (without ``overlap``, the
+caller's thread does both in turn). Everything else (commands, and whatever the host does between chunks, such as moving
+weights) happens in the caller's thread at chunk boundaries, when the worker is idle.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class StreamEvent:
 class StreamHost:
     """The program that runs a stream, as the stream sees it. This default suits the library; a program subclasses it.
 
-    `make` runs in the worker, everything else in the caller's thread.
+    `make` runs in the worker (without ``overlap``, in the caller's thread), everything else in the caller's thread.
     """
 
     clock: Callable[[], float] = staticmethod(time.perf_counter)  # seconds
@@ -90,7 +90,7 @@ class StreamHost:
         self.cancellation = cancellation or Cancellation()
 
     def prepare(self, decoder: Decoder) -> None:
-        """Make the decoder ready: it may expect this very frame of another video."""
+        """Reset the decoder. It may stand at the same frame of another video, which its position does not show."""
         decoder.reset()
 
     def make(self, session: Session, progress: Progress) -> tuple[Session, Tensor]:
@@ -177,7 +177,7 @@ class _Playback:
     def add(self, frames: int) -> None:
         self.ends = max(self.ends, self.host.clock()) + frames / self.fps
 
-    def early(self) -> bool:
+    def is_too_far_ahead(self) -> bool:
         """Whether the next chunk would come too far ahead."""
         return self.ahead is not None and self.ends - self.host.clock() > self.ahead
 
@@ -232,7 +232,7 @@ class _Stream:
                 job = self._begin_chunk(sampler)
                 yield from self._hand_out(self._hold_back)
                 failure = self._collect(job)
-        except BaseException:  # of decoding, of the host, or the caller's, who leaves: nobody waits for the chunk
+        except BaseException:  # decoding or the host failed, or the caller closed the stream: stop the worker
             self._host.cancellation.cancel()
             raise
         finally:
@@ -346,11 +346,12 @@ class _Stream:
                 self._session = self._session.rewind(len(self._pending)).with_seed(seed)
                 while self._pending:
                     event = self._pending.pop().event
-                    self._playback.add(0 if event is None else -event.frames.shape[1])
+                    if event is not None:
+                        self._playback.add(-event.frames.shape[1])
                 self._host.withdrawn(self._session)
 
     def _must_wait(self) -> bool:
-        return (self._paused or self._playback.early()) and not self._host.cancellation.finishing
+        return (self._paused or self._playback.is_too_far_ahead()) and not self._host.cancellation.finishing
 
     def _wait(self) -> None:
         """Wait for the end of a pause, or for playback to come near enough."""

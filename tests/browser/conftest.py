@@ -13,7 +13,7 @@ from playwright.sync_api import Error as PlaywrightError
 
 from tests.comfyui.servers import server
 from tools.comfyui.browser import PATIENCE, Editor, Mode, chromium, editor
-from tools.comfyui.find import CACHE, Unavailable
+from tools.comfyui.checkout import CACHE, Unavailable
 from tools.comfyui.server import Server
 
 __all__ = ["server"]

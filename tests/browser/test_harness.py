@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from tools.comfyui.browser import Editor, Mode
+from tools.comfyui.prompt import to_prompt
 from tools.comfyui.server import PromptFailed, PromptInterrupted
-from tools.comfyui.workflow import to_prompt
 
 
 def node(number: int, kind: str, values: list[Any], **more: Any) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from torch import Tensor
 from tests.comfyui.graphs import BLUE, RED, Graph, Tiny, forget_all, latents, probe, temp_videos
 from tests.comfyui.servers import PROBES
 from tools.comfyui.browser import Editor, Mode, editor
-from tools.comfyui.find import ROOT, primary
+from tools.comfyui.checkout import ROOT, primary
 from tools.comfyui.server import PACK, Server
 
 CHUNK = 12  # frames of a chunk, but 9 of the first

@@ -8,8 +8,8 @@ import shutil
 from typing import Any
 
 from tools.comfyui.browser import Editor
-from tools.comfyui.find import ROOT
-from tools.comfyui.workflow import ONLY_IN_THE_EDITOR, to_prompt
+from tools.comfyui.checkout import ROOT
+from tools.comfyui.prompt import ONLY_IN_THE_EDITOR, to_prompt
 
 FOLDER = ROOT / "workflows"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))

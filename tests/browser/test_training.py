@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tools.comfyui.browser import Editor
-from tools.comfyui.find import ROOT
+from tools.comfyui.checkout import ROOT
 from tools.comfyui.server import PromptInterrupted
 
 WORKFLOW = ROOT / "workflows" / "tiny_train.json"

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tools.comfyui import find
+from tools.comfyui import checkout
 from tools.comfyui.server import PACK, Server
 
-VERSIONS = find.versions()  # role -> version
+VERSIONS = checkout.versions()  # role -> version
 PROBES = Path(__file__).parent / "probe_pack"
 
 started: dict[str, Server] = {}
@@ -19,11 +19,11 @@ missing: dict[str, str] = {}  # role -> why there is no server
 _folders = contextlib.ExitStack()
 
 
-def _find(role: str) -> find.Checkout | None:
+def _find(role: str) -> checkout.Checkout | None:
     if role not in missing:
         try:
-            return {"primary": find.primary, "latest": find.latest}[role]()
-        except find.Unavailable as error:
+            return {"primary": checkout.primary, "latest": checkout.latest}[role]()
+        except checkout.Unavailable as error:
             missing[role] = str(error)
     return None
 
@@ -35,18 +35,18 @@ def get(role: str, config: pytest.Config) -> Server:
     """
     if role in started:
         return started[role]
-    checkout = _find(role)
-    if checkout is None:
+    found = _find(role)
+    if found is None:
         if not any(_find(other) for other in VERSIONS):
             pytest.fail(f"no real ComfyUI at all: {missing}", pytrace=False)
         pytest.skip(f"real server {VERSIONS[role]}: not run: {missing[role]}")
-    base = Path(_folders.enter_context(tempfile.TemporaryDirectory(prefix=f"comfyui-{checkout.version}-")))
-    packs = {PACK: find.ROOT, "probe_pack": PROBES}
-    with contextlib.suppress(find.Unavailable):  # the test that needs it says so
-        packs["ComfyUI-GGUF"] = find.gguf_loader()
+    base = Path(_folders.enter_context(tempfile.TemporaryDirectory(prefix=f"comfyui-{found.version}-")))
+    packs = {PACK: checkout.ROOT, "probe_pack": PROBES}
+    with contextlib.suppress(checkout.Unavailable):  # the test that needs it says so
+        packs["ComfyUI-GGUF"] = checkout.gguf_loader()
     if not started:
         config.add_cleanup(stop_all)
-    started[role] = Server(checkout, base, packs=packs, threads=1).start()
+    started[role] = Server(found, base, packs=packs, threads=1).start()
     return started[role]
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tests.comfyui import servers
 from tests.comfyui.graphs import BLUE, RED, Graph, Out, Tiny, facts, forget_all, forget_chunks, latents, probe
-from tools.comfyui.find import ROOT
+from tools.comfyui.checkout import ROOT
 from tools.comfyui.server import PACK, PromptInterrupted, Server
 
 Build = Callable[[Graph], Out]  # the session to look at

@@ -14,7 +14,7 @@ from tests.comfyui import models
 from tests.comfyui.graphs import Graph, Out, forget_all
 from tests.comfyui.training_graphs import train
 from tests.comfyui.wan_graphs import from_model, sampled, unet
-from tools.comfyui.find import Unavailable, gguf_loader
+from tools.comfyui.checkout import Unavailable, gguf_loader
 from tools.comfyui.server import PromptFailed, Server
 
 Q8 = gguf.GGMLQuantizationType.Q8_0

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from tests.comfyui import servers
-from tools.comfyui import find
+from tools.comfyui import checkout
 from tools.comfyui.events import decode
+from tools.comfyui.prompt import WorkflowError, to_prompt
 from tools.comfyui.server import PACK, PromptFailed, PromptInterrupted, PromptRejected, Server
-from tools.comfyui.workflow import WorkflowError, to_prompt
 
 WAIT = {"1": {"class_type": "ProbeWait", "inputs": {"seconds": 600.0, "fails": False}}}
 
@@ -106,7 +106,7 @@ def test_a_saved_workflow_becomes_a_prompt(server: Server) -> None:
 
 def test_a_server_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
     (tmp_path / "main.py").write_text("import time; print('started', flush=True); time.sleep(600)")
-    command = [sys.executable, str(find.ROOT / "tools/comfyui/launch.py"), str(tmp_path), "--"]
+    command = [sys.executable, str(checkout.ROOT / "tools/comfyui/launch.py"), str(tmp_path), "--"]
     environment = {**os.environ, "COMFYUI_ENDS_WITH_STDIN": "1"}
     server = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert server.stdin is not None
@@ -134,8 +134,8 @@ def test_one_missing_server_is_said(
 
 def test_a_folder_that_is_no_comfyui_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("COMFYUI_PATH", os.fspath(tmp_path))
-    with pytest.raises(find.Unavailable, match="no checkout of ComfyUI"):
-        find.primary()
+    with pytest.raises(checkout.Unavailable, match="no checkout of ComfyUI"):
+        checkout.primary()
 
 
 def test_binary_messages_are_read() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tools.assets.locale import ENGLISH, english
-from tools.comfyui.find import ROOT
+from tools.comfyui.checkout import ROOT
 from tools.comfyui.server import PACK, Server
 
 DOCS = ROOT / "js" / "docs"

@@ -18,9 +18,9 @@ from tests.comfyui.graphs import Graph, Tiny, facts, forget_all, latents, probe
 from tests.comfyui.workflow_checks import FOLDERS, check_choices, decoded
 from tests.helpers import relative
 from tests.waiting import wait_until
-from tools.comfyui.find import ROOT
+from tools.comfyui.checkout import ROOT
+from tools.comfyui.prompt import ONLY_IN_THE_EDITOR, to_prompt
 from tools.comfyui.server import Prompt, PromptInterrupted, PromptRejected, Server
-from tools.comfyui.workflow import ONLY_IN_THE_EDITOR, to_prompt
 
 OLD = Path(__file__).parents[1] / "written_by_20d3907" / "comfyui"
 GRAPHS: dict[str, Prompt] = json.loads((OLD / "graphs.json").read_text())  # as 20d3907 sent them to the server

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.comfyui.graphs import RED, Graph, Tiny
-from tools.comfyui import find
+from tools.comfyui import checkout
 from tools.comfyui.server import Server
 
 
@@ -21,7 +21,7 @@ from tools.comfyui.server import Server
 def shared() -> Iterator[Server]:
     with (
         tempfile.TemporaryDirectory() as base,
-        Server(find.primary(), Path(base), arguments=["--multi-user"], threads=1) as server,
+        Server(checkout.primary(), Path(base), arguments=["--multi-user"], threads=1) as server,
     ):
         yield server
 

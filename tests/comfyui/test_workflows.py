@@ -27,9 +27,9 @@ from benchmarks.tiny_world.scorer import judge, summarize
 from tests.comfyui import models
 from tests.comfyui.workflow_checks import DOWNLOADABLE, FOLDERS, check_choices, choices_of, decoded, inputs_of
 from tests.helpers import PARITY
-from tools.comfyui.find import PRIMARY, ROOT
+from tools.comfyui.checkout import PRIMARY, ROOT
+from tools.comfyui.prompt import ONLY_IN_THE_EDITOR, WIDGET_TYPES, to_prompt, with_an_end
 from tools.comfyui.server import PACK, PromptRejected, Server
-from tools.comfyui.workflow import ONLY_IN_THE_EDITOR, WIDGET_TYPES, to_prompt, with_an_end
 
 FOLDER = ROOT / "workflows"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+import sf_core
 
 ROOT = Path(__file__).parents[2]
 CORE = sorted((ROOT / "sf_core").rglob("*.py"))
@@ -36,3 +40,29 @@ def test_a_session_needs_only_torch_safetensors_and_einops() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_rollout_and_losses_need_no_packages_of_the_trainer() -> None:
+    """As in `import sf_core; from sf_core.training import rollout, DMD`; only `Trainer` and recipes need pydantic."""
+    blocked = ["pydantic", "matplotlib", "tensorboard", "transformers", "sentencepiece", "av", "PIL"]
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({blocked})); "
+        "import sf_core; from sf_core.training import rollout, DMD; print(callable(rollout))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == "True", done.stderr
+
+
+def test_no_module_is_shadowed_by_a_name_of_its_package() -> None:
+    """`import sf_core.a.b` gives the module `b`, never a function that the package exports under that name."""
+    packages = [
+        "sf_core",
+        *(found.name for found in pkgutil.walk_packages(sf_core.__path__, "sf_core.") if found.ispkg),
+    ]
+    assert "sf_core.training.losses" in packages
+    for name in packages:
+        package = importlib.import_module(name)
+        for module in pkgutil.iter_modules(package.__path__):
+            if module.name != "__main__":
+                importlib.import_module(f"{name}.{module.name}")
+                assert getattr(package, module.name) is sys.modules[f"{name}.{module.name}"]

@@ -35,6 +35,7 @@ def bytes_in(*networks: torch.nn.Module) -> int:
     return sum({id(p.untyped_storage()): p.nbytes for net in networks for p in net.parameters()}.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 def test_three_networks_and_their_optimizers_take_what_is_predicted(size: str) -> None:
     arch = SIZES[size]
@@ -47,6 +48,7 @@ def test_three_networks_and_their_optimizers_take_what_is_predicted(size: str) -
         assert (found.gradients, found.moments) == grown([*generator.parameters()], [*critic.parameters()])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", [64, 256])
 @pytest.mark.parametrize("size", SIZES)
 def test_adapters_over_one_base_take_what_is_predicted(size: str, rank: int) -> None:

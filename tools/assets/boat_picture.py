@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-from tools.comfyui.find import ROOT
+from tools.comfyui.checkout import ROOT
 
 TARGET = ROOT / "workflows" / "input" / "sailing_boat.jpg"
 WIDTH, HEIGHT, SCALE = 832, 480, 2  # drawn larger by SCALE, for smooth edges

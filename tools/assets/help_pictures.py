@@ -16,7 +16,7 @@ from PIL import Image
 
 from sf_core.tiny.world import prompts
 from tools.comfyui.browser import Editor, chromium, editor
-from tools.comfyui.find import ROOT, primary
+from tools.comfyui.checkout import ROOT, primary
 from tools.comfyui.server import Server
 
 TARGET = ROOT / "js" / "docs" / "pictures"

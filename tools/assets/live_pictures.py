@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from tools.comfyui.browser import Editor, chromium, editor
-from tools.comfyui.find import ROOT, primary
+from tools.comfyui.checkout import ROOT, primary
 from tools.comfyui.server import Server
 
 from .help_pictures import BLUE, PLAIN, TARGET, compressed

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tools.comfyui.find import ROOT, primary
+from tools.comfyui.checkout import ROOT, primary
 from tools.comfyui.server import PACK, Server
 
 ENGLISH = ROOT / "locales" / "en" / "nodeDefs.json"

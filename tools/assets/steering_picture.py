@@ -18,7 +18,7 @@ from PIL import Image
 from playwright.sync_api import CDPSession
 
 from tools.comfyui.browser import Editor, chromium, editor
-from tools.comfyui.find import ROOT, primary
+from tools.comfyui.checkout import ROOT, primary
 from tools.comfyui.server import Server
 
 from .help_pictures import PLAIN

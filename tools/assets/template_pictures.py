@@ -17,9 +17,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from tools.comfyui.browser import Editor, chromium, editor
-from tools.comfyui.find import ROOT, primary
+from tools.comfyui.checkout import ROOT, primary
+from tools.comfyui.prompt import to_prompt, with_an_end
 from tools.comfyui.server import Server
-from tools.comfyui.workflow import to_prompt, with_an_end
 
 from .help_pictures import PLAIN
 

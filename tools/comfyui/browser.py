@@ -16,7 +16,7 @@ from PIL import Image
 from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright, sync_playwright
 from playwright.sync_api import Error as PlaywrightError
 
-from .find import Unavailable
+from .checkout import Unavailable
 from .server import PACK, PromptFailed, PromptInterrupted, Server
 
 Mode = Literal["classic", "nodes2"]

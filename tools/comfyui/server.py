@@ -18,8 +18,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .checkout import ROOT, Checkout, frontend
 from .events import Events
-from .find import ROOT, Checkout, frontend
 
 Prompt = dict[str, Any]  # node id -> {"class_type", "inputs"}, which /prompt takes
 

@@ -11,9 +11,9 @@ import time
 import webbrowser
 from pathlib import Path
 
-from .find import Unavailable, primary
+from ..comfyui.checkout import Unavailable, primary
+from ..comfyui.server import PACK, Server, ServerFailed
 from .run import BASE, put_inputs
-from .server import PACK, Server, ServerFailed
 
 PORT = 8188  # ComfyUI's usual one
 

@@ -13,9 +13,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .find import CACHE, ROOT, Unavailable, primary
-from .server import PromptFailed, PromptRejected, Server, ServerFailed
-from .workflow import WorkflowError, to_prompt
+from ..comfyui.checkout import CACHE, ROOT, Unavailable, primary
+from ..comfyui.prompt import WorkflowError, to_prompt
+from ..comfyui.server import PromptFailed, PromptRejected, Server, ServerFailed
 
 BASE = CACHE / "base"
 INPUTS = ROOT / "workflows" / "input"
@@ -41,7 +41,7 @@ def picture_of_canvas(server: Server, workflow: dict[str, Any], name: str, targe
     """Run the workflow in the editor, and save a picture of it."""
     from playwright.sync_api import Error as PlaywrightError
 
-    from .browser import chromium, editor
+    from ..comfyui.browser import chromium, editor
 
     try:
         with chromium() as browser, editor(browser, server) as tab:

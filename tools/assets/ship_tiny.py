@@ -1,4 +1,4 @@
-"""Export of the embedded model from a finished training: `python -m tools.ship_tiny runs/tiny-world`.
+"""Export of the embedded model from a finished training: `python -m tools.assets.ship_tiny runs/tiny-world`.
 
 The training itself is `python -m sf_core train --recipe tiny-world`. Weights are rounded to bfloat16; their metadata
 names the command that made them.
