@@ -71,22 +71,33 @@ def tab(browser: Browser, server: Server, mode: Mode) -> Iterator[Tab]:
     shared.close()
 
 
-@pytest.fixture
-def page(tab: Tab, request: pytest.FixtureRequest) -> Iterator[Editor]:
-    """An empty canvas. A picture of a test that fails is kept below .comfyui/failures.
-
-    A test that leaves the page unfit for others (another language, patched functions), or loads it anew, is marked
-    `spoils_page`: it gets a new page, which is closed after it.
-    """
-    if request.node.get_closest_marker("spoils_page"):
-        tab.close()
-    shown = tab.empty()
+@contextlib.contextmanager
+def pictured(shown: Editor, request: pytest.FixtureRequest) -> Iterator[None]:
+    """Keep a picture of a test that fails below .comfyui/failures, and leave no run behind."""
     failed_before = request.session.testsfailed
-    yield shown
-    failed = request.session.testsfailed > failed_before
-    if failed:
+    yield
+    if request.session.testsfailed > failed_before:
         name = re.sub(r"[^\w.-]+", "_", request.node.name)
         print(f"screenshot: {shown.screenshot(CACHE / 'failures' / f'{name}.png')}; page errors: {shown.errors}")
-    tab.server.settle()
-    if failed or request.node.get_closest_marker("spoils_page"):
+    shown.server.settle()
+
+
+@pytest.fixture
+def page(tab: Tab, request: pytest.FixtureRequest) -> Iterator[Editor]:
+    """An empty canvas, in a page that tests share."""
+    shown = tab.empty()
+    failed_before = request.session.testsfailed
+    with pictured(shown, request):
+        yield shown
+    if request.session.testsfailed > failed_before:
         tab.close()
+
+
+@pytest.fixture
+def own_page(browser: Browser, server: Server, mode: Mode, request: pytest.FixtureRequest) -> Iterator[Editor]:
+    """An empty canvas in a page of its own, for a test that would leave it unfit for others.
+
+    Settings of the editor are given by indirect parametrization.
+    """
+    with editor(browser, server, mode, settings=getattr(request, "param", None)) as shown, pictured(shown, request):
+        yield shown

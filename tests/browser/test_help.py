@@ -32,28 +32,21 @@ def test_the_help_panel_shows_page_and_picture(page: Editor) -> None:
     assert page.errors == []
 
 
-@pytest.mark.spoils_page
-def test_chinese_names_show(page: Editor, mode: Mode) -> None:
-    page.server.settings({"Comfy.Locale": "zh"})
-    try:
-        page.reload()
-        page.js("() => app.graph.clear()")
-        labels = page.js(LABELS, page.js(ADD, "SFStreamVideo"))
-        if page.server.checkout.version not in EDITOR_FORGETS:
-            assert labels[0] == "流式生成视频"
-            assert {"会话", "视频"} <= set(labels)
-            if mode == "nodes2":
-                page.page.locator("[data-node-id]").get_by_text("会话").first.wait_for()
-        page.page.locator(".sf-player").get_by_text("视频生成时会显示在这里").wait_for()
-    finally:
-        page.server.settings({"Comfy.Locale": "en"})
+@pytest.mark.parametrize("own_page", [{"Comfy.Locale": "zh"}], ids=["zh"], indirect=True)
+def test_chinese_names_show(own_page: Editor, mode: Mode) -> None:
+    labels = own_page.js(LABELS, own_page.js(ADD, "SFStreamVideo"))
+    if own_page.server.checkout.version not in EDITOR_FORGETS:
+        assert labels[0] == "流式生成视频"
+        assert {"会话", "视频"} <= set(labels)
+        if mode == "nodes2":
+            own_page.page.locator("[data-node-id]").get_by_text("会话").first.wait_for()
+    own_page.page.locator(".sf-player").get_by_text("视频生成时会显示在这里").wait_for()
 
 
 @pytest.mark.parametrize("mode", ["classic"], indirect=True)  # the texts are the same in both
-@pytest.mark.spoils_page
-def test_without_the_texts_the_editor_opens_and_the_player_shows_their_keys(page: Editor) -> None:
-    page.page.route("**/i18n", lambda route: route.fulfill(status=500, body="no texts"))
-    page.reload()
-    page.js("() => app.graph.clear()")
-    page.js(ADD, "SFStreamVideo")
-    page.page.locator(".sf-player").get_by_text("nothing yet", exact=True).wait_for()
+def test_without_the_texts_the_editor_opens_and_the_player_shows_their_keys(own_page: Editor) -> None:
+    own_page.page.route("**/i18n", lambda route: route.fulfill(status=500, body="no texts"))
+    own_page.reload()
+    own_page.js("() => app.graph.clear()")
+    own_page.js(ADD, "SFStreamVideo")
+    own_page.page.locator(".sf-player").get_by_text("nothing yet", exact=True).wait_for()

@@ -156,31 +156,29 @@ def test_keyboard_alone_will_do(page: Editor) -> None:
 
 
 @one_mode
-@pytest.mark.spoils_page
-def test_nothing_stays_when_the_tab_is_closed(page: Editor) -> None:
-    page.js(COUNT)
-    panel(page)
-    with endless(page.server):
-        page.page.get_by_role("button", name="Refresh", exact=True).last.click()
-        page.page.wait_for_function("() => window.asked >= 4")
-        page.js(OPEN)
-        page.page.locator(".sf-sessions").wait_for(state="detached")
-        asked = page.js("() => window.asked")
+def test_nothing_stays_when_the_tab_is_closed(own_page: Editor) -> None:
+    own_page.js(COUNT)
+    panel(own_page)
+    with endless(own_page.server):
+        own_page.page.get_by_role("button", name="Refresh", exact=True).last.click()
+        own_page.page.wait_for_function("() => window.asked >= 4")
+        own_page.js(OPEN)
+        own_page.page.locator(".sf-sessions").wait_for(state="detached")
+        asked = own_page.js("() => window.asked")
         time.sleep(4.5)
-        assert page.js("() => window.asked") == asked
-    page.page.wait_for_timeout(500)  # the end of the run is news only where somebody looks
-    assert page.js("() => window.asked") == asked
-    panel(page)
-    assert page.js("() => document.querySelectorAll('.sf-sessions').length") == 1
-    assert page.errors == []
+        assert own_page.js("() => window.asked") == asked
+    own_page.page.wait_for_timeout(500)  # the end of the run is news only where somebody looks
+    assert own_page.js("() => window.asked") == asked
+    panel(own_page)
+    assert own_page.js("() => document.querySelectorAll('.sf-sessions').length") == 1
+    assert own_page.errors == []
 
 
 @one_mode
-@pytest.mark.spoils_page
-def test_an_empty_panel_says_how_to_get_a_session(page: Editor) -> None:
-    page.page.route("**/self_forcing/sessions", lambda route: route.fulfill(json={"sessions": []}))
-    expect(panel(page).get_by_role("status")).to_contain_text("Save Session")
-    page.page.unroute("**/self_forcing/sessions")
-    page.page.route("**/self_forcing/sessions", lambda route: route.fulfill(status=409, json={"error": "no disk"}))
-    page.page.get_by_role("button", name="Refresh", exact=True).last.click()
-    expect(page.page.locator(".sf-sessions").get_by_role("status")).to_contain_text("no disk")
+def test_an_empty_panel_says_how_to_get_a_session(own_page: Editor) -> None:
+    own_page.page.route("**/self_forcing/sessions", lambda route: route.fulfill(json={"sessions": []}))
+    expect(panel(own_page).get_by_role("status")).to_contain_text("Save Session")
+    own_page.page.unroute("**/self_forcing/sessions")
+    own_page.page.route("**/self_forcing/sessions", lambda route: route.fulfill(status=409, json={"error": "no disk"}))
+    own_page.page.get_by_role("button", name="Refresh", exact=True).last.click()
+    expect(own_page.page.locator(".sf-sessions").get_by_role("status")).to_contain_text("no disk")

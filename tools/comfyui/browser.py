@@ -7,7 +7,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
@@ -35,11 +35,13 @@ QUIET = {
     "Comfy.Minimap.Visible": False,
     "Comfy.RightSidePanel.IsOpen": False,
     "LiteGraph.Canvas.MinFontSizeForLOD": 0,
+    "Comfy.Locale": "en",
 }
 READY = (
     "() => window.app?.extensionManager && window.app.graph"
     " && Object.keys(window.LiteGraph?.registered_node_types ?? {}).length > 50"
 )
+RESTORED = "() => app.extensionManager.workflow.activeWorkflow"  # what was open before a reload
 RECORD = """() => {
   window.harness = { ended: [] };
   for (const kind of ["execution_success", "execution_error", "execution_interrupted"])
@@ -144,6 +146,7 @@ class Editor:
         """Reload the page."""
         self.page.reload(wait_until="domcontentloaded")
         self.ready()
+        self.page.wait_for_function(RESTORED)
 
     def clear(self) -> None:
         """Empty the canvas, close what is open and forget errors, as a stand-in for a new page, which costs seconds."""
@@ -286,10 +289,15 @@ class Editor:
 
 @contextlib.contextmanager
 def editor(
-    browser: Browser, server: Server, mode: Mode = "classic", size: tuple[int, int] = (1600, 900)
+    browser: Browser,
+    server: Server,
+    mode: Mode = "classic",
+    size: tuple[int, int] = (1600, 900),
+    settings: Mapping[str, Any] | None = None,
 ) -> Iterator[Editor]:
     """Open the editor of a running server in a new profile, with an empty canvas and no dialog."""
-    server.settings({**QUIET, "Comfy.VueNodes.Enabled": mode == "nodes2"})
+    usual = {**QUIET, "Comfy.VueNodes.Enabled": mode == "nodes2"}
+    server.settings({**usual, **(settings or {})})
     context = browser.new_context(viewport={"width": size[0], "height": size[1]})
     context.set_default_timeout(PATIENCE)
     try:
@@ -298,3 +306,4 @@ def editor(
         yield tab
     finally:
         context.close()
+        server.settings(usual)  # for a page of this server that is reloaded
