@@ -24,7 +24,7 @@ TEXT = "() => app.graph.nodes[0].widgets.find((one) => one.name === 'rows').valu
 
 def timeline(page: Editor) -> Locator:
     page.js(ADD, ROWS)
-    page.load_workflow(page.js("() => app.graph.serialize()"))  # what undo goes back to
+    page.load_workflow(page.workflow())  # what undo goes back to
     page.fit_view()
     page.page.locator(".sf-timeline-block").nth(2).wait_for()
     return page.page.locator(".sf-timeline")

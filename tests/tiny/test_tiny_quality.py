@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 LENGTH = 9  # latent frames that it was trained to roll out
 CAPTIONS = prompts(300, seed=6)  # of the world's 432
-LONG = 300 if os.environ.get("SF_TEST_PROFILE") == "thorough" else 100  # of them, for videos of several lengths
+LONG = 300 if os.environ.get("SF_TEST_PROFILE") == "thorough" else 40  # of them, for videos of eight lengths
 UNSEEN = World(frames=frames_of(LENGTH), clips=100, seed=606)  # its scenes are not those of the training
 
 MODEL, VAE, ENCODE = tiny.load_transformer(), tiny.load_vae(), tiny.load_text().encode

@@ -49,7 +49,8 @@ RECORD = """() => {
 }"""
 DIALOG = ".p-dialog-mask, [role=dialog]"
 CLEAR = """async () => {
-  const { workflow, sidebarTab, command } = app.extensionManager;
+  const { workflow, sidebarTab, command, toast } = app.extensionManager;
+  toast.removeAll?.();
   await command.execute("Comfy.NewBlankWorkflow");
   for (const open of [...workflow.openWorkflows])
     if (open.path !== workflow.activeWorkflow.path) await workflow.closeWorkflow(open);
@@ -178,6 +179,11 @@ class Editor:
         content = json.loads(workflow.read_text()) if isinstance(workflow, Path) else workflow
         self.js("([graph, name]) => app.loadGraphData(graph, true, true, name)", [content, name])
         self.page.wait_for_function("(n) => app.graph.nodes.length === n", arg=len(content["nodes"]))
+
+    def workflow(self) -> dict[str, Any]:
+        """Return what the editor would save, as it is in a file: without what is undefined."""
+        saved: dict[str, Any] = self.js("() => JSON.parse(JSON.stringify(app.graph.serialize()))")
+        return saved
 
     def prompt(self) -> dict[str, Any]:
         """Return the prompt that Run would send."""
