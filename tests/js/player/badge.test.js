@@ -29,7 +29,7 @@ test("the badge leaves out what is not known yet", () => {
 test("the badge says what is the matter", () => {
   const said = (state, seen) => runBadge({ ...RUNNING, ...state }, { ...SEEN, ...seen }, T).status;
   assert.equal(said({}, { late: true }), T("player.late"));
-  assert.equal(said({ made_fps: 9 }, { interruptions: 3 }), "Slower than real time: waited 3 times");
+  assert.equal(said({ made_fps: 9 }, { interruptions: 3 }), "Slower than real time: waits so far: 3");
   assert.equal(said({ made_fps: 20 }, { interruptions: 3 }), "");
   assert.equal(said({}, { paused: true, late: true }), T("player.paused"));
   assert.equal(said({ state: "paused" }, { late: true }), T("player.runPaused"));
