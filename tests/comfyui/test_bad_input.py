@@ -150,6 +150,20 @@ def test_a_taehv_on_the_tiny_model(server: Server) -> None:
     says(server, build, "belongs to another model")
 
 
+def test_a_preview_that_does_not_fit_leaves_no_run_behind(server: Server) -> None:
+    """The VAE is refused before the run begins, so that none is left "running" for ever."""
+    models.put(server, "vae", "other.safetensors", _wan_vae())
+
+    def build(graph: Graph, tiny: Tiny) -> Out:
+        vae = graph("VAELoader", vae_name="other.safetensors")[0]
+        return graph("SFSampleChunks", session=start(graph, tiny), chunks=1, preview_vae=vae)[0]
+
+    says(server, build, "belongs to another model")
+    with server.events() as viewer:
+        runs = server.post("/self_forcing/attach", {"client_id": viewer.client_id})["runs"]
+    assert [run for run in runs if run["state"] == "running"] == []
+
+
 def _wan_vae() -> dict[str, torch.Tensor]:
     state = wan_vae_state(dim=4, mult=(1, 2, 4, 4), temporal=(False, True, True), res_blocks=2, channels=16)
     return {name: value for name, value in state.items() if name not in ("mean", "std")}
