@@ -22,7 +22,7 @@ from torch import Tensor
 from ..adapters import host
 from ..adapters.images import jpegs_of
 from ..adapters.rate_limit import RateLimit
-from . import clients
+from . import clients, thumbnails
 from .frame_store import FrameStore
 
 IMAGES_A_SECOND = 30  # of wall time, at most; of a faster model some frames are left out
@@ -73,6 +73,7 @@ class LiveView:
         self._facts["seeds"] = _seeds_of(getattr(node.hidden, "prompt", None))
         self._firsts: dict[int, int] = {}  # first frame of each of the newest chunks
         self._older = 0  # frames older than the run
+        self._newest: Tensor | None = None  # frame
         self._begun = time.perf_counter()
         self._encoder = _Encoder(self)
         former = _views.pop(node_id, None)
@@ -84,9 +85,9 @@ class LiveView:
         self.tell()
 
     def newest_picture(self) -> bytes | None:
-        """Return the JPEG of the newest frame."""
-        newest = self.store.at(max(0, self._facts["frames"] - 1))
-        return newest[1] if newest else None
+        """Return the newest frame as JPEG, watched or not; None: there is none, or it was withdrawn."""
+        newest = self._newest
+        return None if newest is None else jpegs_of(newest[None], thumbnails.LONGEST_EDGE)[0]
 
     def state(self) -> dict[str, Any]:
         """Return the state of the run, as docs/live.md describes it."""
@@ -119,6 +120,7 @@ class LiveView:
         """
         first = self._facts["frames"]
         self._firsts = {**dict(list(self._firsts.items())[-8:]), chunk: first}
+        self._newest = frames[-1].clone()  # does not hold the chunk
         self._encoder.show(chunk, first, frames)
         seconds = max(1e-6, time.perf_counter() - self._begun)
         frames_made = first + len(frames)
@@ -141,6 +143,7 @@ class LiveView:
         for number, _ in withdrawn:
             del self._firsts[number]
         first = withdrawn[0][1]
+        self._newest = None
         self._encoder.withdraw(chunk, first)
         self.tell(frames=first, chunk=made, seconds=(first - self._older) / self._facts["fps"])
 
