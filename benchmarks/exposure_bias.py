@@ -29,7 +29,8 @@ from sf_core.model.wan import CausalWan
 from sf_core.tiny import TinyText
 from sf_core.tiny.world import prompts
 from sf_core.training import ode_trajectory
-from sf_core.training.recipe import Files, Recipe, SelfForcingStage, Videos
+from sf_core.training.recipe import Files, Recipe
+from sf_core.training.stage_settings import SelfForcingStage, Videos
 from sf_core.training.trainer import Trainer
 from sf_core.vae.wan_vae import WanVAE
 

@@ -12,7 +12,8 @@ import torch
 
 from ..sf_core.config import RolloutConfig
 from ..sf_core.training.cost.plan import training_bytes
-from ..sf_core.training.recipe import AdapterSettings, CausalStage, Files, Optimizer, Recipe, Samples, SelfForcingStage
+from ..sf_core.training.recipe import AdapterSettings, Files, Recipe, Samples
+from ..sf_core.training.stage_settings import CausalStage, Optimizer, SelfForcingStage
 from ..sf_core.training.trainer import STATE, differences
 from .adapters import host
 from .adapters.model import HostedWan, latent_size

@@ -10,9 +10,11 @@ from time import perf_counter
 from torch import Tensor
 
 from ..sf_core.cancellation import Cancellation
+from ..sf_core.training.engine.metrics_file import Value
 from ..sf_core.training.engine.process_group import Group
-from ..sf_core.training.engine.run_log import RunLog, Value, in_grid
-from ..sf_core.training.recipe import Recipe, SelfForcingStage
+from ..sf_core.training.engine.run_log import RunLog, in_grid
+from ..sf_core.training.recipe import Recipe
+from ..sf_core.training.stage_settings import SelfForcingStage
 from .adapters import host
 from .live.view import LiveView
 

@@ -91,7 +91,7 @@ const USERS = {
 };
 
 /**
- * Returns the one output that all nodes of the graph use for an input; null if there is none, or several.
+ * Returns the output that every node of the graph has wired to an input; null if none is wired, or they differ.
  *
  * @param {ComfyNode[]} nodes
  * @param {SharedInput} input

@@ -32,7 +32,7 @@ export function blocksOf(rows) {
 }
 
 /**
- * Returns the view of all rows and a quarter more.
+ * Returns a view from 0 to a quarter past the last row.
  *
  * @param {{second: number}[]} rows
  * @returns {View}

@@ -21,8 +21,9 @@ from sf_core.training.engine.lora_adapters import AdaptedWan, state_without_base
 from sf_core.training.engine.networks import new_transformer, save_transformer
 from sf_core.training.engine.process_group import Group
 from sf_core.training.losses.loss import Loss
-from sf_core.training.recipe import AdapterSettings, Optimizer, Recipe
+from sf_core.training.recipe import AdapterSettings, Recipe
 from sf_core.training.rollouts import Rollout
+from sf_core.training.stage_settings import Optimizer
 from sf_core.training.trainer import TrainingStopped
 from tests.helpers import SIZE, prompt, random_model, relative
 from tests.training.recipes import WORLD

@@ -437,7 +437,7 @@ def test_a_stage_without_what_it_needs_says_so(tmp_path: Path, stage: str, messa
 def test_weights_stay_as_they_were_when_a_gradient_is_not_finite(tmp_path: Path) -> None:
     from sf_core.training.engine.learner import Learner
     from sf_core.training.losses.loss import Loss
-    from sf_core.training.recipe import Optimizer
+    from sf_core.training.stage_settings import Optimizer
 
     network = torch.nn.Linear(2, 2)
     before = network.weight.detach().clone()

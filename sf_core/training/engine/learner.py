@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..losses.loss import Loss
-from ..recipe import Optimizer
+from ..stage_settings import Optimizer
 from .lora_adapters import state_without_base
 from .process_group import Group
 from .shards import full_tensor, local_shard

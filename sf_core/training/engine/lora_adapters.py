@@ -30,12 +30,12 @@ PREFIX = "diffusion_model."  # of weight names in ComfyUI
 class AdaptedLinear(nn.Module):
     """A frozen linear layer with a float32 adapter, which has no effect at first."""
 
-    def __init__(self, linear: nn.Linear, settings: AdapterSettings, generator: torch.Generator) -> None:
+    def __init__(self, linear: nn.Linear, settings: AdapterSettings, rng: torch.Generator) -> None:
         super().__init__()
         self.weight, self.bias = linear.weight, linear.bias
         self.factor = settings.alpha / settings.rank
         bound = linear.in_features**-0.5  # the initialisation of PEFT and other trainers
-        down = torch.empty(settings.rank, linear.in_features).uniform_(-bound, bound, generator=generator)
+        down = torch.empty(settings.rank, linear.in_features).uniform_(-bound, bound, generator=rng)
         self.down = nn.Parameter(down.to(linear.weight.device), requires_grad=False)
         up = torch.zeros(linear.out_features, settings.rank, device=linear.weight.device)
         self.up = nn.Parameter(up, requires_grad=False)
@@ -62,13 +62,13 @@ class AdaptedWan(CausalWan):
         self.load_state_dict(base.requires_grad_(False).state_dict(), assign=True)
         self.copy_settings(base)
         self.base, self.settings = (base,), settings  # a tuple keeps the base from being a submodule
-        generator = torch.Generator().manual_seed(noise_key(seed, 0, 0, 0))
+        rng = torch.Generator().manual_seed(noise_key(seed, 0, 0, 0))
         for block in self.blocks:
             for name in LAYERS:
                 owner, _, last = name.rpartition(".")
                 linear = block.get_submodule(name)
                 assert isinstance(linear, nn.Linear)
-                setattr(block.get_submodule(owner), last, AdaptedLinear(linear, settings, generator))
+                setattr(block.get_submodule(owner), last, AdaptedLinear(linear, settings, rng))
         self.eval().requires_grad_(False)
 
     @property

@@ -12,7 +12,7 @@ from ..engine.run_log import RunLog
 from ..losses.flow_matching import DiffusionForcing, FlowMatching, TeacherForcing
 from ..losses.loss import Loss
 from ..losses.ode_regression import ODERegression, ode_trajectory
-from ..recipe import CausalStage, TeacherStage
+from ..stage_settings import CausalStage, TeacherStage
 from .base import StageRun, make_sampler
 from .run_context import RunContext
 from .trajectories import as_states, make_trajectories

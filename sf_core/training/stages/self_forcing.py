@@ -17,8 +17,8 @@ from ..losses.gan import GAN
 from ..losses.loss import Loss
 from ..losses.score_distillation import NoiseLevels
 from ..losses.sid import SiD
-from ..recipe import SelfForcingStage
 from ..rollouts import Rollout, rollout
+from ..stage_settings import SelfForcingStage
 from .base import StageRun, make_sampler
 from .run_context import RunContext
 

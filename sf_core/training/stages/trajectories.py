@@ -10,7 +10,7 @@ from torch import Tensor
 from ...model.wan import CausalWan
 from ..data.latent_store import EncodeProgress, LatentStore, encode_clips
 from ..losses.ode_regression import ode_trajectory
-from ..recipe import CausalStage
+from ..stage_settings import CausalStage
 from .run_context import RunContext
 
 

@@ -11,7 +11,7 @@ from ..engine.learner import Learner
 from ..engine.run_log import RunLog
 from ..losses.autoencoder import AutoencoderLoss, measure_latents, new_vae
 from ..losses.loss import Loss
-from ..recipe import VAEStage
+from ..stage_settings import VAEStage
 from .base import StageRun
 from .run_context import RunContext
 
