@@ -21,6 +21,25 @@ __all__ = ["server"]
 expect.set_options(timeout=PATIENCE)
 
 
+# of a test marked ``one_mode``, by the role of the server: each editor and each way of drawing is used
+ONE_MODE: dict[str, Mode] = {"primary": "classic", "latest": "nodes2"}
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the second way of drawing where a test is marked ``one_mode``."""
+    left_out = {item for item in items if isinstance(item, pytest.Function) and _is_second_mode(item)}
+    if left_out:
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=list(left_out))
+
+
+def _is_second_mode(item: pytest.Function) -> bool:
+    if item.get_closest_marker("one_mode") is None:
+        return False
+    server, mode = (str(item.callspec.params[name]) for name in ("server", "mode"))
+    return mode != ONE_MODE[server]
+
+
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     try:

@@ -73,11 +73,13 @@ def test_a_failure_and_a_stop_reach_the_caller(page: Editor, mode: Mode) -> None
         page.wait(waiting, timeout=10)
 
 
+@pytest.mark.one_mode
 def test_a_dropped_file_opens(page: Editor) -> None:
     page.drop(json.dumps(VIDEO))
     page.page.wait_for_function("() => app.graph.nodes.length === 4")
 
 
+@pytest.mark.one_mode
 def test_help_of_a_node(page: Editor) -> None:
     page.load_workflow(workflow(node(1, "ProbeNothing", [1])))
     assert "number" in page.node_help(1)

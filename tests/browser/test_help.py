@@ -23,6 +23,7 @@ LABELS = """(id) => {
 }"""
 
 
+@pytest.mark.one_mode
 def test_the_help_panel_shows_page_and_picture(page: Editor) -> None:
     text = page.node_help(page.js(ADD, "SFStreamVideo"))
     assert "How it behaves" in text
@@ -32,6 +33,7 @@ def test_the_help_panel_shows_page_and_picture(page: Editor) -> None:
     assert page.errors == []
 
 
+@pytest.mark.one_mode
 @pytest.mark.parametrize("own_page", [{"Comfy.Locale": "zh"}], ids=["zh"], indirect=True)
 def test_chinese_names_show(own_page: Editor, mode: Mode) -> None:
     labels = own_page.js(LABELS, own_page.js(ADD, "SFStreamVideo"))

@@ -157,6 +157,7 @@ def test_nine_frames_in_ten_are_shown_in_order_at_the_videos_rate_while_it_is_ma
     assert page.errors == []
 
 
+@pytest.mark.one_mode
 def test_what_is_typed_is_seen_from_the_chunk_that_is_recorded_and_replay_makes_it_again(page: Editor) -> None:
     live = Live(page)
     live.until("state.chunk >= 3")
@@ -184,6 +185,7 @@ def test_what_is_typed_is_seen_from_the_chunk_that_is_recorded_and_replay_makes_
     assert page.errors == []
 
 
+@pytest.mark.one_mode
 def test_stop_keeps_the_video_that_was_made(page: Editor) -> None:
     live = Live(page)
     live.until("state.chunk >= 3")
@@ -197,6 +199,7 @@ def test_stop_keeps_the_video_that_was_made(page: Editor) -> None:
     expect(live.player).to_contain_text("Stopped")
 
 
+@pytest.mark.one_mode
 def test_a_page_that_is_loaded_again_goes_on_showing_the_run(page: Editor) -> None:
     live = Live(page)
     made = live.until("state.chunk >= 2")["frames"]
@@ -216,6 +219,7 @@ def test_a_page_that_is_loaded_again_goes_on_showing_the_run(page: Editor) -> No
     assert page.errors == []
 
 
+@pytest.mark.one_mode
 def test_a_re_rolled_chunk_is_shown_again_and_nothing_runs_backwards_without_it(page: Editor) -> None:
     live = Live(page, slow=SLOW)
     live.until("state.chunk >= 4")
@@ -231,6 +235,7 @@ def test_a_re_rolled_chunk_is_shown_again_and_nothing_runs_backwards_without_it(
     assert set(numbers) & set(again)  # a busy machine leaves some out
 
 
+@pytest.mark.one_mode
 def test_a_run_can_be_paused_and_gone_on_with(page: Editor) -> None:
     live = Live(page)
     live.until("state.chunk >= 2")
@@ -243,6 +248,7 @@ def test_a_run_can_be_paused_and_gone_on_with(page: Editor) -> None:
     live.stop()
 
 
+@pytest.mark.one_mode
 def test_an_interrupted_run_leaves_its_video_on_the_node(page: Editor) -> None:
     live = Live(page)
     live.until("state.chunk >= 3")
@@ -251,6 +257,7 @@ def test_an_interrupted_run_leaves_its_video_on_the_node(page: Editor) -> None:
     expect(live.player).to_contain_text("Interrupted")
 
 
+@pytest.mark.one_mode
 def test_a_prompt_that_is_not_understood_is_said_and_the_run_goes_on(page: Editor) -> None:
     live = Live(page)
     live.until("state.chunk >= 1")
@@ -276,6 +283,7 @@ def test_the_player_is_used_by_keys_alone(page: Editor) -> None:
     live.stop()
 
 
+@pytest.mark.one_mode
 def test_a_picture_can_be_taken(page: Editor) -> None:
     live = Live(page)
     live.until("state.chunk >= 1")
@@ -298,6 +306,7 @@ def test_the_panel_beside_the_canvas_has_no_empty_place_for_the_player(own_page:
     assert own_page.page.locator("canvas.cursor-crosshair").count() == 0  # how such a panel draws what it cannot show
 
 
+@pytest.mark.one_mode
 def test_sample_chunks_shows_its_chunks_with_a_vae_and_stops(page: Editor) -> None:
     forget_all(page.server)
     graph = Graph()
@@ -457,6 +466,7 @@ GARBAGE = """(node) => {
 }"""
 
 
+@pytest.mark.one_mode
 def test_ten_thousand_messages_of_garbage_change_nothing(page: Editor) -> None:
     live = Live(page)
     live.until("state.chunk >= 1")

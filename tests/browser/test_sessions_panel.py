@@ -55,6 +55,7 @@ def picture_beside(page: Editor, name: str) -> None:
     Image.new("RGB", (64, 64), "crimson").save((folder(page.server) / name).with_suffix(".jpg"))
 
 
+@pytest.mark.one_mode
 def test_a_saved_session_is_shown_and_goes_on_in_the_graph(page: Editor) -> None:
     """Its file came after the page was loaded: the new node's list has it all the same, and the run takes it."""
     page.load_workflow(WORKFLOW)
@@ -105,6 +106,7 @@ def test_only_the_loader_is_added_and_nothing_is_wired_where_there_is_a_choice(p
 
 
 @one_mode
+@pytest.mark.one_mode
 def test_a_live_run_appears_grows_and_is_forked(page: Editor) -> None:
     panel(page)
     with endless(page.server) as node:
@@ -127,6 +129,7 @@ def test_a_live_run_appears_grows_and_is_forked(page: Editor) -> None:
 
 
 @one_mode
+@pytest.mark.one_mode
 def test_deleting_asks_first(page: Editor) -> None:
     name = saved(page.server, "panel/doomed")
     panel(page)
@@ -156,6 +159,7 @@ def test_keyboard_alone_will_do(page: Editor) -> None:
 
 
 @one_mode
+@pytest.mark.one_mode
 def test_nothing_stays_when_the_tab_is_closed(own_page: Editor) -> None:
     own_page.js(COUNT)
     panel(own_page)
@@ -175,6 +179,7 @@ def test_nothing_stays_when_the_tab_is_closed(own_page: Editor) -> None:
 
 
 @one_mode
+@pytest.mark.one_mode
 def test_an_empty_panel_says_how_to_get_a_session(own_page: Editor) -> None:
     own_page.page.route("**/self_forcing/sessions", lambda route: route.fulfill(json={"sessions": []}))
     expect(panel(own_page).get_by_role("status")).to_contain_text("Save Session")

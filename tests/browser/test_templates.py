@@ -7,6 +7,8 @@ import json
 import shutil
 from typing import Any
 
+import pytest
+
 from tools.comfyui.browser import Editor
 from tools.comfyui.checkout import ROOT
 from tools.comfyui.prompt import ONLY_IN_THE_EDITOR, to_prompt
@@ -65,6 +67,7 @@ def test_each_template_opens(page: Editor) -> None:
     assert [error for error in page.errors if ASKED_FOR_SIZE not in error] == []
 
 
+@pytest.mark.one_mode
 def test_the_browser_of_templates_opens_one_and_its_missing_models_are_named(page: Editor) -> None:
     assert page.open_templates() == NAMES
     page.page.get_by_role("dialog").get_by_text("text_to_video", exact=True).first.click()

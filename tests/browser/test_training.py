@@ -27,6 +27,7 @@ LOADABLE = """async () => {
 _numbers = itertools.count()
 
 
+@pytest.mark.one_mode
 def test_a_lora_is_trained_interrupted_and_finished(page: Editor) -> None:
     name = f"canvas_{next(_numbers)}"
     page.load_workflow(json.loads(WORKFLOW.read_text()))
