@@ -18,8 +18,9 @@ from sf_core.tiny.world import World, prompts
 pytestmark = pytest.mark.slow
 
 LENGTH = 9  # latent frames that it was trained to roll out
+THOROUGH = os.environ.get("SF_TEST_PROFILE") == "thorough"
 CAPTIONS = prompts(300, seed=6)  # of the world's 432
-LONG = 300 if os.environ.get("SF_TEST_PROFILE") == "thorough" else 40  # of them, for videos of eight lengths
+LONG = 300 if THOROUGH else 30  # of them, for videos of eight lengths
 UNSEEN = World(frames=frames_of(LENGTH), clips=100, seed=606)  # its scenes are not those of the training
 
 MODEL, VAE, ENCODE = tiny.load_transformer(), tiny.load_vae(), tiny.load_text().encode
@@ -76,9 +77,9 @@ def test_things_move_where_and_as_fast_as_they_are_told_to_the_end(seen_long: li
 # What a video may begin with ----------------------------------------------------------------------------------------
 
 
-def begun_with(frames: int) -> tuple[list[Observation], list[str]]:
+def begun_with(frames: int, videos: int) -> tuple[list[Observation], list[str]]:
     """Videos that go on from the beginnings of real ones, for a training length."""
-    scenes = [UNSEEN.scene(index) for index in range(len(UNSEEN))]
+    scenes = [UNSEEN.scene(index) for index in range(videos)]
     captions = [scene.caption for scene in scenes]
     given = [scene.render(frames) for scene in scenes]
     latents = 1 + (frames - 1) // 4
@@ -88,12 +89,12 @@ def begun_with(frames: int) -> tuple[list[Observation], list[str]]:
 
 
 def test_an_image_is_gone_on_with_as_the_prompt_says() -> None:
-    found, captions = begun_with(frames=1)
+    found, captions = begun_with(frames=1, videos=100)
     assert scores(found, captions, 0, frames_of(1 + LENGTH))["all_correct_low"] >= 0.8
 
 
 def test_a_clip_is_gone_on_with_as_the_prompt_says() -> None:
-    found, captions = begun_with(frames=frames_of(LENGTH))
+    found, captions = begun_with(frames=frames_of(LENGTH), videos=50)
     assert scores(found, captions, frames_of(LENGTH), frames_of(2 * LENGTH))["all_correct_low"] >= 0.8
 
 
