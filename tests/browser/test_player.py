@@ -136,6 +136,7 @@ WATCHED = [(role, mode) for role, mode in (("primary", "classic"), ("latest", "n
 
 
 @pytest.mark.alone
+@pytest.mark.one_mode
 @pytest.mark.parametrize(
     ("server", "mode"), WATCHED, ids=[f"{VERSIONS[role]}-{mode}" for role, mode in WATCHED], indirect=True
 )

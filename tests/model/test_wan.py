@@ -60,6 +60,7 @@ def test_rotary_scores_depend_on_frame_offsets_alone_at_any_index() -> None:
         assert relative(scores(start), scores(0)) < 1e-6
 
 
+@pytest.mark.slow
 def test_no_frame_index_is_too_large() -> None:
     session = sf_core.Session.start(random_model(layers=1), prompt(0), SIZE, CONFIG)
     for _ in range(520):  # past 1024 frames, where the reference's table ends

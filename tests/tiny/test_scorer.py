@@ -17,6 +17,8 @@ from benchmarks.tiny_world.scorer import CHANCE, Caption, Score, judge, score, s
 from sf_core.noise import noise_key
 from sf_core.tiny.world import BACKGROUNDS, COLOURS, DIRECTIONS, SHAPES, SPEEDS, Scene, World
 
+pytestmark = pytest.mark.slow  # of the benchmarks
+
 SCENE = Scene("red", "square", "right", "slowly", "white", start=(16.2, 30.4), radius=12.0)
 FRAMES = 20
 VERDICTS = ("one_object", "colour", "shape", "background", "frames_correct", "direction", "speed", "all_correct")

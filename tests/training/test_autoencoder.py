@@ -152,6 +152,7 @@ def test_frames_and_noise_that_do_not_fit_are_said() -> None:
         AutoencoderLoss().loss(small_vae(), clips(1, 5), torch.zeros(1))
 
 
+@pytest.mark.slow
 def test_a_few_steps_make_the_loss_less_and_the_same_ones_give_the_same() -> None:
     unseen = clips(8, 5, seed=99)
 
