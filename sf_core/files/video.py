@@ -2,7 +2,9 @@
 
 While it grows, the file consists of fragments of one frame each. A sidecar, ``<name>.json``, has the record of how the
 video was made and the number of frames that are safely in the file. `VideoWriter.close` copies the stream into an
-ordinary file with that record inside, replaces the first file with it, and deletes the sidecar.
+ordinary file with that record inside, and deletes the growing file and the sidecar.
+
+A video of the same name is left alone until the new one is complete: the new one grows as ``<name>.unfinished.mp4``.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import av
 from torch import Tensor
 
 from .atomic_write import atomic_write
+from .disk import make_folder
 from .pixels import to_bytes
 
 # Without lookahead every frame is in the file as soon as it was written, and the same frames give the same file:
@@ -37,11 +40,27 @@ _CODECS: dict[str, tuple[str, str, dict[str, str], dict[str, str]]] = {
     ),
 }
 _DEFAULT_CRF = {".mp4": 18, ".webm": 28}
+_BYTES_A_PIXEL = 0.08  # of ordinary footage at these qualities
+_COPIES = 2  # the growing file, and the finished one that replaces it
 
 
 def sidecar_of(path: Path) -> Path:
     """Return the path of the record of an unfinished video."""
     return path.with_name(path.name + ".json")
+
+
+def expected_bytes(width: int, height: int, frames: int) -> int:
+    """Estimate the room that a video takes while it is written and finished."""
+    return round(width * height * frames * _BYTES_A_PIXEL * _COPIES)
+
+
+def _growing_file(path: Path) -> Path:
+    """Return where a video grows: under its own name, or beside an older video of that name."""
+    number, growing = 1, path
+    while growing.exists():
+        name = ".unfinished" if number == 1 else f".unfinished-{number}"
+        growing, number = path.with_name(path.stem + name + path.suffix), number + 1
+    return growing
 
 
 class _Unbuffered:
@@ -75,7 +94,8 @@ class VideoWriter:
     """A writer of MP4 (H.264) or WebM (VP9) files, chosen by the ending of ``path``; a context manager.
 
     Args:
-        path: The file; its folder is created if necessary.
+        path: The file, which appears with the first frames. An older one is replaced when the new one is complete.
+            Its folder is created if necessary.
         fps: Frames per second.
         crf: Quality, lower is better; by default 18 for MP4 and 28 for WebM.
         pixel_format: By default ``yuv420p``, which every player supports, and ``yuv444p`` for frames of an odd size.
@@ -83,7 +103,8 @@ class VideoWriter:
 
     Raises:
         ValueError: The ending, or the size of a frame, is not supported.
-        OSError: The file cannot be written; the frames written before play.
+        OSError: The file cannot be written. At once, if its folder does not take files; later, the frames written
+            before play.
     """
 
     def __init__(
@@ -106,10 +127,10 @@ class VideoWriter:
         self._options: dict[str, Any] = {**options, "crf": str(_DEFAULT_CRF[ending] if crf is None else crf)}
         self._pixel_format = pixel_format
         self._fps = Fraction(fps).limit_denominator(1001)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = _Unbuffered(self.path)
-        self._container = av.open(self._file, "w", format=self._format, options=container_options)
-        self._stream: av.VideoStream | None = None
+        self._container_options = container_options
+        make_folder(self.path.parent)
+        self._growing = self.path
+        self._stream: av.VideoStream | None = None  # with _file and _container, from the first frame on
 
     def write(self, frames: Tensor) -> None:
         """Append ``frames`` [T, H, W, 3], float in 0..1 or 8-bit."""
@@ -130,6 +151,9 @@ class VideoWriter:
             raise self._explained(error) from error
 
     def _start(self, width: int, height: int) -> av.VideoStream:
+        self._growing = _growing_file(self.path)
+        self._file = _Unbuffered(self._growing)
+        self._container = av.open(self._file, "w", format=self._format, options=self._container_options)
         stream = self._container.add_stream(self._codec, rate=self._fps)
         assert isinstance(stream, av.VideoStream)
         odd = width % 2 or height % 2
@@ -142,20 +166,19 @@ class VideoWriter:
     def _write_sidecar(self) -> None:
         in_file = max(0, self.frames - 1)  # the next frame closes a fragment, as it defines its duration
         facts = {"frames": in_file, "fps": float(self._fps), **self.record}
-        with atomic_write(sidecar_of(self.path), sync=False) as part:  # no wait for the disk between frames
+        with atomic_write(sidecar_of(self._growing), sync=False) as part:  # no wait for the disk between frames
             part.write_text(json.dumps(facts), encoding="utf-8")
 
     def close(self) -> None:
-        """Replace the fragments by an ordinary file with the record inside. Without any frame, delete the file."""
+        """Replace the fragments by an ordinary file with the record inside. Without any frame, there is no file."""
+        if self._stream is None or not self.frames:
+            self.abandon()
+            return
         try:
-            if self._stream is not None:
-                self._container.mux(self._stream.encode(None))
+            self._container.mux(self._stream.encode(None))
             self._container.close()
             self._file.close()
-            if self._stream is not None:
-                self._finish()
-            else:  # no player opens a video without frames
-                self.path.unlink()
+            self._finish()
         except OSError as error:
             raise self._explained(error) from error
 
@@ -166,11 +189,12 @@ class VideoWriter:
         }
         with atomic_write(self.path) as part:
             self._remux(part, options)
-        sidecar_of(self.path).unlink(missing_ok=True)
+        for leftover in {self._growing, sidecar_of(self._growing), sidecar_of(self.path)} - {self.path}:
+            leftover.unlink(missing_ok=True)
 
     def _remux(self, target_path: Path, options: dict[str, str]) -> None:
         with (
-            av.open(str(self.path)) as source,
+            av.open(str(self._growing)) as source,
             av.open(str(target_path), "w", format=self._format, options=options) as target,
         ):
             for key, value in self.record.items():
@@ -183,16 +207,22 @@ class VideoWriter:
                     target.mux(packet)
 
     def _explained(self, error: OSError) -> OSError:
-        cause = self._file.error or error
-        return OSError(
-            cause.errno,
-            f"cannot write {self.path}: {cause.strerror or cause}. Its first {self.frames} frames are in the file "
-            "and play; make room, or write elsewhere",
-        )
+        cause = (self._file.error if self._stream is not None else None) or error
+        if not self._growing.exists():
+            kept = "The file was removed while it was written" if self.frames else "No frame has been written"
+            kept += "; make the video again, or write elsewhere"
+        else:
+            name = "the file" if self._growing == self.path else self._growing.name
+            kept = f"Its first {self.frames} frames are in {name} and play; make room, or write elsewhere"
+        return OSError(cause.errno, f"cannot write {self.path}: {cause.strerror or cause}. {kept}")
 
     def abandon(self) -> None:
-        """Close the file as it is: fragments and sidecar stay."""
+        """Close the file as it is: fragments and sidecar stay. Without any frame, there is no file."""
+        if self._stream is None:
+            return
         self._file.close()
+        if not self.frames:  # no player opens a video without frames
+            self._growing.unlink(missing_ok=True)
 
     def __enter__(self) -> VideoWriter:
         return self

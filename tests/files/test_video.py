@@ -141,6 +141,50 @@ def test_a_full_disk_is_a_clear_error_and_the_file_plays(tmp_path: Path) -> None
     assert sidecar_of(path).exists()
 
 
+def test_an_older_video_stays_until_the_new_one_is_complete(tmp_path: Path) -> None:
+    """A run that fails before its first frame, is killed, or fills the disk does not touch it."""
+    path = tmp_path / "v.mp4"
+    with VideoWriter(path, 16) as writer:
+        writer.write(clip(9))
+    older = path.read_bytes()
+    with pytest.raises(FloatingPointError), VideoWriter(path, 16):
+        raise FloatingPointError
+    assert [one.read_bytes() for one in tmp_path.iterdir()] == [older]
+    killed = VideoWriter(path, 16)
+    killed.write(clip(5))
+    killed.abandon()
+    assert path.read_bytes() == older
+    assert len(decoded(tmp_path / "v.unfinished.mp4")) >= 4
+    with pytest.raises(OSError, match=r"Its first 6 frames are in v.unfinished-2.mp4 and play"):
+        write_until_full(path)
+    assert path.read_bytes() == older
+    with VideoWriter(path, 16) as writer:
+        writer.write(clip(3))
+    assert len(decoded(path)) == 3
+    assert not (tmp_path / "v.unfinished-3.mp4").exists()
+
+
+def test_a_video_that_cannot_be_written_is_refused_before_its_first_frame(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OSError, match="file is a file, not a folder. Name another folder"):
+        VideoWriter(tmp_path / "file" / "v.mp4", 16)
+
+
+def test_without_frames_there_is_no_file(tmp_path: Path) -> None:
+    with VideoWriter(tmp_path / "v.mp4", 16):
+        assert not list(tmp_path.iterdir())
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_video_that_is_removed_while_it_grows_is_said_to_be_gone(tmp_path: Path) -> None:
+    path = tmp_path / "temp" / "v.mp4"
+    writer = VideoWriter(path, 16)
+    writer.write(clip(3))
+    shutil.rmtree(path.parent)
+    with pytest.raises(OSError, match="The file was removed while it was written; make the video again"):
+        writer.write(clip(3))
+
+
 def test_what_is_no_video_is_said(tmp_path: Path) -> None:
     (tmp_path / "v.mp4").write_text("hello")
     with pytest.raises(ValueError, match="is not a video"):

@@ -1,0 +1,31 @@
+"""What a disk cannot take is said before the work."""
+
+from __future__ import annotations
+
+import shutil
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+
+from sf_core.files import disk
+
+Usage = namedtuple("Usage", "total used free")
+
+
+def test_files_that_together_do_not_fit_their_disk_are_refused_in_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10 * 2**30, 9 * 2**30, 2**30))
+    disk.check_room({tmp_path / "a": 2**29, tmp_path / "b": 2**29})
+    with pytest.raises(OSError, match=r"a and .*b will take about 1.5 GiB, and the disk has 1.0 GiB free"):
+        disk.check_room({tmp_path / "a": 2**30, tmp_path / "b": 2**29})
+
+
+def test_a_folder_is_made_and_tried_without_a_trace(tmp_path: Path) -> None:
+    disk.make_folder(tmp_path / "deep" / "er")
+    assert not list((tmp_path / "deep" / "er").iterdir())
+    assert disk.free_bytes(tmp_path / "not" / "there") > 0
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=r"no file can be made in .*: .*file is a file, not a folder. Name another folder"):
+        disk.make_folder(tmp_path / "file" / "deep")
