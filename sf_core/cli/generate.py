@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,9 +20,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .. import tiny
+from ..files.atomic_write import atomic_write, part_of
 from ..files.checkpoint import load_model
+from ..files.disk import check_room, make_folder
 from ..files.file_names import check_new_file
-from ..files.video import VideoWriter
+from ..files.video import VideoWriter, expected_bytes
 from ..model.wan import CausalWan
 from ..session.frame_counts import fitting_video_frames, video_frames
 from ..session.session import Session, for_one_image
@@ -100,6 +103,8 @@ def _generate(args: argparse.Namespace, models: LoadedModels, first: bool = True
     if seconds is None:
         latents = args.rewind * session.config.chunk_frames  # the first of a video is one frame
         seconds = video_frames(latents, decoder.temporal_factor) / args.fps if latents else DEFAULT_SECONDS
+    if first:
+        _check_room(args, session, models, seconds)
     if not first:
         for _ in range(chunks_for(session, seconds, args.fps, decoder.temporal_factor)):
             session, _ = session.next_chunk()
@@ -130,7 +135,7 @@ def _check(args: argparse.Namespace) -> None:
     check_new_file(_output(args), needs_folder=False)
     for path in (args.fork_to, args.save_session):
         if path is not None:
-            check_new_file(path)
+            check_new_file(path, needs_folder=False)
     for name in ("seconds", "fps"):
         value = getattr(args, name)
         if value is not None and not 0 < value < float("inf"):
@@ -143,6 +148,22 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError("--fast is for one process; leave it out, or start one")
     if args.image and args.video:
         raise ValueError("give --image or --video, not both")
+    for path in (_output(args), _saved_to(args)):
+        if path is not None:
+            make_folder(path.parent)
+
+
+def _check_room(args: argparse.Namespace, session: Session, models: LoadedModels, seconds: float) -> None:
+    """Raise OSError if the disks have too little room for the video and the session."""
+    factor, config = models.vae.temporal_factor, session.config
+    rows, columns = session.latent_size
+    frames = session.frames + chunks_for(session, seconds, args.fps, factor) * config.chunk_frames
+    size = models.vae.spatial_factor
+    sizes = {_output(args): expected_bytes(columns * size, rows * size, video_frames(frames, factor))}
+    target = _saved_to(args)
+    if target is not None:
+        sizes[target] = 4 * session.batch * session.model.arch.in_dim * frames * rows * columns
+    check_room(sizes)
 
 
 def _begin(args: argparse.Namespace, models: LoadedModels) -> Session:
@@ -173,16 +194,38 @@ def _start(args: argparse.Namespace, models: LoadedModels) -> Session:
     return session.with_context(models.vae.encode(frames))
 
 
+def _saved_to(args: argparse.Namespace) -> Path | None:
+    target: Path | None = args.fork_to or args.save_session or args.session
+    return target
+
+
 def _save(session: Session, args: argparse.Namespace) -> None:
-    target = args.fork_to or args.save_session or args.session
+    """Save the session where the arguments say. If that fails, keep it elsewhere, and say where in the error."""
+    target = _saved_to(args)
     if target is None:
         return
-    if target == args.session and args.rewind:
-        backup = target.with_name(target.name + ".bak")
-        shutil.copyfile(target, backup)
-        print(f"the session as it was before the rewind: {backup}")
-    session.save(target)
+    try:
+        if target == args.session and args.rewind:
+            backup = target.with_name(target.name + ".bak")
+            with atomic_write(backup) as part:
+                shutil.copyfile(target, part)
+            print(f"the session as it was before the rewind: {backup}")
+        session.save(target)
+    except OSError as error:
+        raise OSError(error.errno, f"{error.strerror or error}. {_keep_elsewhere(session, target, args)}") from error
     print(f"session: {target} ({session.chunks} chunks)")
+
+
+def _keep_elsewhere(session: Session, target: Path, args: argparse.Namespace) -> str:
+    """Save the session beside the video or in the system's folder for temporary files, and say where it is."""
+    for folder in (_output(args).parent, Path(tempfile.gettempdir())):
+        kept = part_of(folder / target.name).with_suffix(".session")
+        try:
+            session.save(kept)
+        except OSError:
+            continue
+        return f"It is kept in {kept.absolute()}"
+    return f"It cannot be kept in {_output(args).parent} or {tempfile.gettempdir()} either"
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import shutil
 import tempfile
 from collections import defaultdict
@@ -46,7 +45,7 @@ def check_room(sizes: Mapping[Path, int]) -> None:
     """
     disks: dict[int, dict[Path, int]] = defaultdict(dict)
     for path, size in sizes.items():
-        disks[os.stat(path.parent).st_dev][path] = size
+        disks[path.parent.stat().st_dev][path] = size
     for files in disks.values():
         first, needed = next(iter(files)), sum(files.values())
         free = free_bytes(first.parent)

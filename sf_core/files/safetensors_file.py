@@ -11,7 +11,7 @@ import json
 import math
 import struct
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -71,6 +71,12 @@ class StoredTensor:
         with self.path.open("rb") as file:
             file.seek(self.offset)
             return self._values(file, extent).as_strided(self.shape, stride).contiguous()
+
+    def rows(self, start: int, count: int) -> StoredTensor:
+        """Return a part of the first dimension of a row-major tensor."""
+        assert self.stride is None
+        row_bytes = math.prod(self.shape[1:]) * self.dtype.itemsize
+        return replace(self, shape=(count, *self.shape[1:]), offset=self.offset + start * row_bytes)
 
     def to(self, device: str | torch.device, dtype: torch.dtype) -> Tensor:
         """Read the tensor to ``device`` in ``dtype``; on the CPU piece by piece, without a second copy of the whole."""
@@ -154,14 +160,16 @@ def write_tensors(
     layout: Mapping[str, tuple[Sequence[int], torch.dtype]],
     values: Iterable[Tensor],
     metadata: Mapping[str, str],
+    sync: bool = True,
 ) -> None:
-    """Write a safetensors file that appears under its name only when it is complete and on the disk.
+    """Write a safetensors file that appears under its name only when it is complete.
 
     Args:
         path: The file; its folder must exist.
         layout: Shape and dtype by name.
         values: The data in the order of ``layout``, in any number of pieces; one is in memory at a time.
         metadata: Written into the header.
+        sync: See `atomic_write`.
 
     Raises:
         OSError: The file cannot be written; what was there before is left.
@@ -175,7 +183,7 @@ def write_tensors(
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     try:
-        with atomic_write(path) as temporary, temporary.open("wb") as file:
+        with atomic_write(path, sync) as temporary, temporary.open("wb") as file:
             file.write(struct.pack("<Q", len(text)) + text)
             for tensor in values:
                 file.write(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
+from pathlib import Path
 from typing import BinaryIO
 
 import torch
@@ -14,11 +15,14 @@ from torch import Tensor
 class Archive:
     """An unnamed file of latents; the system deletes it with the last session that uses it.
 
-    It grows by ``4 * B * C * F * H * W`` bytes a chunk. It is opened with the first latents, in the folder for
-    temporary files (``TMPDIR``).
+    It grows by ``4 * B * C * F * H * W`` bytes a chunk. It is opened with the first latents.
+
+    Args:
+        folder: Where it is, made if need be. None: the system's folder for temporary files (``TMPDIR``).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = folder
         self._file: BinaryIO | None = None
         self._lock = threading.Lock()
 
@@ -40,17 +44,24 @@ class Archive:
         with self._lock:
             try:
                 if self._file is None:
-                    self._file = tempfile.TemporaryFile(prefix="self-forcing-")  # noqa: SIM115 - lives as long as this
+                    self._file = self._open()
                 offset = self._file.seek(0, os.SEEK_END)
                 self._file.write(data)
                 self._file.flush()
             except OSError as error:
+                other = "" if self._folder else ", or point TMPDIR to a folder that has it"
                 raise OSError(
                     error.errno,
-                    f"cannot move older latents to {tempfile.gettempdir()}: {error.strerror}. The session is intact; "
-                    "free some space, or point TMPDIR to a folder that has it",
+                    f"cannot move older latents to {self._folder or tempfile.gettempdir()}: {error.strerror}. "
+                    f"The session is intact; free some space{other}",
                 ) from error
         return offset
+
+    def _open(self) -> BinaryIO:
+        if self._folder is None:
+            return tempfile.TemporaryFile(prefix="self-forcing-")
+        self._folder.mkdir(parents=True, exist_ok=True)
+        return tempfile.TemporaryFile(prefix="self-forcing-", dir=self._folder)
 
     def get(self, offset: int, shape: tuple[int, ...]) -> Tensor:
         """The latents at ``offset``, float32 on the CPU."""

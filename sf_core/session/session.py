@@ -50,6 +50,7 @@ class Session(SessionRecord):
         seed: int = 0,
         batch: int = 1,
         noise: NoiseSource | None = None,
+        archive_folder: Path | None = None,
     ) -> Session:
         """Start an empty video.
 
@@ -62,6 +63,7 @@ class Session(SessionRecord):
             seed: Seed of the noise.
             batch: Number of videos that are made together.
             noise: Noise source. None: `SeededNoise(seed)`.
+            archive_folder: Folder of the temporary file for older latents. None: the system's.
 
         Raises:
             ValueError: An argument does not fit the model.
@@ -75,7 +77,8 @@ class Session(SessionRecord):
         source = SeededNoise(seed) if noise is None else noise
         text = check_prompt(model, prompt, batch)
         config = config or model.rollout_config or RolloutConfig()
-        return Session(model, config, (size[0], size[1]), batch, None, text, source, NOTHING, Archive())
+        archive = Archive(archive_folder)
+        return Session(model, config, (size[0], size[1]), batch, None, text, source, NOTHING, archive)
 
     def __repr__(self) -> str:
         return f"Session({self.chunks} chunks, {self.frames} latent frames of {self.latent_size}, batch {self.batch})"
@@ -296,7 +299,11 @@ class Session(SessionRecord):
 
     @staticmethod
     def load(
-        path: str | Path, model: CausalModel, noise: NoiseSource | None = None, allow_other_model: bool = False
+        path: str | Path,
+        model: CausalModel,
+        noise: NoiseSource | None = None,
+        allow_other_model: bool = False,
+        archive_folder: Path | None = None,
     ) -> Session:
         """Read a session from a file.
 
@@ -305,13 +312,17 @@ class Session(SessionRecord):
             model: The model to continue with.
             noise: The noise source of a session that was made with the caller's own.
             allow_other_model: Accept a session that other weights made; they are recorded in ``other_models``.
+            archive_folder: As for `start`.
 
         Raises:
             ValueError: The file holds no whole session, or another model made it.
         """
         with open_session(Path(path), model, noise, allow_other_model) as saved:
             begin = saved.next
-            session = Session.start(model, begin.prompt.text, saved.latent_size, saved.config, batch=saved.batch)
+            size, batch = saved.latent_size, saved.batch
+            session = Session.start(
+                model, begin.prompt.text, size, saved.config, batch=batch, archive_folder=archive_folder
+            )
             for block in saved.blocks():
                 session = replace(session, prompt=block.settings.prompt, noise=block.settings.noise).restore_block(
                     block.latents, block.timestep, block.settings.event, block.sampled

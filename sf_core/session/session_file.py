@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..config import RolloutConfig
-from ..files.safetensors_file import write_tensors
+from ..files.safetensors_file import open_tensors, write_tensors
 from ..model.causal_model import CausalModel
 from ..noise import MAX_SEED, NoiseSource, SeededNoise
 from ..schedule import TRAIN_STEPS
@@ -60,7 +60,7 @@ def save_session(session: SessionRecord, path: Path) -> None:
     try:
         write_tensors(path, layout, _data(session, prompts), {KEY: json.dumps(record)})
     except OSError as error:
-        raise OSError(error.errno, f"{error.strerror}. The session is intact; save it elsewhere") from error
+        raise OSError(error.errno, f"{error.strerror}. The session is intact") from error
 
 
 def _data(session: SessionRecord, prompts: list[Prompt]) -> Iterator[Tensor]:
@@ -228,31 +228,40 @@ def open_session(
     path: Path, model: CausalModel, noise: NoiseSource | None, allow_other_model: bool
 ) -> Iterator[SavedSession]:
     """A session file as `Session.load` reads it; see there for arguments and errors."""
+    version = _version_of(path)
     record = read_record(path)
     others = _check_model(path, record, model, allow_other_model)
     sources = [noise or MissingNoise() if seed is None else SeededNoise(seed) for seed in record["seeds"]]
-    with safe_open(path, framework="pt") as file:
-        count = sum(name.startswith("prompt.") for name in file.keys())
-        words = record.get("words", [""] * count)  # not in the files of the first versions
-        prompts = [Prompt(_finite(path, file.get_tensor(f"prompt.{i}"), f"prompt {i}"), words[i]) for i in range(count)]
-        for prompt in prompts:
-            model.check_text(prompt.text)
+    # read, not mapped: whoever shortens a mapped file kills the process, and whoever changes it changes the session
+    tensors, _ = open_tensors(path)
+    count = sum(name.startswith("prompt.") for name in tensors)
+    words = record.get("words", [""] * count)  # not in the files of the first versions
+    prompts = [Prompt(_finite(path, tensors[f"prompt.{i}"].read(), f"prompt {i}"), words[i]) for i in range(count)]
+    for prompt in prompts:
+        model.check_text(prompt.text)
 
-        def settings(prompt: int, seed: int, code: int) -> SavedSettings:
-            return SavedSettings(prompts[prompt], sources[seed], Event.from_code(code))
+    def settings(prompt: int, seed: int, code: int) -> SavedSettings:
+        return SavedSettings(prompts[prompt], sources[seed], Event.from_code(code))
 
-        def blocks() -> Iterator[SavedBlock]:
-            latents = file.get_slice("latents") if record["blocks"] else None
-            start = 0
-            for kind, frames, timestep, *made in record["blocks"]:
-                assert latents is not None
-                part = latents[start : start + frames].movedim(0, 2).contiguous()
-                part = _finite(path, part, f"the {kind} at frame {start}").to(model.device)
-                yield SavedBlock(part, timestep, kind == "chunk", settings(*made))
-                start += frames
+    def blocks() -> Iterator[SavedBlock]:
+        start = 0
+        for kind, frames, timestep, *made in record["blocks"]:
+            part = tensors["latents"].rows(start, frames).read().movedim(0, 2).contiguous()
+            part = _finite(path, part, f"the {kind} at frame {start}").to(model.device)
+            yield SavedBlock(part, timestep, kind == "chunk", settings(*made))
+            start += frames
 
-        config, size = RolloutConfig.from_dict(record["config"]), tuple(record["latent_size"])
-        yield SavedSession(config, size, record["batch"], others, settings(*record["next"]), blocks)
+    config, size = RolloutConfig.from_dict(record["config"]), tuple(record["latent_size"])
+    yield SavedSession(config, size, record["batch"], others, settings(*record["next"]), blocks)
+    if _version_of(path) != version:
+        raise ValueError(f"{path} was changed while it was read: load it again")
+
+
+def _version_of(path: Path) -> tuple[int, ...]:
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file")
+    facts = path.stat()
+    return facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns
 
 
 def _finite(path: Path, tensor: Tensor, what: str) -> Tensor:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
+from unittest.mock import Mock
 
 import av
 import numpy as np
@@ -137,7 +139,6 @@ def test_bench_writes_its_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[
         (["generate", "--image", "nowhere.png"], "No such file"),
         (["generate", "--vae", "v.safetensors"], "go with --model"),
         (["generate", "--out", "v.avi"], "videos are written as .mp4 or .webm"),
-        (["generate", "--save-session", "no/s"], "no/s: there is no folder no; make it first"),
         (["generate", "--out", "."], ". is a folder; name a file in it"),
         (["convert", "a.pt", "no/b.safetensors"], "there is no folder no"),
         (["bench", "--json", "no/b.json"], "there is no folder no"),
@@ -201,6 +202,68 @@ def test_what_was_made_before_an_interrupt_or_error_is_kept(
     assert generate("--seconds", 2, "--out", tmp_path / "a.mp4", "--save-session", tmp_path / "s") == code
     assert len(frames_of(tmp_path / "a.mp4")) == 21
     assert loaded(tmp_path / "s").chunks == 2
+
+
+def test_the_folders_of_outputs_are_made(made: Path) -> None:
+    session, video = made / "sessions" / "s", made / "videos" / "v.mp4"
+    assert generate("--seconds", 0.5, "--out", video, "--save-session", session) == 0
+    fork = made / "forks" / "f"
+    assert generate("--session", session, "--seconds", 0.5, "--out", video, "--fork-to", fork) == 0
+    assert loaded(fork).chunks > loaded(session).chunks
+
+
+@pytest.mark.parametrize("option", ["--out", "--save-session", "--fork-to"])
+def test_an_output_that_cannot_be_written_is_refused_before_the_work(
+    option: str, made: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sf_core.cli.generate.LoadedModels", None)  # not reached
+    monkeypatch.chdir(made)
+    assert generate("--session", made / "s", option, made / "a.mp4" / "deep" / "x.mp4") == 1
+    assert "a.mp4 is a file, not a folder" in capsys.readouterr().err
+    assert sorted(path.name for path in made.iterdir()) == ["a.mp4", "s"]
+
+
+def test_outputs_that_do_not_fit_the_disk_are_refused_before_the_work(
+    made: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Session, "next_chunk", None)  # not reached
+    older = (made / "a.mp4").read_bytes()
+    for out, session in (("a.mp4", "t"), ("c.mp4", "s")):
+        assert generate("--seconds", 1e10, "--out", made / out, "--save-session", made / session) == 1
+        said = capsys.readouterr().err
+        assert f"{out} and" in said
+        assert "TiB" in said or "GiB, and the disk has" in said
+    assert (made / "a.mp4").read_bytes() == older
+    assert sorted(path.name for path in made.iterdir()) == ["a.mp4", "s"]
+
+
+def test_a_run_that_fails_at_once_leaves_the_older_video(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    older = {path.name: path.read_bytes() for path in made.iterdir()}
+    monkeypatch.setattr(Session, "next_chunk", Mock(side_effect=FloatingPointError("chunk 0 holds NaN")))
+    assert generate("--seconds", 1, "--out", made / "a.mp4", "--save-session", made / "s") == 1
+    assert {path.name: path.read_bytes() for path in made.iterdir()} == older
+
+
+def test_a_session_that_cannot_be_saved_is_kept_in_a_place_that_is_named(
+    made: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save, older = Session.save, (made / "s").read_bytes()
+
+    def full(session: Session, path: Path) -> None:
+        if path in refused or path.parent in refused:
+            raise OSError(28, f"cannot write {path}: No space left on device. The session is intact")
+        save(session, path)
+
+    monkeypatch.setattr(Session, "save", full)
+    monkeypatch.setattr(tempfile, "tempdir", str(made / "temp"))
+    (made / "temp").mkdir()
+    for refused in ({made / "s"}, {made}):
+        assert generate("--session", made / "s", "--rewind", 1, "--out", made / "b.mp4") == 1
+        said = capsys.readouterr().err
+        kept = Path(said.strip().partition("The session is intact. It is kept in ")[2])
+        assert loaded(kept).chunks == 3
+        assert (kept.parent == made / "temp") == (made in refused)
+    assert (made / "s").read_bytes() == older
 
 
 def test_a_picture_begins_the_video(tmp_path: Path) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import errno
+import os
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from sf_core.files import atomic_write as module
-from sf_core.files.atomic_write import atomic_write
+from sf_core.files.atomic_write import ABANDONED, atomic_write, move_to_new, part_of, sweep_parts
 
 
 @pytest.fixture
@@ -80,6 +83,34 @@ def test_a_file_that_another_program_keeps_open_is_an_error_that_says_so(
         write(path, "new")
     assert path.read_text() == "old"
     assert alone(path)
+
+
+def test_two_programs_that_choose_one_name_do_not_lose_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With links, and on a file system without them."""
+    for number in range(2):
+        first, second, target = (tmp_path / f"{number}{name}" for name in "abc")
+        first.write_text("first")
+        second.write_text("second")
+        move_to_new(first, target)
+        with pytest.raises(FileExistsError):
+            move_to_new(second, target)
+        assert (target.read_text(), second.read_text(), first.exists()) == ("first", "second", False)
+        monkeypatch.setattr(os, "link", Mock(side_effect=OSError(errno.EPERM, "no links here")))
+
+
+def test_what_a_killed_program_left_is_swept_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    killed, at_work, other = (
+        part_of(tmp_path / "deep" / "a.session"),
+        part_of(tmp_path / "b.session"),
+        tmp_path / "c.part",
+    )
+    for file in (killed, at_work, other):
+        file.touch()
+    os.utime(killed, (0, time.time() - 2 * ABANDONED))
+    os.utime(other, (0, 0))
+    assert sweep_parts(tmp_path, "*.session") == [killed]
+    assert sorted(file.name for file in tmp_path.rglob("*part")) == sorted([at_work.name, other.name])
 
 
 def test_writers_of_one_file_do_not_disturb_each_other(path: Path) -> None:

@@ -27,5 +27,7 @@ def test_a_folder_is_made_and_tried_without_a_trace(tmp_path: Path) -> None:
     assert not list((tmp_path / "deep" / "er").iterdir())
     assert disk.free_bytes(tmp_path / "not" / "there") > 0
     (tmp_path / "file").touch()
-    with pytest.raises(OSError, match=r"no file can be made in .*: .*file is a file, not a folder. Name another folder"):
+    with pytest.raises(
+        OSError, match=r"no file can be made in .*: .*file is a file, not a folder. Name another folder"
+    ):
         disk.make_folder(tmp_path / "file" / "deep")

@@ -166,7 +166,7 @@ def test_an_older_video_stays_until_the_new_one_is_complete(tmp_path: Path) -> N
 
 def test_a_video_that_cannot_be_written_is_refused_before_its_first_frame(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(OSError, match="file is a file, not a folder. Name another folder"):
+    with pytest.raises(OSError, match=r"file is a file, not a folder. Name another folder"):
         VideoWriter(tmp_path / "file" / "v.mp4", 16)
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import tempfile
 import threading
+from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pytest
 import torch
@@ -236,12 +238,62 @@ def test_a_full_disk_is_a_clear_error_and_loses_nothing(monkeypatch: pytest.Monk
     assert run(session, 1).frames == 15
 
 
+def test_older_latents_are_where_the_program_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not in the system's folder, which may be memory; and a full disk names the folder to make room in."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    folder = tmp_path / "made" / "when needed"
+    session = run(sf_core.Session.start(MODEL, prompt(0), SIZE, CONFIG, archive_folder=folder), 8)
+    assert session.archive.nbytes > 0
+    session.save(tmp_path / "s")
+    shutil.rmtree(folder)  # as a user does; the latents of sessions in memory are not lost
+    assert torch.equal(run(session, 1).latents[:, :, :24], session.latents)
+    loaded = sf_core.Session.load(tmp_path / "s", MODEL, archive_folder=folder)
+    assert loaded.archive.nbytes > 0
+    monkeypatch.setattr(Archive, "_open", lambda archive: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match=r"to .*when needed: No space left on device. The session is intact"):
+        sf_core.Session.load(tmp_path / "s", MODEL, archive_folder=folder)
+
+
 def test_a_very_long_past_can_be_dropped() -> None:
     session = start(config=sf_core.RolloutConfig(chunk_frames=1, window_frames=1, denoising_steps=(1000,)))
     piece = torch.zeros(1, 4, 20_000, *SIZE)
     session = session.with_context(piece)
     assert session.frames == 20_000
     del session  # a chain of 20,000 blocks is freed without running out of stack
+
+
+@pytest.mark.parametrize("chunk_frames", [1, 3])
+def test_a_loaded_session_does_not_change_with_its_file(chunk_frames: int, tmp_path: Path) -> None:
+    """Nor does it end the process, as a mapped file that became shorter would."""
+    path, config = tmp_path / "s", replace(CONFIG, chunk_frames=chunk_frames)
+    run(start(config=config), 2).save(path)
+    loaded = sf_core.Session.load(path, MODEL)
+    before = loaded.latents.clone()
+    content = path.read_bytes()
+    with path.open("rb+") as file:  # in place, as cp does
+        file.write(content[:-200] + bytes(200))
+    assert torch.equal(loaded.latents, before)
+    with path.open("rb+") as file:
+        file.truncate(100)
+    assert torch.equal(loaded.latents, before)
+    assert torch.equal(loaded.rewind(1).next_chunk()[0].latents, before)
+
+
+def test_a_file_that_changes_while_it_is_loaded_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, other = tmp_path / "s", tmp_path / "other"
+    run(start(seed=1), 2).save(path)
+    run(start(seed=2), 2).save(other)
+    restore = sf_core.Session.restore_block
+
+    def swap(session: sf_core.Session, *args: Any, **kwargs: Any) -> sf_core.Session:
+        if other.exists():
+            other.replace(path)
+        return restore(session, *args, **kwargs)
+
+    monkeypatch.setattr(sf_core.Session, "restore_block", swap)
+    with pytest.raises(ValueError, match="was changed while it was read: load it again"):
+        sf_core.Session.load(path, MODEL)
+    assert sf_core.Session.load(path, MODEL).chunks == 2
 
 
 # Files ---------------------------------------------------------------------------------------------------------------
