@@ -101,6 +101,10 @@ class StreamHost:
         """Return the session that the next chunk extends. No other thread uses the model during the call."""
         return session
 
+    def must_wait(self) -> bool:
+        """Whether the next chunk has to wait. Asked between chunks, and every `POLL_SECONDS` while it has to."""
+        return False
+
     def shown(self, event: StreamEvent) -> None:
         """Take notice of a chunk that has just been decoded. A re-roll may still withdraw it."""
 
@@ -351,7 +355,8 @@ class _Stream:
                 self._host.withdrawn(self._session)
 
     def _must_wait(self) -> bool:
-        return (self._paused or self._playback.is_too_far_ahead()) and not self._host.cancellation.finishing
+        waiting = self._paused or self._playback.is_too_far_ahead() or self._host.must_wait()
+        return waiting and not self._host.cancellation.finishing
 
     def _wait(self) -> None:
         """Wait for the end of a pause, or for playback to come near enough."""
