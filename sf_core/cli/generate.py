@@ -28,7 +28,7 @@ from ..files.video import VideoWriter, expected_bytes
 from ..model.wan import CausalWan
 from ..session.frame_counts import fitting_video_frames, video_frames
 from ..session.session import Session, for_one_image
-from ..session.session_file import events_in, record_of
+from ..session.session_file import events_in, record_of, session_bytes
 from ..session.streaming import Decoder, chunks_for, stream
 from ..text.encoders import load_text_encoder
 from ..vae.taehv import load_taehv
@@ -162,7 +162,7 @@ def _check_room(args: argparse.Namespace, session: Session, models: LoadedModels
     sizes = {_output(args): expected_bytes(columns * size, rows * size, video_frames(frames, factor))}
     target = _saved_to(args)
     if target is not None:
-        sizes[target] = 4 * session.batch * session.model.arch.in_dim * frames * rows * columns
+        sizes[target] = session_bytes(session, frames)
     check_room(sizes)
 
 

@@ -63,6 +63,13 @@ def save_session(session: SessionRecord, path: Path) -> None:
         raise OSError(error.errno, f"{error.strerror}. The session is intact") from error
 
 
+def session_bytes(session: SessionRecord, frames: int | None = None) -> int:
+    """Estimate the size of a session's file with ``frames`` latent frames; None: with those that it has."""
+    rows, columns = session.latent_size
+    count = session.frames if frames is None else frames
+    return 4 * session.batch * session.model.arch.in_dim * count * rows * columns
+
+
 def _data(session: SessionRecord, prompts: list[Prompt]) -> Iterator[Tensor]:
     yield from (prompt.text for prompt in prompts)
     for block in session.iter_latents():
