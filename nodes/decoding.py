@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from comfy_api.v0_0_2 import io
 
-from ..sf_core.files.video import VideoWriter
 from .adapters import host
 from .adapters.model import comfy_model
 from .adapters.vae import check_fits, decode_bytes, open_vae
 from .adapters.wire_types import GraphSession, SessionWire
 from .inputs import fps_input, schema
-from .live import thumbnails
+from .live import results, thumbnails
 from .live.decoder import decode_rest
+from .live.preview_video import PreviewVideo
 from .live.view import LiveView
 
 
@@ -57,11 +57,11 @@ class SFDecodeChunks(io.ComfyNode):
         progress = host.NodeProgress(cls, core.frames - session.decoded, cancellation)
         blocks = sum(block.place.end > session.decoded for block in core.head.back()) if core.head else 0
         view = LiveView(cls, progress.node_id, fps, blocks)
-        path, parts = host.new_temp_file("chunks", ".mp4"), []
-        with view.until_end(path), VideoWriter(path, fps) as writer:
+        path, parts = results.new_video("chunks"), []
+        with view.until_end(path), PreviewVideo(path, fps, view.say) as video:
             for block, (end, frames) in enumerate(decode_rest(session, ours, vae)):
                 parts.append(host.intermediate(frames[0]))
-                writer.write(frames[0])
+                video.write(frames[0])
                 view.show(frames[0], block, block + 1)
                 progress.at(end - session.decoded)
         thumbnails.remember(core, parts[-1][-1])

@@ -191,7 +191,8 @@ class SFSession(io.ComfyNode):
     ) -> Any:
         wan = HostedWan(model)
         size = latent_size(wan, width, height)
-        session = Session.start(wan, embeddings(positive), size, config_for(model, settings), seed=seed)
+        config, archive = config_for(model, settings), host.temp_path("archive")
+        session = Session.start(wan, embeddings(positive), size, config, seed=seed, archive_folder=archive)
         host.say(cls.hidden.unique_id, memory_in_words(session) + _unusual_size(wan, size))
         return io.NodeOutput(GraphSession(session))
 

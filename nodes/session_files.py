@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from .adapters import host
 from .adapters.model import HostedWan
 from .adapters.wire_types import GraphSession, SessionWire
 from .inputs import schema
-from .live import thumbnails
+from .live import results, saved_sessions
 from .session_picture import draw_session, session_in_words
 
 _NONE = "no session yet"
@@ -44,14 +45,39 @@ class SFSaveSession(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, filename_prefix: str | None = None) -> bool | str:
+        """Check before the work that a file can be written there, unless another node gives the prefix."""
+        try:
+            if filename_prefix is not None:
+                host.output_path(filename_prefix, host.SESSION_ENDING)
+        except (OSError, ValueError) as error:
+            return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, **inputs: Any) -> int:
+        return results.times_lost(cls)
+
+    @classmethod
     def execute(cls, session: GraphSession, filename_prefix: str) -> Any:
-        path = host.output_path(filename_prefix, host.SESSION_ENDING)
-        session.core.save(path)
-        thumbnails.write_next_to(path, session.core)
+        path = _saved(session.core, filename_prefix)
+        results.remember(cls, path)
         size = format_bytes(path.stat().st_size)
         summary = f"{path.name}: {session.core.chunks} chunks, {size}"
         host.say(cls.hidden.unique_id, summary)
         return io.NodeOutput(str(path), ui=ui.PreviewText(summary))
+
+
+def _saved(session: Session, prefix: str) -> Path:
+    """Save a session; if that fails, keep it with those of interrupted runs, and say so in the error."""
+    try:
+        return saved_sessions.save_new(session, prefix)
+    except (OSError, ValueError) as error:
+        name = saved_sessions.keep(session, "unsaved") if session.frames else None
+        if name is None:
+            raise
+        kept = f"The session is kept: Load Session lists it as '{name.removesuffix(host.SESSION_ENDING)}'"
+        raise OSError(f"{getattr(error, 'strerror', None) or error}. {kept}") from error
 
 
 class SFLoadSession(io.ComfyNode):
@@ -69,7 +95,7 @@ class SFLoadSession(io.ComfyNode):
                 io.Combo.Input(
                     "file",
                     options=host.files(host.SESSIONS) or [_NONE],
-                    tooltip="A file in output/sessions, or 'interrupted at chunk k' of a run since the server started.",
+                    tooltip="A file in output/sessions, or 'interrupted at chunk k' of an earlier run.",
                 ),
                 io.Boolean.Input(
                     "allow_other_model",
@@ -83,8 +109,10 @@ class SFLoadSession(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, file: str) -> bool | str:
+    def validate_inputs(cls, file: str | None = None) -> bool | str:
         """Check the file itself, not the page's list, which lacks files saved since the page was loaded."""
+        if file is None:  # another node gives it
+            return True
         if file == _NONE:
             return "there is no session yet: make one with Save Session, then press R to refresh the list"
         try:
@@ -97,12 +125,13 @@ class SFLoadSession(io.ComfyNode):
     def fingerprint_inputs(cls, file: str, **others: Any) -> str:
         path = host.file(host.SESSIONS, file)
         facts = path.stat()
-        return f"{path} {facts.st_mtime_ns} {facts.st_size}"
+        return f"{path} {facts.st_ino} {facts.st_mtime_ns} {facts.st_ctime_ns} {facts.st_size}"
 
     @classmethod
     def execute(cls, model: Any, file: str, allow_other_model: bool) -> Any:
         wan = HostedWan(model)
-        session = Session.load(host.file(host.SESSIONS, file), wan, allow_other_model=allow_other_model)
+        path, archive = host.file(host.SESSIONS, file), host.temp_path("archive")
+        session = Session.load(path, wan, allow_other_model=allow_other_model, archive_folder=archive)
         return io.NodeOutput(GraphSession(session))
 
 

@@ -21,7 +21,7 @@ from .adapters.model import comfy_model
 from .adapters.vae import check_fits, decode_bytes, open_vae, weight_bytes
 from .adapters.wire_types import GraphSession, SessionWire, TimelineWire
 from .inputs import fps_input, schema
-from .live import thumbnails
+from .live import results, thumbnails
 from .live.decoder import decode_rest, keep_decoder, lineage_at, take_decoder
 from .live.run import Run, autosaved, times_steered
 from .live.steering import Steering
@@ -73,8 +73,8 @@ class SFStreamVideo(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, **inputs: Any) -> int:
-        return times_steered()
+    def fingerprint_inputs(cls, **inputs: Any) -> str:
+        return f"{times_steered()} {results.times_lost(cls)}"
 
     @classmethod
     def execute(
@@ -90,10 +90,11 @@ class SFStreamVideo(io.ComfyNode):
         ours = open_vae(vae, cancellation)
         check_fits(ours, comfy_model(core))
         chunks = chunks_for(core, seconds, fps, ours.temporal_factor) if seconds else 0
+        path = results.new_video("stream")
         run = Run(cls, session, chunks, fps, cancellation, steerable=clip is not None)
         run.steering = Steering(clip, timeline or Timeline(), ours.temporal_factor, fps, run.view)
         run.say(memory_in_words(core, weight_bytes(ours) + decode_bytes(ours, core)))
-        path, last = host.new_temp_file("stream", ".mp4"), None
+        last = None
         with (
             run.view.until_end(path),
             autosaved(run),
@@ -109,8 +110,10 @@ class SFStreamVideo(io.ComfyNode):
                     thumbnails.remember(core, last)
             _keep_record(cls, run, core, writer)
             if last is None:  # stopped before its first frame: no video exists, so the run ends as by an interrupt
+                run.say("stopped before the first frame: there is no video")
                 cancellation.cancel()
             cancellation.raise_if_asked()
+        results.remember(cls, path)
         grown = session.grown(core, tuple(run.timings), decoded=core.frames)
         return io.NodeOutput(InputImpl.VideoFromFile(str(path)), grown, ui=run.view.on_node())
 

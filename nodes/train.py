@@ -174,6 +174,7 @@ class SFTrain(io.ComfyNode):
         config = config_for(model, settings)
         job = Job.of(wan, config, values, shows=vae is not None)
         job.check_free()
+        job.check_disk()
         decoder = None if vae is None else open_vae(vae, cancellation)
         if decoder is not None:
             check_fits(decoder, wan)

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from ..sf_core.config import RolloutConfig
-from ..sf_core.training.cost.plan import training_bytes
+from ..sf_core.files.disk import check_room, make_folder
+from ..sf_core.training.cost.plan import parameter_count, training_bytes
 from ..sf_core.training.recipe import AdapterSettings, Files, Recipe, Samples
 from ..sf_core.training.stage_settings import CausalStage, Optimizer, SelfForcingStage
 from ..sf_core.training.trainer import STATE, differences
@@ -48,6 +49,7 @@ class Job:
         folder: Folder of the run.
         file: The result, in the folder of ComfyUI's loaders.
         needs: Memory in bytes.
+        writes: Estimated bytes of the files in its folder.
     """
 
     recipe: Recipe
@@ -55,6 +57,7 @@ class Job:
     folder: Path
     file: Path
     needs: int
+    writes: int
 
     @staticmethod
     def of(wan: HostedWan, config: RolloutConfig, values: Mapping[str, Any], shows: bool) -> Job:
@@ -94,7 +97,8 @@ class Job:
             ),
             stages=_stages(values),
         )
-        return Job(recipe, prompts, folder, file, memory.total)
+        teacher = parameter_count(wan.arch) * dtype.itemsize
+        return Job(recipe, prompts, folder, file, memory.total, teacher + memory.moments + memory.average)
 
     @property
     def newest_network(self) -> Path | None:
@@ -107,6 +111,13 @@ class Job:
     def begun(self) -> bool:
         """Whether there is a training to resume."""
         return (self.folder / STATE).exists()
+
+    def check_disk(self) -> None:
+        """Make the folders. Raises OSError if one takes no files, or a disk has no room for what will be written."""
+        for folder in (self.folder, self.file.parent):
+            make_folder(folder)
+        if not self.begun:
+            check_room({self.folder / STATE: self.writes})
 
     def check_free(self) -> None:
         """Raise ValueError if another file, or a training with other inputs, has the name."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -21,7 +22,10 @@ from server import PromptServer
 from torch import Tensor
 
 from ...sf_core.cancellation import Cancellation
+from ...sf_core.files.atomic_write import sweep_parts
+from ...sf_core.files.disk import make_folder
 from ...sf_core.files.file_names import WINDOWS, windows_name_fault
+from . import leftovers
 from .rate_limit import RateLimit
 
 log = logging.getLogger("self_forcing")
@@ -126,24 +130,41 @@ def is_out_of_memory(error: BaseException) -> bool:
 # Folders ----------------------------------------------------------------------------------------------------------
 
 
+def temp_path(*parts: str) -> Path:
+    """Return a path below the pack's temporary folder; nothing is made."""
+    return Path(folder_paths.get_temp_directory(), leftovers.FOLDER, *parts)
+
+
 def temp_folder(*parts: str) -> Path:
-    """Return a folder of the pack below ComfyUI's temporary folder; it is made if need be."""
-    folder = Path(folder_paths.get_temp_directory(), "self_forcing", *parts)
+    """Return a folder of the pack below ComfyUI's temporary folder; it is made if need be. Raises OSError."""
+    folder = temp_path(*parts)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
 def interrupted_folder() -> Path:
-    """Return the folder of autosaved sessions of interrupted and failed runs."""
-    return temp_folder("interrupted")
+    """Return the folder of autosaved sessions of interrupted and failed runs, which need not exist."""
+    return temp_path(leftovers.INTERRUPTED)
 
 
 def register_folders() -> None:
-    """Register the folders of sessions, so that ComfyUI lists the files like models."""
-    saved = output_folder() / "sessions"
-    saved.mkdir(parents=True, exist_ok=True)
-    folders = [str(saved), str(interrupted_folder())]
-    folder_paths.folder_names_and_paths[SESSIONS] = (folders, {SESSION_ENDING})
+    """Register the folders of sessions, so that ComfyUI lists the files like models.
+
+    The pack is there also when they cannot be made: who saves a session is told.
+    """
+    try:
+        if files_kept := leftovers.put_back(Path(folder_paths.get_temp_directory())):
+            log.info("%s files of a server that was killed are kept; Load Session lists its sessions", files_kept)
+    except OSError as error:
+        log.warning("what a killed server left cannot be put back: %s", error)
+    folders = [output_folder() / "sessions", interrupted_folder()]
+    for folder in folders:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            sweep_parts(folder, f"*{SESSION_ENDING}")
+        except OSError as error:
+            log.warning("sessions cannot be saved in %s: %s", folder, error.strerror)
+    folder_paths.folder_names_and_paths[SESSIONS] = ([str(folder) for folder in folders], {SESSION_ENDING})
 
 
 def temp_file_facts(path: Path) -> dict[str, str]:
@@ -154,7 +175,22 @@ def temp_file_facts(path: Path) -> dict[str, str]:
 
 def files(kind: str) -> list[str]:
     """Return the names of the files that ComfyUI lists under ``kind``."""
-    return list(folder_paths.get_filename_list(kind))
+    try:
+        return list(folder_paths.get_filename_list(kind))
+    except OSError:  # a folder of ComfyUI's former list has been removed
+        folder_paths.filename_list_cache.pop(kind, None)
+        return list(folder_paths.get_filename_list(kind))
+
+
+def node_id_of(node: Any) -> str | None:
+    """Return the id of a node that is asked for its fingerprint; None where ComfyUI does not say it."""
+    node_id = getattr(getattr(node, "hidden", None), "unique_id", None)
+    return None if node_id is None else str(node_id)
+
+
+def running_prompt() -> str:
+    """Return the id of the prompt that runs, or ran last."""
+    return str(PromptServer.instance.last_prompt_id)
 
 
 def file(kind: str, name: str) -> Path:
@@ -178,9 +214,9 @@ def output_folder() -> Path:
 
 
 def new_temp_file(stem: str, ending: str) -> Path:
-    """Return an unused path in the temporary folder."""
+    """Return an unused path in the temporary folder, which need not exist."""
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    return temp_folder() / f"{stem}-{stamp}-{next(_counter):04d}{ending}"
+    return temp_path() / f"{stem}-{stamp}-{next(_counter):04d}{ending}"
 
 
 def check_name(name: str) -> None:
@@ -193,13 +229,30 @@ def check_name(name: str) -> None:
 def output_path(prefix: str, ending: str) -> Path:
     """Return the next free numbered path below the output folder, chosen as by ComfyUI's own savers.
 
+    A link in the output folder is followed: its owner wants the files there.
+
     Raises:
-        ValueError: ``prefix`` is no name for a file on this system.
+        ValueError: ``prefix`` is no name for a file on this system, or leads out of the output folder.
+        OSError: The folder cannot be made, or takes no files.
     """
     check_name(prefix)
-    folder, name, counter, _, _ = folder_paths.get_save_image_path(prefix, folder_paths.get_output_directory())
+    output = output_folder()
+    place = Path(os.path.normpath(output / prefix))
+    if output not in place.parents:
+        raise ValueError(f"{prefix!r} leads out of ComfyUI's output folder: name a folder below it")
+    base, prefix = (output, prefix) if _is_below(place.parent, output) else (place.parent.resolve(), place.name)
+    try:
+        folder, name, counter, _, _ = folder_paths.get_save_image_path(prefix, str(base))
+    except OSError as error:
+        reason = f"no file can be made in {place.parent}: {error.strerror}. Name another folder"
+        raise OSError(error.errno, reason) from error
+    make_folder(Path(folder))
     path = Path(folder, f"{name}_{counter:05}_{ending}")
     while path.exists():
         counter += 1
         path = Path(folder, f"{name}_{counter:05}_{ending}")
     return path
+
+
+def _is_below(folder: Path, top: Path) -> bool:
+    return folder.resolve().is_relative_to(top.resolve())

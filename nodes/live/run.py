@@ -16,13 +16,16 @@ from torch import Tensor
 from ...sf_core.byte_units import format_bytes
 from ...sf_core.cancellation import Cancellation
 from ...sf_core.session.commands import Command, Pause, Resume, Stop
+from ...sf_core.session.idle import UNWATCHED_SECONDS, IdlePause
 from ...sf_core.session.session import Progress, Session
 from ...sf_core.session.streaming import Decoder, StreamEvent, StreamHost
 from ..adapters import host
 from ..adapters.memory_report import device_name, what_would_fit
 from ..adapters.model import comfy_model
 from ..adapters.wire_types import TIMINGS_KEPT, ChunkTiming, GraphSession
-from . import chunk_cache
+from . import saved_sessions
+from .chunk_cache import ChunkCache
+from .live_copy import LiveCopy
 from .steering import Steering
 from .view import LiveView
 
@@ -88,6 +91,8 @@ class Run(StreamHost):
         self._bar = host.NodeProgress(node, max(1, chunks) * self._steps, cancellation)
         self._started = time.perf_counter()
         self.view = LiveView(node, self.node_id, fps, chunks, steerable)
+        self._stored, self._copy = ChunkCache(self.view.say), LiveCopy()
+        self._idle = IdlePause(lambda: bool(self.view.watchers), self._idling)
         _runs[self.node_id] = self
 
     @property
@@ -128,6 +133,14 @@ class Run(StreamHost):
     def prepare(self, decoder: Decoder) -> None:
         """Leave the decoder as it is: `take_decoder` returns one that has decoded this very session."""
 
+    def must_wait(self) -> bool:
+        """Whether a stream without an end has to wait: nobody has watched it for a while."""
+        return not self._chunks and self._idle.must_wait()
+
+    def _idling(self, paused: bool) -> None:
+        note = f"paused: nobody has watched for {UNWATCHED_SECONDS / 60:g} minutes. It goes on when somebody does"
+        self.view.say(note if paused else "")
+
     def boundary(self, session: Session) -> Session:
         """Apply the timeline and new steering actions, and make the weights ready."""
         session = session if self.steering is None else self.steering.boundary(session)
@@ -149,10 +162,11 @@ class Run(StreamHost):
             if stage == "rebuild":
                 self._bar.say(f"{self._ordinal(self._made + 1)}: rebuilding the cache, pass {index + 1} of {count}")
 
-        longer, latents = chunk_cache.next_chunk(session, report)
+        longer, latents = self._stored.next_chunk(session, report)
         end = time.perf_counter()
         sampling = marks.get("step", end)
         self.newest = longer
+        self._copy.offer(longer)
         self._made += 1
         self._sampled.append(ChunkTiming(session.chunks, sampling - start, end - sampling, 0.0, longer.how))
         return longer, latents
@@ -211,10 +225,20 @@ class Run(StreamHost):
     def close(self) -> None:
         """Unregister the run, end the text encoder's thread, and give the model a cancellation of its own again."""
         _runs.pop(self.node_id, None)
+        self._copy.close()
         self.extra_bytes = _nothing
         self._wan.cancellation = host.HostCancellation()
         if self.steering is not None:
             self.steering.close()
+
+
+def _keep(session: Session, error: BaseException) -> str:
+    """Save the session of a run that ended early, and say where it is."""
+    name = saved_sessions.keep(session, "interrupted" if host.is_interrupt(error) else "failed")
+    if name is None:
+        return f"the session of {session.chunks} chunks could not be kept: no disk takes it"
+    title = name.removesuffix(host.SESSION_ENDING)
+    return f"{title}: Load Session lists it, and running again continues from there"
 
 
 @contextmanager
@@ -225,10 +249,8 @@ def autosaved(run: Run) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        name = chunk_cache.autosave(run.newest, error) if run.newest.chunks > begun else None
-        if name is not None:
-            title = name.removesuffix(host.SESSION_ENDING)
-            run.say(f"{title}: Load Session lists it, and running again continues from there")
+        if run.newest.chunks > begun:
+            run.say(_keep(run.newest, error))
         if host.is_out_of_memory(error):
             cache = wan.session_bytes(run.newest)
             wan.shared.release()

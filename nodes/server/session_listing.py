@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import re
-import threading
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,13 +16,12 @@ from ...sf_core.session.session import Session
 from ...sf_core.session.session_file import read_record
 from ..adapters import host
 from ..adapters.model import WAN_SPATIAL_FACTOR
-from ..live import thumbnails
+from ..live import saved_sessions, thumbnails
 
 MAX_NAME = 100  # characters
 MAX_NAME_BYTES = 200  # of 255 that a file system takes; number and ending need 15
 FACTS_REMEMBERED = 2000  # files
 _NAME = re.compile(r"[\w \-][\w .\-]*")
-_saving = threading.Lock()  # from choosing a free number until its file exists
 
 
 def all_sessions() -> list[dict[str, Any]]:
@@ -99,12 +97,8 @@ def checked_name(name: str) -> str:
 
 
 def keep(session: Session, name: str, picture: bytes | None) -> str:
-    """Save a session below output/sessions. Returns its name in Load Session. Raises OSError."""
-    with _saving:
-        path = host.output_path(f"sessions/{name}", host.SESSION_ENDING)
-        session.save(path)
-    thumbnails.write_next_to(path, session, picture)
-    return path.name
+    """Save a session below output/sessions. Returns its name in Load Session. Raises OSError, ValueError."""
+    return saved_sessions.save_new(session, f"sessions/{name}", picture).name
 
 
 def delete(name: str) -> None:

@@ -74,9 +74,10 @@ async def keep(request: web.Request) -> dict[str, Any]:
         raise Refused(409, "there is nothing to keep yet: wait for the first chunk")
     try:
         return {"name": await asyncio.to_thread(session_listing.keep, session, name, run.view.newest_picture())}
-    except OSError as error:
+    except (OSError, ValueError) as error:
         host.log.warning("cannot save a session: %s", error)
-        raise Refused(409, f"the session cannot be kept: {error.strerror}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise Refused(409, f"the session cannot be kept: {reason}") from error
 
 
 @json_route
