@@ -31,6 +31,28 @@ def test_room_is_made_once_for_all_that_a_run_takes(server: Server) -> None:
     assert asked == [after["predicted_bytes"] + after["working_bytes"]]
 
 
+def test_weights_count_in_the_dtype_that_they_have_on_the_device(server: Server) -> None:
+    """Not in the file's: under DynamicVRAM the parameters of a float32 file stay float32."""
+    graph = Graph()
+    base = unet(server, graph, "archived.safetensors", models.wan(seed=5))
+    number = probe(graph, session(graph, graph("ProbeArchivedDtype", model=base)[0]))
+    values = sum(weight.numel() for weight in models.wan(seed=5).values())
+    assert facts(server.run(graph.prompt), number)["weight_bytes"] == 2 * values
+
+
+def test_another_window_is_planned_without_the_old_cache(server: Server) -> None:
+    """It is freed before the new one is made, so all of the new one is asked for."""
+    forget_all(server)
+    graph = Graph()
+    base = unet(server, graph, "base.safetensors", models.wan())
+    first = graph("SFSampleChunks", session=session(graph, base), chunks=1)[0]
+    wider = graph("ProbeAfter", session=session(graph, base, window_frames=9), after=first)[0]
+    number = probe(graph, graph("SFSampleChunks", session=wider, chunks=1)[0])
+    found = facts(server.run(graph.prompt), number)
+    assert found["cache_bytes"] == found["predicted_bytes"]
+    assert found["requests"][-1] == found["predicted_bytes"] + found["working_bytes"]
+
+
 def test_another_patch_or_an_unloaded_model_is_loaded_again(server: Server) -> None:
     forget_all(server)
     graph = Graph()

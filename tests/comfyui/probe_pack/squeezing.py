@@ -73,6 +73,21 @@ class ProbeFreed(io.ComfyNode):
         return io.NodeOutput(ui={"facts": [{"caches": len(_caches), "alive": list(_alive)}]})
 
 
+class ProbeArchivedDtype(io.ComfyNode):
+    """A MODEL whose weights are to be cast to float16 on the device, as DynamicVRAM notes it on the modules."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(node_id="ProbeArchivedDtype", inputs=[io.Model.Input("model")], outputs=[io.Model.Output()])
+
+    @classmethod
+    def execute(cls, model: Any) -> io.NodeOutput:
+        for module in model.model.modules():
+            for name, _ in module.named_parameters(recurse=False):
+                setattr(module, f"{name}_comfy_model_dtype", torch.float16)
+        return io.NodeOutput(model)
+
+
 class ProbeDemand(io.ComfyNode):
     """Another model needs all memory, under DynamicVRAM where ComfyUI has it; hands a session on."""
 
@@ -131,4 +146,4 @@ class ProbeCard(io.ComfyNode):
         return io.NodeOutput(session)
 
 
-NODES: list[type[io.ComfyNode]] = [ProbeOutOfMemory, ProbeFreed, ProbeDemand, ProbeCard]
+NODES: list[type[io.ComfyNode]] = [ProbeOutOfMemory, ProbeFreed, ProbeArchivedDtype, ProbeDemand, ProbeCard]
