@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from comfy_api.v0_0_2 import io
 
-from .adapters import host
+from ..sf_core.memory_ledger import DecoderCost
+from .adapters import host, memory
 from .adapters.model import comfy_model
-from .adapters.vae import check_fits, decode_bytes, open_vae
+from .adapters.vae import check_fits, open_vae
 from .adapters.wire_types import GraphSession, SessionWire
 from .inputs import fps_input, schema
 from .live import results, thumbnails
@@ -48,12 +49,14 @@ class SFDecodeChunks(io.ComfyNode):
     def execute(cls, session: GraphSession, vae: Any, fps: float) -> Any:
         core, cancellation = session.core, host.HostCancellation()
         ours = open_vae(vae, cancellation)
-        check_fits(ours, comfy_model(core))
+        wan, cost = comfy_model(core), DecoderCost.of(ours)
+        check_fits(ours, wan)
         if session.decoded >= core.frames:
             raise ValueError(
                 "this session has no frames that were not decoded yet: put Sample Chunks before Decode Chunks"
             )
-        host.make_room(decode_bytes(ours, core), core.model.device)
+        missing = cost.decoding(wan.setup(core, cost)) - wan.shared.decoder_bytes
+        memory.make_room(missing, wan.device, last=wan.shared.idle)
         progress = host.NodeProgress(cls, core.frames - session.decoded, cancellation)
         blocks = sum(block.place.end > session.decoded for block in core.head.back()) if core.head else 0
         view = LiveView(cls, progress.node_id, fps, blocks)

@@ -8,12 +8,13 @@ import torch
 from comfy_api.v0_0_2 import io
 
 from ..sf_core.cancellation import Cancellation
+from ..sf_core.memory_ledger import DecoderCost
 from ..sf_core.session.session import Session
 from ..sf_core.session.streaming import history_for
 from ..sf_core.vae.video_vae import VideoVAE
 from .adapters import host
 from .adapters.model import comfy_model
-from .adapters.vae import check_fits, decode_bytes, open_vae
+from .adapters.vae import check_fits, open_vae
 from .adapters.wire_types import GraphSession, SessionWire
 from .inputs import FPS, fps_input, schema
 from .live.run import Run, autosaved, times_steered
@@ -64,7 +65,7 @@ class SFSampleChunks(io.ComfyNode):
         cancellation = host.HostCancellation()
         decoder = _preview_decoder(core, preview_vae, cancellation)  # before the run begins: it may not fit
         run = Run(cls, session, chunks, fps, cancellation)
-        preview = _Preview(run, core, decoder)
+        preview = _Preview(run, decoder)
         new_latents: list[torch.Tensor] = []
         with run.view.until_end(), autosaved(run):
             while len(new_latents) < chunks and not (new_latents and run.cancellation.finishing):
@@ -88,19 +89,18 @@ def _preview_decoder(session: Session, vae: Any, cancellation: Cancellation) -> 
 class _Preview:
     """A preview of chunks as they are sampled, by a decoder that starts at the session's end."""
 
-    def __init__(self, run: Run, session: Session, vae: VideoVAE | None) -> None:
-        self._run, self._decoder = run, None
+    def __init__(self, run: Run, vae: VideoVAE | None) -> None:
+        self._run = run
         if vae is not None:
-            self._decoder = vae.stream_decoder()
-            run.extra_bytes = lambda: decode_bytes(vae, session)
+            run.decoder, run.decoder_cost = vae.stream_decoder(), DecoderCost.of(vae)
 
     def show(self, session: Session, latents: torch.Tensor) -> None:
-        chunk, finished = session.chunks - 1, self._run.finished
-        if self._decoder is None:
+        chunk, finished, decoder = session.chunks - 1, self._run.finished, self._run.decoder
+        if decoder is None:
             self._run.view.tell(chunk=finished, cache_bytes=self._run.cache_bytes)
             return
         at = session.frames - latents.shape[2]
-        frames = self._decoder(latents, at=at, history=history_for(self._decoder, session, at))
+        frames = decoder(latents, at=at, history=history_for(decoder, session, at))
         self._run.view.show(frames[0], chunk, finished, self._run.cache_bytes)
 
 

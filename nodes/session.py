@@ -8,15 +8,16 @@ from comfy_api.v0_0_2 import io
 from torch import Tensor
 
 from ..sf_core.config import SINK_POSITIONS, RolloutConfig
+from ..sf_core.memory_ledger import DecoderCost
 from ..sf_core.noise import MAX_SEED
 from ..sf_core.schedule import TRAIN_STEPS
 from ..sf_core.session.session import Session
-from .adapters import host
+from .adapters import host, memory
 from .adapters.conditioning import embeddings
 from .adapters.images import fit_pictures
 from .adapters.memory_report import memory_in_words
 from .adapters.model import HostedWan, comfy_model, config_for, latent_size
-from .adapters.vae import check_fits, decode_bytes, frames_to_begin_with, open_vae
+from .adapters.vae import check_fits, frames_to_begin_with, open_vae
 from .adapters.wire_types import ConfigWire, GraphSession, SessionWire
 from .inputs import schema, with_extra
 from .presets import CUSTOM, PRESETS, steps_from_words, steps_in_words, widget_values
@@ -227,12 +228,14 @@ class SFStartFromImages(io.ComfyNode):
     @classmethod
     def execute(cls, session: GraphSession, image: Tensor, vae: Any) -> Any:
         core, ours = session.core, open_vae(vae)
-        check_fits(ours, comfy_model(core))
+        wan = comfy_model(core)
+        check_fits(ours, wan)
         rows, columns = (size * ours.spatial_factor for size in core.latent_size)
         core, frames = frames_to_begin_with(core, fit_pictures(image, columns, rows), ours)
-        host.make_room(decode_bytes(ours, core), vae.device)
+        cost = DecoderCost.of(ours)  # encoding takes no more
+        memory.make_room(cost.decoding(wan.setup(core, cost)), vae.device, last=wan.shared.idle)
         with host.normal_tensors():
-            latents = ours.encode(frames.to(vae.device))
+            latents = ours.encode(frames)  # moves one part at a time to the device
         return io.NodeOutput(session.edited(core.with_context(latents)))
 
 

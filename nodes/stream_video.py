@@ -10,15 +10,16 @@ from comfy_api.v0_0_2 import InputImpl, io
 from torch import Tensor
 
 from ..sf_core.files.video import VideoWriter
+from ..sf_core.memory_ledger import DecoderCost
 from ..sf_core.session.session import Session
 from ..sf_core.session.session_file import events_in, record_of
-from ..sf_core.session.streaming import chunks_for, stream
+from ..sf_core.session.streaming import chunks_for, frames_after, stream
 from ..sf_core.session.timeline import Timeline
 from ..sf_core.vae.video_vae import VideoVAE
 from .adapters import host
 from .adapters.memory_report import memory_in_words
 from .adapters.model import comfy_model
-from .adapters.vae import check_fits, decode_bytes, open_vae, weight_bytes
+from .adapters.vae import check_fits, open_vae
 from .adapters.wire_types import GraphSession, SessionWire, TimelineWire
 from .inputs import fps_input, schema
 from .live import results, thumbnails
@@ -27,6 +28,7 @@ from .live.run import Run, autosaved, times_steered
 from .live.steering import Steering
 from .live.view import BEFORE_RUN
 
+SESSION_OUTPUT = 1  # index among the outputs
 LEAD = 1.0  # seconds that an endless video may be ahead of its viewer, so that steering shows soon
 
 
@@ -93,7 +95,8 @@ class SFStreamVideo(io.ComfyNode):
         path = results.new_video("stream")
         run = Run(cls, session, chunks, fps, cancellation, steerable=clip is not None)
         run.steering = Steering(clip, timeline or Timeline(), ours.temporal_factor, fps, run.view)
-        run.say(memory_in_words(core, weight_bytes(ours) + decode_bytes(ours, core)))
+        run.decoder_cost = DecoderCost.of(ours)
+        run.say(memory_in_words(core, run.decoder_cost, frames_after(core, chunks)))
         last = None
         with (
             run.view.until_end(path),
@@ -114,6 +117,8 @@ class SFStreamVideo(io.ComfyNode):
                 cancellation.cancel()
             cancellation.raise_if_asked()
         results.remember(cls, path)
+        if not host.output_is_taken(cls, SESSION_OUTPUT):  # nothing that is left to run needs the cache
+            comfy_model(core).shared.release()
         grown = session.grown(core, tuple(run.timings), decoded=core.frames)
         return io.NodeOutput(InputImpl.VideoFromFile(str(path)), grown, ui=run.view.on_node())
 
@@ -127,13 +132,11 @@ def _chunks(
         The session so far (in the first part, the given one), and new frames [T, H, W, 3].
     """
     core = session.core
-    run.extra_bytes = lambda: decode_bytes(ours, core)
     run.make_ready(core)
     for _, frames in decode_rest(session, ours, vae):
         run.view.show(frames[0], BEFORE_RUN, 0)
         yield core, frames[0]
-    decoder = take_decoder(core, core.frames, ours, vae)
-    run.extra_bytes = lambda: max(0, decode_bytes(ours, core) - decoder.cache_bytes)
+    decoder = run.decoder = take_decoder(core, core.frames, ours, vae)
     events = stream(
         core,
         decoder,

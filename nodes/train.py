@@ -16,16 +16,16 @@ from torch import Tensor
 from ..sf_core.byte_units import format_bytes
 from ..sf_core.cancellation import Cancellation, Cancelled
 from ..sf_core.files.atomic_write import atomic_write
+from ..sf_core.memory_ledger import DecoderCost
 from ..sf_core.noise import MAX_SEED
 from ..sf_core.training.trainer import Trainer
 from ..sf_core.vae.video_vae import VideoVAE
-from .adapters import host
+from .adapters import host, memory
 from .adapters.conditioning import embeddings, encode
-from .adapters.memory_report import device_name
 from .adapters.model import HostedWan, Settings, config_for, with_settings
 from .adapters.model_loader import build_model
 from .adapters.training import HostRunContext, teacher_file, write_teacher
-from .adapters.vae import check_fits, open_vae, weight_bytes
+from .adapters.vae import check_fits, open_vae
 from .adapters.wire_types import ConfigWire
 from .inputs import FPS, schema
 from .live.view import LiveView
@@ -179,7 +179,7 @@ class SFTrain(io.ComfyNode):
         if decoder is not None:
             check_fits(decoder, wan)
         embedded = _embed_all(clip, [*job.prompts, job.recipe.negative], cancellation)
-        _make_room(cls.hidden.unique_id, job, 0 if decoder is None else weight_bytes(decoder))
+        _make_room(cls.hidden.unique_id, job, wan, 0 if decoder is None else DecoderCost.of(decoder).weights)
         view = LiveView(cls, str(cls.hidden.unique_id), FPS, job.recipe.steps)
         with view.until_end():
             losses = _train(cls, view, job, wan, embedded, decoder, cancellation)
@@ -203,12 +203,12 @@ def _embed_all(clip: Any, prompts: Sequence[str], cancellation: Cancellation) ->
     return embedded
 
 
-def _make_room(node_id: str, job: Job, extra_bytes: int) -> None:
+def _make_room(node_id: str, job: Job, wan: HostedWan, extra_bytes: int) -> None:
     """Let ComfyUI unload models. Raises MemoryError if that is not enough."""
     device, needs = torch.device(job.recipe.device), job.needs + extra_bytes
-    host.make_room(needs, device)
-    free = host.free_memory(device)
-    words = f"training takes about {format_bytes(needs)}; the {device_name(device)} has {format_bytes(free)} free"
+    memory.make_room(needs, device)
+    free, name = memory.free_memory(device), wan.ledger.device.name
+    words = f"training takes about {format_bytes(needs)}; the {name} has {format_bytes(free)} free"
     if needs > free:
         raise MemoryError(f"{words}. {_LESS}")
     host.say(node_id, words)
@@ -238,11 +238,12 @@ def _train(
             _publish(job, view)
             raise host.HostCancellation.error from None
         except Exception as error:
-            if not host.is_out_of_memory(error):
+            if not memory.is_out_of_memory(error):
                 raise
-            raise MemoryError(
-                f"the {device_name(wan.device)} ran out of memory; what was learnt up to the last save is kept. {_LESS}"
-            ) from error
+            memory.free_all(error)
+            name = wan.ledger.device.name
+            message = f"the {name} ran out of memory; what was learnt up to the last save is kept. {_LESS}"
+            raise memory.out_of_memory(error, message) from None
         _publish(job, view)
     teacher_file(wan, job.folder).unlink()  # as large as the model, and can be written again
     return group.losses

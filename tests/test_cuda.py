@@ -277,10 +277,10 @@ def test_a_session_is_restored_on_either_device(tmp_path: Path) -> None:
 def test_the_cache_takes_what_was_predicted(dtype: torch.dtype) -> None:
     model, size = on_gpu(layers=4, dim=256, heads=2).to(dtype), (32, 32)
     before = torch.cuda.memory_allocated()
-    session = rolled_out(sf_core.Session.start(model, prompt(0), size, CONFIG), 5)
+    rolled_out(sf_core.Session.start(model, prompt(0), size, CONFIG), 5)
     predicted = model.cache_bytes(CONFIG, size)
     assert model.caches.nbytes == predicted
-    held = torch.cuda.memory_allocated() - before - session.latents.nbytes
+    held = torch.cuda.memory_allocated() - before  # latents of the past are on the CPU
     assert predicted <= held <= 1.02 * predicted + 2**20
     model.release_cache()
     assert torch.cuda.memory_allocated() - before < 2**21

@@ -1,4 +1,4 @@
-"""ComfyUI's services for nodes: progress, interrupts, memory, folders.
+"""ComfyUI's services for nodes: progress, interrupts, tensors, folders.
 
 Hides the differences between ComfyUI 0.3.75 and 0.33.
 """
@@ -9,7 +9,7 @@ import itertools
 import logging
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -84,27 +84,15 @@ def say(node_id: str | None, text: str) -> None:
         PromptServer.instance.send_progress_text(text, str(node_id), PromptServer.instance.client_id)
 
 
-# Memory -----------------------------------------------------------------------------------------------------------
+def output_is_taken(node: Any, output: int) -> bool:
+    """Whether a node of the same prompt takes an output of ``node``; true where that cannot be known."""
+    prompt, node_id = node.hidden.prompt or {}, str(node.hidden.unique_id)
+    if node_id not in prompt:  # a node that another node expanded to
+        return True
+    return any([node_id, output] == value for other in prompt.values() for value in other["inputs"].values())
 
 
-def load_models(patchers: Iterable[Any], nbytes: int) -> None:
-    """Load the models, with ``nbytes`` left free. Only in the thread that runs the graph."""
-    mm.load_models_gpu(list(patchers), memory_required=nbytes)
-
-
-def free_memory(device: torch.device) -> int:
-    """Return the free memory of ``device`` in bytes."""
-    return int(mm.get_free_memory(device))
-
-
-def total_memory(device: torch.device) -> int:
-    """Return the memory of ``device`` in bytes."""
-    return int(mm.get_total_memory(device))
-
-
-def make_room(nbytes: int, device: torch.device) -> None:
-    """Unload models until ``nbytes`` are free. Only in the thread that runs the graph."""
-    mm.free_memory(nbytes, device)
+# Tensors ----------------------------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -117,14 +105,6 @@ def normal_tensors() -> Iterator[None]:
 def intermediate(tensor: Tensor) -> Tensor:
     """Move a tensor to the device on which ComfyUI keeps node outputs."""
     return tensor.to(mm.intermediate_device())
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether ``error`` means that the device ran out of memory."""
-    kinds = [torch.OutOfMemoryError]
-    if mm.OOM_EXCEPTION is not Exception:  # its stand-in where torch has none
-        kinds.append(mm.OOM_EXCEPTION)
-    return isinstance(error, tuple(kinds))
 
 
 # Folders ----------------------------------------------------------------------------------------------------------

@@ -4,55 +4,33 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import torch
-
-from ...sf_core.byte_units import format_bytes
-from ...sf_core.config import RolloutConfig
+from ...sf_core.memory_ledger import DecoderCost, in_words
 from ...sf_core.session.session import Session
-from . import host
+from . import memory
 from .model import comfy_model
 
 
-def memory_in_words(session: Session, extra_bytes: int = 0) -> str:
-    """Compare cache, weights, activations and ``extra_bytes`` (of a decoder) with the memory of the device."""
-    wan, window = comfy_model(session), session.config.window_frames
-    cache, weights, work = wan.session_bytes(session), wan.weight_bytes(), wan.working_bytes(session)
-    reach = f"at window {window}" if window else f"with {session.frames} frames and no window"
-    parts = [
-        f"cache {format_bytes(cache)} {reach}",
-        f"weights {format_bytes(weights)}",
-        f"a chunk {format_bytes(work)}",
-    ]
-    parts += [f"decoder {format_bytes(extra_bytes)}"] if extra_bytes else []
-    total = host.total_memory(wan.device)
-    takes, of_device = ", ".join(parts), f"the {format_bytes(total)} of your {device_name(wan.device)}"
-    if cache + weights + work + extra_bytes <= total:
-        return f"Fits {of_device}: {takes}"
-    return f"Too much for {of_device}: {takes}. {what_would_fit(session, total - work - extra_bytes)}"
+def memory_in_words(session: Session, decoder: DecoderCost | None = None, frames: int = 0) -> str:
+    """Compare what a run of ``session`` takes with the memory of its device.
+
+    Args:
+        session: The session that is extended.
+        decoder: The decoder, if the run decodes.
+        frames: Latent frames that the run will reach, where that is known.
+    """
+    wan = comfy_model(session)
+    return in_words(wan.ledger, wan.setup(session, decoder, frames))
 
 
-def device_name(device: torch.device) -> str:
-    """Return "GPU" or "CPU", as people write it."""
-    return "CPU" if device.type == "cpu" else "GPU"
-
-
-def what_would_fit(session: Session, room: int) -> str:
-    """Name the one setting that brings the cache down to ``room`` bytes, with the weights offloaded."""
-    wan, config = comfy_model(session), session.config
-    least = config.chunk_frames + config.sink_frames
-    for window in range((config.window_frames or session.frames + least) - 1, least - 1, -1):
-        smaller = _with_window(config, window)
-        nbytes = 0 if smaller is None else wan.cache_bytes(smaller, session.latent_size, session.batch)
-        if smaller is not None and nbytes <= room:
-            return (
-                f"A window of {window} latent frames would fit: its cache is {format_bytes(nbytes)} (Rollout Settings)"
-            )
-    rows, columns = (size * wan.spatial_factor for size in session.latent_size)
-    return f"No window fits at {columns} x {rows}: make the video smaller (Self Forcing Session)"
-
-
-def _with_window(config: RolloutConfig, window: int) -> RolloutConfig | None:
-    try:
-        return replace(config, window_frames=window)
-    except ValueError:
-        return None
+def what_would_fit(session: Session, decoder: DecoderCost | None = None) -> str:
+    """Say which one setting makes a run fit into the memory that is free now, with all models unloaded."""
+    wan = comfy_model(session)
+    ledger, free = wan.ledger, memory.free_memory(wan.device)
+    free += 0 if decoder is None else decoder.weights  # the decoder is in use, so it was not unloaded
+    free += 0 if ledger.device.offloads else ledger.weights
+    setup = wan.setup(session, decoder)
+    # what has just run out takes less than it did, whatever the device says is free
+    ran_out = ledger.parts(setup).total - 1
+    room = min(free, ran_out) if ledger.device.total else ran_out
+    device = replace(ledger.device, total=max(1, room), spare=0)
+    return replace(ledger, device=device).advice(setup)

@@ -7,26 +7,31 @@ that the user chose all apply. A LoRA on ``modulation`` has no effect, as everyw
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import comfy.model_management as mm
 import torch
 from comfy.ldm.modules.attention import optimized_attention
-from comfy.patcher_extension import CallbacksMP, WrappersMP
+from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ...sf_core.cancellation import Cancellation
 from ...sf_core.config import RolloutConfig
 from ...sf_core.hashing import digest
+from ...sf_core.memory_ledger import DecoderCost, Ledger, Setup
 from ...sf_core.model.architecture import WanArchitecture
 from ...sf_core.model.cache_pool import CachePool
 from ...sf_core.model.forward import WanForward
 from ...sf_core.schedule import TRAIN_STEPS
 from ...sf_core.session.session import Session
 from ...sf_core.vae.wan_vae import WAN_MEAN
-from . import host
+from . import host, memory
 from .fingerprint import patched_fingerprint, token
+from .idle_memory import IdleMemory
 
 ATTACHMENT = "self_forcing"
 # Pixels along the edge of a latent, and frames of a latent, of every Wan 2.1 VAE; where the latent format lacks them
@@ -69,29 +74,54 @@ def settings_of(patcher: Any) -> Settings:
 
 
 class SharedState:
-    """Caches and decoder, shared by all sessions of one model; freed with the last of these sessions."""
+    """Caches and decoder, shared by all sessions of one model; freed with the last of these sessions.
 
-    def __init__(self) -> None:
+    Between runs ComfyUI sees them as a loaded model, and unloads them when another model needs the memory.
+    """
+
+    def __init__(self, device: torch.device) -> None:
         self.caches = CachePool()
         self.decoder: tuple[tuple[str, bytes], Any] | None = None  # ((its VAE, what it has decoded), decoder)
-        self.active_runs = 0  # while there are any, caches are not released
+        self.idle = IdleMemory(self, device)
+        self._runs = 0
 
     @property
     def nbytes(self) -> int:
         """Memory held, in bytes."""
-        return self.caches.nbytes + (self.decoder[1].cache_bytes if self.decoder else 0)
+        return self.caches.nbytes + self.decoder_bytes
+
+    @property
+    def decoder_bytes(self) -> int:
+        """Memory of the decoder's state, in bytes."""
+        return int(self.decoder[1].cache_bytes) if self.decoder else 0
 
     def release(self) -> None:
         """Free everything."""
         self.caches.release()
         self.decoder = None
 
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keep everything, whoever asks for memory, while the block runs."""
+        self._runs += 1
+        self.idle.withdraw()
+        try:
+            yield
+        finally:
+            self._runs -= 1
+            self.offer()
 
-def _shared_state_of(model: Any) -> SharedState:
+    def offer(self) -> None:
+        """Let ComfyUI have the memory when it needs it, unless a run is using it."""
+        if not self._runs:
+            self.idle.offer()
+
+
+def _shared_state_of(model: Any, device: torch.device) -> SharedState:
     reference = getattr(model, "_sf_shared", None)
     shared = reference() if reference else None
     if shared is None:
-        shared = SharedState()
+        shared = SharedState(device)
         model._sf_shared = weakref.ref(shared)
     return shared
 
@@ -103,7 +133,7 @@ class HostedWan(WanForward):
         net = check_wan(patcher)
         settings = settings_of(patcher)
         self.patcher = patcher.clone()
-        self.shared = _shared_state_of(self.patcher.model)
+        self.shared = _shared_state_of(self.patcher.model, self.patcher.load_device)
         self.cancellation: Cancellation = host.HostCancellation()  # of the run that uses the model, if one does
         self.arch = _architecture(net)
         self.rollout_config, self.latent_size = settings.config, settings.latent_size
@@ -115,14 +145,7 @@ class HostedWan(WanForward):
             setattr(self, name, getattr(net, name))
         self._options: dict[str, Any] = {}
         self._fingerprint: tuple[object, str] = (None, "")
-        reference = weakref.ref(self.shared)
-
-        def on_detach(_: Any, unpatch_all: bool) -> None:  # also called when another clone takes over: then not all
-            shared = reference()
-            if unpatch_all and shared is not None and not shared.active_runs:
-                shared.release()
-
-        self.patcher.add_callback_with_key(CallbacksMP.ON_DETACH, ATTACHMENT, on_detach)
+        self._ready: tuple[memory.Loaded | None, int] = (None, 0)  # what was loaded, with room for how many bytes
 
     # What `WanForward` asks ---------------------------------------------------------------------------------------
 
@@ -184,26 +207,59 @@ class HostedWan(WanForward):
 
     # Memory -------------------------------------------------------------------------------------------------------
 
+    @property
+    def ledger(self) -> Ledger:
+        """What runs of this model take on its device. Not kept: it refers to the model."""
+        estimate = None if memory.attention_is_fused() else self._host_estimate
+        device = memory.device_memory(self.device, self.patcher)
+        return Ledger(self, self._weight_bytes, device, estimate, self.spatial_factor)
+
+    @cached_property
+    def _weight_bytes(self) -> int:
+        return memory.loaded_bytes(self.patcher.model)
+
+    def setup(self, session: Session, decoder: DecoderCost | None = None, frames: int = 0) -> Setup:
+        """Return what decides the memory of a run of ``session``.
+
+        Args:
+            session: The session that is extended.
+            decoder: The decoder, if the run decodes.
+            frames: Latent frames that the run will reach, where that is known; at least the next chunk is planned.
+        """
+        end = session.frames + session.config.frames_of_block(session.frames)
+        return Setup(session.config, session.latent_size, session.batch, max(end, frames), decoder)
+
+    def _host_estimate(self, setup: Setup) -> int:
+        shape = [setup.batch, self.arch.in_dim, setup.config.front_frames, *setup.latent_size]
+        return int(self.patcher.model.memory_required(shape))  # the patcher's own pads it under DynamicVRAM
+
     def working_bytes(self, session: Session) -> int:
-        """Return the memory of activations while a chunk is sampled, by ComfyUI's own estimate."""
-        frames = session.config.front_frames
-        return int(self.patcher.memory_required([session.batch, self.arch.in_dim, frames, *session.latent_size]))
+        """Return the memory of activations while a chunk is sampled."""
+        return self.ledger.parts(self.setup(session)).sampling
 
     def session_bytes(self, session: Session) -> int:
-        """Return the memory of the KV cache of ``session``."""
-        return self.cache_bytes(session.config, session.latent_size, session.batch, session.frames)
+        """Return the memory of the KV cache for the next chunk of ``session``."""
+        return self.ledger.parts(self.setup(session)).cache
 
-    def weight_bytes(self) -> int:
-        """Return the memory of the weights."""
-        return int(self.patcher.model_size())
+    def make_ready(self, session: Session, decoder: DecoderCost | None = None, decoder_state: int = 0) -> None:
+        """Load the weights with their patches, with room for the cache, activations and the decoder.
 
-    def make_ready(self, session: Session, extra_bytes: int = 0) -> None:
-        """Load the weights with their patches, with room for the cache, activations and ``extra_bytes`` more.
+        To be called before each chunk: clones of other graphs share the modules, and may have patched them. It does
+        nothing while everything is as the last call left it, and no more memory is needed.
 
-        To be called before each chunk: clones of other graphs share the modules, and may have patched them.
+        Args:
+            session: The session whose next chunk is made.
+            decoder: The decoder of the run, if it decodes.
+            decoder_state: Bytes that the decoder's state holds already.
         """
-        missing = max(0, self.session_bytes(session) - self.shared.caches.nbytes)
-        host.load_models([self.patcher], missing + self.working_bytes(session) + extra_bytes)
+        self.caches.make_way(self.cache_shape(session.config, session.latent_size, session.batch))
+        parts = self.ledger.parts(self.setup(session, decoder))
+        loaded, planned = self._ready
+        if loaded is not None and parts.beside_weights <= planned and loaded == memory.loaded(self.patcher):
+            return
+        missing = max(0, parts.cache - self.caches.nbytes) + max(0, parts.working - decoder_state)
+        memory.load_models([self.patcher], missing)
+        self._ready = (memory.loaded(self.patcher), parts.beside_weights)
 
 
 def check_wan(patcher: Any) -> Any:

@@ -14,15 +14,9 @@ from ...sf_core.session.session import Session, for_one_image
 from ...sf_core.vae.layers import StreamState
 from ...sf_core.vae.taehv import load_taehv
 from ...sf_core.vae.video_vae import VideoVAE
-from ...sf_core.vae.wan_vae import WAN_MEAN, WAN_STD, WanVAE, load_vae
+from ...sf_core.vae.wan_vae import WAN_MEAN, WAN_STD, load_vae
 from . import host
 from .model import HostedWan
-
-# Memory of streamed decoding, without the weights: values for each pixel of a frame, measured as growth of resident
-# memory on the CPU. The Wan VAE takes 90 to 111 for each channel of its last layer (1.9 GB in bfloat16 at 832 x 480)
-# and keeps 25 of them between calls; a TAEHV of the published widths takes 835 to 993 and keeps 84.
-_WAN_VALUES = 110
-_TAEHV_VALUES = 1000
 
 
 class _CancellableState(StreamState):
@@ -114,22 +108,6 @@ def _mean(vae: VideoVAE) -> Tensor:
     """Return the mean of the latents by channel. A TAEHV stores none; its latents are Wan's."""
     mean = getattr(vae, "mean", None)
     return torch.tensor(WAN_MEAN) if mean is None else mean.flatten().float().cpu()
-
-
-def weight_bytes(vae: VideoVAE) -> int:
-    """Return the memory of the weights in bytes."""
-    return sum(parameter.nbytes for parameter in vae.parameters())
-
-
-def decode_bytes(vae: VideoVAE, session: Session) -> int:
-    """Estimate the memory of streamed decoding in bytes: activations and cache, without the weights."""
-    rows, columns = (size * vae.spatial_factor for size in session.latent_size)
-    values = _WAN_VALUES * _width(vae) if isinstance(vae, WanVAE) else _TAEHV_VALUES
-    return rows * columns * values * next(vae.parameters()).element_size()
-
-
-def _width(vae: WanVAE) -> int:
-    return next(len(gamma) for name, gamma in vae.named_parameters() if name == "decoder.head.0.gamma")
 
 
 def frames_to_begin_with(session: Session, images: Tensor, vae: VideoVAE) -> tuple[Session, Tensor]:

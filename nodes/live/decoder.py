@@ -39,7 +39,9 @@ def take_decoder(session: Session, at: int, ours: VideoVAE, vae: Any) -> Decoder
 
 def keep_decoder(session: Session, at: int, decoder: Decoder, vae: Any) -> None:
     """Store a decoder that has decoded the first ``at`` latent frames of ``session``."""
-    comfy_model(session).shared.decoder = (_decoder_key(session, at, vae), decoder)
+    shared = comfy_model(session).shared
+    shared.decoder = (_decoder_key(session, at, vae), decoder)
+    shared.offer()
 
 
 def _decoder_key(session: Session, at: int, vae: Any) -> tuple[str, bytes]:

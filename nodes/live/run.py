@@ -6,7 +6,7 @@ import queue
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -15,12 +15,13 @@ from torch import Tensor
 
 from ...sf_core.byte_units import format_bytes
 from ...sf_core.cancellation import Cancellation
+from ...sf_core.memory_ledger import DecoderCost
 from ...sf_core.session.commands import Command, Pause, Resume, Stop
 from ...sf_core.session.idle import UNWATCHED_SECONDS, IdlePause
 from ...sf_core.session.session import Progress, Session
 from ...sf_core.session.streaming import Decoder, StreamEvent, StreamHost
-from ..adapters import host
-from ..adapters.memory_report import device_name, what_would_fit
+from ..adapters import host, memory
+from ..adapters.memory_report import what_would_fit
 from ..adapters.model import comfy_model
 from ..adapters.wire_types import TIMINGS_KEPT, ChunkTiming, GraphSession
 from . import saved_sessions
@@ -49,10 +50,6 @@ def times_steered() -> int:
     return _times_steered
 
 
-def _nothing() -> int:
-    return 0
-
-
 class Run(StreamHost):
     """One node's sampling of chunks, alone or in a stream."""
 
@@ -77,7 +74,8 @@ class Run(StreamHost):
         """
         super().__init__(cancellation)
         self.newest = session.core
-        self.extra_bytes: Callable[[], int] = _nothing  # memory that other parts of the run (a decoder) still need
+        self.decoder_cost: DecoderCost | None = None  # of the decoder, if the run decodes
+        self.decoder: Decoder | None = None  # where its state counts as memory that is taken already
         # of finished chunks (decoded; in Sample Chunks sampled), and of chunks sampled since
         self.timings: deque[ChunkTiming] = deque(maxlen=TIMINGS_KEPT)
         self._sampled: deque[ChunkTiming] = deque()
@@ -128,7 +126,7 @@ class Run(StreamHost):
 
     def make_ready(self, session: Session) -> None:
         """Load the weights with this session's patches, with room for everything that the run needs."""
-        self._wan.make_ready(session, self.extra_bytes())
+        self._wan.make_ready(session, self.decoder_cost, self.decoder.cache_bytes if self.decoder else 0)
 
     def prepare(self, decoder: Decoder) -> None:
         """Leave the decoder as it is: `take_decoder` returns one that has decoded this very session."""
@@ -226,7 +224,7 @@ class Run(StreamHost):
         """Unregister the run, end the text encoder's thread, and give the model a cancellation of its own again."""
         _runs.pop(self.node_id, None)
         self._copy.close()
-        self.extra_bytes = _nothing
+        self.decoder = None
         self._wan.cancellation = host.HostCancellation()
         if self.steering is not None:
             self.steering.close()
@@ -243,23 +241,30 @@ def _keep(session: Session, error: BaseException) -> str:
 
 @contextmanager
 def autosaved(run: Run) -> Iterator[None]:
-    """Save the session for Load Session if the block raises, and free the KV caches if memory ran out."""
-    wan, begun = comfy_model(run.newest), run.newest.chunks
-    wan.shared.active_runs += 1
-    try:
-        yield
-    except BaseException as error:
-        if run.newest.chunks > begun:
-            run.say(_keep(run.newest, error))
-        if host.is_out_of_memory(error):
-            cache = wan.session_bytes(run.newest)
-            wan.shared.release()
-            room = host.free_memory(wan.device) - wan.working_bytes(run.newest)
-            raise MemoryError(
-                f"the {device_name(wan.device)} ran out of memory (the cache is {format_bytes(cache)}); it has been "
-                f"freed, and the {run.newest.chunks} chunks made so far are kept. {what_would_fit(run.newest, room)}"
-            ) from error
-        raise
-    finally:
-        run.close()
-        wan.shared.active_runs -= 1
+    """Save the session for Load Session if the block raises, and free everything if memory ran out."""
+    shared, begun = comfy_model(run.newest).shared, run.newest.chunks
+    with shared.in_use():
+        try:
+            yield
+        except BaseException as error:
+            if run.newest.chunks > begun:
+                run.say(_keep(run.newest, error))
+            if memory.is_out_of_memory(error):
+                raise _out_of_memory(run, error) from None
+            raise
+        finally:
+            run.close()
+
+
+def _out_of_memory(run: Run, error: BaseException) -> BaseException:
+    """Free everything, then return an error that says what fits into the memory that is free."""
+    wan, session = comfy_model(run.newest), run.newest
+    cache = format_bytes(wan.session_bytes(session))
+    run.close()
+    wan.shared.release()
+    memory.free_all(error)
+    message = (
+        f"the {wan.ledger.device.name} ran out of memory (the cache is {cache}); it has been freed, and the "
+        f"{session.chunks} chunks made so far are kept. {what_would_fit(session, run.decoder_cost)}"
+    )
+    return memory.out_of_memory(error, message)

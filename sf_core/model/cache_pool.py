@@ -46,6 +46,12 @@ class CachePool:
         with self._changed:
             self._caches = [live for live in self._caches if live.busy]
 
+    def make_way(self, shape: CacheShape) -> None:
+        """Drop the caches that a lease of ``shape`` would drop, so that their memory is free when it is planned."""
+        with self._changed:
+            if self.budget_bytes is None:
+                self._caches = [live for live in self._caches if live.busy or live.cache.shape == shape]
+
     @contextmanager
     def lease(self, shape: CacheShape, keys: Sequence[bytes], ancestors: set[bytes]) -> Iterator[tuple[LiveCache, str]]:
         """Lease a cache for one chunk. Waits while none is free.
@@ -76,8 +82,7 @@ class CachePool:
                 self._changed.notify_all()
 
     def _find(self, shape: CacheShape, keys: Sequence[bytes], ancestors: set[bytes]) -> tuple[LiveCache, str] | None:
-        idle = [live for live in self._caches if not live.busy]
-        alike = [live for live in idle if live.cache.shape == shape]
+        alike = [live for live in self._caches if not live.busy and live.cache.shape == shape]
         fitting = [live for live in alike if live.key in keys]
         if fitting:
             best = min(fitting, key=lambda live: keys.index(live.key or b""))
@@ -92,8 +97,7 @@ class CachePool:
         if alike:
             alike[0].key = alike[0].tip = None
             return alike[0], "empty"
-        for live in idle:
-            self._caches.remove(live)
+        while self._drop_oldest():
             if self._has_room(shape.nbytes()):
                 return self._add(shape), "empty"
         if not self._caches and self.budget_bytes is not None:
@@ -102,6 +106,14 @@ class CachePool:
                 f"{self.budget_bytes / 2**30:.2f} GiB; take a smaller window or picture, or raise the budget"
             )
         return None
+
+    def _drop_oldest(self) -> bool:
+        """Drop the least recently used idle cache, so that no name refers to it while the next is allocated."""
+        place = next((place for place, live in enumerate(self._caches) if not live.busy), None)
+        if place is None:
+            return False
+        del self._caches[place]
+        return True
 
     def _has_room(self, nbytes: int) -> bool:
         if self.budget_bytes is None:

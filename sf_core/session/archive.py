@@ -74,11 +74,14 @@ class Archive:
 
 
 class StoredLatents:
-    """The latents [B, C, F, H, W] of one block, float32, in memory or in the archive. Their value never changes."""
+    """The latents [B, C, F, H, W] of one block, float32, on the CPU or in the archive. Their value never changes.
+
+    They are read again for replays only, so they take no memory of a GPU.
+    """
 
     def __init__(self, latents: Tensor) -> None:
         self._device, self._shape = latents.device, tuple(latents.shape)
-        self._tensor: Tensor | None = latents
+        self._tensor: Tensor | None = latents.cpu()
         self._archived: tuple[Archive, int] | None = None  # and the offset in it
 
     @property
@@ -88,12 +91,16 @@ class StoredLatents:
 
     def get(self) -> Tensor:
         """The latents, on the device where they were made. Do not change them in place."""
+        return self.on_cpu().to(self._device)
+
+    def on_cpu(self) -> Tensor:
+        """The latents on the CPU. Do not change them in place."""
         tensor = self._tensor  # another thread may archive them meanwhile
         if tensor is not None:
             return tensor
         assert self._archived is not None
         archive, offset = self._archived
-        return archive.get(offset, self._shape).to(self._device)
+        return archive.get(offset, self._shape)
 
     def move_to(self, archive: Archive) -> None:
         """Move the latents from memory to ``archive``. Raises OSError, with nothing lost, if the disk is full."""

@@ -125,7 +125,7 @@ class Block:
         if not self.lineage:
             past = self.parent.lineage if self.parent else self.root
             facts = struct.pack("<dqq", self.timestep, self.place.frames, self.event.code)
-            self.lineage = digest(past, tensor_digest(self.latents.get()), self.prompt.digest, facts)
+            self.lineage = digest(past, tensor_digest(self.latents.on_cpu()), self.prompt.digest, facts)
 
     def back(self) -> Iterator[Block]:
         """This block and those before it, newest first."""

@@ -72,8 +72,8 @@ def session_bytes(session: SessionRecord, frames: int | None = None) -> int:
 
 def _data(session: SessionRecord, prompts: list[Prompt]) -> Iterator[Tensor]:
     yield from (prompt.text for prompt in prompts)
-    for block in session.iter_latents():
-        yield block.movedim(2, 0).float()
+    for block in reversed(list(session.head.back()) if session.head else []):
+        yield block.latents.on_cpu().movedim(2, 0).float()  # a session is saved when a GPU has run out of memory too
 
 
 def record_of(session: SessionRecord) -> tuple[dict[str, Any], list[Prompt]]:

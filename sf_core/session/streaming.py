@@ -164,6 +164,12 @@ def chunks_for(session: Session, seconds: float, fps: float, temporal_factor: in
     return chunks + -(-max(0, wanted) // (temporal_factor * session.config.chunk_frames))
 
 
+def frames_after(session: Session, chunks: int) -> int:
+    """Return the number of latent frames of ``session`` with ``chunks`` more."""
+    first = session.config.frames_of_block(session.frames) if chunks else 0
+    return session.frames + first + max(0, chunks - 1) * session.config.chunk_frames
+
+
 def history_for(decoder: Decoder, session: Session, at: int) -> Tensor | None:
     """Return the latents that ``decoder`` has to see again to go on at latent frame ``at``; None: none."""
     return None if decoder.at == at else session.latents_between(max(0, at - decoder.history), at)

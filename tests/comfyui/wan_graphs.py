@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from tests.comfyui import models
@@ -25,9 +27,9 @@ CUSTOM = {
 }
 
 
-def session(graph: Graph, model: Out, seed: int = 0) -> Out:
-    """Add a session over random text."""
-    settings = graph("SFRolloutSettings", **CUSTOM)[0]
+def session(graph: Graph, model: Out, seed: int = 0, **others: Any) -> Out:
+    """Add a session over random text, with other settings than `CUSTOM` where they are given."""
+    settings = graph("SFRolloutSettings", **{**CUSTOM, **others})[0]
     text = graph("ProbeConditioning", seed=1, rows=512, width=4096, scale=0.2, prompts=1)[0]
     inputs = {"model": model, "positive": text, "width": SIZE, "height": SIZE, "seed": seed}
     return graph("SFSession", settings=settings, **inputs)[0]

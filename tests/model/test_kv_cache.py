@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 
 import pytest
 import torch
@@ -176,3 +178,39 @@ def test_a_budget_too_small_for_one_cache_says_what_would_help() -> None:
         pool.lease(small_shape(), [b"a"], set()),
     ):
         pass
+
+
+@pytest.mark.parametrize("budget", [None, 500])
+def test_an_old_cache_is_gone_before_one_of_another_shape_is_made(
+    budget: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once, without a garbage collection."""
+    pool, alive = CachePool(budget), []
+
+    def made(cache: RollingKVCache, shape: CacheShape) -> None:
+        alive.append([old() for old in caches if old() is not None])
+        caches.append(weakref.ref(cache))
+        begin(cache, shape)
+
+    caches: list[weakref.ref[RollingKVCache]] = []
+    begin = RollingKVCache.__init__
+    monkeypatch.setattr(RollingKVCache, "__init__", made)
+    gc.disable()
+    try:
+        for sink in (0, 1, 2, 0):
+            with pool.lease(small_shape(sink), [], set()):
+                pass
+    finally:
+        gc.enable()
+    assert alive == [[], [], [], []]
+
+
+def test_room_is_made_for_a_shape_before_it_is_planned() -> None:
+    pool = CachePool()
+    with pool.lease(small_shape(), [], set()):
+        pool.make_way(small_shape(1))
+        assert pool.nbytes, "a leased cache stays"
+    pool.make_way(small_shape())
+    assert pool.nbytes
+    pool.make_way(small_shape(1))
+    assert pool.nbytes == 0

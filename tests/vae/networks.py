@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from sf_core.vae.chunk_decoder import ChunkDecoder
 from sf_core.vae.video_vae import VideoVAE
@@ -78,6 +81,20 @@ def stream(decoder: ChunkDecoder, latents: Tensor, sizes: list[int]) -> Tensor:
         frames.append(decoder(chunk, at=at))
         at += chunk.shape[2]
     return torch.cat(frames, dim=1)
+
+
+class Moves(TorchFunctionMode):
+    """Records how many values a call of ``to`` moves from the CPU to another device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: list[int] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func is Tensor.to and args[0].device.type == "cpu" and result.device.type != "cpu":
+            self.sizes.append(result.numel())
+        return result
 
 
 def frames_from(vae: VideoVAE, at: int) -> int:

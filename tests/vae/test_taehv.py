@@ -17,7 +17,7 @@ from sf_core.vae import video_vae as vae_module
 from sf_core.vae.layers import StreamState
 from sf_core.vae.taehv import load_taehv
 from tests.helpers import relative
-from tests.vae.networks import frames_from, latents_for, stream, taehv_state
+from tests.vae.networks import Moves, frames_from, latents_for, stream, taehv_state
 
 STATE = taehv_state()
 TINY = load_taehv(STATE)
@@ -168,3 +168,13 @@ def test_latents_and_frames_that_do_not_fit_are_refused() -> None:
         TINY.encode(torch.zeros(1, 4, 16, 16, 3))
     with pytest.raises(ValueError, match="20 pixels wide, no multiple of 8; the nearest: 16 or 24"):
         TINY.encode(torch.zeros(1, 5, 16, 20, 3))
+
+
+def test_a_clip_is_moved_to_the_weights_part_by_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vae_module, "PIXELS_AT_ONCE", 1)
+    vae = load_taehv(taehv_state()).to("meta")
+    frames = torch.zeros(1, 1 + 8 * vae.temporal_factor, 16, 16, 3)
+    with Moves() as moves:
+        assert vae.encode(frames).shape[2] == 9
+    assert max(moves.sizes) <= vae.temporal_factor * frames[0, 0].numel()
+    assert len(moves.sizes) >= 9

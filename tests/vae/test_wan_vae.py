@@ -18,7 +18,7 @@ from sf_core.vae import video_vae as vae_module
 from sf_core.vae.layers import StreamState, convolve, run
 from sf_core.vae.wan_vae import WAN_MEAN, WanVAE, WanVAEConfig, load_vae
 from tests.helpers import PARITY, relative
-from tests.vae.networks import frames_from, latents_for, stream, wan_vae_state
+from tests.vae.networks import Moves, frames_from, latents_for, stream, wan_vae_state
 
 GOLDEN = load_vae(PARITY / "weights_vae.safetensors")
 
@@ -400,3 +400,13 @@ def test_a_jump_without_enough_history_says_how_much_it_needs() -> None:
     with pytest.raises(ValueError, match="at is -1; the first latent of a video is number 0"):
         decoder(latents, at=-1)
     assert torch.equal(decoder(latents[:, :, 2:], at=2), SMALL.decode(latents)[:, frames_from(SMALL, 2) :])
+
+
+def test_a_clip_is_moved_to_the_weights_part_by_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vae_module, "PIXELS_AT_ONCE", 1)
+    vae = load_vae(wan_vae_state()).to("meta")
+    frames = torch.zeros(1, 1 + 8 * vae.temporal_factor, 16, 16, 3)
+    with Moves() as moves:
+        assert vae.encode(frames).shape[2] == 9
+    assert max(moves.sizes) <= vae.temporal_factor * frames[0, 0].numel()
+    assert len(moves.sizes) >= 9

@@ -6,7 +6,7 @@ import time
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import giving, looking, meddling, numbering
+from . import giving, looking, meddling, numbering, squeezing
 
 
 class ProbeNothing(io.ComfyNode):
@@ -55,7 +55,8 @@ class ProbeWait(io.ComfyNode):
 
 class ProbeExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [ProbeNothing, ProbeWait, *looking.NODES, *meddling.NODES, *giving.NODES, *numbering.NODES]
+        families = (looking, meddling, giving, numbering, squeezing)
+        return [ProbeNothing, ProbeWait, *(node for family in families for node in family.NODES)]
 
 
 async def comfy_entrypoint() -> ProbeExtension:

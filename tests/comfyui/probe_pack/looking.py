@@ -73,6 +73,7 @@ class ProbeSession(io.ComfyNode):
             "fingerprint": core.model.fingerprint,
             "cache_bytes": shared.caches.nbytes,
             "predicted_bytes": core.model.session_bytes(core),
+            "weight_bytes": core.model.ledger.weights,
             "working_bytes": core.model.working_bytes(core),
             "requests": list(requests),
             "pickles": _pickles(session),

@@ -1,0 +1,357 @@
+"""The memory ledger: what a run takes on its device, part by part, and the one setting to change if that is too much.
+
+Words on nodes, reservations, refusals and advice all come from here. Weights and cache are counted exactly, in the
+dtypes that they have on the device. Activations are figures that were measured, see `benchmarks/realtime.py`.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from .byte_units import GIB, format_bytes
+from .config import RolloutConfig
+from .model.causal_model import CausalModel
+from .vae.video_vae import PIXELS_AT_ONCE, VideoVAE
+from .vae.wan_vae import WAN_MEAN, WanVAE
+
+SPARE = GIB  # of a GPU, for CUDA itself and the desktop
+
+# Values of the computation's dtype, measured as the growth of memory, without weights. GPU: on an NVIDIA H200 at
+# 832 x 480. CPU: resident memory.
+SAMPLING_VALUES = 15.3  # for each token and channel of a chunk: 0.20 GiB
+WAN_VALUES = {"cpu": 110.0, "gpu": 67.8}  # for each pixel of a frame and channel of the last layer: 4.8 GiB on a GPU
+WAN_KEPT = 25.0  # of these, held between calls
+TAEHV_VALUES, TAEHV_KEPT = 1000.0, 84.0  # for each pixel of a frame: at most, for the published widths
+TAEHV_WEIGHTS = 24 * 2**20
+WAN_VAE, SMALL = "Wan VAE", "TAEHV"
+
+
+@dataclass(frozen=True)
+class DeviceMemory:
+    """The memory that a run may use.
+
+    Attributes:
+        kind: torch's type of the device.
+        total: Its memory in bytes; 0: the host cannot tell, and everything is taken to fit.
+        offloads: Whether the host can leave a part of the weights in RAM.
+        weight_share: Share of the memory that the host fills with weights, even where other things need it.
+        spare: Bytes that other programs take.
+    """
+
+    kind: str
+    total: int
+    offloads: bool = False
+    weight_share: float = 0.0
+    spare: int = 0
+
+    @property
+    def name(self) -> str:
+        """``GPU``, or ``RAM`` where the device has no memory of its own."""
+        return "RAM" if self.kind in ("cpu", "mps") else "GPU"
+
+    @property
+    def room(self) -> int:
+        """Bytes that a run may take."""
+        return max(0, self.total - self.spare)
+
+    @staticmethod
+    def card(gib: float, offloads: bool = True) -> DeviceMemory:
+        """An NVIDIA GPU with ``gib`` GiB, under a host that offloads weights."""
+        return DeviceMemory("cuda", round(gib * GIB), offloads, spare=SPARE)
+
+
+@dataclass(frozen=True)
+class DecoderCost:
+    """What a decoder takes.
+
+    Attributes:
+        name: ``Wan VAE`` or ``TAEHV``.
+        weights: Bytes of its weights.
+        spatial_factor: Pixels along an edge for each one of a latent.
+        temporal_factor: Frames of a latent.
+        peak: Bytes for each pixel of a frame while it decodes, state included.
+        kept: Bytes for each pixel of a frame between calls: its state.
+        replaceable: Whether a TAEHV decodes the same latents.
+    """
+
+    name: str
+    weights: int
+    spatial_factor: int
+    temporal_factor: int
+    peak: float
+    kept: float
+    replaceable: bool = False
+
+    @staticmethod
+    def of(vae: VideoVAE) -> DecoderCost:
+        """The cost of ``vae`` on the device of its weights."""
+        weight = next(vae.parameters())
+        factors = (vae.spatial_factor, vae.temporal_factor)
+        nbytes = sum(parameter.nbytes for parameter in vae.parameters())
+        if isinstance(vae, WanVAE):
+            unit = vae.config.dim * weight.element_size()
+            values = WAN_VALUES["cpu" if weight.device.type == "cpu" else "gpu"]
+            published = vae.channels == len(WAN_MEAN)
+            return DecoderCost(WAN_VAE, nbytes, *factors, values * unit, WAN_KEPT * unit, published)
+        unit = weight.element_size()
+        return DecoderCost(SMALL, nbytes, *factors, TAEHV_VALUES * unit, TAEHV_KEPT * unit)
+
+    def small(self) -> DecoderCost:
+        """The cost of a published TAEHV in half precision, in its place."""
+        return DecoderCost(
+            SMALL, TAEHV_WEIGHTS, self.spatial_factor, self.temporal_factor, TAEHV_VALUES * 2, TAEHV_KEPT * 2
+        )
+
+    def decoding(self, setup: Setup) -> int:
+        """Bytes while a chunk is decoded, without weights."""
+        pixels = self._pixels(setup)
+        # several latents of a small picture are decoded together
+        together = min(pixels * setup.config.front_frames, PIXELS_AT_ONCE // self.temporal_factor)
+        return round(max(pixels, together) * self.peak) * setup.batch
+
+    def state(self, setup: Setup) -> int:
+        """Bytes between chunks, without weights."""
+        return round(self._pixels(setup) * self.kept) * setup.batch
+
+    def _pixels(self, setup: Setup) -> int:
+        rows, columns = setup.latent_size
+        return rows * columns * self.spatial_factor**2
+
+
+@dataclass(frozen=True)
+class Setup:
+    """The settings that decide how much memory a run takes.
+
+    Attributes:
+        config: Rollout settings.
+        latent_size: Height and width of the latents.
+        batch: Number of videos that are made together.
+        frames: Latent frames of the video that the cache is planned for; they matter to an unbounded window only.
+        decoder: The decoder, if the run decodes.
+    """
+
+    config: RolloutConfig
+    latent_size: tuple[int, int]
+    batch: int = 1
+    frames: int = 0
+    decoder: DecoderCost | None = None
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Bytes of the parts of a run.
+
+    Attributes:
+        weights: The transformer's weights.
+        cache: The KV cache.
+        sampling: Activations while a chunk is sampled.
+        vae: The decoder's weights.
+        decoding: Activations and state while a chunk is decoded.
+        state: The decoder's state between chunks.
+        at_once: Whether a chunk is sampled while another is decoded.
+    """
+
+    weights: int
+    cache: int
+    sampling: int
+    vae: int = 0
+    decoding: int = 0
+    state: int = 0
+    at_once: bool = False
+
+    @property
+    def working(self) -> int:
+        """Most that sampling and decoding take at any time."""
+        return self.sampling + self.decoding if self.at_once else max(self.sampling + self.state, self.decoding)
+
+    @property
+    def beside_weights(self) -> int:
+        """Everything but the transformer's weights."""
+        return self.cache + self.vae + self.working
+
+    @property
+    def total(self) -> int:
+        """Most that the run takes at any time."""
+        return self.weights + self.beside_weights
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """What runs of one model take on one device.
+
+    Attributes:
+        model: The model; its weights are not read.
+        weights: Bytes of its weights, in the dtype that they have on the device.
+        device: The device.
+        sampling: Bytes of activations while a chunk is sampled. None: the figure for fused attention.
+        spatial_factor: Pixels along an edge for each one of a latent.
+    """
+
+    model: CausalModel
+    weights: int
+    device: DeviceMemory
+    sampling: Callable[[Setup], int] | None = None
+    spatial_factor: int = 8
+
+    def parts(self, setup: Setup) -> Parts:
+        """Count the parts of a run."""
+        decoder = setup.decoder
+        sampling = self._fused_sampling(setup) if self.sampling is None else self.sampling(setup)
+        at_once = self.device.kind == "cpu"  # on a GPU the nodes sample and decode in turn
+        parts = Parts(self.weights, self._cache(setup), sampling, at_once=at_once)
+        if decoder is None:
+            return parts
+        return replace(parts, vae=decoder.weights, decoding=decoder.decoding(setup), state=decoder.state(setup))
+
+    def _cache(self, setup: Setup) -> int:
+        return self.model.cache_shape(setup.config, setup.latent_size, setup.batch).nbytes(setup.frames)
+
+    def _fused_sampling(self, setup: Setup) -> int:
+        rows, columns = self.model.arch.token_grid(setup.latent_size)
+        values = rows * columns * setup.config.front_frames * self.model.arch.dim * SAMPLING_VALUES
+        itemsize = self.model.cache_shape(setup.config, setup.latent_size, setup.batch).dtype.itemsize
+        return round(values * itemsize) * setup.batch
+
+    @property
+    def least_weights(self) -> int:
+        """Bytes of weights that stay on the device when the host offloads the rest: two layers are in flight."""
+        if not self.device.offloads:
+            return self.weights
+        in_flight = 2 * self.weights // self.model.arch.num_layers
+        return min(self.weights, max(in_flight, int(self.device.weight_share * self.device.room)))
+
+    def offloaded(self, setup: Setup) -> int | None:
+        """Bytes of weights that have to stay in RAM; 0: everything fits. None: too much even so."""
+        missing = self.parts(setup).total - self.device.room
+        if missing <= 0 or not self.device.total:
+            return 0
+        return missing if missing <= self.weights - self.least_weights else None
+
+    def fits(self, setup: Setup, offloading: bool = True) -> bool:
+        """Whether a run fits; without ``offloading``, whether it fits with all its weights."""
+        missing = self.offloaded(setup)
+        return missing == 0 or (offloading and missing is not None)
+
+    # Advice -----------------------------------------------------------------------------------------------------------
+
+    def remedy(self, setup: Setup, offloading: bool = True) -> Setup | None:
+        """The setup, changed in one setting, that fits; it does the least harm of those that do.
+
+        A window of at least half the size comes first (of any size, if it was unbounded), then a smaller decoder,
+        then any window, each with all weights on the device if possible. A smaller picture comes last.
+
+        Args:
+            setup: The settings of the run.
+            offloading: Whether weights may stay in RAM.
+        """
+        half = (setup.config.window_frames or 0) // 2
+        for changes in ((self._windows(half), self._decoders), (self._windows(0),), (self._sizes,)):
+            for offloads in (False, True)[: 1 + offloading]:
+                for change in changes:
+                    for changed in change(setup, offloads):
+                        if self.fits(changed, offloads):
+                            return changed
+        return None
+
+    def advice(self, setup: Setup) -> str:
+        """Say which one setting makes a run fit."""
+        changed = self.remedy(setup)
+        if changed is None:
+            least = format_bytes(self.least_weights)
+            return (
+                f"No window and no size fits: {least} of the weights have to be on the {self.device.name}. Use fp8 "
+                "weights (weight_dtype of Load Self Forcing Model), or a smaller model"
+            )
+        what, details = self.named(setup, changed)
+        with_weights = "" if self.fits(changed, offloading=False) else " with weights offloaded"
+        return f"{what[0].upper()}{what[1:]} would fit{with_weights}: {details}"
+
+    def named(self, setup: Setup, changed: Setup) -> tuple[str, str]:
+        """Name the one setting of ``changed`` that differs from ``setup``, and say more about it."""
+        if changed.decoder is not None and changed.decoder != setup.decoder:
+            takes = format_bytes(changed.decoder.decoding(changed))
+            return "a TAEHV (taew2_1) as decoder", f"it takes {takes} (Load VAE)"
+        if changed.config != setup.config:
+            cache = format_bytes(self._cache(changed))
+            return (
+                f"a window of {changed.config.window_frames} latent frames",
+                f"its cache is {cache} (Rollout Settings)",
+            )
+        (rows, columns), (old_rows, old_columns) = (
+            (height * self.spatial_factor, width * self.spatial_factor)
+            for height, width in (changed.latent_size, setup.latent_size)
+        )
+        return f"{columns} x {rows} pixels", f"no window fits at {old_columns} x {old_rows} (Self Forcing Session)"
+
+    def _held_frames(self, setup: Setup) -> int:
+        """Frames that an unbounded cache holds."""
+        shape = self.model.cache_shape(setup.config, setup.latent_size, setup.batch)
+        return setup.config.chunk_frames + shape.sink_frames + shape.ring_capacity(setup.frames)
+
+    def _windows(self, least: int) -> Callable[[Setup, bool], Iterator[Setup]]:
+        """The largest smaller window that fits, of at least ``least`` frames."""
+
+        def windows(setup: Setup, offloading: bool) -> Iterator[Setup]:
+            config = setup.config
+            first = max(least, config.chunk_frames + config.sink_frames, config.first_chunk_frames or 0)
+            smaller = range(first, config.window_frames or self._held_frames(setup))
+            # fits() is monotone: a larger window takes more
+            found = bisect_right(smaller, 0, key=lambda n: 0 if self.fits(_with_window(setup, n), offloading) else 1)
+            if found:
+                yield _with_window(setup, smaller[found - 1])
+
+        return windows
+
+    def _decoders(self, setup: Setup, offloading: bool) -> Iterator[Setup]:
+        if setup.decoder is not None and setup.decoder.replaceable:
+            yield replace(setup, decoder=setup.decoder.small())
+
+    def _sizes(self, setup: Setup, offloading: bool) -> Iterator[Setup]:
+        """The largest smaller picture of about the same shape that fits."""
+        _, patch_rows, patch_columns = self.model.arch.patch_size
+        rows, columns = self.model.arch.token_grid(setup.latent_size)
+
+        def sized(width: int) -> Setup:
+            height = max(1, round(rows * width / columns))
+            return replace(setup, latent_size=(height * patch_rows, width * patch_columns))
+
+        widths = range(1, columns)
+        found = bisect_right(widths, 0, key=lambda width: 0 if self.fits(sized(width), offloading) else 1)
+        if found:
+            yield sized(widths[found - 1])
+
+
+def _with_window(setup: Setup, frames: int) -> Setup:
+    return replace(setup, config=replace(setup.config, window_frames=frames))
+
+
+# In words -------------------------------------------------------------------------------------------------------------
+
+
+def in_words(ledger: Ledger, setup: Setup) -> str:
+    """Compare a run with the memory of the device, in a sentence that a user can act on."""
+    parts, window, device = ledger.parts(setup), setup.config.window_frames, ledger.device
+    reach = f"at window {window}" if window else f"with {setup.frames} frames and no window"
+    lines = [
+        f"cache {format_bytes(parts.cache)} {reach}",
+        f"weights {format_bytes(parts.weights)}",
+        f"a chunk {format_bytes(parts.sampling)}",
+    ]
+    if setup.decoder is not None:
+        lines += [f"decoder {format_bytes(parts.decoding)}", f"VAE {format_bytes(parts.vae)}"]
+    takes = f"{', '.join(lines)}; {format_bytes(parts.total)} in all"
+    takes += "" if setup.decoder else ", without a decoder"
+    of_device = f"the {format_bytes(device.total)} of your {device.name}"
+    if not device.total:
+        return f"Takes {takes}"
+    missing = ledger.offloaded(setup)
+    if missing is None:
+        return f"Too much for {of_device}: {takes}. {ledger.advice(setup)}"
+    if missing:
+        whole = ledger.remedy(setup, offloading=False)
+        named = whole and ledger.named(setup, whole)
+        hint = f". To keep all weights on the {device.name}, take {named[0]}: {named[1]}" if named else ""
+        return f"Fits {of_device} with {format_bytes(missing)} of the weights offloaded, which is slower: {takes}{hint}"
+    return f"Fits {of_device}: {takes}"

@@ -1,0 +1,165 @@
+"""What is said of memory is true, and whatever is advised is accepted, on cards of any size."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import sf_core
+from sf_core.byte_units import GIB
+from sf_core.memory_ledger import DecoderCost, DeviceMemory, Ledger, Setup, in_words
+from sf_core.model.architecture import WanArchitecture
+from sf_core.model.wan import CausalWan
+from sf_core.vae.wan_vae import WanVAE, WanVAEConfig
+from tests.helpers import SIZE, prompt, random_model
+
+ROOT = Path(__file__).parent.parent
+SIZE_480P = (60, 104)
+
+
+def meta_model(architecture: WanArchitecture) -> CausalWan:
+    with torch.device("meta"):
+        return CausalWan(architecture).to(torch.bfloat16)
+
+
+SMALL = meta_model(WanArchitecture(dim=1536, ffn_dim=8960, num_layers=30, num_heads=12))
+LARGE = meta_model(WanArchitecture(dim=5120, ffn_dim=13824, num_layers=40, num_heads=40))
+with torch.device("meta"):
+    WAN_VAE = DecoderCost.of(WanVAE(WanVAEConfig(96, 16, (1, 2, 4, 4), 2, (False, True, True))).to(torch.bfloat16))
+PUBLISHED = Setup(sf_core.RolloutConfig(window_frames=21), SIZE_480P, decoder=WAN_VAE)
+
+
+def ledger(device: DeviceMemory, model: CausalWan = SMALL, weight_bytes: int = 2) -> Ledger:
+    return Ledger(model, weight_bytes * sum(p.numel() for p in model.parameters()), device)
+
+
+def test_the_parts_are_those_that_were_measured_on_a_gpu() -> None:
+    result = json.loads((ROOT / "benchmarks" / "results" / "realtime_cuda.json").read_text(encoding="utf-8"))["rows"]
+    parts = ledger(DeviceMemory.card(80)).parts(PUBLISHED)
+    measured = [result[row]["median"] for row in ("cache", "sampling, beside weights and cache")]
+    assert [parts.cache / GIB, parts.sampling / GIB] == pytest.approx(measured, rel=0.01)
+    assert parts.decoding / GIB == pytest.approx(result["decoding, beside weights"]["median"], rel=0.01)
+    assert (parts.weights / GIB, parts.vae / GIB) == pytest.approx((2.64, 0.24), abs=0.01)
+    assert parts.total / GIB == pytest.approx(13.4, abs=0.05)
+
+
+def test_a_gpu_decodes_and_samples_in_turn_and_a_cpu_at_once() -> None:
+    on_gpu, on_cpu = (ledger(DeviceMemory(kind, 64 * GIB)).parts(PUBLISHED) for kind in ("cuda", "cpu"))
+    assert on_gpu.working == max(on_gpu.sampling + on_gpu.state, on_gpu.decoding)
+    assert on_cpu.working == on_cpu.sampling + on_cpu.decoding
+
+
+def test_the_published_settings_fit_a_16_gb_card() -> None:
+    assert in_words(ledger(DeviceMemory.card(16)), PUBLISHED).startswith(
+        "Fits the 16.0 GiB of your GPU: cache 5.7 GiB at window 21, weights 2.6 GiB, a chunk 209.8 MiB, decoder 4.8 GiB"
+    )
+
+
+@pytest.mark.parametrize("gib", [8, 12, 16, 24])
+def test_the_first_run_of_text_to_video_fits_or_is_told_the_one_setting_with_which_it_does(gib: int) -> None:
+    nodes = json.loads((ROOT / "workflows" / "text_to_video.json").read_text(encoding="utf-8"))["nodes"]
+    _, chunk, window, sink, *_ = next(n["widgets_values"] for n in nodes if n["type"] == "SFRolloutSettings")
+    width, height, *_ = next(n["widgets_values"] for n in nodes if n["type"] == "SFSession")
+    config = sf_core.RolloutConfig(chunk_frames=chunk, window_frames=window, sink_frames=sink)
+    setup, card = Setup(config, (height // 8, width // 8), decoder=WAN_VAE), ledger(DeviceMemory.card(gib))
+    said = in_words(card, setup)
+    assert said.startswith("Fits" if gib > 8 else "Too much")
+    if gib == 8:
+        assert "A TAEHV (taew2_1) as decoder would fit: it takes 761.7 MiB (Load VAE)" in said
+        setup = replace(setup, decoder=WAN_VAE.small())
+        assert in_words(card, setup).startswith("Fits the 8.0 GiB of your GPU:")
+    assert card.parts(setup).beside_weights + card.least_weights <= card.device.room
+
+
+def test_weights_that_do_not_fit_are_said_to_be_offloaded() -> None:
+    said = in_words(ledger(DeviceMemory.card(12)), PUBLISHED)
+    assert said.startswith("Fits the 12.0 GiB of your GPU with 2.4 GiB of the weights offloaded, which is slower")
+    assert "To keep all weights on the GPU, take a window of 11 latent frames" in said
+    assert in_words(ledger(DeviceMemory.card(12, offloads=False)), PUBLISHED).startswith("Too much")
+
+
+def test_a_cpu_has_ram() -> None:
+    assert in_words(ledger(DeviceMemory("cpu", 64 * GIB)), PUBLISHED).startswith("Fits the 64.0 GiB of your RAM: ")
+
+
+def test_an_unbounded_window_is_told_a_window_that_fits() -> None:
+    setup = replace(PUBLISHED, config=sf_core.RolloutConfig(window_frames=None), frames=120)
+    card = ledger(DeviceMemory.card(12))
+    assert "Too much" in in_words(card, setup)
+    assert "A window of 11 latent frames would fit: its cache is 3.0 GiB (Rollout Settings)" in in_words(card, setup)
+
+
+def test_a_window_without_measure_is_answered_at_once() -> None:
+    setup = replace(PUBLISHED, config=sf_core.RolloutConfig(window_frames=2**20))
+    begun = time.process_time()
+    assert "would fit" in in_words(ledger(DeviceMemory.card(16)), setup)
+    assert time.process_time() - begun < 0.5
+
+
+def test_a_model_that_no_setting_makes_fit_is_said_to_be_too_large() -> None:
+    said = in_words(ledger(DeviceMemory.card(8, offloads=False), LARGE), PUBLISHED)
+    assert "No window and no size fits" in said
+    assert "fp8" in said
+
+
+@st.composite
+def setups(draw: st.DrawFn) -> Setup:
+    chunk, sink = draw(st.integers(1, 6)), draw(st.integers(0, 6))
+    config = sf_core.RolloutConfig(
+        chunk_frames=chunk,
+        sink_frames=sink,
+        window_frames=draw(st.one_of(st.none(), st.integers(chunk + sink, 200))),
+        sink_position=draw(st.sampled_from(["absolute", "clamped"])),
+    )
+    size = (2 * draw(st.integers(1, 70)), 2 * draw(st.integers(1, 120)))
+    decoder = draw(st.sampled_from([None, WAN_VAE, WAN_VAE.small()]))
+    return Setup(config, size, draw(st.integers(1, 2)), draw(st.integers(0, 400)), decoder)
+
+
+@given(setups(), st.floats(2, 80), st.sampled_from(["cuda", "cpu"]), st.booleans(), st.sampled_from([SMALL, LARGE]))
+def test_whatever_is_advised_is_accepted(setup: Setup, gib: float, kind: str, offloads: bool, model: CausalWan) -> None:
+    device = replace(DeviceMemory.card(gib, offloads and kind == "cuda"), kind=kind)
+    card = ledger(device, model, weight_bytes=1)
+    changed = card.remedy(setup)
+    if changed is None:
+        tiny = replace(setup, latent_size=model.arch.patch_size[1:])
+        assert not card.fits(tiny) or card.fits(setup)
+        return
+    what, details = card.named(setup, changed)
+    assert card.fits(changed)
+    assert sum(getattr(changed, name) != getattr(setup, name) for name in ("config", "latent_size", "decoder")) == 1
+    assert in_words(card, changed).startswith("Fits")
+    setting = {"config": "Rollout Settings", "decoder": "Load VAE", "latent_size": "Self Forcing Session"}
+    (name,) = (name for name in setting if getattr(changed, name) != getattr(setup, name))
+    assert what
+    assert setting[name] in details
+
+
+@given(setups(), st.integers(1, 4))
+def test_a_smaller_window_picture_or_decoder_never_takes_more(setup: Setup, more: int) -> None:
+    """Advice is found by bisection, which relies on this."""
+    card = ledger(DeviceMemory.card(16))
+    config, (rows, columns) = setup.config, setup.latent_size
+    bigger = [replace(setup, latent_size=(rows + 2 * more, columns + 2 * more))]
+    if config.window_frames is not None:
+        bigger.append(replace(setup, config=replace(config, window_frames=config.window_frames + more)))
+    if setup.decoder is WAN_VAE:
+        assert card.parts(replace(setup, decoder=WAN_VAE.small())).total < card.parts(setup).total
+    assert all(card.parts(setup).total <= card.parts(other).total for other in bigger)
+
+
+def test_an_unbounded_window_plans_its_growth_before_the_chunk_that_needs_it() -> None:
+    model = random_model(layers=2)
+    card = Ledger(model, 0, DeviceMemory.card(16))
+    session = sf_core.Session.start(model, prompt(0), SIZE, sf_core.RolloutConfig(window_frames=None))
+    for _ in range(20):
+        planned = Setup(session.config, SIZE, frames=session.frames + session.config.frames_of_block(session.frames))
+        session, _ = session.next_chunk()
+        assert model.caches.nbytes == card.parts(planned).cache
