@@ -30,6 +30,7 @@ _counter = itertools.count()
 SESSIONS = "self_forcing_sessions"  # ComfyUI's name for the folders that sessions are loaded from
 SESSION_ENDING = ".session"
 MOVES_AT_ONCE = 100  # of a progress bar
+_OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory")
 
 
 # Interrupts, progress, text ---------------------------------------------------------------------------------------
@@ -116,11 +117,15 @@ def intermediate(tensor: Tensor) -> Tensor:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether ``error`` means that the device ran out of memory."""
-    kinds = [torch.OutOfMemoryError]
-    if mm.OOM_EXCEPTION is not Exception:  # its stand-in where torch has none
-        kinds.append(mm.OOM_EXCEPTION)
-    return isinstance(error, tuple(kinds))
+    """Whether ``error`` means that the device ran out of memory, be it a GPU or the CPU."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    core = getattr(mm, "is_oom", None)  # in newer versions
+    known = mm.OOM_EXCEPTION is not Exception  # its stand-in where torch has none
+    if known and (core(error) if core is not None else isinstance(error, mm.OOM_EXCEPTION)):
+        return True
+    # CUDA's own errors (AcceleratorError) and those of the CPU's allocator have only their text in common
+    return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in _OUT_OF_MEMORY)
 
 
 # Folders ----------------------------------------------------------------------------------------------------------
