@@ -81,6 +81,13 @@ def say(node_id: str | None, text: str) -> None:
         PromptServer.instance.send_progress_text(text, str(node_id), PromptServer.instance.client_id)
 
 
+def remark(node: Any, text: str) -> None:
+    """Show ``text`` on a node and write it to the log; nothing if it is empty."""
+    if text:
+        log.warning(text)
+        say(node.hidden.unique_id, text)
+
+
 # Memory -----------------------------------------------------------------------------------------------------------
 
 

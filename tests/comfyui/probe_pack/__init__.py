@@ -6,7 +6,7 @@ import time
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import giving, looking, meddling, numbering
+from . import giving, identity, looking, meddling, numbering
 
 
 class ProbeNothing(io.ComfyNode):
@@ -55,7 +55,15 @@ class ProbeWait(io.ComfyNode):
 
 class ProbeExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [ProbeNothing, ProbeWait, *looking.NODES, *meddling.NODES, *giving.NODES, *numbering.NODES]
+        return [
+            ProbeNothing,
+            ProbeWait,
+            *looking.NODES,
+            *meddling.NODES,
+            *giving.NODES,
+            *numbering.NODES,
+            *identity.NODES,
+        ]
 
 
 async def comfy_entrypoint() -> ProbeExtension:
