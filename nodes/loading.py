@@ -8,12 +8,14 @@ from typing import Any
 import torch
 from comfy_api.v0_0_2 import io
 
+from ..sf_core.files.published_models import model_by_file_name, remark_on
 from .adapters import host
+from .adapters.fingerprint import source_of
 from .adapters.model import check_wan, settings_of, with_settings
 from .adapters.model_loader import build_model
 from .adapters.tiny import WEIGHTS, tiny_clip, tiny_model, tiny_vae
 from .inputs import schema
-from .presets import FROM_MODEL, MODEL_PRESETS, preset_config
+from .presets import FROM_MODEL, MODEL_PRESETS, preset_config, preset_remark
 
 _DTYPES: dict[str, torch.dtype | None] = {
     "default": None,
@@ -55,12 +57,14 @@ class SFLoadModel(io.ComfyNode):
                 io.Combo.Input("preset", options=MODEL_PRESETS, default=FROM_MODEL, tooltip=_PRESET_TOOLTIP),
             ],
             outputs=[io.Model.Output(tooltip="An ordinary MODEL: LoRA loaders and all other patches accept it.")],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
     def execute(cls, model_name: str, weight_dtype: str, preset: str) -> Any:
         path = host.file("diffusion_models", model_name)
         fast = {"fp8_optimizations": True} if weight_dtype.endswith("fast") else {}
+        host.remark(cls, preset_remark(preset) if preset != FROM_MODEL else remark_on(model_by_file_name(path)))
         return io.NodeOutput(_with_preset(build_model(path, _DTYPES[weight_dtype], **fast), preset))
 
 
@@ -79,11 +83,15 @@ class SFFromModel(io.ComfyNode):
                 io.Combo.Input("preset", options=MODEL_PRESETS, default=FROM_MODEL, tooltip=_PRESET_TOOLTIP),
             ],
             outputs=[io.Model.Output(tooltip="The same MODEL with rollout settings attached.")],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
     def execute(cls, model: Any, preset: str) -> Any:
         check_wan(model)
+        source = source_of(model)
+        of_file = remark_on(model_by_file_name(source)) if source is not None else ""
+        host.remark(cls, of_file if preset == FROM_MODEL else preset_remark(preset))
         return io.NodeOutput(_with_preset(model, preset))
 
 

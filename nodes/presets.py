@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..sf_core.config import RolloutConfig
-from ..sf_core.files.published_models import PUBLISHED_MODELS, model_by_name
+from ..sf_core.files.published_models import PUBLISHED_MODELS, model_by_name, remark_on
 
 FROM_MODEL = "from the model"
 CUSTOM = "custom"
@@ -27,6 +27,11 @@ def preset_config(name: str, own: RolloutConfig | None) -> RolloutConfig | None:
     if name == FROM_MODEL:
         return own
     return PRESETS.get(name) or model_by_name(name).config
+
+
+def preset_remark(name: str) -> str:
+    """Return what a user should know of the preset called ``name``; empty if there is nothing to say."""
+    return remark_on(next((model for model in PUBLISHED_MODELS if model.name == name), None))
 
 
 def widget_values(config: RolloutConfig) -> dict[str, object]:

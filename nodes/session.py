@@ -20,7 +20,7 @@ from .adapters.model import HostedWan, comfy_model, config_for, latent_size
 from .adapters.vae import check_fits, frames_to_begin_with, open_vae
 from .adapters.wire_types import ConfigWire, GraphSession, SessionWire
 from .inputs import schema, with_extra
-from .presets import CUSTOM, PRESETS, steps_from_words, steps_in_words, widget_values
+from .presets import CUSTOM, PRESETS, preset_remark, steps_from_words, steps_in_words, widget_values
 
 _PAPER = RolloutConfig()
 
@@ -113,10 +113,12 @@ class SFRolloutSettings(io.ComfyNode):
                 ),
             ],
             outputs=[ConfigWire.Output(display_name="settings", tooltip="For Self Forcing Session.")],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
     def execute(cls, preset: str, **values: Any) -> Any:
+        host.remark(cls, preset_remark(preset))
         return io.NodeOutput(PRESETS[preset] if preset != CUSTOM else _custom(values))
 
 

@@ -11,11 +11,18 @@ from torch import Tensor
 
 
 def to_device_async(tensor: Tensor, device: torch.device | str) -> Tensor:
-    """``tensor`` on ``device``, without waiting for a GPU to finish its queued work as a plain copy would."""
+    """``tensor`` on ``device``, without waiting for a GPU to finish its queued work as a plain copy would.
+
+    Where the system has no more memory to pin (a host may have pinned a whole model), a plain copy that waits.
+    """
     device = torch.device(device)
     if device.type != "cuda" or tensor.device.type != "cpu":
         return tensor.to(device)
-    return tensor.pin_memory().to(device, non_blocking=True)
+    try:
+        pinned = tensor.pin_memory()
+    except RuntimeError:  # of CUDA, which calls it out of memory
+        return tensor.to(device)
+    return pinned.to(device, non_blocking=True)
 
 
 @lru_cache

@@ -92,6 +92,13 @@ def output_is_taken(node: Any, output: int) -> bool:
     return any([node_id, output] == value for other in prompt.values() for value in other["inputs"].values())
 
 
+def remark(node: Any, text: str) -> None:
+    """Show ``text`` on a node and write it to the log; nothing if it is empty."""
+    if text:
+        log.warning(text)
+        say(node.hidden.unique_id, text)
+
+
 # Tensors ----------------------------------------------------------------------------------------------------------
 
 

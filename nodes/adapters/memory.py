@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from ...sf_core.memory_ledger import SPARE, DeviceMemory
 from .idle_memory import IdleMemory
 
+_OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory")
+
 
 class Loaded:
     """A MODEL as it is loaded, and what is loaded beside it; equal while both stay as they are."""
@@ -107,16 +109,15 @@ def make_room(nbytes: int, device: torch.device, last: Any = None) -> None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether ``error`` means that the device ran out of memory."""
-    kinds: tuple[type[BaseException], ...] = (torch.OutOfMemoryError, MemoryError)
-    if mm.OOM_EXCEPTION is not Exception:  # its stand-in where torch has none
-        kinds += (mm.OOM_EXCEPTION,)
-    if isinstance(error, kinds) or (hasattr(mm, "is_oom") and mm.is_oom(error)):
+    """Whether ``error`` means that the device ran out of memory, be it a GPU or the CPU."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    said = str(error).lower()  # of pinned memory, and of the CPU's allocator
-    return isinstance(error, RuntimeError) and any(
-        words in said for words in ("out of memory", "not enough memory", "can't allocate memory")
-    )
+    core = getattr(mm, "is_oom", None)  # in newer versions
+    known = mm.OOM_EXCEPTION is not Exception  # its stand-in where torch has none
+    if known and (core(error) if core is not None else isinstance(error, mm.OOM_EXCEPTION)):
+        return True
+    # CUDA's own errors (AcceleratorError) and those of the CPU's allocator have only their text in common
+    return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in _OUT_OF_MEMORY)
 
 
 def free_all(error: BaseException) -> None:

@@ -7,15 +7,17 @@ that the user chose all apply. A LoRA on ``modulation`` has no effect, as everyw
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import comfy.model_management as mm
+import comfy.model_sampling
 import torch
-from comfy.ldm.modules.attention import optimized_attention
+from comfy.cli_args import args
+from comfy.ldm.modules.attention import attention_pytorch, optimized_attention
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
@@ -24,18 +26,20 @@ from ...sf_core.config import RolloutConfig
 from ...sf_core.hashing import digest
 from ...sf_core.memory_ledger import DecoderCost, Ledger, Setup
 from ...sf_core.model.architecture import WanArchitecture
+from ...sf_core.model.attention import prefers_cudnn, sdpa
 from ...sf_core.model.cache_pool import CachePool
 from ...sf_core.model.forward import WanForward
 from ...sf_core.schedule import TRAIN_STEPS
 from ...sf_core.session.session import Session
 from ...sf_core.vae.wan_vae import WAN_MEAN
 from . import host, memory
-from .fingerprint import patched_fingerprint, token
+from .fingerprint import exact_patches, named_patches, token, weights_of
 from .idle_memory import IdleMemory
 
 ATTACHMENT = "self_forcing"
 # Pixels along the edge of a latent, and frames of a latent, of every Wan 2.1 VAE; where the latent format lacks them
 WAN_SPATIAL_FACTOR, WAN_TEMPORAL_FACTOR = 8, 4
+WAN_CHANNELS = 16  # of its latents
 
 
 @dataclass(frozen=True)
@@ -144,8 +148,9 @@ class HostedWan(WanForward):
         for name in ("blocks", "patch_embedding", "text_embedding", "time_embedding", "time_projection", "head"):
             setattr(self, name, getattr(net, name))
         self._options: dict[str, Any] = {}
-        self._fingerprint: tuple[object, str] = (None, "")
         self._ready: tuple[memory.Loaded | None, int] = (None, 0)  # what was loaded, with room for how many bytes
+        self._use_cudnn = False  # both are set before each pass
+        self._known_patches: tuple[object, str, bytes] = (None, "", b"")
 
     # What `WanForward` asks ---------------------------------------------------------------------------------------
 
@@ -177,10 +182,15 @@ class HostedWan(WanForward):
         """Read the options that attention gets in the following passes."""
         self._options = dict(self.patcher.model_options["transformer_options"])
         self._options |= {"cond_or_uncond": [0], "block_type": "double", "total_blocks": self.arch.num_layers}
+        chosen = args.use_pytorch_cross_attention or "optimized_attention_override" in self._options
+        default = optimized_attention is attention_pytorch and not chosen
+        self._use_cudnn = default and prefers_cudnn(self.device, self.dtype)
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Call ComfyUI's attention, or the override that the user chose, for one layer."""
         self.cancellation.raise_if_asked()  # core's layers poll by themselves, layers of other packs (GGUF) do not
+        if self._use_cudnn:  # ComfyUI's own call asks for FlashAttention 2 first
+            return sdpa(q, k, v)
         heads = q.shape[2]
         options = {**self._options, "block_index": layer}
         out = optimized_attention(q.flatten(2), k.flatten(2), v.flatten(2), heads=heads, transformer_options=options)
@@ -192,18 +202,34 @@ class HostedWan(WanForward):
         self._options |= {"sigmas": timestep[:, 0] / TRAIN_STEPS, "grid_sizes": (x.shape[2], rows, columns)}
 
     def state_key(self) -> bytes:
-        """Return the digest of everything that keys and values depend on."""
+        """Return the digest of everything that keys and values depend on: stored bits, patches, kinds of arithmetic."""
         override = self.patcher.model_options["transformer_options"].get("optimized_attention_override")
         attention = "" if override is None else token(override)
-        return digest(f"{self.fingerprint} {self.dtype} {self.device} {attention}".encode())
+        contents = weights_of(self.patcher).contents
+        return digest(contents, self._patches[1], f"{self.dtype} {self.device} {attention}".encode())
 
     @property
     def fingerprint(self) -> str:
-        """Fingerprint of the weights with all patches; equal whenever the same files and LoRAs are loaded."""
-        patched = (self.patcher.patches_uuid, len(self.patcher.object_patches))
-        if self._fingerprint[0] != patched:
-            self._fingerprint = (patched, patched_fingerprint(self.patcher))
-        return self._fingerprint[1]
+        """Name of the weights with all patches; equal whenever the same files and LoRAs are loaded."""
+        return weights_of(self.patcher).name + self._patches[0]
+
+    def description(self) -> dict[str, str]:
+        """Description of the weights with all patches, for saved sessions."""
+        return {**weights_of(self.patcher).description, "patches": self._patches[1].hex()}
+
+    def is_model(self, name: str, description: Mapping[str, str] | None) -> bool:
+        """See `CausalModel.is_model`. Sessions without a description carry a name of any earlier version."""
+        if not description:
+            return name in {known + self._patches[0] for known in weights_of(self.patcher).names}
+        return description.get("patches", "") == self._patches[1].hex() and super().is_model(name, description)
+
+    @property
+    def _patches(self) -> tuple[str, bytes]:
+        """What patches add to the name, and a digest of their bits."""
+        state = (self.patcher.patches_uuid, len(self.patcher.object_patches))
+        if self._known_patches[0] != state:
+            self._known_patches = (state, named_patches(self.patcher), exact_patches(self.patcher))
+        return self._known_patches[1:]
 
     # Memory -------------------------------------------------------------------------------------------------------
 
@@ -281,6 +307,11 @@ def check_wan(patcher: Any) -> Any:
         raise ValueError(
             f"this MODEL ({kind}) reads {net.in_dim} channels and gives {net.out_dim}: not a text-to-video model"
         )
+    if net.in_dim != WAN_CHANNELS and settings_of(patcher).config is None:  # a file of this pack has its settings in it
+        raise ValueError(
+            f"this MODEL ({kind}) makes latents of {net.in_dim} channels, as Wan 2.2's 5B model does. Self Forcing "
+            f"models are Wan 2.1 ones, of {WAN_CHANNELS} channels; only one that was trained with this pack may differ"
+        )
     return net
 
 
@@ -296,12 +327,29 @@ def _architecture(net: Any) -> WanArchitecture:
 
 
 def config_for(patcher: Any, given: RolloutConfig | None) -> RolloutConfig:
-    """Return the connected rollout settings, else the model's own, with the shift of ModelSamplingSD3."""
+    """Return the connected rollout settings, else the model's own, with the shift of ModelSamplingSD3.
+
+    Raises:
+        ValueError: The MODEL has the noise schedule of another kind of model.
+    """
+    sampling = patcher.object_patches.get("model_sampling")
+    shift = None if sampling is None else _flow_shift(sampling)
     if given is not None:
         return given
     config = settings_of(patcher).config or RolloutConfig()
-    sampling = patcher.object_patches.get("model_sampling")  # of ModelSamplingSD3
-    return config if sampling is None else replace(config, shift=float(sampling.shift))
+    return config if shift is None else replace(config, shift=shift)
+
+
+def _flow_shift(sampling: Any) -> float:
+    """Return the shift of a flow-matching schedule, as ModelSamplingSD3 sets it. Raises ValueError for another one."""
+    known = comfy.model_sampling
+    if not (isinstance(sampling, known.ModelSamplingDiscreteFlow) and isinstance(sampling, known.CONST)):
+        kind = ", ".join(base.__name__ for base in type(sampling).__bases__)
+        raise ValueError(
+            f"a ModelSampling node gave this MODEL the noise schedule of another kind of model ({kind}). "
+            "A Self Forcing model needs flow matching with a shift: use ModelSamplingSD3, or remove the node"
+        )
+    return float(sampling.shift)
 
 
 def comfy_model(session: Session) -> HostedWan:

@@ -33,10 +33,11 @@ class TinyLatents(comfy.latent_formats.Wan21):
 WEIGHTS = {"self forcing": "transformer.safetensors", "teacher": "teacher.safetensors"}
 
 
-def tiny_model(weights: str) -> Any:
-    """Load the MODEL whose weights are called ``weights`` in `WEIGHTS`."""
+def tiny_model(weights: str, disable_dynamic: bool = False) -> Any:
+    """Load the MODEL whose weights are called ``weights`` in `WEIGHTS`; it is never a dynamic one."""
     patcher = build_model(tiny.FOLDER / WEIGHTS[weights], None)
     patcher.model.latent_format = TinyLatents()
+    patcher.cached_patcher_init = (tiny_model, (weights,))
     return patcher
 
 

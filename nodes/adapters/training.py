@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from comfy.model_patcher import get_key_weight
 from torch import Tensor
 
 from ...sf_core.cancellation import Cancellation
-from ...sf_core.files.safetensors_file import write_tensors
+from ...sf_core.files.safetensors_file import open_tensors, write_tensors
 from ...sf_core.model.wan import CausalWan
 from ...sf_core.training.engine.process_group import Group
 from ...sf_core.training.recipe import Recipe
@@ -21,10 +22,20 @@ from ...sf_core.training.stages.run_context import RunContext
 from ...sf_core.vae.video_vae import VideoVAE
 from .model import HostedWan
 
+_DESCRIPTION = "sf.weights"  # in the metadata of the teacher's file
+
 
 def teacher_file(wan: HostedWan, folder: Path) -> Path:
-    """Return the path of the teacher's weights. Their fingerprint is in the name: other weights, another training."""
-    return folder / f"teacher-{wan.fingerprint}.safetensors"
+    """Return the path of the teacher's weights: other weights, another path, and so another training.
+
+    A file that is there already counts if it was written from these weights, in whatever number format.
+    """
+    for path in sorted(folder.glob("teacher-*.safetensors")):
+        description = open_tensors(path)[1].get(_DESCRIPTION)  # not in the files of the first versions
+        if wan.is_model(path.stem.removeprefix("teacher-"), json.loads(description) if description else None):
+            return path
+    path = folder / f"teacher-{wan.fingerprint}.safetensors"
+    return path.with_stem(f"{path.stem}-{wan.description()['contents'][:8]}") if path.exists() else path
 
 
 def write_teacher(wan: HostedWan, path: Path, cancellation: Cancellation) -> None:
@@ -44,7 +55,8 @@ def write_teacher(wan: HostedWan, path: Path, cancellation: Cancellation) -> Non
             cancellation.raise_if_asked()
             yield _patched(wan.patcher, name).to(dtype)
 
-    facts = {"sf.num_heads": str(wan.arch.num_heads), "sf.text_len": str(wan.arch.text_len)}
+    facts = {_DESCRIPTION: json.dumps(wan.description())}
+    facts |= {"sf.num_heads": str(wan.arch.num_heads), "sf.text_len": str(wan.arch.text_len)}
     write_tensors(path, layout, weights(), facts)
 
 

@@ -19,6 +19,7 @@ from typing import Any
 from server import PromptServer
 from torch import Tensor
 
+from ...sf_core.files.pixels import to_bytes
 from ..adapters import host
 from ..adapters.images import jpegs_of
 from ..adapters.rate_limit import RateLimit
@@ -118,6 +119,7 @@ class LiveView:
             made: Number of chunks that this run has made; 0: the frames are older than the run.
             cache_bytes: Memory of the KV caches.
         """
+        frames = to_bytes(frames)  # waits for the GPU, so that the times below are those of finished frames
         first = self._facts["frames"]
         self._firsts = {**dict(list(self._firsts.items())[-8:]), chunk: first}
         self._newest = frames[-1].clone()  # does not hold the chunk

@@ -15,10 +15,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..config import RolloutConfig
+from ..hashing import sampled_values
 from ..model.architecture import WanArchitecture
 from ..model.wan import CausalWan
 from .lora import Difference, LowRank, is_lora, lora_changes
-from .safetensors_file import Value, copy_of, open_tensors
+from .safetensors_file import StoredTensor, Value, copy_of, open_tensors
 from .torch_file import nested_tensors
 from .weight_names import select_weights
 
@@ -66,6 +67,12 @@ class Weight:
         """Dtype of the stored values; bfloat16 where they are fp8 and reading changes them."""
         changes = self.scale is not None or self.change is not None
         return torch.bfloat16 if changes and self.stored.dtype in FP8 else self.stored.dtype
+
+    def sampled_values(self) -> Tensor:
+        """Read what `hashing.sampled_values` returns of the parameter, scaled; changes by a LoRA are left out."""
+        stored = self.stored
+        values = stored.sampled_values() if isinstance(stored, StoredTensor) else sampled_values(stored)
+        return values if self.scale is None else values * copy_of(self.scale, "cpu", torch.float32).reshape(())
 
     def read(self, device: str | torch.device, dtype: torch.dtype) -> Tensor:
         """Read the parameter into a new tensor, rounded once."""

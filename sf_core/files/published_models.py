@@ -95,6 +95,12 @@ PUBLISHED_MODELS = (
         None,
         "it is not distilled: a few denoising steps from it give no usable video",
     ),
+    PublishedModel(
+        "Wan 2.2 itself",
+        r"wan_?2[._]?2",
+        None,
+        "it is not distilled for streaming, and its 14B is two models for two noise levels: it gives no usable video",
+    ),
 )
 
 
@@ -102,6 +108,13 @@ def model_by_file_name(path: Path) -> PublishedModel | None:
     """Guess the model from the names of a file and its folder; only a hint, as files can have any name."""
     name = f"{path.absolute().parent.name}/{path.name}".lower()
     return next((model for model in PUBLISHED_MODELS if re.search(model.file, name)), None)
+
+
+def remark_on(model: PublishedModel | None) -> str:
+    """Return what a user should know of a model before running it; empty if there is nothing to say."""
+    if model is None or not model.remark:
+        return ""
+    return f"{'not for streaming: ' if model.config is None else ''}{model.name}: {model.remark}"
 
 
 def model_by_name(name: str) -> PublishedModel:

@@ -19,6 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from ..hashing import sample_indices, sampled_values
 from .atomic_write import atomic_write
 from .torch_file import is_torch_file, open_torch_file
 
@@ -77,6 +78,18 @@ class StoredTensor:
         assert self.stride is None
         row_bytes = math.prod(self.shape[1:]) * self.dtype.itemsize
         return replace(self, shape=(count, *self.shape[1:]), offset=self.offset + start * row_bytes)
+
+    def sampled_values(self) -> Tensor:
+        """Read what `hashing.sampled_values` returns of the tensor, and not much more."""
+        count = math.prod(self.shape)
+        if self.stride not in (None, _row_major(self.shape)) or count <= PIECE:
+            return sampled_values(self.read())
+        with self.path.open("rb") as file:
+            values = []
+            for index in sample_indices(count).tolist():
+                file.seek(self.offset + index * self.dtype.itemsize)
+                values.append(self._values(file, 1))
+        return torch.cat(values).float()
 
     def to(self, device: str | torch.device, dtype: torch.dtype) -> Tensor:
         """Read the tensor to ``device`` in ``dtype``; on the CPU piece by piece, without a second copy of the whole."""

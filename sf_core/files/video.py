@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 import av
+from av.video.reformatter import ColorRange, Colorspace
 from torch import Tensor
 
 from .atomic_write import atomic_write
@@ -42,6 +43,8 @@ _CODECS: dict[str, tuple[str, str, dict[str, str], dict[str, str]]] = {
 _DEFAULT_CRF = {".mp4": 18, ".webm": 28}
 _BYTES_A_PIXEL = 0.08  # of ordinary footage at these qualities
 _COPIES = 2  # the growing file, and the finished one that replaces it
+# BT.709 at every size, and named in the file: players guess by the size where it is not, and libswscale by nothing
+_COLORSPACE, _BT709 = Colorspace.ITU709, 1  # ffmpeg's number for primaries, transfer function and matrix alike
 
 
 def sidecar_of(path: Path) -> Path:
@@ -144,6 +147,9 @@ class VideoWriter:
                         f"a frame of {frame.width} x {frame.height} does not fit "
                         f"a video of {stream.width} x {stream.height}"
                     )
+                frame = frame.reformat(
+                    format=stream.pix_fmt, dst_colorspace=_COLORSPACE, dst_color_range=ColorRange.MPEG
+                )
                 self._container.mux(stream.encode(frame))
                 self.frames += 1
             self._write_sidecar()
@@ -160,6 +166,9 @@ class VideoWriter:
         stream.width, stream.height = width, height
         stream.pix_fmt = self._pixel_format or ("yuv444p" if odd else "yuv420p")
         stream.options = {**self._options}
+        codec = stream.codec_context
+        codec.color_primaries = codec.color_trc = codec.colorspace = _BT709
+        codec.color_range = ColorRange.MPEG
         self._stream = stream
         return stream
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -44,6 +44,12 @@ class CausalModel(Protocol):
     @property
     def fingerprint(self) -> str:
         """Name of the weights, whatever their dtype or file; saved sessions carry it."""
+
+    def description(self) -> dict[str, str]:
+        """Description of the weights, by which a saved session finds them in another number format."""
+
+    def is_model(self, name: str, description: Mapping[str, str] | None) -> bool:
+        """Whether this model made a session that carries the name and, unless it is an old one, the description."""
 
     def state_key(self) -> bytes:
         """Changes whenever keys and values made from now on would differ from those made before."""

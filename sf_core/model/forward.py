@@ -8,7 +8,7 @@ Shapes: B batch, F latent frames, T tokens a frame, L = F * T tokens ordered fra
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -22,6 +22,7 @@ from ..config import RolloutConfig
 from .architecture import WanArchitecture, timestep_embedding
 from .attention import Attention
 from .cache_pool import CachePool
+from .identity import same_weights
 from .kv_cache import CacheShape, KeysValues
 from .rope import apply_rope, rope_rotations
 
@@ -68,7 +69,7 @@ class WanForward:
 
     Hooks for subclasses:
 
-    * `dtype`, `device`, `state_key`, `fingerprint`: facts that the owner of the weights knows.
+    * `dtype`, `device`, `state_key`, `fingerprint`, `description`: facts that the owner of the weights knows.
     * `cast_parameter`, `embed_latents`: use of weights that belong to no layer, or keep a dtype of their own.
     * `use_attention`, `attend`: the attention kernel.
     * `before_pass`: called with each chunk before it is passed over a cache.
@@ -327,6 +328,14 @@ class WanForward:
     def fingerprint(self) -> str:
         """Name of the weights, whatever their dtype or file."""
         raise NotImplementedError
+
+    def description(self) -> dict[str, str]:
+        """Description of the weights, see `describe_weights`."""
+        raise NotImplementedError
+
+    def is_model(self, name: str, description: Mapping[str, str] | None) -> bool:
+        """See `CausalModel.is_model`."""
+        return same_weights(description, self.description()) if description else name == self.fingerprint
 
     def cache_shape(self, config: RolloutConfig, latent_size: tuple[int, int], batch: int) -> CacheShape:
         """The shape of the cache of a session with these settings."""

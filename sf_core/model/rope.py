@@ -2,7 +2,8 @@
 
 Half of each head's pairs go to the frame, a third each of the rest to row and column, as in Wan:
 with ``c = head_dim // 2`` pairs, row and column get ``c // 3`` each and the frame the remainder.
-Angles are computed in float64 for each position, so there is no table to outgrow.
+Angles are computed in float64 on the CPU for each position, so there is no table to outgrow. A rotation is a unit
+complex number, or its real and imaginary part on devices that may lack complex arithmetic.
 """
 
 from __future__ import annotations
@@ -37,22 +38,25 @@ def rope_rotations(
         device: Device of the result.
 
     Returns:
-        complex64 [frames * height * width, 1, head_dim // 2].
+        complex64 [frames * height * width, 1, head_dim // 2] on CPUs and CUDA GPUs; elsewhere the same numbers as
+        float32 [frames * height * width, 1, head_dim // 2, 2].
     """
     pairs = head_dim // 2
     side = pairs // 3
     f = _turns(torch.tensor(list(frames), dtype=torch.int64), pairs - 2 * side)
     h = _turns(torch.arange(height), side)
     w = _turns(torch.arange(width), side)
-    f, h, w = (to_device_async(turns.to(torch.complex64), device) for turns in (f, h, w))
-    grid = (len(f), height, width)
+    is_complex = torch.device(device).type in ("cpu", "cuda")  # DirectML and older versions of MPS have no such numbers
+    parts = (turns.to(torch.complex64) for turns in (f, h, w))
+    f, h, w = (to_device_async(part if is_complex else torch.view_as_real(part), device) for part in parts)
+    grid, number = (len(f), height, width), f.shape[2:]  # no dimensions, or real and imaginary part
     full = torch.cat(
         [
-            f[:, None, None].expand(*grid, -1),
-            h[None, :, None].expand(*grid, -1),
-            w[None, None, :].expand(*grid, -1),
+            f[:, None, None].expand(*grid, -1, *number),
+            h[None, :, None].expand(*grid, -1, *number),
+            w[None, None, :].expand(*grid, -1, *number),
         ],
-        dim=-1,
+        dim=3,
     )
     return full.flatten(0, 2).unsqueeze(1)
 
@@ -60,8 +64,12 @@ def rope_rotations(
 def apply_rope(x: Tensor, rotations: Tensor) -> Tensor:
     """Rotate pairs (2i, 2i + 1) of ``x`` [B, tokens, heads, head_dim]; computed in float32, returned in x's dtype."""
     pairs = x.float().unflatten(-1, (-1, 2))
-    if torch.compiler.is_compiling():  # complex products are not fused with their neighbours
-        (a, b), (cos, sin) = pairs.unbind(-1), torch.view_as_real(rotations).unbind(-1)
+    is_complex = rotations.is_complex()
+    if (
+        torch.compiler.is_compiling() or not is_complex
+    ):  # compiled, complex products are not fused with their neighbours
+        numbers = torch.view_as_real(rotations) if is_complex else rotations
+        (a, b), (cos, sin) = pairs.unbind(-1), numbers.unbind(-1)
         turned = torch.stack([a * cos - b * sin, a * sin + b * cos], dim=-1)
     else:
         turned = torch.view_as_real(torch.view_as_complex(pairs) * rotations)

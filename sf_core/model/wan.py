@@ -12,11 +12,12 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from ..hashing import digest, weights_fingerprint
+from ..hashing import digest
 from .architecture import WanArchitecture
 from .attention import BACKENDS, Attention, choose_attention
 from .cache_pool import CachePool
 from .cuda_graphs import RecordedPass
+from .identity import describe_weights, weights_fingerprint
 from .kv_cache import KeysValues
 from .sequence_forward import SequenceForward
 
@@ -95,6 +96,7 @@ class CausalWan(SequenceForward, nn.Module):
         self.attention: str | Attention = "auto"
         self.caches = CachePool()
         self.metadata: dict[str, str] = {}
+        self._description: tuple[bytes, dict[str, str]] = (b"", {})
         self._compiled: tuple[Callable[..., Any], Callable[..., Any]] | None = None
         self._recorded: tuple[RecordedPass, RecordedPass] | None = None
 
@@ -176,6 +178,13 @@ class CausalWan(SequenceForward, nn.Module):
     def fingerprint(self) -> str:
         """Name of the weights, whatever their dtype."""
         return weights_fingerprint(self.named_parameters())
+
+    def description(self) -> dict[str, str]:
+        """Description of the weights, see `describe_weights`; computed once for each state of theirs."""
+        state = self.state_key()
+        if self._description[0] != state:
+            self._description = state, describe_weights(self.named_parameters())
+        return self._description[1]
 
     def use_attention(self) -> None:
         """Choose the attention kernel that the following passes call."""

@@ -49,6 +49,7 @@ def save_session(session: SessionRecord, path: Path) -> None:
         ValueError: The session lacks frames.
     """
     record, prompts = record_of(session)
+    record["weights"] = session.model.description()
     frames = session.frames
     recorded = sum(block[1] for block in record["blocks"])
     if recorded != frames:  # a bug; but a file that cannot be loaded must not be written
@@ -173,6 +174,9 @@ def _faults(record: Any, layout: Mapping[str, tuple[str, list[int]]]) -> Iterato
     words = record.get("words", [""] * prompts)
     if type(words) is not list or len(words) != prompts or not all(type(text) is str for text in words):
         yield f"words is {reprlib.repr(words)}; expected the text of each of {prompts} prompts"
+    weights = record.get("weights", {})  # not in the files of the first versions
+    if type(weights) is not dict or not all(type(value) is str for value in weights.values()):
+        yield f"weights is {reprlib.repr(weights)}; expected a description of the model"
     if not is_made(record["next"]):
         yield f"next is {reprlib.repr(record['next'])}; expected numbers of a prompt, a seed and an event"
     config = RolloutConfig.from_dict(record["config"])
@@ -286,10 +290,11 @@ def _check_model(path: Path, record: dict[str, Any], model: CausalModel, allow: 
             f"{record['text_dim']} wide; this one: {arch.in_dim} and {arch.text_dim}. Load the model that made it"
         )
     others, made_by, own = list(record["other_models"]), record["model"], model.fingerprint
-    if made_by != own:
+    if not model.is_model(made_by, record.get("weights")):
         if not allow:
+            same = " by name, but with other weights" if made_by == own else ""
             raise ValueError(
-                f"{path} was made by the model {made_by}, this one is {own}: load the one that made it, "
+                f"{path} was made by the model {made_by}, this one is {own}{same}: load the one that made it, "
                 "or allow another model to go on from its latents"
             )
         others = [*(name for name in others if name != own), made_by]

@@ -328,10 +328,12 @@ class _Stream:
         start = self._host.clock()
         session, at = sampled.session, sampled.session.frames - sampled.latents.shape[2]
         frames = self._decoder(sampled.latents, at=at, history=history_for(self._decoder, session, at))
-        timings = {**sampled.timings, "decode": self._host.clock() - start}
-        sampled.event = StreamEvent(session.chunks - 1, frames, session, timings)
+        event = StreamEvent(session.chunks - 1, frames, session, {**sampled.timings})
+        _ = event.pixels  # waits for the GPU, which has only been given the work until now
+        event.timings["decode"] = self._host.clock() - start
+        sampled.event = event
         self._playback.add(frames.shape[1])
-        self._host.shown(sampled.event)
+        self._host.shown(event)
 
     # Commands ---------------------------------------------------------------------------------------------------------
 

@@ -48,6 +48,24 @@ def test_frames_come_back(ending: str, tmp_path: Path) -> None:
         assert stream.pix_fmt == "yuv420p"
 
 
+@pytest.mark.parametrize("size", [(32, 48), (720, 1280)])
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_player_need_not_guess_the_colours(ending: str, size: tuple[int, int], tmp_path: Path) -> None:
+    """The file names its colour space, BT.709 at any size, and its numbers are of that space."""
+    frames = torch.empty(1, *size, 3)
+    frames[:] = torch.tensor([200, 40, 90]) / 255
+    with VideoWriter(tmp_path / f"video.{ending}", fps=16, crf=4) as writer:
+        writer.write(frames)
+    with av.open(str(writer.path)) as container:
+        codec = container.streams.video[0].codec_context
+        assert (codec.colorspace, codec.color_range) == (1, 1)
+        if ending == "mp4":  # VP9 names one number for all three
+            assert (codec.color_primaries, codec.color_trc) == (1, 1)
+        luma = next(container.decode(video=0)).to_ndarray(format="yuv420p")[0, 0]
+    expected = 16 + 219 * (0.2126 * 200 + 0.7152 * 40 + 0.0722 * 90) / 255
+    assert abs(float(luma) - expected) <= 2
+
+
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_the_record_is_in_the_file(ending: str, tmp_path: Path) -> None:
     path = tmp_path / f"v.{ending}"

@@ -111,6 +111,22 @@ def test_every_event_tells_what_its_stages_took() -> None:
         assert event.timings["sample"] > 0
 
 
+def test_times_are_of_finished_frames_not_of_work_that_a_gpu_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A decoder on a GPU returns at once; the frames are done when they can be copied."""
+    host = Host()
+
+    def copy(frames: Tensor) -> Tensor:
+        host.time += 0.2
+        return to_bytes(frames)
+
+    monkeypatch.setattr("sf_core.session.streaming.to_bytes", copy)
+    when_shown: list[float] = []
+    host.shown = lambda event: when_shown.append(host.time)  # type: ignore[method-assign]
+    events = list(stream(start(), Decoder(), seconds=0.5, fps=16, host=host, overlap=False))
+    assert [round(event.timings["decode"], 3) for event in events] == [0.2] * len(events)
+    assert [round(time, 3) for time in when_shown] == [round(0.2 * (i + 1), 3) for i in range(len(events))]
+
+
 def test_frames_leave_while_the_next_chunk_is_being_sampled() -> None:
     """The worker is held inside chunk 1; chunk 0's event arrives all the same, and before any pass for chunk 1."""
     reached, go_on = threading.Event(), threading.Event()

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...config import RolloutConfig
 from ...files.checkpoint import load_model
-from ...hashing import weights_fingerprint
+from ...model.identity import weights_fingerprint
 from ...model.wan import CausalWan
 from ...noise import noise_key
 from ...session.frame_counts import video_frames
