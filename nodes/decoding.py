@@ -56,8 +56,8 @@ class SFDecodeChunks(io.ComfyNode):
         host.make_room(decode_bytes(ours, core), core.model.device)
         progress = host.NodeProgress(cls, core.frames - session.decoded, cancellation)
         blocks = sum(block.place.end > session.decoded for block in core.head.back()) if core.head else 0
-        view = LiveView(cls, progress.node_id, fps, blocks)
         path, parts = host.new_temp_file("chunks", ".mp4"), []
+        view = LiveView(cls, progress.node_id, fps, blocks)
         with view.until_end(path), VideoWriter(path, fps) as writer:
             for block, (end, frames) in enumerate(decode_rest(session, ours, vae)):
                 parts.append(host.intermediate(frames[0]))

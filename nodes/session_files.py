@@ -68,7 +68,7 @@ class SFLoadSession(io.ComfyNode):
                 io.Model.Input("model", tooltip="The model that made the session."),
                 io.Combo.Input(
                     "file",
-                    options=host.files(host.SESSIONS) or [_NONE],
+                    options=host.session_names() or [_NONE],
                     tooltip="A file in output/sessions, or 'interrupted at chunk k' of a run since the server started.",
                 ),
                 io.Boolean.Input(
@@ -88,21 +88,21 @@ class SFLoadSession(io.ComfyNode):
         if file == _NONE:
             return "there is no session yet: make one with Save Session, then press R to refresh the list"
         try:
-            host.file(host.SESSIONS, file)
+            host.session_file(file)
         except ValueError as error:
             return str(error)
         return True
 
     @classmethod
     def fingerprint_inputs(cls, file: str, **others: Any) -> str:
-        path = host.file(host.SESSIONS, file)
+        path = host.session_file(file)
         facts = path.stat()
         return f"{path} {facts.st_mtime_ns} {facts.st_size}"
 
     @classmethod
     def execute(cls, model: Any, file: str, allow_other_model: bool) -> Any:
         wan = HostedWan(model)
-        session = Session.load(host.file(host.SESSIONS, file), wan, allow_other_model=allow_other_model)
+        session = Session.load(host.session_file(file), wan, allow_other_model=allow_other_model)
         return io.NodeOutput(GraphSession(session))
 
 

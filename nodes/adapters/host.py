@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ...sf_core.cancellation import Cancellation
 from ...sf_core.files.file_names import WINDOWS, windows_name_fault
+from . import users
 from .rate_limit import RateLimit
 
 log = logging.getLogger("self_forcing")
@@ -134,8 +135,43 @@ def temp_folder(*parts: str) -> Path:
 
 
 def interrupted_folder() -> Path:
-    """Return the folder of autosaved sessions of interrupted and failed runs."""
-    return temp_folder("interrupted")
+    """Return the folder of autosaved sessions of interrupted and failed runs of this user."""
+    user = users.current()
+    return temp_folder("interrupted") if user == users.DEFAULT else temp_folder("users", user, "interrupted")
+
+
+def saving_folder() -> Path:
+    """Return the folder below which this user's sessions are saved: ComfyUI's output, or one of the user's own data."""
+    user = users.current()
+    if user == users.DEFAULT:
+        return output_folder()
+    return Path(folder_paths.get_public_user_directory(user), "self_forcing")
+
+
+def session_folders() -> list[Path]:
+    """Return the folders of this user's sessions."""
+    if users.current() == users.DEFAULT:
+        return [Path(folder) for folder in folder_paths.get_folder_paths(SESSIONS)]
+    return [saving_folder() / "sessions", interrupted_folder()]
+
+
+def session_names() -> list[str]:
+    """Return the names of this user's sessions in Load Session."""
+    if users.current() == users.DEFAULT:
+        return files(SESSIONS)
+    found = {file.relative_to(one) for one in session_folders() for file in one.rglob(f"*{SESSION_ENDING}")}
+    return sorted(map(str, found))
+
+
+def session_file(name: str) -> Path:
+    """Return the path of a session of this user. Raises ValueError, naming the sessions there are, if it is gone."""
+    if users.current() == users.DEFAULT:
+        return file(SESSIONS, name)
+    names = session_names()
+    paths = [one / name for one in session_folders() if name in names and (one / name).is_file()]
+    if not paths:
+        raise ValueError(f"you have no session {name!r}; there are: {', '.join(names[:10]) or 'none'}")
+    return paths[0]
 
 
 def register_folders() -> None:
@@ -191,13 +227,13 @@ def check_name(name: str) -> None:
 
 
 def output_path(prefix: str, ending: str) -> Path:
-    """Return the next free numbered path below the output folder, chosen as by ComfyUI's own savers.
+    """Return the next free numbered path below `saving_folder`, chosen as by ComfyUI's own savers.
 
     Raises:
         ValueError: ``prefix`` is no name for a file on this system.
     """
     check_name(prefix)
-    folder, name, counter, _, _ = folder_paths.get_save_image_path(prefix, folder_paths.get_output_directory())
+    folder, name, counter, _, _ = folder_paths.get_save_image_path(prefix, str(saving_folder()))
     path = Path(folder, f"{name}_{counter:05}_{ending}")
     while path.exists():
         counter += 1
