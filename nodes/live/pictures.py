@@ -115,13 +115,15 @@ class Pictures:
 
     def _send(self, chunk: int, first: int, count: int, pictures: dict[int, bytes], small: dict[int, bytes]) -> None:
         """Send ``count`` frames, in several messages if one would be too long."""
-        if sum(map(len, pictures.values())) > PICTURE_BYTES and count > 1:
-            half = count // 2
-            for begin, number in ((first, half), (first + half, count - half)):
-                inside = range(begin, begin + number)
-                parts = [{n: one for n, one in all_.items() if n in inside} for all_ in (pictures, small)]
-                self._send(chunk, begin, number, *parts)
-            return
+        if sum(map(len, pictures.values())) > PICTURE_BYTES:
+            if count > 1:
+                half = count // 2
+                for begin, number in ((first, half), (first + half, count - half)):
+                    inside = range(begin, begin + number)
+                    parts = [{n: one for n, one in all_.items() if n in inside} for all_ in (pictures, small)]
+                    self._send(chunk, begin, number, *parts)
+                return
+            pictures = {}  # noise; the next ones are smaller
         facts = {**self._names, "chunk": chunk, "first": first, "count": count}
         versions = [{**facts, **_in_json(one)} for one in (pictures, small, {})]
         clients.send("self_forcing.frames", self._showing(), *versions)
