@@ -17,9 +17,10 @@ OPEN_COPY = """async (name) => {
 }"""
 SWITCH = """async (path) => {
   const { workflow } = app.extensionManager;
-  const other = workflow.openWorkflows.find((one) => one.path.includes(path));
+  const other = workflow.openWorkflows.find((one) => one.path === path);
   await app.loadGraphData(JSON.parse(JSON.stringify(other.activeState)), true, true, other);
 }"""
+PATH = "() => app.extensionManager.workflow.activeWorkflow.path"
 STATES = """() => {
   window.states = [];
   app.api.addEventListener("self_forcing.run", ({ detail }) => window.states.push(detail));
@@ -51,7 +52,6 @@ def shows_a_run(page: Editor) -> Locator:
 
 
 def test_of_two_copies_in_one_page_each_shows_its_own_run(own_page: Editor) -> None:
-    """Also after the page was loaded again, which the editor does under the same client id."""
     page = own_page
     page.js(STATES)
     open_graph(page, graph(RED, 901))
@@ -59,20 +59,22 @@ def test_of_two_copies_in_one_page_each_shows_its_own_run(own_page: Editor) -> N
     first = page.press_run()
     expect(shows_a_run(page)).to_be_visible()
     page.page.wait_for_function("() => window.states.some((state) => state.chunk >= 2)")
+    original = page.js(PATH)
     page.js(OPEN_COPY, "copy")
+    copy = page.js(PATH)
     page.fit_view()
     at = page.js("() => window.states.length")
     page.page.wait_for_function("(n) => window.states.length > n + 2", arg=at)
     expect(player(page)).to_be_visible()
     expect(shows_a_run(page)).to_have_count(0)
     expect(player(page).locator("canvas")).to_be_hidden()
-    page.js(SWITCH, "live")
+    page.js(SWITCH, original)
     page.fit_view()
     expect(shows_a_run(page)).to_be_visible()
     stop(page)
     page.wait(first)
     expect(player(page).locator("video")).to_be_visible()
-    page.js(SWITCH, "copy")
+    page.js(SWITCH, copy)
     page.fit_view()
     expect(player(page).locator("video")).to_be_hidden()
     assert page.errors == []
@@ -95,7 +97,7 @@ def test_of_two_browsers_with_one_template_each_shows_its_own_run(
         assert runs(other) == set()
         expect(shows_a_run(own_page)).to_be_visible()
         expect(shows_a_run(other)).to_have_count(0)
-        other.set_widget(3, "text", BLUE)
+        other.set_widget(2, "text", BLUE)
         waits = other.press_run()
         stop(own_page)
         own_page.wait(ended)
