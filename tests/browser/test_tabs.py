@@ -51,6 +51,7 @@ def shows_a_run(page: Editor) -> Locator:
     return player(page).locator(".sf-steering:not([hidden])")
 
 
+@pytest.mark.one_mode
 def test_of_two_copies_in_one_page_each_shows_its_own_run(own_page: Editor) -> None:
     page = own_page
     page.js(STATES)
@@ -80,7 +81,7 @@ def test_of_two_copies_in_one_page_each_shows_its_own_run(own_page: Editor) -> N
     assert page.errors == []
 
 
-@pytest.mark.parametrize("mode", ["classic"], indirect=True)  # alike in both
+@pytest.mark.one_mode
 def test_of_two_browsers_with_one_template_each_shows_its_own_run(
     own_page: Editor, browser: Browser, mode: Mode
 ) -> None:
