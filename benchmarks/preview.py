@@ -92,6 +92,7 @@ def _seconds(server: Server, prompt: dict[str, Any], watched: bool) -> float:
     if not watched:
         return server_seconds(server, prompt)
     with server.events("watcher") as events:
+        server.post("/self_forcing/attach", {"client_id": "watcher"})
         prompt_id = server.submit(prompt, client_id=events.client_id)
         messages = dict(server.wait(prompt_id, timeout=3600)["status"]["messages"])
         assert events.of("self_forcing.frames")

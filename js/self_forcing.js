@@ -1,10 +1,11 @@
-import { after, loading, locale, register, rootGraph, workflowOf } from "./lib/editor.js";
+import { after, loading, locale, onLoad, register, rootGraph, workflows } from "./lib/editor.js";
 import { setTexts, translator } from "./lib/i18n.js";
 import { executionIds } from "./lib/ids.js";
 import { isFrames, isState, isWithdrawn } from "./lib/messages.js";
-import { clientId, get, listen, post } from "./lib/server.js";
+import { clientId, get, listen, onQueue, post } from "./lib/server.js";
 import { LOOP_SETTING, Player } from "./player/player.js";
 import { Runs } from "./player/runs.js";
+import { Tabs } from "./player/tabs.js";
 import { followPreset } from "./presets.js";
 import { replayFromFile } from "./replay/replay.js";
 import { addSessionsPanel } from "./sessions/panel.js";
@@ -24,7 +25,12 @@ const ADDITIONS = {
   SFTrain: (node) => addPlayer(node, { trains: true }),
 };
 
-const runs = new Runs({ idsOf: executionIds, workflowOf });
+const TABS = "SelfForcing.Tabs"; // in the storage that a page keeps when it is loaded again, as the editor does its name
+const tabs = new Tabs(workflows, {
+  read: () => JSON.parse(sessionStorage.getItem(TABS) ?? "null"),
+  write: (value) => sessionStorage.setItem(TABS, JSON.stringify(value)),
+});
+const runs = new Runs({ idsOf: executionIds, tabs });
 
 /**
  * @param {ComfyNode} node
@@ -35,18 +41,43 @@ function addPlayer(node, options) {
   runs.add(node, player);
   // the node has an id now, but its subgraph gets its place only after the whole workflow is loaded
   after(node, "onAdded", () => queueMicrotask(() => runs.offer(node)));
-  after(node, "onExecuted", (output) => player.showResult(output));
   after(node, "onRemoved", () => runs.remove(node));
 }
 
-/** Shows the runs that began before this page was connected. */
-async function attach() {
+/**
+ * Asks for the messages of the runs that this page queued, also before it was loaded again, and shows them as they are now.
+ *
+ * @param {string[]} [shown] the runs whose frames it wants, and of those that begin later until it asks again; else of all
+ */
+async function attach(shown) {
   try {
-    const { runs: states } = await post("/self_forcing/attach", { client_id: await clientId() });
+    const asked = { client_id: await clientId(), own: true, visible: !document.hidden, ...(shown && { runs: shown }) };
+    const { runs: states } = await post("/self_forcing/attach", asked);
     for (const state of states) if (isState(state)) runs.state(state, true);
+    if (shown && runs.shown.some((run) => !shown.includes(run))) attachToShown(); // these states put them on their nodes
   } catch (error) {
     console.warn("Self Forcing: cannot show the runs that began before this page was loaded:", error);
   }
+}
+
+const attachToShown = () => attach(runs.shown);
+
+/** @param {unknown} state */
+function showState(state) {
+  if (!isState(state)) return;
+  const isNew = !runs.knows(state.run);
+  runs.state(state);
+  if (isNew && !runs.shown.includes(state.run)) attachToShown(); // it is another tab's: no frames of it
+}
+
+/** Begins to load a workflow, whose tab may be another one. */
+function beginLoading() {
+  const end = tabs.load();
+  return () => {
+    end();
+    runs.offerAll();
+    attachToShown();
+  };
 }
 
 async function loadTexts() {
@@ -58,10 +89,14 @@ async function loadTexts() {
 }
 
 // before the first message comes: the editor logs an error for messages without a listener
-listen("self_forcing.run", (state) => isState(state) && runs.state(state));
+listen("self_forcing.run", showState);
 listen("self_forcing.frames", (message) => isFrames(message) && runs.frames(message));
 listen("self_forcing.withdrawn", (message) => isWithdrawn(message) && runs.withdrawn(message));
-listen("reconnected", attach);
+listen("executed", (message) => runs.result({ ...message, node: String(message.display_node ?? message.node) }));
+listen("reconnected", () => attach());
+document.addEventListener("visibilitychange", attachToShown);
+onQueue(() => tabs.queue());
+onLoad(beginLoading);
 
 await loadTexts(); // the editor waits for this module, so no node is made before
 const t = translator(locale());

@@ -7,7 +7,7 @@ from typing import Any
 from comfy_api.v0_0_2 import ComfyExtension
 
 from . import decoding, loading, prompt_timeline, sampling, session, session_files, stream_video, train
-from .adapters import host
+from .adapters import host, users
 from .server import live_routes
 
 FAMILIES = (loading, session, sampling, decoding, stream_video, prompt_timeline, session_files, train)
@@ -22,7 +22,8 @@ class SelfForcingExtension(ComfyExtension):
 
 
 async def comfy_entrypoint() -> SelfForcingExtension:
-    """Register folders and routes, and return the extension. Called by ComfyUI."""
+    """Register folders, users and routes, and return the extension. Called by ComfyUI."""
     host.register_folders()
+    users.register()
     live_routes.register()
     return SelfForcingExtension()

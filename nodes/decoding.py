@@ -59,8 +59,8 @@ class SFDecodeChunks(io.ComfyNode):
         memory.make_room(missing, wan.device, last=wan.shared.idle)
         progress = host.NodeProgress(cls, core.frames - session.decoded, cancellation)
         blocks = sum(block.place.end > session.decoded for block in core.head.back()) if core.head else 0
-        view = LiveView(cls, progress.node_id, fps, blocks)
         path, parts = results.new_video("chunks"), []
+        view = LiveView(cls, progress.node_id, fps, blocks)
         with view.until_end(path), PreviewVideo(path, fps, view.say) as video:
             for block, (end, frames) in enumerate(decode_rest(session, ours, vae)):
                 parts.append(host.intermediate(frames[0]))

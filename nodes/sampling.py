@@ -65,9 +65,9 @@ class SFSampleChunks(io.ComfyNode):
         cancellation = host.HostCancellation()
         decoder = _preview_decoder(core, preview_vae, cancellation)  # before the run begins: it may not fit
         run = Run(cls, session, chunks, fps, cancellation)
-        preview = _Preview(run, decoder)
         new_latents: list[torch.Tensor] = []
         with run.view.until_end(), autosaved(run):
+            preview = _Preview(run, decoder)
             while len(new_latents) < chunks and not (new_latents and run.cancellation.finishing):
                 core, latents = run.make(run.boundary(core))
                 new_latents.append(host.intermediate(latents))

@@ -94,7 +94,7 @@ class SFLoadSession(io.ComfyNode):
                 io.Model.Input("model", tooltip="The model that made the session."),
                 io.Combo.Input(
                     "file",
-                    options=host.files(host.SESSIONS) or [_NONE],
+                    options=host.session_names() or [_NONE],
                     tooltip="A file in output/sessions, or 'interrupted at chunk k' of an earlier run.",
                 ),
                 io.Boolean.Input(
@@ -116,21 +116,21 @@ class SFLoadSession(io.ComfyNode):
         if file == _NONE:
             return "there is no session yet: make one with Save Session, then press R to refresh the list"
         try:
-            host.file(host.SESSIONS, file)
+            host.session_file(file)
         except ValueError as error:
             return str(error)
         return True
 
     @classmethod
     def fingerprint_inputs(cls, file: str, **others: Any) -> str:
-        path = host.file(host.SESSIONS, file)
+        path = host.session_file(file)
         facts = path.stat()
         return f"{path} {facts.st_ino} {facts.st_mtime_ns} {facts.st_ctime_ns} {facts.st_size}"
 
     @classmethod
     def execute(cls, model: Any, file: str, allow_other_model: bool) -> Any:
         wan = HostedWan(model)
-        path, archive = host.file(host.SESSIONS, file), host.temp_path("archive")
+        path, archive = host.session_file(file), host.temp_path("archive")
         session = Session.load(path, wan, allow_other_model=allow_other_model, archive_folder=archive)
         return io.NodeOutput(GraphSession(session))
 

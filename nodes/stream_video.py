@@ -92,18 +92,18 @@ class SFStreamVideo(io.ComfyNode):
         ours = open_vae(vae, cancellation)
         check_fits(ours, comfy_model(core))
         chunks = chunks_for(core, seconds, fps, ours.temporal_factor) if seconds else 0
-        path = results.new_video("stream")
+        path, last = results.new_video("stream"), None
         run = Run(cls, session, chunks, fps, cancellation, steerable=clip is not None)
-        run.steering = Steering(clip, timeline or Timeline(), ours.temporal_factor, fps, run.view)
-        run.decoder_cost = DecoderCost.of(ours)
-        run.say(memory_in_words(core, run.decoder_cost, frames_after(core, chunks)))
-        last = None
         with (
             run.view.until_end(path),
             autosaved(run),
             VideoWriter(path, fps, record=_graph_of(cls)) as writer,
             closing(_chunks(run, session, vae, ours, seconds, fps)) as parts,
         ):
+            beginning = timeline or Timeline()
+            run.steering = Steering(clip, beginning, ours.temporal_factor, fps, run.view, run.note_steered)
+            run.decoder_cost = DecoderCost.of(ours)
+            run.say(memory_in_words(core, run.decoder_cost, frames_after(core, chunks)))
             try:
                 for longer, frames in parts:
                     core, last = longer, frames[-1]
@@ -158,7 +158,16 @@ def _chunks(
 
 def _graph_of(node: Any) -> dict[str, Any]:
     """Return the metadata that ComfyUI's editor reads from a video that is dropped on it."""
-    return {**(node.hidden.extra_pnginfo or {}), **({"prompt": node.hidden.prompt} if node.hidden.prompt else {})}
+    extra = node.hidden.extra_pnginfo
+    graph = extra if isinstance(extra, dict) else {}  # a program may have queued anything
+    texts = {key: _whole(value) for key, value in graph.items() if isinstance(value, str)}
+    graph = {_whole(key): value for key, value in {**graph, **texts}.items()}
+    return {**graph, **({"prompt": node.hidden.prompt} if node.hidden.prompt else {})}
+
+
+def _whole(text: str) -> str:
+    """Return ``text`` with a question mark for each half of a character, which no file takes."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _keep_record(node: Any, run: Run, session: Session, writer: VideoWriter) -> None:
@@ -175,12 +184,21 @@ def _keep_record(node: Any, run: Run, session: Session, writer: VideoWriter) -> 
         "session": lineage_at(session, session.frames).hex(),
         **(steered if steering.actions else {}),
     }
-    graph = (node.hidden.extra_pnginfo or {}).get("workflow")
+    extra = node.hidden.extra_pnginfo
+    graph = extra.get("workflow") if isinstance(extra, dict) else None
     if steering.actions and isinstance(graph, dict):
         # in the object that later nodes write into their files: when such a file is dropped on the editor,
         # js/replay/replay.js makes a Prompt Timeline of it
-        marks = graph.setdefault("extra", {}).setdefault("self_forcing", {})
+        marks = _object_in(_object_in(graph, "extra"), "self_forcing")
         marks[run.node_id] = {"rows": steering.rows, "seconds": facts["seconds"]}
+
+
+def _object_in(graph: dict[str, Any], key: str) -> dict[str, Any]:
+    """Return the object under ``key``, which takes the place of anything else there."""
+    if not isinstance(graph.get(key), dict):
+        graph[key] = {}
+    found: dict[str, Any] = graph[key]
+    return found
 
 
 NODES = [SFStreamVideo]

@@ -66,12 +66,33 @@ const graphInView = () => app.canvas.graph ?? app.graph;
 
 export const nodesInView = () => graphInView().nodes;
 
+/** The workflows of the editor's tabs: their paths, and the open one's object, path and id. */
+export const workflows = {
+  workflow: () => app.extensionManager?.workflow?.activeWorkflow ?? rootGraph(),
+  path: () => app.extensionManager?.workflow?.activeWorkflow?.path ?? "",
+  id: () => rootGraph().id,
+  /** @returns {string[]} */
+  openPaths: () => (app.extensionManager?.workflow?.openWorkflows ?? []).map(({ path }) => path),
+};
+
 /**
- * The id of the workflow of a node, which stays when the workflow is saved; undefined for a node without a graph.
+ * Calls `begin()` when the editor loads a workflow, also for another tab and for an undo, and the function that it returns
+ * once its tab is open.
  *
- * @param {ComfyNode} node
+ * @param {() => () => void} begin
  */
-export const workflowOf = (node) => node.graph?.rootGraph.id;
+export function onLoad(begin) {
+  const load = app.loadGraphData;
+  /** @param {...any} details */
+  app.loadGraphData = async function (...details) {
+    const end = begin();
+    try {
+      return await load.apply(this, details);
+    } finally {
+      end();
+    }
+  };
+}
 
 /**
  * Makes all changes to the graph within `change` one step of the editor's undo.

@@ -13,7 +13,8 @@
  * @typedef {object} RunState
  * @property {string} node_id
  * @property {string} run
- * @property {string} workflow its id; "" if unknown
+ * @property {string} prompt_id of the prompt that it is a part of
+ * @property {string} workflow its id, which copies share; "" if unknown
  * @property {"running" | "paused" | "stopping" | "ended" | "interrupted" | "failed"} state
  * @property {number} fps
  * @property {number} chunk how many are made
@@ -26,10 +27,12 @@
  * @property {boolean} steerable by prompts
  * @property {string} prompt
  * @property {string} note
+ * @property {{count: number, prompt: string}} refused typed prompts that the text encoder did not take: how many, and the
+ *   newest
  * @property {RunAction[]} actions
  * @property {string} rows of a Prompt Timeline that makes the video again
  * @property {number} seconds
- * @property {Record<string, Record<string, number>>} seeds by node and input
+ * @property {Record<string, Record<string, number | string>>} seeds by node and input; text beyond 2 ** 53
  * @property {Training | null} training
  * @property {ServerFile | null} video
  *
@@ -61,6 +64,9 @@ const record = (check) => (value) => isObject(value) && Object.values(value).eve
 /** @type {(checks: Record<string, Check>) => Check} */
 const shape = (checks) => (value) => isObject(value) && Object.entries(checks).every(([key, check]) => check(value[key]));
 
+/** @type {Check} */
+const seed = (value) => amount(value) || (text(value) && /^\d{1,20}$/.test(value));
+
 const RUN = { node_id: text, run: text };
 const STATES = ["running", "paused", "stopping", "ended", "interrupted", "failed"];
 
@@ -71,10 +77,11 @@ const TRAINING = { stage: text, step: count, of: count, left: amount, file: text
 
 const STATE = {
   ...RUN,
-  ...{ workflow: text, state: (/** @type {any} */ value) => STATES.includes(value) },
+  ...{ prompt_id: text, workflow: text, state: (/** @type {any} */ value) => STATES.includes(value) },
   ...{ fps: positive, chunk: count, chunks: count, frames: count, first_frame: count },
   ...{ made_fps: amount, first_seconds: orNull(amount), cache_bytes: amount },
-  ...{ steerable: flag, prompt: text, note: text, rows: text, seconds: amount, seeds: record(record(amount)) },
+  ...{ steerable: flag, prompt: text, note: text, rows: text, seconds: amount, seeds: record(record(seed)) },
+  refused: shape({ count, prompt: text }),
   actions: list(shape({ action: text, chunk: count })),
   training: orNull(shape(TRAINING)),
   video: orNull(shape({ filename: text, subfolder: text, type: text })),

@@ -30,6 +30,28 @@ export const clientId = () =>
     });
   });
 
+/**
+ * Calls `begin()` when the page queues a prompt, and the function that it returns with the id of that prompt, or with
+ * nothing if the server refused it.
+ *
+ * @param {() => (prompt?: string) => void} begin
+ */
+export function onQueue(begin) {
+  const queue = api.queuePrompt;
+  /** @param {...any} details */
+  api.queuePrompt = async function (...details) {
+    const end = begin();
+    /** @type {{prompt_id?: string} | undefined} */
+    let answer;
+    try {
+      answer = await queue.apply(this, details);
+    } finally {
+      end(answer?.prompt_id);
+    }
+    return answer;
+  };
+}
+
 /** @param {string} path */
 export const url = (path) => api.apiURL(path);
 

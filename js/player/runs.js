@@ -36,7 +36,8 @@ const ANSWERING_STATES = { pause: "paused", resume: "running", stop: "stopping" 
 
 /** Requests to a run that the server accepted and that did not take effect yet. */
 export class PendingActions {
-  /** @type {{request: ActionRequest, seen: number}[]} seen: number of actions in the state when it was requested */
+  /** @type {{request: ActionRequest, seen: number, refused: number}[]} seen, refused: number of actions, and of refused
+   *  prompts, in the state when it was requested */
   #pending = [];
 
   get requests() {
@@ -45,11 +46,11 @@ export class PendingActions {
 
   /** @type {(request: ActionRequest, state: RunState) => void} */
   add(request, state) {
-    this.#pending.push({ request, seen: state.actions.length });
+    this.#pending.push({ request, seen: state.actions.length, refused: state.refused.count });
   }
 
   /**
-   * Drops the requests that took effect. Returns their actions.
+   * Drops the requests that took effect, and prompts that the text encoder refused. Returns the actions of the former.
    *
    * @param {RunState} state
    */
@@ -60,6 +61,7 @@ export class PendingActions {
     this.#pending = this.#pending.filter((one) => {
       one.seen = Math.min(one.seen, state.actions.length); // a re-roll may take actions back
       if (!isLive(state)) return false;
+      if (isRefused(one, state)) return false;
       const answer = ANSWERING_STATES[one.request.action];
       if (answer) return answer !== state.state;
       const at = state.actions.findIndex((action, k) => k >= one.seen && !used.has(k) && answers(action, one.request));
@@ -80,6 +82,10 @@ export class PendingActions {
 const answers = (action, request) =>
   action.action === request.action && (action.action !== "prompt" || plain(action.prompt) === plain(request.prompt));
 
+/** @type {(one: {request: ActionRequest, refused: number}, state: RunState) => boolean} */
+const isRefused = ({ request, refused }, state) =>
+  request.action === "prompt" && state.refused.count > refused && plain(request.prompt) === plain(state.refused.prompt);
+
 /** The prompt as the server stores it. */
 const plain = (prompt = "") => prompt.trim().replace(/\s+/g, " ");
 
@@ -89,31 +95,50 @@ const plain = (prompt = "") => prompt.trim().replace(/\s+/g, " ");
  * @property {(state: RunState, joined: boolean) => void} showState
  * @property {(message: FramesMessage) => void} addFrames
  * @property {(message: WithdrawnMessage) => void} withdraw
+ * @property {(output: any) => void} showResult
  */
 
 /**
- * Passes each run's messages to the players of its node. Keeps states of nodes without a player too: the workflow may be
- * opened later.
+ * @typedef {object} Output what a node returned for the editor
+ * @property {any[]} [sf_run]
+ * @property {any[]} [sf_video]
+ */
+
+/**
+ * Passes each run's messages to the players of its node, in the tab that queued it. Keeps states of nodes without a player
+ * too: their tab may be opened later.
  */
 export class Runs {
   /** @type {Map<ComfyNode, RunView>} */
   #players = new Map();
-  /** @type {Map<string, RunState>} by execution id */
+  /** @type {Map<string, RunState>} by run */
   #states = new Map();
-  /** @type {Map<string, string | undefined>} ids of workflows by run */
-  #workflows = new Map();
+  /** @type {Map<string, {node: string, tab: string, output: Output}>} by tab and node */
+  #results = new Map();
+  /** @type {Map<string, string>} names of tabs by run */
+  #tabsOfRuns = new Map();
   #idsOf;
-  #workflowOf;
+  #tabs;
 
   /**
-   * @param {object} graph
-   * @param {(node: ComfyNode) => string[]} graph.idsOf execution ids of a node
-   * @param {(node: ComfyNode) => string | undefined} graph.workflowOf id of the workflow of a node: another workflow may
-   *   have a node of the same id
+   * @param {object} editor
+   * @param {(node: ComfyNode) => string[]} editor.idsOf execution ids of a node
+   * @param {Pick<import("./tabs.js").Tabs, "current" | "workflow" | "of">} editor.tabs another tab may have nodes of the
+   *   same ids
    */
-  constructor({ idsOf, workflowOf }) {
+  constructor({ idsOf, tabs }) {
     this.#idsOf = idsOf;
-    this.#workflowOf = workflowOf;
+    this.#tabs = tabs;
+  }
+
+  /** The runs that a player shows. */
+  get shown() {
+    return [...this.#players.values()].flatMap(({ run }) => (run === null ? [] : [run]));
+  }
+
+  /** @param {string} run */
+  knows(run) {
+    return this.#states.has(run);
   }
 
   /** @type {(node: ComfyNode, player: RunView) => void} */
@@ -122,13 +147,20 @@ export class Runs {
   }
 
   /**
-   * Gives the player of a node, now that the node is in its graph, the state that was kept for it.
+   * Gives the player of a node, now that the node is in its graph and its tab is open, what was kept for it.
    *
    * @param {ComfyNode} node
    */
   offer(node) {
+    for (const { node: id, tab, output } of this.#results.values())
+      if (tab === this.#tabs.current && this.#idsOf(node).includes(id)) this.#players.get(node)?.showResult(output);
     for (const state of this.#states.values())
       for (const player of this.#playersOf(state, node)) player.showState(state, true);
+  }
+
+  /** Does so for all players. */
+  offerAll() {
+    for (const node of this.#players.keys()) this.offer(node);
   }
 
   /** @param {ComfyNode} node */
@@ -142,17 +174,17 @@ export class Runs {
    */
   state(state, joined = false) {
     const ended = joined && !isLive(state);
-    if (ended && !state.workflow && !this.#isShown(state.run)) return; // nobody knows whose it was
-    const known = this.#states.get(state.node_id);
-    if (ended && isLive(known) && known?.run !== state.run) return;
-    this.#states.set(state.node_id, state);
-    if (state.workflow) this.#workflows.set(state.run, state.workflow);
+    const isKnown = state.workflow || this.#tabs.of(state.prompt_id) !== undefined || this.shown.includes(state.run);
+    if (ended && !isKnown) return; // nobody knows whose it was
+    const tab = this.#tabOf(state.run, state);
+    const others = [...this.#states.values()].filter(
+      ({ node_id, run }) => node_id === state.node_id && run !== state.run && this.#tabOf(run) === tab,
+    );
+    if (ended && others.some(isLive)) return;
+    for (const { run } of others) this.#states.delete(run);
+    this.#states.set(state.run, state);
+    if (tab !== null && isLive(state)) this.#results.delete(`${tab} ${state.node_id}`);
     for (const player of this.#playersOf(state)) player.showState(state, joined);
-  }
-
-  /** @param {string} run */
-  #isShown(run) {
-    return [...this.#players.values()].some((player) => player.run === run);
   }
 
   /** @param {FramesMessage} message */
@@ -165,15 +197,42 @@ export class Runs {
     for (const player of this.#playersOf(message)) player.withdraw(message);
   }
 
+  /**
+   * Shows what a node returned, perhaps a result that ComfyUI had kept. The editor hands it to whichever node of that id
+   * is open.
+   *
+   * @param {{node: string, prompt_id: string, output: Output | null}} message
+   */
+  result({ node: id, prompt_id, output }) {
+    const tab = this.#tabs.of(prompt_id) ?? this.#tabs.current;
+    if (!output?.sf_run || tab === null) return;
+    this.#results.set(`${tab} ${id}`, { node: id, tab, output });
+    if (tab !== this.#tabs.current) return;
+    for (const [node, player] of this.#players) if (this.#idsOf(node).includes(id)) player.showResult(output);
+  }
+
   /** @type {(message: {node_id: string, run: string}, only?: ComfyNode) => RunView[]} */
   #playersOf({ node_id, run }, only) {
+    const tab = this.#tabOf(run);
+    const isOpen = tab !== null && tab === this.#tabs.current;
     const players = [];
     for (const [node, player] of this.#players) {
       if ((only && node !== only) || !this.#idsOf(node).includes(node_id)) continue;
-      const workflow = this.#workflowOf(node);
-      if (!this.#workflows.has(run)) this.#workflows.set(run, workflow);
-      if (player.run === run || this.#workflows.get(run) === workflow) players.push(player);
+      if (player.run === run || isOpen) players.push(player);
     }
     return players;
+  }
+
+  /**
+   * The tab of a run; null if that is not known. A run that no tab of this page queued is of the tab with its workflow.
+   *
+   * @type {(run: string, state?: RunState) => string | null}
+   */
+  #tabOf(run, state = this.#states.get(run)) {
+    const known = this.#tabsOfRuns.get(run) ?? (state && this.#tabs.of(state.prompt_id));
+    const isHere = !state?.workflow || state.workflow === this.#tabs.workflow;
+    const tab = known ?? (isHere ? this.#tabs.current : null);
+    if (tab !== null) this.#tabsOfRuns.set(run, tab);
+    return tab;
   }
 }

@@ -39,7 +39,7 @@ export function createSteeringBar(t, steering, send, refused) {
     const asked = state;
     if (!asked) return false;
     try {
-      await send({ node_id: asked.node_id, ...request });
+      await send({ node_id: asked.node_id, run: asked.run, ...request });
     } catch (error) {
       refused(/** @type {Error} */ (error));
       return false;

@@ -21,7 +21,7 @@ export function makeReplay(editor) {
    * Timeline, which is added if need be. Returns the Prompt Timeline.
    *
    * @param {ComfyNode} node a Stream Video
-   * @param {Mark & {seeds?: Record<string, Record<string, number>>}} state of the run
+   * @param {Mark & {seeds?: Record<string, Record<string, number | string>>}} state of the run
    */
   function replay(node, state) {
     return editor.undoable(() => {
@@ -33,13 +33,17 @@ export function makeReplay(editor) {
   /**
    * Sets the seeds to those of the run, since the editor has drawn others after it, and keeps them from changing.
    *
-   * @type {(graph: ComfyGraph, seeds: Record<string, Record<string, number>>) => void}
+   * @type {(graph: ComfyGraph, seeds: Record<string, Record<string, number | string>>) => void}
    */
   function restoreSeeds(graph, seeds) {
     for (const [id, inputs] of Object.entries(seeds)) {
       const node = nodeAt(graph, id);
       if (!node) continue;
-      for (const [name, value] of Object.entries(inputs)) editor.setWidget(node, name, value);
+      for (const [name, value] of Object.entries(inputs)) {
+        editor.setWidget(node, name, value);
+        const widget = editor.widgetOf(node, name);
+        if (widget && typeof value === "string") widget.value = value; // the editor makes a number of it, and rounds it
+      }
       editor.setWidget(node, "control_after_generate", "fixed");
     }
   }

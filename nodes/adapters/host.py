@@ -25,7 +25,7 @@ from ...sf_core.cancellation import Cancellation
 from ...sf_core.files.atomic_write import sweep_parts
 from ...sf_core.files.disk import make_folder
 from ...sf_core.files.file_names import WINDOWS, windows_name_fault
-from . import leftovers
+from . import leftovers, users
 from .rate_limit import RateLimit
 
 log = logging.getLogger("self_forcing")
@@ -130,8 +130,52 @@ def temp_folder(*parts: str) -> Path:
 
 
 def interrupted_folder() -> Path:
-    """Return the folder of autosaved sessions of interrupted and failed runs, which need not exist."""
-    return temp_path(leftovers.INTERRUPTED)
+    """Return the folder of autosaved sessions of interrupted and failed runs of this user, which need not exist."""
+    return _own_temp_path(leftovers.INTERRUPTED)
+
+
+def unfinished_folder() -> Path:
+    """Return the folder of copies of this user's active runs, which need not exist."""
+    return _own_temp_path(leftovers.UNFINISHED)
+
+
+def _own_temp_path(name: str) -> Path:
+    user = users.current()
+    return temp_path(name) if user == users.DEFAULT else temp_path(leftovers.USERS, user, name)
+
+
+def saving_folder() -> Path:
+    """Return the folder below which this user's sessions are saved: ComfyUI's output, or one of the user's own data."""
+    user = users.current()
+    if user == users.DEFAULT:
+        return output_folder()
+    return Path(folder_paths.get_public_user_directory(user), "self_forcing")
+
+
+def session_folders() -> list[Path]:
+    """Return the folders of this user's sessions."""
+    if users.current() == users.DEFAULT:
+        return [Path(folder) for folder in folder_paths.get_folder_paths(SESSIONS)]
+    return [saving_folder() / "sessions", interrupted_folder()]
+
+
+def session_names() -> list[str]:
+    """Return the names of this user's sessions in Load Session."""
+    if users.current() == users.DEFAULT:
+        return files(SESSIONS)
+    found = {file.relative_to(one) for one in session_folders() for file in one.rglob(f"*{SESSION_ENDING}")}
+    return sorted(map(str, found))
+
+
+def session_file(name: str) -> Path:
+    """Return the path of a session of this user. Raises ValueError, naming the sessions there are, if it is gone."""
+    if users.current() == users.DEFAULT:
+        return file(SESSIONS, name)
+    names = session_names()
+    paths = [one / name for one in session_folders() if name in names and (one / name).is_file()]
+    if not paths:
+        raise ValueError(f"you have no session {name!r}; there are: {', '.join(names[:10]) or 'none'}")
+    return paths[0]
 
 
 def register_folders() -> None:
@@ -175,11 +219,6 @@ def node_id_of(node: Any) -> str | None:
     return None if node_id is None else str(node_id)
 
 
-def running_prompt() -> str:
-    """Return the id of the prompt that runs, or ran last."""
-    return str(PromptServer.instance.last_prompt_id)
-
-
 def file(kind: str, name: str) -> Path:
     """Return the path of a listed file. Raises ValueError, naming the files there are, if it is gone."""
     path = folder_paths.get_full_path(kind, name)
@@ -214,7 +253,7 @@ def check_name(name: str) -> None:
 
 
 def output_path(prefix: str, ending: str) -> Path:
-    """Return the next free numbered path below the output folder, chosen as by ComfyUI's own savers.
+    """Return the next free numbered path below `saving_folder`, chosen as by ComfyUI's own savers.
 
     A link in the output folder is followed: its owner wants the files there.
 
@@ -223,7 +262,7 @@ def output_path(prefix: str, ending: str) -> Path:
         OSError: The folder cannot be made, or takes no files.
     """
     check_name(prefix)
-    output = output_folder()
+    output = saving_folder()
     place = Path(os.path.normpath(output / prefix))
     if output not in place.parents:
         raise ValueError(f"{prefix!r} leads out of ComfyUI's output folder: name a folder below it")

@@ -19,13 +19,13 @@ def fit_pictures(images: Tensor, width: int, height: int) -> Tensor:
     return comfy.utils.common_upscale(channels_first, width, height, "lanczos", "center").movedim(1, -1)
 
 
-def jpegs_of(frames: Tensor, longest_edge: int) -> list[bytes]:
+def jpegs_of(frames: Tensor, longest_edge: int, quality: int = 80) -> list[bytes]:
     """Compress frames [T, H, W, 3], float in 0..1 or 8-bit, reduced to at most ``longest_edge`` pixels."""
-    return [_jpeg(Image.fromarray(one), longest_edge) for one in to_bytes(frames).numpy()]
+    return [_jpeg(Image.fromarray(one), longest_edge, quality) for one in to_bytes(frames).numpy()]
 
 
-def _jpeg(picture: Image.Image, longest_edge: int) -> bytes:
+def _jpeg(picture: Image.Image, longest_edge: int, quality: int) -> bytes:
     picture.thumbnail((longest_edge, longest_edge))
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=80)
+    picture.save(buffer, "JPEG", quality=quality)
     return buffer.getvalue()

@@ -13,6 +13,7 @@ FOLDER = "self_forcing"  # of the pack, below the temporary folder
 WORTHLESS = ("live", "archive")  # its folders that mean nothing without the server that wrote them
 INTERRUPTED = "interrupted"  # its folder of sessions of interrupted and failed runs
 UNFINISHED = "unfinished"  # its folder of copies of the sessions of active runs
+USERS = "users"  # its folder of the other users' folders of both kinds, with --multi-user
 
 
 def set_aside(temp: Path) -> None:
@@ -32,7 +33,8 @@ def put_back(temp: Path) -> int:
         OSError: They cannot be moved.
     """
     aside = _aside(temp)
-    _merge(aside / UNFINISHED, aside / INTERRUPTED)
+    for folder in (aside, *(aside / USERS).glob("*")):
+        _merge(folder / UNFINISHED, folder / INTERRUPTED)
     files = sum(path.is_file() for path in aside.rglob("*"))
     _merge(aside, temp / FOLDER)
     return files

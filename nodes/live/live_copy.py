@@ -10,7 +10,7 @@ from ...sf_core.files import disk_budget
 from ...sf_core.files.disk import free_bytes
 from ...sf_core.session.session import Session
 from ...sf_core.session.session_file import session_bytes
-from ..adapters import host, leftovers
+from ..adapters import host
 
 LEAST_PAUSE = 20.0  # seconds between two copies
 SHARE_OF_TIME = 0.02  # of a run, that its copies may take
@@ -21,6 +21,7 @@ class LiveCopy:
     """The newest copy of a run's session. The pack puts it among the interrupted sessions when ComfyUI starts again."""
 
     def __init__(self) -> None:
+        self._folder = host.unfinished_folder()
         self._path: Path | None = None
         self._next = time.monotonic()
         self._closed = False
@@ -53,7 +54,8 @@ class LiveCopy:
             self.close()
 
     def _replace(self, session: Session) -> None:
-        folder = host.temp_folder(leftovers.UNFINISHED)
+        folder = self._folder
+        folder.mkdir(parents=True, exist_ok=True)
         if free_bytes(folder) < ROOM * session_bytes(session):
             return
         name = f"killed at chunk {session.chunks} ({time.strftime('%H.%M.%S')}){host.SESSION_ENDING}"

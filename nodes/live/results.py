@@ -10,6 +10,7 @@ from ...sf_core.byte_units import GIB
 from ...sf_core.files import disk_budget
 from ...sf_core.files.video import sidecar_of
 from ..adapters import host
+from ..adapters.running_prompt import running_prompt
 
 VIDEOS_BYTES = 32 * GIB
 VIDEOS_KEPT = 1000
@@ -22,10 +23,10 @@ _times_lost: Counter[Owner] = Counter()
 
 def new_video(stem: str) -> Path:
     """Return a path for a video in the temporary folder, and delete older ones if they exceed the disk's budget."""
-    old = [video for video in host.temp_path().glob("*.mp4") if _used_by.get(video) != host.running_prompt()]
+    old = [video for video in host.temp_path().glob("*.mp4") if _used_by.get(video) != running_prompt().prompt_id]
     disk_budget.trim(old, VIDEOS_BYTES, VIDEOS_KEPT, always=NEWEST_VIDEOS, remove=_delete_video)
     video = host.new_temp_file(stem, ".mp4")
-    _used_by[video] = host.running_prompt()
+    _used_by[video] = running_prompt().prompt_id
     return video
 
 
@@ -55,5 +56,5 @@ def times_lost(node: Any) -> int:
             del _owners[file]
             _times_lost[owner] += 1
         elif node_id is not None and file in _used_by:
-            _used_by[file] = host.running_prompt()
+            _used_by[file] = running_prompt().prompt_id
     return sum(times for owner, times in _times_lost.items() if owner[0] == kind and node_id in (None, owner[1]))

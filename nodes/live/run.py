@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import queue
 import time
 import weakref
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -23,6 +24,7 @@ from ...sf_core.session.streaming import Decoder, StreamEvent, StreamHost
 from ..adapters import host, memory
 from ..adapters.memory_report import what_would_fit
 from ..adapters.model import comfy_model
+from ..adapters.running_prompt import executing_node, graph_digest
 from ..adapters.wire_types import TIMINGS_KEPT, ChunkTiming, GraphSession
 from . import saved_sessions
 from .chunk_cache import ChunkCache
@@ -30,14 +32,19 @@ from .live_copy import LiveCopy
 from .steering import Steering
 from .view import LiveView
 
-_runs: weakref.WeakValueDictionary[str, Run] = weakref.WeakValueDictionary()
-_times_steered = 0
+_runs: weakref.WeakValueDictionary[str, Run] = weakref.WeakValueDictionary()  # by node; one prompt runs at a time
+_times_steered: OrderedDict[bytes, int] = OrderedDict()  # by the graph of a node; the one steered last at the end
+_steering_number = itertools.count(1)
+STEERED_REMEMBERED = 1000  # graphs of nodes
 
 
-def run_of(node_id: str, user: str) -> Run | None:
-    """Return the active run of a node, if it belongs to ``user``."""
+def run_of(node_id: str, user: str, run_id: str | None = None, client_id: str | None = None) -> Run | None:
+    """Return the active run of a node, if it is of this user, and of this name and client where they are given."""
     run = _runs.get(node_id)
-    return run if run is not None and run.user == user else None
+    if run is None or run.user != user:
+        return None
+    named = run_id in (None, run.view.run) and client_id in (None, run.view.client)
+    return run if named else None
 
 
 def live_runs(user: str) -> list[Run]:
@@ -46,8 +53,11 @@ def live_runs(user: str) -> list[Run]:
 
 
 def times_steered() -> int:
-    """Return a fingerprint that changes with manual steering, so that ComfyUI does not reuse a steered result."""
-    return _times_steered
+    """Return a fingerprint of the node that is asked for it, so that ComfyUI does not reuse a steered result.
+
+    It changes when the node is steered with the very graph before it that runs now, and with nothing else.
+    """
+    return _times_steered.get(graph_digest(executing_node()), 0)
 
 
 class Run(StreamHost):
@@ -88,6 +98,8 @@ class Run(StreamHost):
         self._steps = len(session.core.config.denoising_steps)
         self._bar = host.NodeProgress(node, max(1, chunks) * self._steps, cancellation)
         self._started = time.perf_counter()
+        self._graph = graph_digest(self.node_id)
+        self.sleep = self._rest
         self.view = LiveView(node, self.node_id, fps, chunks, steerable)
         self._stored, self._copy = ChunkCache(self.view.say), LiveCopy()
         self._idle = IdlePause(lambda: bool(self.view.watchers), self._idling)
@@ -110,19 +122,30 @@ class Run(StreamHost):
 
     def steer(self, command: Command) -> None:
         """Send a command, which takes effect between two chunks. From any thread."""
-        self.note_steered()
         self.commands.put(command)
         if isinstance(command, Stop):
+            self.note_steered()
             self.cancellation.finish()
         state = {Pause: "paused", Resume: "running", Stop: "stopping"}.get(type(command))
         if state is not None:
             self.view.tell(state="stopping" if self.cancellation.finishing else state)
 
-    @staticmethod
-    def note_steered() -> None:
-        """Change the fingerprint of sampling nodes; see `times_steered`."""
-        global _times_steered
-        _times_steered += 1
+    @property
+    def waiting(self) -> int:
+        """Number of commands and actions that wait for the next chunk."""
+        return self.commands.qsize() + (0 if self.steering is None else self.steering.waiting)
+
+    def note_steered(self) -> None:
+        """Change the fingerprint of this node with this graph before it; see `times_steered`."""
+        _times_steered[self._graph] = next(_steering_number)
+        _times_steered.move_to_end(self._graph)
+        while len(_times_steered) > STEERED_REMEMBERED:
+            _times_steered.popitem(last=False)
+
+    def _rest(self, seconds: float) -> None:
+        """Wait, paused or ahead of the viewer, which counts as no work."""
+        time.sleep(seconds)
+        self.view.idle_seconds += seconds
 
     def make_ready(self, session: Session) -> None:
         """Load the weights with this session's patches, with room for everything that the run needs."""
@@ -208,7 +231,7 @@ class Run(StreamHost):
         timing = replace(self._sampled.popleft(), decode=decode)
         self.timings.append(timing)
         self._frames += frames
-        seconds = max(1e-6, time.perf_counter() - self._started)
+        seconds = max(1e-6, time.perf_counter() - self._started - self.view.idle_seconds)
         cost = f"{self._frames / seconds:.1f} fps · {format_bytes(self.cache_bytes)} cache"
         cost = "kept from an earlier run" if timing.how.startswith("kept") else cost
         self._finished += 1

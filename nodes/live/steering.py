@@ -5,7 +5,10 @@ The timeline alone decides what is sampled, so that the same timeline makes the 
 
 from __future__ import annotations
 
-import queue
+import json
+import threading
+from collections import deque
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,6 +22,8 @@ from ...sf_core.session.timeline import Row, Timeline, format_rows, second_of
 from ..adapters import host
 from ..adapters.conditioning import can_encode_in_thread, embeddings, encode, encode_in_thread
 from .view import LiveView
+
+CHARACTERS = 64_000  # in JSON, of all prompts typed in a run: each message to its viewers holds them twice
 
 
 @dataclass(frozen=True)
@@ -37,10 +42,21 @@ class _PendingAction:
         return {"action": "prompt", "prompt": self.prompt, "blend": self.blend, "recache": self.recache}
 
 
+_CUT = _PendingAction()
+
+
 class Steering:
     """Steering of one run. `prompt` and `cut` may be called in any thread, all else in the graph's."""
 
-    def __init__(self, clip: Any, timeline: Timeline, temporal_factor: int, fps: float, view: LiveView) -> None:
+    def __init__(
+        self,
+        clip: Any,
+        timeline: Timeline,
+        temporal_factor: int,
+        fps: float,
+        view: LiveView,
+        took_effect: Callable[[], None],
+    ) -> None:
         """Begin with a timeline.
 
         Args:
@@ -49,62 +65,104 @@ class Steering:
             temporal_factor: Frames for each latent frame.
             fps: Frames a second.
             view: Tells viewers what took effect.
+            took_effect: Called in the graph's thread when something did.
         """
         self.timeline, self.actions = timeline, list[dict[str, Any]]()
-        self._clip, self._view, self._time = clip, view, (temporal_factor, fps)
-        self._pending: queue.SimpleQueue[_PendingAction] = queue.SimpleQueue()
+        self._clip, self._view, self._time, self._took_effect = clip, view, (temporal_factor, fps), took_effect
+        self._pending: deque[_PendingAction] = deque()
+        self._encoding = 0  # prompts in the encoder's thread
+        self._characters = 0  # of the prompts so far
+        self._lock = threading.Lock()
+        self._closed, self._prompt = False, ""  # prompt: the newest that was typed
         self._encoder = ThreadPoolExecutor(1, "self-forcing-text")
+
+    @property
+    def waiting(self) -> int:
+        """Number of actions that were accepted and wait for the next chunk."""
+        with self._lock:
+            return len(self._pending) + self._encoding
 
     @property
     def takes_prompts(self) -> bool:
         """Whether the run has a CLIP."""
         return self._clip is not None
 
-    def prompt(self, text: str, blend: int, recache: bool) -> None:
-        """Switch to a prompt with the next chunk, or with the first one after it has been encoded."""
-        action = _PendingAction(text, blend, recache)
-        if can_encode_in_thread(self._clip):
-            self._encoder.submit(self._encode_in_thread, action)
-        else:
-            self._pending.put(action)
+    def prompt(self, text: str, blend: int, recache: bool) -> bool:
+        """Switch to a prompt with the next chunk, or with the first one after it has been encoded.
 
-    def cut(self) -> None:
-        """Cut before the next chunk."""
-        self._pending.put(_PendingAction())
+        Returns:
+            Whether it was accepted; False: the run has ended.
+        """
+        action = _PendingAction(text, blend, recache)
+        with self._lock:
+            if self._closed:
+                return False
+            self._characters += len(json.dumps(text))
+            if can_encode_in_thread(self._clip):
+                self._encoder.submit(self._encode_in_thread, action)
+                self._encoding += 1
+            else:
+                self._pending.append(action)
+        return True
+
+    def takes(self, text: str) -> bool:
+        """Whether a prompt fits into the run's record, which each message to its viewers holds."""
+        return self._characters + len(json.dumps(text)) <= CHARACTERS
+
+    def cut(self) -> bool:
+        """Cut before the next chunk. Returns whether it was accepted. Two cuts before one chunk are one."""
+        with self._lock:
+            if not self._closed and not (self._pending and self._pending[-1] == _CUT):
+                self._pending.append(_CUT)
+            return not self._closed
 
     def _encode_in_thread(self, action: _PendingAction) -> None:
         """Encode a prompt in the encoder's thread, without moving weights."""
+        encoded = None
         try:
             with torch.inference_mode():
                 encoded = embeddings(encode_in_thread(self._clip, action.prompt))
         except Exception as error:
-            self._view.say(f"The prompt was not understood: {error}")
-            return
-        self._pending.put(replace(action, embeddings=encoded))
+            self._refuse(action, error)
+        finally:
+            with self._lock:
+                self._encoding -= 1
+                if encoded is not None:
+                    self._pending.append(replace(action, embeddings=encoded))
+
+    def _refuse(self, action: _PendingAction, error: Exception) -> None:
+        self._view.refuse(action.prompt, f"The prompt was not understood: {error}")
 
     def boundary(self, session: Session) -> Session:
         """Return ``session`` as the timeline and the actions since the last chunk have it for its next chunk."""
-        while not self._pending.empty():
-            action = self._pending.get()
+        taken = False
+        while (action := self._next()) is not None:
             encoded = action.embeddings
             if action.prompt and encoded is None:
-                encoded = self._encode_here(action.prompt)
+                encoded = self._encode_here(action)
                 if encoded is None:
                     continue
             second = second_of(session, *self._time)
             row = Row(second, action.prompt, action.blend, action.recache, cut=not action.prompt)
             self._take(row, encoded, {"chunk": session.chunks, **action.facts})
+            taken = True
+        if taken:
+            self._tell()
         return self.timeline.steer(session, *self._time)
 
-    def _encode_here(self, prompt: str) -> Tensor | None:
+    def _next(self) -> _PendingAction | None:
+        with self._lock:
+            return self._pending.popleft() if self._pending else None
+
+    def _encode_here(self, action: _PendingAction) -> Tensor | None:
         """Encode a prompt in this thread, as weights may have to move. The video waits for it, and the node says so."""
         self._view.say("Encoding the new prompt: the video waits for the text encoder")
         try:
-            encoded = embeddings(encode(self._clip, prompt))
+            encoded = embeddings(encode(self._clip, action.prompt))
         except Exception as error:
             if host.is_interrupt(error):
                 raise
-            self._view.say(f"The prompt was not understood: {error}")
+            self._refuse(action, error)
             return None
         self._view.say("")
         return encoded
@@ -115,12 +173,16 @@ class Steering:
         seed = session.noise.seed
         row = Row(second_of(session, *self._time), seed=seed)
         self._take(row, None, {"chunk": session.chunks, "action": "reroll", "seed": str(seed)})
+        self._tell()
 
     def _take(self, row: Row, encoded: Tensor | None, action: dict[str, Any]) -> None:
         self.timeline = self.timeline.with_row(row, encoded)
         self.actions.append(action)
-        changes: dict[str, Any] = {"actions": self.actions, "rows": self.rows, "note": ""}
-        self._view.tell(**changes, **({"prompt": row.prompt} if row.prompt else {}))
+        self._prompt = row.prompt or self._prompt
+        self._took_effect()
+
+    def _tell(self) -> None:
+        self._view.tell(actions=self.actions, rows=self.rows, prompt=self._prompt)
 
     @property
     def rows(self) -> str:
@@ -128,5 +190,7 @@ class Steering:
         return format_rows(self.timeline.rows)
 
     def close(self) -> None:
-        """Stop the encoder's thread."""
+        """Accept nothing more, and stop the encoder's thread."""
+        with self._lock:
+            self._closed = True
         self._encoder.shutdown(cancel_futures=True)

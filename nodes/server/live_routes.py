@@ -18,6 +18,8 @@ from . import session_routes
 from .validation import NODE_ID, Kinds, Refused, body_of, json_route, user_of
 
 MAX_ACTIONS = 1000  # of one run
+MAX_WAITING = 64  # actions that wait for a run's next chunk
+LONGEST_CLIENT_ID = 128
 PROMPT_CHARACTERS = 2000
 _COMMANDS: dict[str, Command] = {"pause": Pause(), "resume": Resume(), "stop": Stop()}
 
@@ -34,49 +36,65 @@ def register() -> None:
 @json_route
 async def attach(request: web.Request) -> Any:
     """Send the messages of a user's runs to a client from now on. Answers with the state of each run."""
-    client = (await body_of(request, {"client_id": str}))["client_id"]
-    if not 0 < len(client) <= 128:
+    optional: dict[str, Kinds] = {"own": bool, "visible": bool, "runs": list}
+    body = await body_of(request, {"client_id": str}, optional)
+    client = body["client_id"]
+    if not 0 < len(client) <= LONGEST_CLIENT_ID:
         raise Refused(400, "client_id is of the wrong length; expected that of your websocket")
-    user = user_of(request)
-    clients.attach(client, user)
-    return {"runs": states_for(user)}
+    user, own = user_of(request), body.get("own", False)
+    states = states_for(user, client if own else None)
+    shown = body.get("runs")
+    left_out = frozenset() if shown is None else frozenset(one["run"] for one in states if one["run"] not in shown)
+    if not clients.attach(client, clients.Attached(user, own, body.get("visible", True), left_out)):
+        raise Refused(409, "this client_id is another user's; expected that of your own websocket")
+    return {"runs": states}
 
 
 @json_route
 async def steer(request: web.Request) -> Any:
     """Steer a node's run. The action takes effect between two chunks."""
+    which: dict[str, Kinds] = {"run": str, "client_id": str}
     optional: dict[str, Kinds] = {"prompt": str, "blend": int, "recache": bool, "seed": (int, str)}
-    body = await body_of(request, {"node_id": NODE_ID, "action": str}, optional)
+    body = await body_of(request, {"node_id": NODE_ID, "action": str}, {**optional, **which})
     action, node_id = body["action"], str(body["node_id"])
-    run = run_of(node_id, user_of(request))
+    run = run_of(node_id, user_of(request), body.get("run"), body.get("client_id"))
     if run is None:
-        raise Refused(404, f"node {node_id[:40]} makes no video now")
+        raise _ended(node_id)
+    if run.steering is None and action != "stop":
+        raise Refused(409, "this node can only be stopped; Stream Video can be steered")
+    if action != "stop" and run.waiting >= MAX_WAITING:
+        raise Refused(409, f"{MAX_WAITING} actions wait for the next chunk already: send more after it")
     if action in _COMMANDS:
-        if run.steering is None and action != "stop":
-            raise Refused(409, "this node can only be stopped; Stream Video can be steered")
         run.steer(_COMMANDS[action])
-    else:
-        _steer_content(run, action, body)
+    elif not _steer_content(run, action, body):
+        raise _ended(node_id)
+    run.view.accept()
     return {"accepted": action}
 
 
-def _steer_content(run: Run, action: str, body: dict[str, Any]) -> None:
+def _ended(node_id: str) -> Refused:
+    return Refused(404, f"node {node_id[:40]} makes no video now")
+
+
+def _steer_content(run: Run, action: str, body: dict[str, Any]) -> bool:
+    """Change what is sampled. Returns whether the run still took it."""
     steering = run.steering
-    if steering is None:
-        raise Refused(409, "this node can only be stopped; Stream Video can be steered")
-    if len(steering.actions) >= MAX_ACTIONS:
+    assert steering is not None
+    if len(steering.actions) + run.waiting >= MAX_ACTIONS:
         raise Refused(409, f"this run was steered {MAX_ACTIONS} times; stop it, and continue in a new run")
     match action:
         case "prompt":
             if not steering.takes_prompts:
                 raise Refused(409, "this node cannot read prompts: wire a CLIP into its input 'clip'")
-            run.note_steered()
-            steering.prompt(_prompt(body), _integer(body, "blend", 1, MAX_BLEND, 1), body.get("recache", False))
+            prompt = _prompt(body)
+            if not steering.takes(prompt):
+                raise Refused(409, "the prompts of this run are too long together; stop it, and continue in a new run")
+            return steering.prompt(prompt, _integer(body, "blend", 1, MAX_BLEND, 1), body.get("recache", False))
         case "cut":
-            run.note_steered()
-            steering.cut()
+            return steering.cut()
         case "reroll":
             run.steer(ReRoll(_integer(body, "seed", 0, MAX_SEED, secrets.randbelow(2**32))))
+            return True
         case _:
             actions = ", ".join(["prompt", "cut", "reroll", *_COMMANDS])
             raise Refused(400, f"there is no action {action[:40]!r}; there are: {actions}")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import functools
+import hmac
+import os
 import re
+import secrets
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +17,7 @@ import folder_paths
 
 from ...sf_core.session.session import Session
 from ...sf_core.session.session_file import read_record
-from ..adapters import host
+from ..adapters import host, users
 from ..adapters.model import WAN_SPATIAL_FACTOR
 from ..live import saved_sessions, thumbnails
 
@@ -22,6 +25,8 @@ MAX_NAME = 100  # characters
 MAX_NAME_BYTES = 200  # of 255 that a file system takes; number and ending need 15
 FACTS_REMEMBERED = 2000  # files
 _NAME = re.compile(r"[\w \-][\w .\-]*")
+_secret = secrets.token_bytes(32)
+_pictures: dict[str, Path] = {}  # by a name that nobody can guess
 
 
 def all_sessions() -> list[dict[str, Any]]:
@@ -31,9 +36,9 @@ def all_sessions() -> list[dict[str, Any]]:
 
 def _entries() -> Iterator[dict[str, Any]]:
     interrupted = host.interrupted_folder()
-    for name in host.files(host.SESSIONS):
+    for name in host.session_names():
         try:
-            path = host.file(host.SESSIONS, name)
+            path = host.session_file(name)
             on_disk = path.stat()
         except (OSError, ValueError):  # deleted since the listing, or not a file
             continue
@@ -71,7 +76,7 @@ def _read(path: Path, modified: int, size: int) -> dict[str, Any]:
 
 
 def _picture(session: Path) -> str | None:
-    """Return the address of the picture next to a session; None if there is none that /view serves."""
+    """Return the address of the picture next to a session; None if there is none."""
     path = session.with_suffix(thumbnails.ENDING)
     try:
         version = path.stat().st_mtime_ns
@@ -79,11 +84,29 @@ def _picture(session: Path) -> str | None:
         return None
     folders = {"output": folder_paths.get_output_directory(), "temp": folder_paths.get_temp_directory()}
     for kind, folder in folders.items():
-        if path.is_relative_to(folder):
+        if users.current() == users.DEFAULT and path.is_relative_to(folder):
             place = path.relative_to(folder)
             query = {"filename": place.name, "subfolder": place.parent.as_posix(), "type": kind, "v": version}
             return f"/view?{urlencode(query, errors='surrogateescape')}"
-    return None
+    return f"/self_forcing/sessions/picture/{_key(path)}?v={version}"
+
+
+def _key(picture: Path) -> str:
+    """Make a name of a picture that only its owner is told, because a page's pictures are asked for without a user."""
+    name = os.fsencode(picture.resolve())
+    key = hmac.new(_secret, name, "sha256").hexdigest()
+    _pictures[key] = picture
+    return key
+
+
+def picture(key: str) -> bytes | None:
+    """Return the picture that a listing named so; None: there is none."""
+    path = _pictures.get(key)
+    try:
+        return None if path is None else path.read_bytes()
+    except OSError:  # deleted since
+        del _pictures[key]
+        return None
 
 
 def checked_name(name: str) -> str:
@@ -97,19 +120,19 @@ def checked_name(name: str) -> str:
 
 
 def keep(session: Session, name: str, picture: bytes | None) -> str:
-    """Save a session below output/sessions. Returns its name in Load Session. Raises OSError, ValueError."""
+    """Save a session where Load Session lists it. Returns its name in Load Session. Raises OSError, ValueError."""
     return saved_sessions.save_new(session, f"sessions/{name}", picture).name
 
 
 def delete(name: str) -> None:
     """Delete a session and its picture. Raises FileNotFoundError, PermissionError for other files, OSError."""
-    if name not in host.files(host.SESSIONS):  # the listed names are relative to the folders
+    if name not in host.session_names():  # the listed names are relative to the folders
         raise FileNotFoundError(name)
     try:
-        path = host.file(host.SESSIONS, name)
+        path = host.session_file(name)
     except ValueError as error:
         raise FileNotFoundError(name) from error
-    folders = [Path(folder).resolve() for folder in folder_paths.get_folder_paths(host.SESSIONS)]
+    folders = [folder.resolve() for folder in host.session_folders()]
     folder = path.parent.resolve()
     inside = [one for one in folders if folder.is_relative_to(one) and path.resolve().is_relative_to(one)]
     if not inside or not path.resolve().is_file():

@@ -20,6 +20,7 @@ from .validation import NODE_ID, Refused, body_of, json_route, user_of
 def register(routes: web.RouteTableDef) -> None:
     """Add the routes. To be called while ComfyUI loads its packs."""
     routes.get("/self_forcing/sessions")(listed)
+    routes.get("/self_forcing/sessions/picture/{key}")(picture)
     routes.post("/self_forcing/sessions/keep")(keep)
     routes.post("/self_forcing/sessions/delete")(delete)
 
@@ -58,15 +59,24 @@ def _live(run: Run) -> dict[str, Any]:
 
 
 @json_route
+async def picture(request: web.Request) -> Any:
+    """Answer with the picture of a session, by the address in its entry."""
+    found = await asyncio.to_thread(session_listing.picture, request.match_info["key"])
+    if found is None:
+        raise Refused(404, "there is no picture of that name: list the sessions again")
+    return web.Response(body=found, content_type="image/jpeg", headers={"Cache-Control": "private"})
+
+
+@json_route
 async def keep(request: web.Request) -> dict[str, Any]:
-    """Save the session of a run as it is now; the run continues. Body: ``{"node_id", "name"}``."""
-    body = await body_of(request, {"node_id": NODE_ID, "name": str})
+    """Save the session of a run as it is now; the run continues. Body: ``{"node_id", "name"}``, perhaps ``"run"``."""
+    body = await body_of(request, {"node_id": NODE_ID, "name": str}, {"run": str})
     try:
         name = session_listing.checked_name(body["name"])
     except ValueError as error:
         raise Refused(400, str(error)) from error
     node_id = str(body["node_id"])
-    run = run_of(node_id, user_of(request))
+    run = run_of(node_id, user_of(request), body.get("run"))
     if run is None:
         raise Refused(404, f"node {node_id[:40]} makes no video now")
     session = run.newest

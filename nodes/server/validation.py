@@ -9,7 +9,8 @@ from typing import Any
 
 from aiohttp import ClientPayloadError, web
 from aiohttp.http_exceptions import BadHttpMessage
-from server import PromptServer
+
+from ..adapters import users
 
 MAX_BODY_BYTES = 4096
 Kinds = type | tuple[type, ...]
@@ -118,6 +119,6 @@ def _in_words(kinds: Kinds) -> str:
 def user_of(request: web.Request) -> str:
     """Return ComfyUI's user of a request. Raises `Refused` for an unknown one."""
     try:
-        return str(PromptServer.instance.user_manager.get_request_user_id(request))
+        return users.of_request(request)
     except KeyError as error:
         raise Refused(400, "this ComfyUI does not know the user that the request names") from error

@@ -35,6 +35,7 @@ class Live:
         session = tiny.session(RED, seed=next(_seeds))
         stream = self.graph("SFStreamVideo", session=session, vae=tiny.vae, fps=16.0, seconds=0.0, **clip)
         self.node, self.probe = stream.number, probe(self.graph, stream[1])
+        server.post("/self_forcing/attach", {"client_id": events.client_id, "own": True})
         self.prompt_id = server.submit(self.graph.prompt, client_id=events.client_id)
 
     def steer(self, action: str, **more: Any) -> None:

@@ -24,6 +24,7 @@ def test_a_stream_says_how_far_it_is(server: Server) -> None:
     stream = graph("SFStreamVideo", session=tiny.session(BLUE, seed=3), vae=tiny.vae, seconds=5.8, fps=16.0)
     probe(graph, stream[1])
     with server.events("progress") as events:
+        server.post("/self_forcing/attach", {"client_id": "progress"})
         outputs = server.run(graph.prompt, client_id="progress")
         events.wait_for_end()
     said = [event.data["text"] for event in events.of("text") if "fps" in event.data["text"]]

@@ -19,7 +19,21 @@ COUNT = 10_000 if os.environ.get("SF_TEST_PROFILE") == "thorough" else 2_000
 AT_ONCE = 8
 REFUSALS = (400, 404, 405, 409, 413)  # 405 is aiohttp's own
 POSTS = ("attach", "steer", "sessions/keep", "sessions/delete")
-FIELDS = ("client_id", "node_id", "action", "prompt", "blend", "recache", "seed", "name", "run", "number")
+FIELDS = (
+    "client_id",
+    "node_id",
+    "action",
+    "prompt",
+    "blend",
+    "recache",
+    "seed",
+    "name",
+    "run",
+    "number",
+    "own",
+    "visible",
+    "runs",
+)
 ESCAPES = ("../../x", "..\\x", "/etc/passwd", "%2e%2e%2fx", "a/../../b", "con\0", ".", "..", "~", "x\u202e", "\ud800")
 VALUES: tuple[Any, ...] = (
     *(None, True, False, -1, 0, 1, 3, 2**63, 2**70, 1.5, 1e308, "", " ", "x" * 5000, "9" * 30, [], {}, [[]], {"a": {}}),

@@ -80,6 +80,7 @@ def test_those_who_watch_see_losses_and_samples(server: Server) -> None:
     graph = Graph()
     train(graph, "watched", vae=teacher(graph).vae)
     with server.events("watching") as events:
+        server.post("/self_forcing/attach", {"client_id": "watching"})
         server.run(graph.prompt, client_id="watching")
         events.wait_for_end()
     told = [event.data for event in events.of("self_forcing.run") if event.data["training"]]

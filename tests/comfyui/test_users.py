@@ -61,3 +61,95 @@ def test_a_run_and_its_frames_are_its_users_alone(shared: Server) -> None:
         assert ask(shared, "/self_forcing/steer", mine, stop)[0] == 200
         events.wait_for_end()
     assert not [event for event in others.all if event.kind.startswith("self_forcing.")]
+
+
+def queue(server: Server, graph: Graph, user: str | None, client: str) -> str:
+    """Queue a graph as a page of ``user`` does; None: as a program that names no user."""
+    status, answer = ask(server, "/prompt", user, {"prompt": graph.prompt, "client_id": client})
+    assert status == 200, answer
+    return str(answer["prompt_id"])
+
+
+def outputs(server: Server, prompt: str, number: str) -> dict[str, Any]:
+    found: dict[str, Any] = server.wait(prompt)["outputs"][number]
+    return found
+
+
+def listed(server: Server, user: str) -> dict[str, dict[str, Any]]:
+    status, answer = ask(server, "/self_forcing/sessions", user)
+    assert status == 200
+    return {entry["name"]: entry for entry in answer["sessions"]}
+
+
+def offered(server: Server, user: str) -> list[str]:
+    info = ask(server, "/object_info/SFLoadSession", user)[1]["SFLoadSession"]["input"]["required"]["file"]
+    names: list[str] = info[1]["options"] if isinstance(info[0], str) else info[0]
+    return names
+
+
+def test_saved_and_interrupted_sessions_and_their_pictures_are_their_users_alone(shared: Server) -> None:
+    ann, bob = (ask(shared, "/users", None, {"username": name})[1] for name in ("ann", "bob"))
+    graph = Graph()
+    tiny = Tiny.of(graph)
+    made = graph("SFStreamVideo", session=tiny.session(RED), vae=tiny.vae, seconds=0.5, fps=16.0)
+    saving = graph("SFSaveSession", session=made[1], filename_prefix="sessions/anns").number
+    name = outputs(shared, queue(shared, graph, ann, "of ann"), saving)["text"][0].split(":")[0]
+    endless = Graph()
+    tiny = Tiny.of(endless)
+    node = endless("SFStreamVideo", session=tiny.session(RED, seed=3), vae=tiny.vae, seconds=0.0, fps=16.0).number
+    with shared.events("of ann") as events:
+        run = queue(shared, endless, ann, "of ann")
+        events.wait_for(lambda e: e.kind == "self_forcing.run" and e.data["node_id"] == node and e.data["chunk"] >= 2)
+        status, kept = ask(shared, "/self_forcing/sessions/keep", ann, {"node_id": node, "name": "kept"})
+        assert status == 200
+        shared.interrupt()
+        events.wait_for(lambda e: e.kind == "execution_interrupted" and e.data["prompt_id"] == run)
+
+    anns = listed(shared, ann)
+    interrupted = next(one for one, entry in anns.items() if entry["kind"] == "interrupted")
+    assert {name, kept["name"]} < set(anns)
+    assert set(offered(shared, ann)) == set(anns)
+    assert listed(shared, bob) == {}
+    assert not set(anns) & set(offered(shared, bob))
+    for one in anns:
+        assert ask(shared, "/self_forcing/sessions/delete", bob, {"name": one})[0] == 404
+        loading = Graph()
+        load = loading("SFLoadSession", model=Tiny.of(loading).model, file=one, allow_other_model=False)
+        info = loading("SFSessionInfo", session=load[0]).number
+        assert ask(shared, "/prompt", bob, {"prompt": loading.prompt, "client_id": "of bob"})[0] == 400
+        assert outputs(shared, queue(shared, loading, ann, "of ann"), info)
+        address = anns[one]["picture"]
+        assert ask(shared, address, None)[0] == 200  # a page asks for pictures without its user
+        assert str(shared.base) not in address
+        assert ann not in address
+    assert ask(shared, "/self_forcing/sessions/picture/guessed", None)[0] == 404
+    assert ask(shared, "/self_forcing/sessions/delete", ann, {"name": interrupted})[0] == 200
+    assert set(listed(shared, ann)) == set(anns) - {interrupted}
+
+
+def test_a_client_id_from_the_queue_takes_over_nothing(shared: Server) -> None:
+    """And a node of the same id leaves the other user's frames where they are."""
+    cat, dan = (ask(shared, "/users", None, {"username": name})[1] for name in ("cat", "dan"))
+    graph = Graph()
+    tiny = Tiny.of(graph)
+    node = graph("SFStreamVideo", session=tiny.session(RED, seed=4), vae=tiny.vae, seconds=0.0, fps=16.0).number
+    stop = {"node_id": node, "action": "stop"}
+    attach = "/self_forcing/attach"
+    with shared.events("of cat") as cats, shared.events("of dan") as dans:
+        assert ask(shared, attach, cat, {"client_id": "of cat"})[0] == 200
+        for user in (cat, None):  # a page of hers, and a program with her page's client id
+            assert ask(shared, attach, dan, {"client_id": "of cat"})[0] == 409
+            prompt = queue(shared, graph, user, "of cat")
+            shown = lambda e, prompt=prompt: e.kind == "self_forcing.run" and e.data["prompt_id"] == prompt  # noqa: E731
+            run = cats.wait_for(lambda e, shown=shown: shown(e) and e.data["chunk"] >= 2).data["run"]
+            assert ask(shared, "/self_forcing/steer", dan, stop)[0] == 404
+            assert ask(shared, "/self_forcing/steer", cat, stop)[0] == 200
+            shared.wait(prompt)
+        assert ask(shared, attach, dan, {"client_id": "of dan"})[0] == 200
+        prompt = queue(shared, graph, dan, "of dan")
+        dans.wait_for(lambda e: e.kind == "self_forcing.frames")
+        assert ask(shared, "/self_forcing/steer", dan, stop)[0] == 200
+        shared.wait(prompt)
+        assert ask(shared, f"/self_forcing/frames/{run}/0", cat)[0] == 200
+        assert ask(shared, f"/self_forcing/frames/{run}/0", dan)[0] == 404
+    assert not [event for event in dans.all if event.kind.startswith("self_forcing.") and event.data["run"] == run]

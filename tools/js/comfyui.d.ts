@@ -18,6 +18,7 @@ interface ComfyApi extends EventTarget {
   clientId?: string;
   apiURL(path: string): string;
   fetchApi(path: string, options?: RequestInit): Promise<Response>;
+  queuePrompt(...details: any[]): Promise<any>;
 }
 
 interface ComfyApp {
@@ -30,7 +31,9 @@ interface ComfyApp {
     toast: { add(message: { severity: string; summary: string; detail?: string; life: number }): void };
     dialog: { confirm(question: { title: string; message: string }): Promise<boolean | null> };
     registerSidebarTab(tab: object): void;
+    workflow?: { activeWorkflow: OpenWorkflow | null; openWorkflows: OpenWorkflow[] };
   };
+  loadGraphData(...details: any[]): Promise<any>;
   registerExtension(extension: object): void;
 }
 
@@ -44,10 +47,15 @@ interface ComfyCanvas {
   emitAfterChange(): void;
 }
 
+interface OpenWorkflow {
+  path: string;
+}
+
 interface ComfyGraph {
+  id?: string;
   nodes: ComfyNode[];
   extra?: { self_forcing?: Record<string, { rows: string; seconds: number }> };
-  rootGraph: ComfyGraph & { id?: string };
+  rootGraph: ComfyGraph;
   add(node: ComfyNode): void;
   getNodeById(id: string | number): ComfyNode | null;
   setDirtyCanvas(foreground: boolean, background: boolean): void;

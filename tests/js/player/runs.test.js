@@ -7,6 +7,7 @@ import "../texts.js";
 
 const T = translator("en");
 const RUNNING = {
+  ...{ prompt_id: "p", workflow: "w", refused: { count: 0, prompt: "" } },
   ...{ node_id: "5", run: "a", state: "running", fps: 16, chunk: 7, chunks: 20, frames: 84, first_frame: 0 },
   ...{ made_fps: 24.13, first_seconds: 0.42, cache_bytes: 3.1 * 2 ** 30, steerable: true, prompt: "", note: "" },
   ...{ actions: [], rows: "", seconds: 0, video: null },
@@ -56,6 +57,18 @@ test("pause, resume and stop are done when the run's state says so", () => {
   assert.deepEqual(pending.requests.map((one) => one.action), ["stop"]);
 });
 
+test("a prompt that the text encoder refuses is not waited for, and neither is one after it", () => {
+  const pending = new PendingActions();
+  const before = { ...RUNNING, refused: { count: 1, prompt: "a dog" } };
+  for (const prompt of ["a  dog", "a cat"]) pending.add({ action: "prompt", prompt, blend: 1 }, before);
+  assert.deepEqual(pending.settle(before), []);
+  assert.equal(pending.requests.length, 2); // that refusal was of an earlier one
+  pending.settle({ ...RUNNING, refused: { count: 2, prompt: "a dog" } });
+  assert.deepEqual(pending.requests.map(({ prompt }) => prompt), ["a cat"]);
+  pending.settle({ ...RUNNING, actions: [PROMPT], refused: { count: 2, prompt: "a dog" } });
+  assert.deepEqual(pending.requests, []);
+});
+
 test("nothing is waited for from a run that has ended", () => {
   const pending = new PendingActions();
   pending.add({ action: "cut" }, RUNNING);
@@ -76,17 +89,27 @@ class Listener {
   withdraw(message) {
     this.heard.push(-message.chunk);
   }
+  showResult(output) {
+    this.heard.push(output.sf_run[0]);
+  }
 }
 
-/** Nodes are {ids, place}. */
-function setUp() {
-  const runs = new Runs({ idsOf: (node) => node.ids, workflowOf: (node) => node.place });
-  const add = (ids, place = "w") => {
-    const [node, player] = [{ ids, place }, new Listener()];
+/** Nodes are {ids}. The tab "one" is open, and has the workflow "w". */
+function setUp(prompts = { p: "one", q: "two" }) {
+  const tabs = { current: "one", workflow: "w", of: (prompt) => prompts[prompt] };
+  const runs = new Runs({ idsOf: (node) => node.ids, tabs });
+  const add = (ids) => {
+    const [node, player] = [{ ids }, new Listener()];
     runs.add(node, player);
     return { node, player };
   };
-  return { runs, add };
+  const open = (tab, ids) => {
+    tabs.current = tab;
+    const added = add(ids);
+    runs.offer(added.node);
+    return added;
+  };
+  return { runs, add, open, tabs };
 }
 
 test("what a run says reaches the node with its execution id, in whichever copy of a subgraph", () => {
@@ -100,17 +123,54 @@ test("what a run says reaches the node with its execution id, in whichever copy 
   assert.deepEqual(inner.player.heard, [1, 2]);
 });
 
-test("a run that names its workflow is shown in no other, also by a page that was opened later", () => {
-  const { runs, add } = setUp();
-  const [other, mine] = [add(["5"], "another"), add(["5"], "mine")];
-  runs.state({ ...RUNNING, workflow: "mine" }, true);
+test("of two copies of a workflow each shows the run that it queued, whichever is open", () => {
+  const { runs, open, add } = setUp();
+  const first = add(["5"]);
+  runs.state(RUNNING);
+  runs.remove(first.node);
+  const copy = open("two", ["5"]); // of the same id
   runs.frames({ node_id: "5", run: "a", chunk: 1 });
-  assert.deepEqual(other.player.heard, []);
-  assert.deepEqual(mine.player.heard, [["a", true], 1]);
+  runs.state({ ...RUNNING, run: "b", prompt_id: "q" });
+  runs.frames({ node_id: "5", run: "b", chunk: 2 });
+  assert.deepEqual(copy.player.heard, [["b", false], 2]);
+  runs.remove(copy.node);
+  const again = open("one", ["5"]);
+  assert.deepEqual(again.player.heard, [["a", true]]);
+  assert.deepEqual(first.player.heard, [["a", false]]);
+});
+
+test("the result of another tab's prompt is kept for that tab, also one that the server had kept", () => {
+  const { runs, open, add } = setUp();
+  const { node, player } = add(["5"]);
+  runs.result({ node: "5", prompt_id: "q", output: { sf_run: ["of two"] } });
+  assert.deepEqual(player.heard, []);
+  runs.remove(node);
+  assert.deepEqual(open("two", ["5"]).player.heard, ["of two"]);
+});
+
+test("while a workflow is loaded its nodes show nothing, and then what is of their tab", () => {
+  const { runs, open, tabs } = setUp();
+  runs.state(RUNNING);
+  const { player } = open(null, ["5"]);
+  assert.deepEqual(player.heard, []);
+  tabs.current = "one";
+  runs.offerAll();
+  assert.deepEqual(player.heard, [["a", true]]);
+  assert.deepEqual(runs.shown, ["a"]);
+});
+
+test("a run that this page did not queue is shown by the tab with its workflow", () => {
+  const { runs, add } = setUp({});
+  const { player } = add(["5"]);
+  runs.state({ ...RUNNING, workflow: "another" }, true);
+  runs.frames({ node_id: "5", run: "a", chunk: 1 });
+  assert.deepEqual(player.heard, []);
+  runs.state({ ...RUNNING, run: "b", workflow: "w" }, true);
+  assert.deepEqual(player.heard, [["b", true]]);
 });
 
 test("an ended run of nobody knows which workflow is not shown by a page that was opened later", () => {
-  const { runs, add } = setUp();
+  const { runs, add } = setUp({});
   const { player } = add(["5"]);
   runs.state({ ...RUNNING, workflow: "", state: "ended" }, true);
   assert.deepEqual(player.heard, []);
@@ -130,34 +190,18 @@ test("what nobody shows is no error, and its state is kept for a node that comes
   assert.deepEqual(player.heard, [["a", true]]);
 });
 
-test("a node of the same id in another workflow hears nothing", () => {
-  const { runs, add } = setUp();
-  const { node } = add(["5"], "one");
-  runs.state(RUNNING);
-  runs.remove(node);
-  const other = add(["5"], "other");
-  runs.offer(other.node);
-  runs.state({ ...RUNNING, chunk: 8 });
-  assert.deepEqual(other.player.heard, []);
-  const again = add(["5"], "one"); // its tab is opened again
-  runs.offer(again.node);
-  assert.deepEqual(again.player.heard, [["a", true]]);
-});
-
 test("a player that shows a run keeps it when its workflow is saved under another name", () => {
-  const { runs, add } = setUp();
-  const { node, player } = add(["5"], "one");
+  const { runs, add, tabs } = setUp();
+  const { player } = add(["5"]);
   runs.state(RUNNING);
-  node.place = "saved as";
+  tabs.current = "saved as";
   runs.frames({ node_id: "5", run: "a", chunk: 4 });
   assert.deepEqual(player.heard, [["a", false], 4]);
 });
 
 test("of a node's runs, an ended one that is remembered does not take the place of the one that goes on", () => {
-  const { runs, add } = setUp();
+  const { runs, open } = setUp({ p: "one" });
   runs.state({ ...RUNNING, run: "new" }, true);
   runs.state({ ...RUNNING, run: "old", state: "ended" }, true);
-  const { node, player } = add(["5"]);
-  runs.offer(node);
-  assert.deepEqual(player.heard, [["new", true]]);
+  assert.deepEqual(open("one", ["5"]).player.heard, [["new", true]]);
 });

@@ -73,15 +73,22 @@ test("the video is as long as it was, to the last digit", () => {
   assert.equal(valueOf(stream, "seconds"), 7.3125);
 });
 
-test("seeds are those of the run, and stay", () => {
-  const { add, stream, valueOf, replay } = fake();
+test("seeds are those of the run, to the last digit, and stay", () => {
+  const { add, editor, stream, valueOf, replay } = fake();
   const session = add("SFSession", [], { seed: 9, control_after_generate: "randomize" });
   const other = add("KSampler", [], { noise_seed: 3 });
-  const seeds = { [session.id]: { seed: 5 }, [other.id]: { noise_seed: 3 }, 99: { seed: 1 } };
+  const large = add("KSampler", [], { seed: 3 });
+  const set = editor.setWidget;
+  editor.setWidget = (node, name, value) => set(node, name, name === "seed" ? Number(value) : value);
+  const seeds = {
+    ...{ [session.id]: { seed: 5 }, [other.id]: { noise_seed: 3 }, 99: { seed: 1 } },
+    [large.id]: { seed: "18446744073709551615" },
+  };
   replay(stream, { ...STATE, seeds });
   assert.equal(valueOf(session, "seed"), 5);
   assert.equal(valueOf(session, "control_after_generate"), "fixed");
   assert.equal(valueOf(other, "noise_seed"), 3);
+  assert.equal(valueOf(large, "seed"), "18446744073709551615"); // a number would have lost its last digits
 });
 
 test("a wire from another kind of node makes way for the timeline", () => {
