@@ -95,7 +95,7 @@ def output_is_taken(node: Any, output: int) -> bool:
 def remark(node: Any, text: str) -> None:
     """Show ``text`` on a node and write it to the log; nothing if it is empty."""
     if text:
-        log.warning(text)
+        log.info(text)
         say(node.hidden.unique_id, text)
 
 

@@ -209,3 +209,11 @@ def test_on_hopper_cudnns_attention_comes_first_unless_the_user_chose(server: Se
     number = graph("ProbeHopper", model=Tiny.of(graph).model, chosen=chosen).number
     called = server.run(graph.prompt)[number]["called"][0]
     assert called == {"hopper": 0 if chosen else 1, "ada": 0}
+
+
+def test_out_of_memory_is_recognised_on_every_device(server: Server) -> None:
+    graph = Graph()
+    number = graph("ProbeOutOfMemory").number
+    found = server.run(graph.prompt)[number]["found"][0]
+    assert found.pop("other") is False
+    assert all(found.values()), found

@@ -93,4 +93,24 @@ class ProbeHopper(io.ComfyNode):
         return io.NodeOutput(ui={"called": [called]})
 
 
-NODES: list[type[io.ComfyNode]] = [ProbeModel, ProbeHopper]
+class ProbeOutOfMemory(io.ComfyNode):
+    """Which errors the pack takes for a device that ran out of memory."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(node_id="ProbeOutOfMemory", inputs=[], outputs=[], is_output_node=True)
+
+    @classmethod
+    def execute(cls) -> io.NodeOutput:
+        errors = {
+            "torch": torch.OutOfMemoryError("CUDA out of memory"),
+            "accelerator": getattr(torch, "AcceleratorError", RuntimeError)("CUDA error: out of memory"),
+            "cpu": RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+            "cpu on Windows": RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes"),
+            "other": RuntimeError("mat1 and mat2 shapes cannot be multiplied"),
+        }
+        found = {name: _pack("memory").is_out_of_memory(error) for name, error in errors.items()}
+        return io.NodeOutput(ui={"found": [found]})
+
+
+NODES: list[type[io.ComfyNode]] = [ProbeModel, ProbeHopper, ProbeOutOfMemory]
