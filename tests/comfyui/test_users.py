@@ -6,7 +6,7 @@ import json
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest
 
 from tests.comfyui.graphs import RED, Graph, Tiny
 from tools.comfyui import checkout
+from tools.comfyui.events import Event
 from tools.comfyui.server import Server
 
 
@@ -127,6 +128,11 @@ def test_saved_and_interrupted_sessions_and_their_pictures_are_their_users_alone
     assert set(listed(shared, ann)) == set(anns) - {interrupted}
 
 
+def made_two(prompt: str) -> Callable[[Event], bool]:
+    """Whether a message says that this prompt's run has made two chunks."""
+    return lambda e: e.kind == "self_forcing.run" and e.data["prompt_id"] == prompt and e.data["chunk"] >= 2
+
+
 def test_a_client_id_from_the_queue_takes_over_nothing(shared: Server) -> None:
     """And a node of the same id leaves the other user's frames where they are."""
     cat, dan = (ask(shared, "/users", None, {"username": name})[1] for name in ("cat", "dan"))
@@ -140,8 +146,7 @@ def test_a_client_id_from_the_queue_takes_over_nothing(shared: Server) -> None:
         for user in (cat, None):  # a page of hers, and a program with her page's client id
             assert ask(shared, attach, dan, {"client_id": "of cat"})[0] == 409
             prompt = queue(shared, graph, user, "of cat")
-            shown = lambda e, prompt=prompt: e.kind == "self_forcing.run" and e.data["prompt_id"] == prompt  # noqa: E731
-            run = cats.wait_for(lambda e, shown=shown: shown(e) and e.data["chunk"] >= 2).data["run"]
+            run = cats.wait_for(made_two(prompt)).data["run"]
             assert ask(shared, "/self_forcing/steer", dan, stop)[0] == 404
             assert ask(shared, "/self_forcing/steer", cat, stop)[0] == 200
             shared.wait(prompt)
