@@ -10,6 +10,7 @@ from collections import OrderedDict, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -102,7 +103,8 @@ class Run(StreamHost):
         self.sleep = self._rest
         self.view = LiveView(node, self.node_id, fps, chunks, steerable)
         self._stored, self._copy = ChunkCache(self.view.say), LiveCopy()
-        self._idle = IdlePause(lambda: bool(self.view.watchers), self._idling)
+        view = self.view  # not the run, which is freed when the node has ended
+        self._idle = IdlePause(lambda: bool(view.watchers), partial(_say_idle, view))
         _runs[self.node_id] = self
 
     @property
@@ -157,10 +159,6 @@ class Run(StreamHost):
     def must_wait(self) -> bool:
         """Whether a stream without an end has to wait: nobody has watched it for a while."""
         return not self._chunks and self._idle.must_wait()
-
-    def _idling(self, paused: bool) -> None:
-        note = f"paused: nobody has watched for {UNWATCHED_SECONDS / 60:g} minutes. It goes on when somebody does"
-        self.view.say(note if paused else "")
 
     def boundary(self, session: Session) -> Session:
         """Apply the timeline and new steering actions, and make the weights ready."""
@@ -260,6 +258,11 @@ def _keep(session: Session, error: BaseException) -> str:
         return f"the session of {session.chunks} chunks could not be kept: no disk takes it"
     title = name.removesuffix(host.SESSION_ENDING)
     return f"{title}: Load Session lists it, and running again continues from there"
+
+
+def _say_idle(view: LiveView, paused: bool) -> None:
+    note = f"paused: nobody has watched for {UNWATCHED_SECONDS / 60:g} minutes. It goes on when somebody does"
+    view.say(note if paused else "")
 
 
 @contextmanager
