@@ -11,13 +11,14 @@ from ..sf_core.config import SINK_POSITIONS, RolloutConfig
 from ..sf_core.memory_ledger import DecoderCost
 from ..sf_core.noise import MAX_SEED
 from ..sf_core.schedule import TRAIN_STEPS
+from ..sf_core.session.beginning import frames_to_begin_with
 from ..sf_core.session.session import Session
 from .adapters import host, memory
 from .adapters.conditioning import embeddings
 from .adapters.images import fit_pictures
 from .adapters.memory_report import memory_in_words
 from .adapters.model import HostedWan, comfy_model, config_for, latent_size
-from .adapters.vae import check_fits, frames_to_begin_with, open_vae
+from .adapters.vae import check_fits, open_vae
 from .adapters.wire_types import ConfigWire, GraphSession, SessionWire
 from .inputs import schema, with_extra
 from .presets import CUSTOM, PRESETS, preset_remark, steps_from_words, steps_in_words, widget_values
@@ -233,7 +234,7 @@ class SFStartFromImages(io.ComfyNode):
         wan = comfy_model(core)
         check_fits(ours, wan)
         rows, columns = (size * ours.spatial_factor for size in core.latent_size)
-        core, frames = frames_to_begin_with(core, fit_pictures(image, columns, rows), ours)
+        core, frames = frames_to_begin_with(core, fit_pictures(image, columns, rows)[None], ours.temporal_factor)
         cost = DecoderCost.of(ours)  # encoding takes no more
         memory.make_room(cost.decoding(wan.setup(core, cost)), vae.device, last=wan.shared.idle)
         with host.normal_tensors():

@@ -39,6 +39,11 @@ def windows_name_fault(path: str) -> str | None:
     return None
 
 
+def libav_url(path: Path) -> str:
+    """Return a path as PyAV opens it. Without the scheme, ``12:30.mp4`` or ``concat:x.mp4`` would name a protocol."""
+    return f"file:{path}"
+
+
 def check_new_file(path: Path, needs_folder: bool = True) -> None:
     """Check that a file can be written under ``path``.
 

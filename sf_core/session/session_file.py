@@ -115,6 +115,8 @@ def read_record(path: Path) -> dict[str, Any]:
     """The record of a session file, checked. Raises ValueError if it is none, or damaged."""
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; name a session file in it")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}

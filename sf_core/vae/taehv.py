@@ -13,6 +13,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..files.checkpoint import Source
+from ..files.pixels import to_floats
 from .layers import FrameConv, StatefulLayer, StreamState, run, warmup_frames
 from .video_vae import Shapes, VideoVAE, load_into, vae_weights
 
@@ -143,7 +144,10 @@ class TAEHV(VideoVAE):
         frames = torch.cat([frames, frames[:, -1:].expand(-1, self.temporal_factor - 1, -1, -1, -1)], dim=1)
         step = self.temporal_factor * self.latents_at_once(*frames.shape[2:4])
         state = self.state_type()
-        parts = [run(self.encoder, self.at_weights(part.movedim(-1, 1)), state) for part in frames.split(step, dim=1)]
+        parts = [
+            run(self.encoder, self.at_weights(to_floats(part).movedim(-1, 1)), state)
+            for part in frames.split(step, dim=1)
+        ]
         return torch.cat(parts, dim=2).float()
 
 

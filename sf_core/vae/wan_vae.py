@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..files.checkpoint import Source
+from ..files.pixels import to_floats
 from .layers import (
     AttentionBlock,
     CausalConv,
@@ -186,7 +187,7 @@ class WanVAE(VideoVAE):
         return torch.cat([self._encode_next(part, state) for part in frames.tensor_split(ends, dim=1)], dim=2)
 
     def _encode_next(self, frames: Tensor, state: StreamState) -> Tensor:
-        pixels = self.at_weights((frames.to(self.std.device, torch.float32) * 2 - 1).movedim(-1, 1))
+        pixels = self.at_weights((to_floats(frames.to(self.std.device)).float() * 2 - 1).movedim(-1, 1))
         moments = run([*self.encoder.layers(), self.conv1], pixels, state)
         state.at_start = False
         mean = moments[:, : self.channels].float()
