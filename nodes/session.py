@@ -20,7 +20,7 @@ from .adapters.memory_report import memory_in_words
 from .adapters.model import HostedWan, comfy_model, config_for, latent_size
 from .adapters.vae import check_fits, open_vae
 from .adapters.wire_types import ConfigWire, GraphSession, SessionWire
-from .inputs import schema, with_extra
+from .inputs import checked, schema, with_extra
 from .presets import CUSTOM, PRESETS, preset_remark, steps_from_words, steps_in_words, widget_values
 
 _PAPER = RolloutConfig()
@@ -118,6 +118,7 @@ class SFRolloutSettings(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, preset: str, **values: Any) -> Any:
         host.remark(cls, preset_remark(preset))
         return io.NodeOutput(PRESETS[preset] if preset != CUSTOM else _custom(values))
@@ -184,6 +185,7 @@ class SFSession(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(
         cls,
         model: Any,
@@ -229,6 +231,7 @@ class SFStartFromImages(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, session: GraphSession, image: Tensor, vae: Any) -> Any:
         core, ours = session.core, open_vae(vae)
         wan = comfy_model(core)
@@ -267,6 +270,7 @@ class SFSwitchPrompt(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, session: GraphSession, positive: Any, recache: bool) -> Any:
         return io.NodeOutput(session.edited(session.core.with_prompt(embeddings(positive), recache=recache)))
 
@@ -304,6 +308,7 @@ class SFRewind(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, session: GraphSession, chunks: int, new_seed: int) -> Any:
         core = session.core
         if chunks > core.chunks:

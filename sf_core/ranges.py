@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 
@@ -26,9 +26,10 @@ class Range:
 
     def holds(self, value: Any) -> bool:
         """Whether ``value`` is a number of the range."""
-        if not isinstance(value, (int, float)) or math.isnan(value) or not self.least <= value <= self.most:
+        if not isinstance(value, Real):  # numpy's numbers are such, too
             return False
-        return not self.whole or value == int(value)
+        number: Any = value
+        return bool(self.least <= number <= self.most and (not self.whole or number == int(number)))  # NaN is in none
 
     def __str__(self) -> str:
         return f"a {'whole ' * self.whole}number from {_short(self.least)} to {_short(self.most)}"

@@ -170,7 +170,7 @@ def _start(args: argparse.Namespace, models: LoadedModels) -> Session:
         session, frames = frames_to_begin_with(session, frames[None], models.vae.temporal_factor)
     except ValueError as error:
         raise ValueError(f"{args.video}, at {args.fps:g} frames per second: {error}") from None
-    return session.with_context(models.vae.encode(frames))
+    return session.with_context(models.vae.encode_pixels(frames))
 
 
 def _saved_to(args: argparse.Namespace) -> Path | None:

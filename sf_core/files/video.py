@@ -21,6 +21,7 @@ from av.video.reformatter import ColorRange, Colorspace
 from torch import Tensor
 
 from .atomic_write import atomic_write
+from .clean_text import whole_characters
 from .disk import make_folder
 from .file_names import libav_url
 from .pixels import to_bytes
@@ -211,7 +212,9 @@ class VideoWriter:
             av.open(libav_url(target_path), "w", format=self._format, options=options) as target,
         ):
             for key, value in self.record.items():
-                target.metadata[key] = value if isinstance(value, str) else json.dumps(value)
+                target.metadata[whole_characters(key)] = (
+                    whole_characters(value) if isinstance(value, str) else json.dumps(value)
+                )
             template = source.streams.video[0]
             stream = target.add_stream_from_template(template)
             for packet in source.demux(template):

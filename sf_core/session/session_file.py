@@ -146,6 +146,9 @@ _FIELDS = {
 }  # fmt: skip
 
 
+_MOST = (1024, 4096, 4096, 4096)  # videos in a batch, channels, rows and columns of a latent frame
+
+
 def _faults(record: Any, layout: Mapping[str, tuple[str, list[int]]]) -> Iterator[str]:
     """Faults of a record. Only the first one counts: every check relies on those before it.
 
@@ -163,6 +166,8 @@ def _faults(record: Any, layout: Mapping[str, tuple[str, list[int]]]) -> Iterato
     sizes = [record["batch"], record["channels"], *record["latent_size"]]
     if len(sizes) != 4 or not all(_is_whole(size, 1) for size in sizes):
         yield f"batch, channels and latent_size are {reprlib.repr(sizes)}; expected whole numbers from 1 on"
+    if any(size > most for size, most in zip(sizes, _MOST, strict=True)):
+        yield f"batch, channels and latent_size are {sizes}; expected at most {list(_MOST)}"
     if not all(isinstance(name, str) for name in record["other_models"]):
         yield f"other_models is {reprlib.repr(record['other_models'])}; expected names"
     if not all(seed is None or _is_whole(seed, 0, MAX_SEED) for seed in record["seeds"]):

@@ -44,12 +44,23 @@ class VideoVAE(nn.Module):
     def encode(self, frames: Tensor) -> Tensor:
         """Encode a video from its first frame on; latents are float32.
 
-        Args:
-            frames: [B, T, H, W, 3] in 0..1, or in 8 bits, which take a fourth of the memory.
-
         Raises:
             ValueError: A height, width or number of frames does not fit; the message names the nearest that do.
         """
+        self.check_frames(frames)
+        return self.encode_parts(frames)
+
+    def encode_pixels(self, pixels: Tensor) -> Tensor:
+        """Encode a video in 8 bits, [B, T, H, W, 3], a part of which at a time becomes floating point.
+
+        Raises:
+            ValueError: As for `encode`.
+        """
+        self.check_frames(pixels.to("meta", torch.float32))
+        return self.encode_parts(pixels)
+
+    def encode_parts(self, frames: Tensor) -> Tensor:
+        """Encode frames that were checked, in 0..1 or in 8 bits."""
         raise NotImplementedError
 
     def stream_decoder(self) -> ChunkDecoder:
@@ -90,14 +101,9 @@ class VideoVAE(nn.Module):
     def check_frames(self, frames: Tensor) -> None:
         """Raise ValueError for frames that cannot be encoded, naming the nearest sizes that can."""
         shape, factor = list(frames.shape), self.temporal_factor
-        if (
-            frames.ndim != 5
-            or shape[-1] != 3
-            or 0 in shape
-            or not (frames.is_floating_point() or frames.dtype == torch.uint8)
-        ):
+        if frames.ndim != 5 or shape[-1] != 3 or 0 in shape or not frames.is_floating_point():
             raise ValueError(
-                f"frames are {frames.dtype} of the shape {shape}; expected floating point in 0..1, or 8 bits, "
+                f"frames are {frames.dtype} of the shape {shape}; expected floating point in 0..1, "
                 "[batch, frames, height, width, 3]"
             )
         for name, size in (("high", shape[2]), ("wide", shape[3])):

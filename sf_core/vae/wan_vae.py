@@ -178,9 +178,8 @@ class WanVAE(VideoVAE):
         state.at_start = False
         return (pixels.movedim(1, -1).float() / 2 + 0.5).clamp(0, 1)
 
-    def encode(self, frames: Tensor) -> Tensor:
-        """Encode a video from its first frame on."""
-        self.check_frames(frames)
+    def encode_parts(self, frames: Tensor) -> Tensor:
+        """Encode frames that were checked, in 0..1 or in 8 bits."""
         step = self.temporal_factor * self.latents_at_once(*frames.shape[2:4])
         ends = tuple(range(1 + step - self.temporal_factor, frames.shape[1], step))
         state = self.state_type()
