@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..config import RolloutConfig
+from ..files.file_kinds import other_kind
 from ..files.safetensors_file import open_tensors, write_tensors
 from ..model.causal_model import CausalModel
 from ..noise import MAX_SEED, NoiseSource, SeededNoise
@@ -123,7 +124,8 @@ def read_record(path: Path) -> dict[str, Any]:
             slices = {name: file.get_slice(name) for name in file.keys()}
             layout = {name: (part.get_dtype(), list(part.get_shape())) for name, part in slices.items()}
     except SafetensorError as error:
-        raise ValueError(f"{path} is no session file, or is cut short ({error}); take an older copy") from error
+        why = f"it {kind}" if (kind := other_kind(path)) else f"{error}; take an older copy"
+        raise ValueError(f"{path} is no session file, or is cut short: {why}") from error
     if KEY not in metadata:
         raise ValueError(f"{path} is a safetensors file, but holds no session")
     try:
