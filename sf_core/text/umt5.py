@@ -115,7 +115,7 @@ def _sizes(path: Path, weights: Mapping[str, Weight]) -> dict[str, Any]:
         raise ValueError(f"{path} is not umT5's encoder: it has no {absent[0]}")
     layers = {int(match[1]) for name in weights if (match := re.match(r"encoder\.block\.(\d{1,6})\.", name))}
     biases = [name for name in weights if name.endswith(_BIAS)]
-    if len(biases) == 1 < len(layers):
+    if biases == [f"encoder.block.0.{_BIAS}"] and len(layers) > 1:  # T5's layers share the first one's
         raise ValueError(
             f"{path} is T5 (as t5xxl of other models), not umT5, which Wan reads: take umt5_xxl or models_t5_umt5-xxl"
         )

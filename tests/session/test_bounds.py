@@ -28,8 +28,8 @@ CONFIG = sf_core.RolloutConfig(chunk_frames=1, window_frames=6, denoising_steps=
             {"chunk_frames": 10**6, "window_frames": None},
             "chunk_frames is 1000000; expected at most 1024 latent frames",
         ),
-        ({"first_chunk_frames": 2**40, "window_frames": None}, "first_chunk_frames is .* expected at most"),
-        ({"sink_frames": 2**40, "window_frames": None}, "sink_frames is .* expected at most"),
+        ({"first_chunk_frames": 2**40, "window_frames": None}, r"first_chunk_frames is .* expected at most"),
+        ({"sink_frames": 2**40, "window_frames": None}, r"sink_frames is .* expected at most"),
         ({"shift": math.inf}, "shift is inf; expected a number above 0, up to 1000"),
         ({"shift": math.nan}, "shift is nan"),
         ({"context_noise": math.nan}, "context_noise is nan"),
@@ -65,7 +65,7 @@ def changed(path: Path, **changes: Any) -> Path:
 )
 def test_a_session_file_has_bounds(changes: dict[str, Any], tmp_path: Path) -> None:
     sf_core.Session.start(MODEL, prompt(0), SIZE, CONFIG).save(tmp_path / "s")
-    with pytest.raises(ValueError, match="is damaged: .*(expected at most|window_frames is)"):
+    with pytest.raises(ValueError, match=r"is damaged: .*(expected at most|window_frames is)"):
         sf_core.Session.load(changed(tmp_path / "s", **changes), MODEL)
 
 
