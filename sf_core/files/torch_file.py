@@ -43,9 +43,10 @@ def open_torch_file(path: Path) -> dict[str, TensorLocation]:
     try:
         data, spans = _open_archive(path)
         _check_pickle(path, data)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), path.open("rb") as file:
             warnings.simplefilter("ignore")  # about pickle protocols that it reads nevertheless
-            contents = torch.load(path, map_location="meta", weights_only=True, mmap=True)
+            misnamed = path.suffix == ".safetensors"  # torch would go by the name
+            contents = torch.load(file if misnamed else path, map_location="meta", weights_only=True, mmap=not misnamed)
         return {name: _locate(path, name, tensor, spans) for name, tensor in nested_tensors(contents)}
     except (OSError, _RefusedError):
         raise
