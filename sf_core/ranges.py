@@ -36,7 +36,10 @@ class Range:
 
 
 def _short(value: Any) -> str:
-    text = f"{value:g}" if isinstance(value, float) else repr(value)
+    try:
+        text = f"{value:g}" if isinstance(value, float) else repr(value)
+    except ValueError:  # Python writes no whole number of so many digits
+        text = "a number of thousands of digits"
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 
