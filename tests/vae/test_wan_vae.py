@@ -389,9 +389,12 @@ def test_pixels_in_8_bits_are_encoded_like_the_same_frames_and_converted_in_part
     pixels = torch.randint(0, 256, (1, 21, 8, 8, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     monkeypatch.setattr("sf_core.vae.video_vae.PIXELS_AT_ONCE", 2 * 64 * 4)
     converted: list[int] = []
-    monkeypatch.setattr(
-        "sf_core.vae.wan_vae.to_floats", lambda part: (converted.append(part.shape[1]), to_floats(part))[1]
-    )
+
+    def watched(part: Tensor) -> Tensor:
+        converted.append(part.shape[1])
+        return to_floats(part)
+
+    monkeypatch.setattr("sf_core.vae.wan_vae.to_floats", watched)
     assert torch.equal(SMALL.encode_pixels(pixels), SMALL.encode(pixels.float() / 255))
     assert max(converted) <= 8
     with pytest.raises(ValueError, match="the nearest counts: 5 or 9"):

@@ -18,7 +18,8 @@ from ...model.identity import weights_fingerprint
 from ...model.wan import CausalWan
 from ...noise import noise_key
 from ...session.frame_counts import video_frames
-from ...text.encoders import TextEncoder, load_text_encoder
+from ...text.encoders import load_text_encoder
+from ...text.umt5 import TextEncoder
 from ...text.word_table import TinyText
 from ...tiny.words import write_text
 from ...tiny.world import World, prompts
