@@ -13,7 +13,7 @@ from .adapters import host, memory
 from .adapters.model import comfy_model
 from .adapters.vae import check_fits, open_vae
 from .adapters.wire_types import GraphSession, SessionWire
-from .inputs import fps_input, schema
+from .inputs import checked, fps_input, schema
 from .live import results, thumbnails
 from .live.decoder import decode_rest
 from .live.preview_video import PreviewVideo
@@ -46,6 +46,7 @@ class SFDecodeChunks(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, session: GraphSession, vae: Any, fps: float) -> Any:
         core, cancellation = session.core, host.HostCancellation()
         ours = open_vae(vae, cancellation)

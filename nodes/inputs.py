@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from comfy_api.v0_0_2 import io
+
+from ..sf_core import ranges
+from ..sf_core.ranges import Range
 
 FPS = 16.0  # of Wan 2.1 and of the tiny demo
 CATEGORY = "video/self forcing"
@@ -30,8 +35,45 @@ def fps_input(optional: bool = False) -> Any:
         "fps",
         optional=optional,
         default=FPS,
-        min=1.0,
-        max=240.0,
+        min=ranges.FPS.least,
+        max=ranges.FPS.most,
         step=0.5,
         tooltip="Frames a second at which the video plays; Wan 2.1 and the tiny demo are made for 16.",
     )
+
+
+_LISTED = ("model_name", "file")  # names of files, which are checked against their folder
+
+
+def checked(execute: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a node's ``execute`` so that its schema holds for wires and API clients as it does for widgets.
+
+    ComfyUI checks the values of widgets only. Nothing of the node runs before all values are checked.
+    """
+
+    @functools.wraps(execute)
+    def checked_execute(node: Any, **values: Any) -> Any:
+        return execute(node, **{**values, **_checked_values(node, values)})
+
+    return checked_execute
+
+
+def _checked_values(node: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of widgets, whole numbers as int. Raises ValueError, naming input, value and range."""
+    checked_values = {}
+    for one in node.define_schema().inputs:
+        if one.id not in values or (values[one.id] is None and one.optional):
+            continue
+        value, name = values[one.id], f"'{one.id}'"
+        if isinstance(one, io.Int.Input):
+            Range(one.min, one.max, whole=True).check(name, value)
+            value = int(value)
+        elif isinstance(one, io.Float.Input):
+            Range(one.min, one.max).check(name, value)
+            value = float(value)
+        elif isinstance(one, io.Combo.Input) and one.id not in _LISTED and value not in one.options:
+            raise ValueError(f"{name} is {str(value)[:40]!r}; expected one of {', '.join(map(str, one.options))}")
+        elif isinstance(one, io.String.Input) and not isinstance(value, str):
+            raise ValueError(f"{name} is {str(value)[:40]!r}, a {type(value).__name__}; expected text")
+        checked_values[one.id] = value
+    return checked_values

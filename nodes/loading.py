@@ -14,7 +14,7 @@ from .adapters.fingerprint import source_of
 from .adapters.model import check_wan, settings_of, with_settings
 from .adapters.model_loader import build_model
 from .adapters.tiny import WEIGHTS, tiny_clip, tiny_model, tiny_vae
-from .inputs import schema
+from .inputs import checked, schema
 from .presets import FROM_MODEL, MODEL_PRESETS, preset_config, preset_remark
 
 _DTYPES: dict[str, torch.dtype | None] = {
@@ -61,6 +61,7 @@ class SFLoadModel(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, model_name: str, weight_dtype: str, preset: str) -> Any:
         path = host.file("diffusion_models", model_name)
         fast = {"fp8_optimizations": True} if weight_dtype.endswith("fast") else {}
@@ -87,6 +88,7 @@ class SFFromModel(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, model: Any, preset: str) -> Any:
         check_wan(model)
         source = source_of(model)
@@ -124,6 +126,7 @@ class SFLoadTiny(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, weights: str = next(iter(WEIGHTS))) -> Any:
         return io.NodeOutput(tiny_model(weights), tiny_clip(), tiny_vae())
 

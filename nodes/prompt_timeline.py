@@ -10,7 +10,7 @@ from comfy_api.v0_0_2 import io
 from ..sf_core.session.timeline import Timeline, parse_rows
 from .adapters.conditioning import embeddings, encode
 from .adapters.wire_types import TimelineWire
-from .inputs import schema
+from .inputs import checked, schema
 
 _EXAMPLE = """0: a red circle moving left quickly on a black background
 2.5: a blue square moving up slowly on a white background"""
@@ -44,6 +44,7 @@ class SFPromptTimeline(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, rows: str, clip: Any, recache: bool) -> Any:
         parsed = parse_rows(rows)
         prompts = dict.fromkeys(row.prompt for row in parsed if row.prompt)

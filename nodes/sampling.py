@@ -16,7 +16,7 @@ from .adapters import host
 from .adapters.model import comfy_model
 from .adapters.vae import check_fits, open_vae
 from .adapters.wire_types import GraphSession, SessionWire
-from .inputs import FPS, fps_input, schema
+from .inputs import FPS, checked, fps_input, schema
 from .live.run import Run, autosaved, times_steered
 
 
@@ -60,6 +60,7 @@ class SFSampleChunks(io.ComfyNode):
         return times_steered()
 
     @classmethod
+    @checked
     def execute(cls, session: GraphSession, chunks: int, preview_vae: Any = None, fps: float = FPS) -> Any:
         core, wan = session.core, comfy_model(session.core)
         cancellation = host.HostCancellation()

@@ -11,15 +11,16 @@ from ..sf_core.config import SINK_POSITIONS, RolloutConfig
 from ..sf_core.memory_ledger import DecoderCost
 from ..sf_core.noise import MAX_SEED
 from ..sf_core.schedule import TRAIN_STEPS
+from ..sf_core.session.beginning import frames_to_begin_with
 from ..sf_core.session.session import Session
 from .adapters import host, memory
 from .adapters.conditioning import embeddings
 from .adapters.images import fit_pictures
 from .adapters.memory_report import memory_in_words
 from .adapters.model import HostedWan, comfy_model, config_for, latent_size
-from .adapters.vae import check_fits, frames_to_begin_with, open_vae
+from .adapters.vae import check_fits, open_vae
 from .adapters.wire_types import ConfigWire, GraphSession, SessionWire
-from .inputs import schema, with_extra
+from .inputs import checked, schema, with_extra
 from .presets import CUSTOM, PRESETS, preset_remark, steps_from_words, steps_in_words, widget_values
 
 _PAPER = RolloutConfig()
@@ -117,6 +118,7 @@ class SFRolloutSettings(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, preset: str, **values: Any) -> Any:
         host.remark(cls, preset_remark(preset))
         return io.NodeOutput(PRESETS[preset] if preset != CUSTOM else _custom(values))
@@ -183,6 +185,7 @@ class SFSession(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(
         cls,
         model: Any,
@@ -228,12 +231,13 @@ class SFStartFromImages(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, session: GraphSession, image: Tensor, vae: Any) -> Any:
         core, ours = session.core, open_vae(vae)
         wan = comfy_model(core)
         check_fits(ours, wan)
         rows, columns = (size * ours.spatial_factor for size in core.latent_size)
-        core, frames = frames_to_begin_with(core, fit_pictures(image, columns, rows), ours)
+        core, frames = frames_to_begin_with(core, fit_pictures(image, columns, rows)[None], ours.temporal_factor)
         cost = DecoderCost.of(ours)  # encoding takes no more
         memory.make_room(cost.decoding(wan.setup(core, cost)), vae.device, last=wan.shared.idle)
         with host.normal_tensors():
@@ -266,6 +270,7 @@ class SFSwitchPrompt(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, session: GraphSession, positive: Any, recache: bool) -> Any:
         return io.NodeOutput(session.edited(session.core.with_prompt(embeddings(positive), recache=recache)))
 
@@ -303,6 +308,7 @@ class SFRewind(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, session: GraphSession, chunks: int, new_seed: int) -> Any:
         core = session.core
         if chunks > core.chunks:

@@ -14,7 +14,7 @@ from ..sf_core.session.session import Session
 from .adapters import host
 from .adapters.model import HostedWan
 from .adapters.wire_types import GraphSession, SessionWire
-from .inputs import schema
+from .inputs import checked, schema
 from .live import results, saved_sessions
 from .session_picture import draw_session, session_in_words
 
@@ -59,6 +59,7 @@ class SFSaveSession(io.ComfyNode):
         return results.times_lost(cls)
 
     @classmethod
+    @checked
     def execute(cls, session: GraphSession, filename_prefix: str) -> Any:
         path = _saved(session.core, filename_prefix)
         results.remember(cls, path)
@@ -128,10 +129,17 @@ class SFLoadSession(io.ComfyNode):
         return f"{path} {facts.st_ino} {facts.st_mtime_ns} {facts.st_ctime_ns} {facts.st_size}"
 
     @classmethod
+    @checked
     def execute(cls, model: Any, file: str, allow_other_model: bool) -> Any:
         wan = HostedWan(model)
         path, archive = host.session_file(file), host.temp_path("archive")
-        session = Session.load(path, wan, allow_other_model=allow_other_model, archive_folder=archive)
+        session = Session.load(
+            path,
+            wan,
+            allow_other_model=allow_other_model,
+            archive_folder=archive,
+            cancellation=host.HostCancellation(),
+        )
         return io.NodeOutput(GraphSession(session))
 
 
@@ -157,6 +165,7 @@ class SFSessionInfo(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, session: GraphSession) -> Any:
         text = session_in_words(session)
         picture = torch.from_numpy(np.asarray(draw_session(session)).copy()).float()[None] / 255

@@ -21,7 +21,7 @@ from .adapters.memory_report import memory_in_words
 from .adapters.model import comfy_model
 from .adapters.vae import check_fits, open_vae
 from .adapters.wire_types import GraphSession, SessionWire, TimelineWire
-from .inputs import fps_input, schema
+from .inputs import checked, fps_input, schema
 from .live import results, thumbnails
 from .live.decoder import decode_rest, keep_decoder, lineage_at, take_decoder
 from .live.run import Run, autosaved, times_steered
@@ -79,6 +79,7 @@ class SFStreamVideo(io.ComfyNode):
         return f"{times_steered()} {results.times_lost(cls)}"
 
     @classmethod
+    @checked
     def execute(
         cls,
         session: GraphSession,

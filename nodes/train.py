@@ -27,7 +27,7 @@ from .adapters.model_loader import build_model
 from .adapters.training import HostRunContext, teacher_file, write_teacher
 from .adapters.vae import check_fits, open_vae
 from .adapters.wire_types import ConfigWire
-from .inputs import FPS, schema
+from .inputs import FPS, checked, schema
 from .live.view import LiveView
 from .train_job import LORA, PROMPTS, RATIO, WHOLE, Job, as_lines
 from .train_report import NodeGroup
@@ -169,6 +169,7 @@ class SFTrain(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, model: Any, clip: Any, vae: Any = None, settings: Any = None, **values: Any) -> Any:
         wan, cancellation = HostedWan(model), host.HostCancellation()
         config = config_for(model, settings)

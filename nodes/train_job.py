@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,7 +10,9 @@ from typing import Any
 import torch
 
 from ..sf_core.config import RolloutConfig
+from ..sf_core.files.clean_text import clean_text
 from ..sf_core.files.disk import check_room, make_folder
+from ..sf_core.files.file_names import check_new_file, is_plain_name
 from ..sf_core.training.cost.plan import parameter_count, training_bytes
 from ..sf_core.training.recipe import AdapterSettings, Files, Recipe, Samples
 from ..sf_core.training.stage_settings import CausalStage, Optimizer, SelfForcingStage
@@ -28,7 +29,6 @@ RATIO, CRITIC_RATE = 5, 0.2  # updates of the critic for each of the generator, 
 AVERAGE = 0.9  # decay of the generator's running average, which is the result
 TRAJECTORIES, SOLVER_STEPS = 256, 24  # for the causal start: the teacher's, at most, and steps of each
 SHOWN = 4  # prompts that samples are made of
-_NAME = re.compile(r"\w[\w.-]*")
 _INPUTS = {
     "files": "model",
     "latent_size": "width, height",
@@ -62,13 +62,13 @@ class Job:
     @staticmethod
     def of(wan: HostedWan, config: RolloutConfig, values: Mapping[str, Any], shows: bool) -> Job:
         """Make the job of the inputs; samples are made if ``shows``. Raises ValueError, naming the wrong input."""
-        prompts = [line.strip() for line in values["prompts"].splitlines() if line.strip()]
+        prompts = [line.strip() for line in clean_text(values["prompts"]).splitlines() if line.strip()]
         if not prompts:
             raise ValueError("'prompts' is empty; write what the model should learn to show, a prompt a line")
         name = values["name"].strip()
-        if not _NAME.fullmatch(name):
+        if name[:1] in (".", "-") or not is_plain_name(name, ".-"):
             raise ValueError(f"'name' is {name!r}, which is no name of a file: use letters, digits, '_', '-' and '.'")
-        host.check_name(name)
+        check_new_file(host.output_folder() / f"{name}.safetensors", needs_folder=False)
         folder = host.output_folder() / FOLDER / name
         lora = AdapterSettings(rank=values["rank"], alpha=values["rank"]) if values["result"] == LORA else None
         kind = "diffusion_models" if lora is None else "loras"
@@ -88,7 +88,7 @@ class Job:
             frames=frames,
             latent_size=size,
             fps=FPS,
-            negative=values["negative"].strip(),
+            negative=clean_text(values["negative"]).strip(),
             rollout=asdict(config),
             lora=lora,
             files=Files(teacher=teacher_file(wan, folder), prompts=folder / PROMPTS),

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 from collections.abc import Sequence
 
 import torch
 
+from .cli.options import check_options
 from .cli.parser import build_parser
+
+INTERRUPTED = 130  # the exit status of a command that Ctrl-C ended
+_TRACEBACK = "SF_DEBUG"  # this environment variable set to 1 shows where an error was raised
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -17,16 +23,49 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments; None for those of the process.
 
     Returns:
-        The exit status: 1 if the command failed with an error for the user.
+        The exit status: 1 if the command failed with an error for the user, 130 after Ctrl-C.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names of files may hold what the terminal's encoding does not
+            stream.reconfigure(errors="backslashreplace")
     args = build_parser().parse_args(argv)
-    torch.set_num_threads(getattr(args, "threads", 1))
     try:
+        check_options(args)
+        if getattr(args, "threads", None) is not None:
+            torch.set_num_threads(args.threads)
         args.run(args)
-    except (ValueError, OSError, FloatingPointError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except Exception as error:
+        if os.environ.get(_TRACEBACK) == "1":
+            raise
+        print(f"error: {_in_words(error)}", file=sys.stderr)
         return 1
     return 0
+
+
+def _in_words(error: Exception) -> str:
+    if isinstance(error, (ValueError, OSError, FloatingPointError)):  # these are written for the user
+        return str(error)
+    if _is_out_of_memory(error):
+        return (
+            "the memory is not enough. Lower --size, take a model with a smaller window, or another --device "
+            f"({_first_line(error)})"
+        )
+    return (
+        f"a fault of this program, {type(error).__name__}: {_first_line(error)}. Please report it, with what "
+        f"{_TRACEBACK}=1 in the environment prints"
+    )
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out; torch's CPU allocator raises a plain RuntimeError."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "DefaultCPUAllocator" in str(error)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0][:300]
 
 
 if __name__ == "__main__":

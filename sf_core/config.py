@@ -8,6 +8,9 @@ from itertools import pairwise
 from .schedule import TRAIN_STEPS, flow_schedule
 
 SINK_POSITIONS = ("absolute", "clamped")
+MAX_CHUNK_FRAMES = 1024  # latent frames; far above what any model was trained for, far below what no memory holds
+MAX_WINDOW_FRAMES = 16384
+MAX_SHIFT = 1000.0
 
 
 @dataclass(frozen=True)
@@ -49,11 +52,12 @@ class RolloutConfig:
             if steps is not None:
                 object.__setattr__(self, name, tuple(int(step) for step in steps))
                 _check_steps(name, getattr(self, name))
-        _at_least("chunk_frames", self.chunk_frames, 1)
-        _at_least("sink_frames", self.sink_frames, 0)
+        _check_frames("chunk_frames", self.chunk_frames, 1, MAX_CHUNK_FRAMES)
+        _check_frames("sink_frames", self.sink_frames, 0, MAX_WINDOW_FRAMES)
         if self.first_chunk_frames is not None:
-            _at_least("first_chunk_frames", self.first_chunk_frames, 1)
+            _check_frames("first_chunk_frames", self.first_chunk_frames, 1, MAX_CHUNK_FRAMES)
         if self.window_frames is not None:
+            _check_frames("window_frames", self.window_frames, 0, MAX_WINDOW_FRAMES)
             needed = max(self.chunk_frames + self.sink_frames, self.first_chunk_frames or 0)
             if self.window_frames < needed:
                 raise ValueError(
@@ -65,7 +69,9 @@ class RolloutConfig:
             raise ValueError(f"sink_position is {self.sink_position!r}; expected one of {', '.join(SINK_POSITIONS)}")
         if not 0 <= self.context_noise <= TRAIN_STEPS:
             raise ValueError(f"context_noise is {self.context_noise}; expected a timestep from 0 to {TRAIN_STEPS}")
-        flow_schedule(self.shift)  # checks the shift
+        if self.shift > MAX_SHIFT:
+            raise ValueError(f"shift is {self.shift}; expected a number above 0, up to {MAX_SHIFT:g}")
+        flow_schedule(self.shift)  # checks the rest
 
     @property
     def front_frames(self) -> int:
@@ -117,9 +123,11 @@ class RolloutConfig:
         return RolloutConfig(**settings)  # type: ignore[arg-type]
 
 
-def _at_least(name: str, value: int, least: int) -> None:
+def _check_frames(name: str, value: int, least: int, most: int) -> None:
     if not isinstance(value, int) or value < least:
         raise ValueError(f"{name} is {value}; expected a whole number of latent frames from {least} on")
+    if value > most:
+        raise ValueError(f"{name} is {value}; expected at most {most} latent frames")
 
 
 def _check_steps(name: str, steps: tuple[int, ...]) -> None:

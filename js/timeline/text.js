@@ -3,7 +3,8 @@ import { formatSecond } from "../lib/format.js";
 /**
  * The rows of Prompt Timeline as text, which sf_core/session/timeline.py reads too:
  *
- *     row    = second [option ...] ":" [prompt]
+ *     row    = time [option ...] ":" [prompt]
+ *     time   = seconds | m:ss | h:mm:ss
  *     option = "blend" chunks | "recache" | "cut" | "seed" number
  *
  * An edit changes its row and leaves every other character of the text as it is: comments, empty lines, order, spelling.
@@ -29,6 +30,10 @@ const MAX_SEED = 2n ** 64n - 1n;
 
 // eslint-disable-next-line no-control-regex -- as Python's splitlines()
 const LINE_END = /(\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029])/;
+const CLOCK = /^\d+(?:[:：][0-5]\d){1,2}(?:\.\d+)?$/; // with full-width colons too, as everywhere here
+const CLOCK_ROW = /^(\s*\d+(?:[:：][0-5]\d){1,2}(?:\.\d+)?(?=[\s:：])[^:：]*)([:：])(\s*)(.*?)(\s*)$/s;
+const CLOCK_WITHOUT_COLON = /^(\s*\d+(?:[:：][0-5]\d){1,2}(?:\.\d+)?)()(\s+)([^:：]*?)(\s*)$/s;
+const SECONDS_ROW = /^([^:：]*)([:：]?)(\s*)(.*?)(\s*)$/s;
 const SECOND = /^(\d+\.?\d*|\.\d+)$/;
 const WHOLE = /^\d+$/;
 
@@ -69,9 +74,9 @@ function parseRow(text, line) {
   const { head, prompt, colon } = split(text);
   const [second, ...words] = head.trim().split(/\s+/);
   if (!colon) return "timeline.noColon";
-  if (!SECOND.test(second)) return "timeline.noSecond";
+  if (!SECOND.test(second) && !CLOCK.test(second)) return "timeline.noSecond";
   /** @type {Row} */
-  const row = { second: Number(second), prompt, blend: 1, recache: false, cut: false, seed: null, line };
+  const row = { second: inSeconds(second), prompt, blend: 1, recache: false, cut: false, seed: null, line };
   while (words.length) {
     const option = words.shift()?.toLowerCase();
     if (option === "recache" || option === "cut") {
@@ -88,6 +93,9 @@ function parseRow(text, line) {
   }
   return prompt || row.cut || row.seed !== null ? row : "timeline.noPrompt";
 }
+
+/** @type {(time: string) => number} */
+const inSeconds = (time) => time.split(/[:：]/).reduce((sum, part) => 60 * sum + Number(part), 0);
 
 /** @type {(word: string | undefined, most: bigint) => bigint | null} */
 function parseWhole(word = "", most) {
@@ -148,8 +156,9 @@ const isLine = (_, index) => index % 2 === 0;
  * @returns {Parts}
  */
 function split(line) {
-  const [, head, colon, space, prompt, rest] = line.match(/^([^:]*)(:?)(\s*)(.*?)(\s*)$/s) ?? [];
-  return { head, colon, space, prompt, rest };
+  const without = line.match(CLOCK_WITHOUT_COLON); // '1:30 a cat' says what is meant; an edit adds the colon
+  const [, head, colon, space, prompt, rest] = line.match(CLOCK_ROW) ?? without ?? line.match(SECONDS_ROW) ?? [];
+  return { head, colon: without ? ":" : colon, space, prompt, rest };
 }
 
 /** @type {(text: string, index: number, change: (parts: Parts) => Parts) => string} */

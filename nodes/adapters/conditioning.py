@@ -7,6 +7,8 @@ from typing import Any
 import comfy.model_management as mm
 from torch import Tensor
 
+from ...sf_core.files.clean_text import whole_characters
+
 
 def embeddings(conditioning: Any) -> Tensor:
     """Return the text embeddings [1, rows, width] of a CONDITIONING. Raises ValueError unless it holds one prompt."""
@@ -22,7 +24,7 @@ def embeddings(conditioning: Any) -> Tensor:
 
 def encode(clip: Any, text: str) -> Any:
     """Encode ``text`` to a CONDITIONING; ComfyUI may move weights. Only in the thread that runs the graph."""
-    return clip.encode_from_tokens_scheduled(clip.tokenize(text))
+    return clip.encode_from_tokens_scheduled(clip.tokenize(whole_characters(text)))
 
 
 def can_encode_in_thread(clip: Any) -> bool:
@@ -41,4 +43,4 @@ def encode_in_thread(clip: Any, text: str) -> Any:
     if clip.layer_idx is not None:
         model.set_clip_options({"layer": clip.layer_idx})
     model.set_clip_options({"execution_device": clip.patcher.load_device})
-    return [[model.encode_token_weights(clip.tokenize(text))[0], {}]]
+    return [[model.encode_token_weights(clip.tokenize(whole_characters(text)))[0], {}]]

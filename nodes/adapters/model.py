@@ -361,13 +361,4 @@ def comfy_model(session: Session) -> HostedWan:
 
 def latent_size(wan: HostedWan, width: int, height: int) -> tuple[int, int]:
     """Return (height, width) of the latents. Raises ValueError, naming the nearest sizes, for one that does not fit."""
-    factor, (_, patch_rows, patch_columns) = wan.spatial_factor, wan.arch.patch_size
-    for name, pixels, patch in (("width", width, patch_columns), ("height", height, patch_rows)):
-        unit = factor * patch
-        if pixels % unit:
-            below = max(unit, pixels // unit * unit)
-            raise ValueError(
-                f"{name} is {pixels} pixels; this model makes multiples of {unit}. "
-                f"The nearest are {below} and {below + unit}"
-            )
-    return height // factor, width // factor
+    return wan.arch.latent_size(width, height, wan.spatial_factor)

@@ -20,6 +20,7 @@ from ...sf_core.files.checkpoint import (
     REAL_HEAD_DIM,
     Weight,
     empty_model,
+    latent_normalisation,
     open_source,
     rollout_settings,
     transformer_weights,
@@ -28,6 +29,7 @@ from ...sf_core.files.published_models import model_by_file_name
 from ...sf_core.files.safetensors_file import Value
 from ...sf_core.model.architecture import WanArchitecture
 from .fingerprint import remember_source
+from .latents import OwnLatents
 from .model import Settings, check_wan, with_settings
 
 _FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -61,7 +63,18 @@ def build_model(path: Path, dtype: torch.dtype | None, **model_options: Any) -> 
 def _read(
     path: Path, dtype: torch.dtype | None, model_options: Mapping[str, Any], disable_dynamic: bool = False
 ) -> Any:
-    """Load a MODEL without settings. Raises ValueError if it is no Wan 2.1 transformer."""
+    """Load a MODEL without settings, in the file's own latent format if it names one."""
+    patcher = _read_weights(path, dtype, model_options, disable_dynamic)
+    normalisation = latent_normalisation(open_source(path)[1])
+    if normalisation is not None:
+        patcher.model.latent_format = OwnLatents(*normalisation)
+    return patcher
+
+
+def _read_weights(
+    path: Path, dtype: torch.dtype | None, model_options: Mapping[str, Any], disable_dynamic: bool
+) -> Any:
+    """Load a MODEL. Raises ValueError if it is no Wan 2.1 transformer."""
     tensors, metadata = open_source(path)
     options = {**model_options, **({} if dtype is None else {"dtype": dtype})}
     others = {"disable_dynamic": True} if disable_dynamic else {}  # unknown to older versions

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import comfy.latent_formats
 import comfy.model_management as mm
 import comfy.model_patcher
 import comfy.sd
@@ -15,20 +14,8 @@ from torch import Tensor, nn
 
 from ...sf_core import tiny
 from ...sf_core.tiny import TinyText
+from .latents import OwnLatents
 from .model_loader import build_model
-
-
-class TinyLatents(comfy.latent_formats.Wan21):
-    """Wan 2.1's latent format with the tiny VAE's mean and deviation. Core's previews of Wan do not fit it."""
-
-    latent_rgb_factors = latent_rgb_factors_bias = None
-
-    def __init__(self) -> None:
-        super().__init__()
-        vae = tiny.load_vae()
-        self.latents_mean, self.latents_std = (x.view(1, -1, 1, 1, 1) for x in (vae.mean, vae.std))
-        self.taesd_decoder_name = None
-
 
 WEIGHTS = {"self forcing": "transformer.safetensors", "teacher": "teacher.safetensors"}
 
@@ -36,7 +23,8 @@ WEIGHTS = {"self forcing": "transformer.safetensors", "teacher": "teacher.safete
 def tiny_model(weights: str, disable_dynamic: bool = False) -> Any:
     """Load the MODEL whose weights are called ``weights`` in `WEIGHTS`; it is never a dynamic one."""
     patcher = build_model(tiny.FOLDER / WEIGHTS[weights], None)
-    patcher.model.latent_format = TinyLatents()
+    vae = tiny.load_vae()
+    patcher.model.latent_format = OwnLatents(vae.mean.tolist(), vae.std.tolist())
     patcher.cached_patcher_init = (tiny_model, (weights,))
     return patcher
 

@@ -20,6 +20,7 @@ from ...sf_core.training.engine.process_group import Group
 from ...sf_core.training.recipe import Recipe
 from ...sf_core.training.stages.run_context import RunContext
 from ...sf_core.vae.video_vae import VideoVAE
+from .latents import OwnLatents
 from .model import HostedWan
 
 _DESCRIPTION = "sf.weights"  # in the metadata of the teacher's file
@@ -57,6 +58,9 @@ def write_teacher(wan: HostedWan, path: Path, cancellation: Cancellation) -> Non
 
     facts = {_DESCRIPTION: json.dumps(wan.description())}
     facts |= {"sf.num_heads": str(wan.arch.num_heads), "sf.text_len": str(wan.arch.text_len)}
+    latent_format = wan.patcher.model.latent_format
+    if isinstance(latent_format, OwnLatents):  # the trained model needs it to be played
+        facts |= latent_format.metadata()
     write_tensors(path, layout, weights(), facts)
 
 

@@ -9,8 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from ...sf_core.cancellation import Cancellation
-from ...sf_core.session.frame_counts import fitting_video_frames
-from ...sf_core.session.session import Session, for_one_image
 from ...sf_core.vae.layers import StreamState
 from ...sf_core.vae.taehv import load_taehv
 from ...sf_core.vae.video_vae import VideoVAE
@@ -108,11 +106,3 @@ def _mean(vae: VideoVAE) -> Tensor:
     """Return the mean of the latents by channel. A TAEHV stores none; its latents are Wan's."""
     mean = getattr(vae, "mean", None)
     return torch.tensor(WAN_MEAN) if mean is None else mean.flatten().float().cpu()
-
-
-def frames_to_begin_with(session: Session, images: Tensor, vae: VideoVAE) -> tuple[Session, Tensor]:
-    """Return the session and its given frames [1, T, H, W, 3]: one image, or the longest end of a clip that fits."""
-    if images.shape[0] == 1:
-        return for_one_image(session), images[None]
-    count = fitting_video_frames(session.config, images.shape[0], vae.temporal_factor)
-    return session, images[None, -count:]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hmac
 import os
-import re
 import secrets
 import unicodedata
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from urllib.parse import urlencode
 
 import folder_paths
 
+from ...sf_core.files.file_names import is_plain_name
 from ...sf_core.session.session import Session
 from ...sf_core.session.session_file import read_record
 from ..adapters import host, users
@@ -24,7 +24,6 @@ from ..live import saved_sessions, thumbnails
 MAX_NAME = 100  # characters
 MAX_NAME_BYTES = 200  # of 255 that a file system takes; number and ending need 15
 FACTS_REMEMBERED = 2000  # files
-_NAME = re.compile(r"[\w \-][\w .\-]*")
 _secret = secrets.token_bytes(32)
 _pictures: dict[str, Path] = {}  # by a name that nobody can guess
 
@@ -57,14 +56,21 @@ def _facts(path: Path, modified: int, size: int) -> dict[str, Any]:
     try:
         return _read(path, modified, size)
     except Exception as error:  # one bad file may not hide the others
-        message = str(error).replace(str(path), path.name) or type(error).__name__
-        return {"chunks": None, "frames": None, "width": None, "height": None, "model": None, "error": message}
+        return _unreadable(path, error)
+
+
+def _unreadable(path: Path, error: Exception) -> dict[str, Any]:
+    message = str(error).replace(str(path), path.name) or type(error).__name__
+    return {"chunks": None, "frames": None, "width": None, "height": None, "model": None, "error": message}
 
 
 @functools.lru_cache(maxsize=FACTS_REMEMBERED)
 def _read(path: Path, modified: int, size: int) -> dict[str, Any]:
     """Read the facts of a file from its header. ``modified`` and ``size`` tell its versions apart."""
-    record = read_record(path)
+    try:
+        record = read_record(path)
+    except ValueError as error:  # remembered too: to find that a large file is damaged takes seconds
+        return _unreadable(path, error)
     rows, columns = record["latent_size"]
     return {
         "chunks": sum(block[0] == "chunk" for block in record["blocks"]),
@@ -114,7 +120,7 @@ def checked_name(name: str) -> str:
     name = unicodedata.normalize("NFC", name.strip())
     if not 1 <= len(name) <= MAX_NAME or len(name.encode()) > MAX_NAME_BYTES:
         raise ValueError(f"a name has 1 to {MAX_NAME} characters")
-    if not _NAME.fullmatch(name):
+    if name.startswith(".") or not is_plain_name(name, " .-"):
         raise ValueError("a name is made of letters, digits, spaces and . _ - and does not begin with a dot")
     return name
 

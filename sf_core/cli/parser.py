@@ -65,14 +65,14 @@ def _add_generate(commands: Any) -> None:
 
     output = parser.add_argument_group("output")
     output.add_argument("--out", type=Path, metavar="FILE", help="the MP4 or WebM file to write (default: video.mp4)")
-    output.add_argument("--webm", action="store_true", help="write video.webm, unless --out names a file")
+    output.add_argument("--webm", action="store_true", help="write video.webm instead of video.mp4")
     output.add_argument("--save-session", type=Path, metavar="FILE", help="save the session to FILE")
 
     session = parser.add_argument_group("sessions")
     session.add_argument(
         "--session", type=Path, metavar="FILE", help="continue this session, and save it to FILE again"
     )
-    session.add_argument("--rewind", type=int, default=0, metavar="N", help="remove the newest N chunks first")
+    session.add_argument("--rewind", type=int, metavar="N", help="remove the newest N chunks first")
     session.add_argument(
         "--fork-to", type=Path, metavar="FILE", help="save the continued session to FILE instead, and keep the old one"
     )
@@ -87,9 +87,7 @@ def _add_generate(commands: Any) -> None:
         "--model", type=Path, metavar="FILE", help="a Wan 2.1 checkpoint (default: the embedded tiny model)"
     )
     models.add_argument("--lora", type=Path, metavar="FILE", help="a LoRA to merge into the model")
-    models.add_argument(
-        "--lora-strength", type=float, default=1.0, metavar="X", help="factor of the LoRA (default: %(default)s)"
-    )
+    models.add_argument("--lora-strength", type=float, metavar="X", help="factor of the LoRA (default: 1.0)")
     models.add_argument("--vae", type=Path, metavar="FILE", help="the model's VAE: Wan's, or a TAEHV")
     models.add_argument(
         "--text-encoder",
@@ -103,8 +101,7 @@ def _add_generate(commands: Any) -> None:
     computing.add_argument(
         "--dtype",
         choices=list(DTYPES),
-        default="float32",
-        help="of model and text encoder, and of the VAE on a GPU (default: %(default)s)",
+        help="with --model: of model and text encoder, and of the VAE on a GPU (default: float32)",
     )
     computing.add_argument(
         "--fast",
@@ -126,9 +123,7 @@ def _add_convert(commands: Any) -> None:
     parser.add_argument("target", type=Path, help="the .safetensors file to write")
     parser.add_argument("--dtype", choices=list(DTYPES), help="of the weights (default: unchanged)")
     parser.add_argument("--lora", type=Path, metavar="FILE", help="a LoRA to merge into the weights")
-    parser.add_argument(
-        "--lora-strength", type=float, default=1.0, metavar="X", help="factor of the LoRA (default: %(default)s)"
-    )
+    parser.add_argument("--lora-strength", type=float, metavar="X", help="factor of the LoRA (default: 1.0)")
     parser.add_argument(
         "--member",
         metavar="NAME",
@@ -210,7 +205,8 @@ def _convert(args: argparse.Namespace) -> None:
     check_new_file(args.target)
     heads = {} if args.num_heads is None else {"num_heads": args.num_heads}
     dtype = None if args.dtype is None else DTYPES[args.dtype]
-    facts = convert(args.source, args.target, dtype, args.lora, args.lora_strength, args.member, **heads)
+    strength = 1.0 if args.lora_strength is None else args.lora_strength
+    facts = convert(args.source, args.target, dtype, args.lora, strength, args.member, **heads)
     print(f"{args.target}: {', '.join(f'{name}={value}' for name, value in facts.items())}")
 
 

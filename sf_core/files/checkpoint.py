@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import math
 import re
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..config import RolloutConfig
@@ -39,6 +39,8 @@ _LANDMARKS = {
     "time_embedding.0.weight": 2,
     "head.head.weight": 2,
 }
+
+LATENTS = "sf.latents"  # metadata: mean and std of the latents, of a model whose VAE is not Wan's
 
 Source = str | Path | Mapping[str, Any]  # a file, or a state dict, grouped perhaps as in a trainer's checkpoint
 
@@ -132,21 +134,6 @@ def load_model(
 # Contents of a file -------------------------------------------------------------------------------------------------
 
 
-def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Map the tensors of a file, and read its metadata.
-
-    Raises:
-        ValueError: The file is cut short, or no safetensors file.
-    """
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file")
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a safetensors file, or is cut short: {error}") from error
-
-
 def open_source(source: Source) -> tuple[dict[str, Value], dict[str, str]]:
     """Return tensors by name, nested names joined by dots, and metadata; files are not read yet."""
     if isinstance(source, (str, Path)):
@@ -172,6 +159,20 @@ def transformer_weights(
     state = select_weights(tensors)
     if is_lora(state):
         raise ValueError("this is a LoRA, not a model: load the model that it was trained on, with this as its lora")
+    weights = with_scales(state)
+    if lora is not None:
+        shapes = {name: weight.shape for name, weight in weights.items()}
+        for name, change in lora_changes(open_source(lora)[0], shapes, lora_strength).items():
+            weights[name] = replace(weights[name], change=change)
+    return weights
+
+
+def with_scales(state: Mapping[str, Value]) -> dict[str, Weight]:
+    """Attach the scales of fp8 weights to them, and drop what only arithmetic in fp8 needs.
+
+    Raises:
+        ValueError: A tensor is packed in a way that is not read here; the message names it.
+    """
     scales = {name: value for name, value in state.items() if name.endswith(_SCALES)}
     weights = {}
     for name, value in state.items():
@@ -186,10 +187,6 @@ def transformer_weights(
                 "a file in float32, bf16, fp16, or fp8 with one scale a weight"
             )
         weights[name] = Weight(value, scale)
-    if lora is not None:
-        shapes = {name: weight.shape for name, weight in weights.items()}
-        for name, change in lora_changes(open_source(lora)[0], shapes, lora_strength).items():
-            weights[name] = replace(weights[name], change=change)
     return weights
 
 
@@ -209,6 +206,24 @@ def rollout_settings(metadata: Mapping[str, str]) -> tuple[RolloutConfig | None,
     except (ValueError, TypeError, RecursionError, OverflowError) as error:
         raise ValueError(f"the file's own settings (sf.rollout, sf.latent_size) make no sense: {error}") from error
     return config, size
+
+
+def latent_normalisation(metadata: Mapping[str, str]) -> tuple[list[float], list[float]] | None:
+    """Read mean and deviation of the latents by channel from a file's metadata; None: Wan's own.
+
+    Raises:
+        ValueError: The metadata is malformed.
+    """
+    if LATENTS not in metadata:
+        return None
+    try:
+        facts = json.loads(metadata[LATENTS])
+        mean, std = ([float(value) for value in facts[name]] for name in ("mean", "std"))
+    except (ValueError, TypeError, KeyError, RecursionError, OverflowError) as error:
+        raise ValueError(f"the file's own normalisation of latents ({LATENTS}) makes no sense: {error}") from error
+    if len(mean) != len(std) or not all(math.isfinite(value) for value in mean) or not all(0 < v < 1e6 for v in std):
+        raise ValueError(f"the file's own normalisation of latents ({LATENTS}) makes no sense: {reprlib.repr(facts)}")
+    return mean, std
 
 
 # The architecture ---------------------------------------------------------------------------------------------------

@@ -13,6 +13,8 @@ from .checkpoint import Source, empty_model, lora_settings, open_source, transfo
 from .published_models import model_by_name
 from .safetensors_file import write_tensors
 
+ENDING = ".safetensors"
+
 
 def convert(
     source: Source,
@@ -38,9 +40,11 @@ def convert(
         The metadata of the target.
 
     Raises:
-        ValueError: The source does not fit; the message says what.
+        ValueError: The source does not fit, or the target is named as another kind of file; the message says what.
         OSError: The target cannot be written.
     """
+    if Path(target).suffix.lower() not in ("", ENDING):
+        raise ValueError(f"{target}: convert writes safetensors; let the name end in {ENDING}")
     tensors, metadata = open_source(source)
     if lora is not None:
         metadata |= lora_settings(lora)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from pathlib import Path, PureWindowsPath
 
 WINDOWS = os.name == "nt"
+MAX_NAME_BYTES = 220  # of 255 that file systems take; names of temporary files and sidecars are longer
+_JOINERS = "_\u200c\u200d"  # the latter two shape letters of Hindi, Persian and others
 _FORBIDDEN = '<>:"|?*'
 _PORTS = "123456789\N{SUPERSCRIPT ONE}\N{SUPERSCRIPT TWO}\N{SUPERSCRIPT THREE}"
 _RESERVED = {
@@ -39,6 +42,18 @@ def windows_name_fault(path: str) -> str | None:
     return None
 
 
+def is_plain_name(name: str, also: str) -> bool:
+    """Whether a name consists of letters and digits of any script, ``_`` and the characters of ``also``."""
+    return bool(name) and all(
+        c.isalnum() or c in also or c in _JOINERS or unicodedata.category(c).startswith("M") for c in name
+    )
+
+
+def libav_url(path: Path) -> str:
+    """Return a path as PyAV opens it. Without the scheme, ``12:30.mp4`` or ``concat:x.mp4`` would name a protocol."""
+    return f"file:{path}"
+
+
 def check_new_file(path: Path, needs_folder: bool = True) -> None:
     """Check that a file can be written under ``path``.
 
@@ -47,11 +62,17 @@ def check_new_file(path: Path, needs_folder: bool = True) -> None:
         needs_folder: Its folder must exist; otherwise it is created later.
 
     Raises:
-        ValueError: The name is invalid on this system, is that of a folder, or its folder does not exist.
+        ValueError: The name is invalid on this system or too long, is that of a folder, or its folder does not exist.
     """
     fault = windows_name_fault(str(path)) if WINDOWS else None
     if fault is not None:
         raise ValueError(f"{path}: {fault}; choose another name")
+    if "\0" in str(path):
+        raise ValueError(f"{str(path)!r} contains a character of number 0; choose another name")
+    if (size := len(os.fsencode(path.name))) > MAX_NAME_BYTES:
+        raise ValueError(
+            f"{path.name[:40]}... is too long a name: {size} bytes, expected at most {MAX_NAME_BYTES}; shorten it"
+        )
     if path.is_dir():
         raise ValueError(f"{path} is a folder; name a file in it")
     if needs_folder and not path.parent.is_dir():

@@ -1,4 +1,4 @@
-"""Frames in 8 bits."""
+"""Frames in 8 bits and as floating point."""
 
 from __future__ import annotations
 
@@ -14,3 +14,8 @@ def to_bytes(frames: Tensor) -> Tensor:
     if frames.dtype == torch.uint8:
         return frames.cpu()
     return (frames.detach() * 255).round().clamp(0, 255).to(torch.uint8).cpu()
+
+
+def to_floats(frames: Tensor) -> Tensor:
+    """Frames as floating point in 0..1, from 8-bit numbers or unchanged."""
+    return frames.float() / 255 if frames.dtype == torch.uint8 else frames

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from ..hashing import sample_indices, sampled_values
 from .atomic_write import atomic_write
-from .torch_file import is_torch_file, open_torch_file
+from .file_kinds import TORCH_ENDINGS, is_zip, looks_like_safetensors, other_kind
+from .torch_file import REFUSED, open_torch_file
 
 _DTYPES = {
     "F64": torch.float64,
@@ -130,22 +131,26 @@ def copy_of(value: Value, device: str | torch.device, dtype: torch.dtype) -> Ten
 
 
 def open_tensors(path: Path) -> tuple[dict[str, StoredTensor], dict[str, str]]:
-    """Open a ``.safetensors``, ``.pt`` or ``.pth`` file without reading its tensors.
+    """Open a file of safetensors or of `torch.save` without reading its tensors. Its contents count, not its ending.
 
     Returns:
         The tensors by name, nested names of a ``.pt`` joined by dots, and the metadata.
 
     Raises:
-        ValueError: The file is damaged, or is a pickle that could run code.
+        ValueError: The file is damaged, is something else, or is a pickle that could run code.
         OSError: The file cannot be read.
     """
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file")
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; name a file in it")
-    if is_torch_file(path):
+    if is_zip(path):
         locations = open_torch_file(path)
         return {name: StoredTensor(path, *location) for name, location in locations.items()}, {}
+    if kind := other_kind(path):
+        raise ValueError(f"{path} {kind}")
+    if path.suffix.lower() in TORCH_ENDINGS and not looks_like_safetensors(path):
+        raise ValueError(f"{path} is no archive of torch.save but a bare pickle, or is damaged. {REFUSED}")
     return _open_safetensors(path)
 
 

@@ -31,20 +31,7 @@ _BUILDERS = {
     *(f"torch._utils _rebuild_{kind}" for kind in ("tensor", "tensor_v2", "tensor_v3", "parameter")),
     "torch._utils _rebuild_parameter_with_state",
 }
-_REFUSED = "It is refused: a pickle can run code. Ask for safetensors, or have it saved again as plain tensors"
-
-
-def is_torch_file(path: Path) -> bool:
-    """Return whether this is an archive of `torch.save`, by its name or its first bytes.
-
-    Raises:
-        ValueError: The file is a bare pickle, as old files of torch are.
-    """
-    with path.open("rb") as file:
-        archive = file.read(4) == b"PK\x03\x04"
-    if path.suffix in (".pt", ".pth", ".ckpt", ".bin") and not archive:
-        raise ValueError(f"{path} is no archive of torch.save but a bare pickle, or is damaged. {_REFUSED}")
-    return archive and path.suffix != ".safetensors"
+REFUSED = "It is refused: a pickle can run code. Ask for safetensors, or have it saved again as plain tensors"
 
 
 def open_torch_file(path: Path) -> dict[str, TensorLocation]:
@@ -56,15 +43,16 @@ def open_torch_file(path: Path) -> dict[str, TensorLocation]:
     try:
         data, spans = _open_archive(path)
         _check_pickle(path, data)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), path.open("rb") as file:
             warnings.simplefilter("ignore")  # about pickle protocols that it reads nevertheless
-            contents = torch.load(path, map_location="meta", weights_only=True, mmap=True)
+            misnamed = path.suffix == ".safetensors"  # torch would go by the name
+            contents = torch.load(file if misnamed else path, map_location="meta", weights_only=True, mmap=not misnamed)
         return {name: _locate(path, name, tensor, spans) for name, tensor in nested_tensors(contents)}
     except (OSError, _RefusedError):
         raise
     except pickle.UnpicklingError as error:
         reason = str(error).partition("WeightsUnpickler error: ")[2].partition("\n")[0]
-        raise ValueError(f"{path} holds more than tensors ({reason or 'unknown contents'}). {_REFUSED}") from error
+        raise ValueError(f"{path} holds more than tensors ({reason or 'unknown contents'}). {REFUSED}") from error
     except Exception as error:  # damaged bytes can make a reader of pickles fail in any way
         reason = str(error).partition("\n")[0][:200]
         reason = f"{type(error).__name__}: {reason}"
@@ -102,7 +90,7 @@ def _check_pickle(path: Path, data: bytes) -> None:
         name = operation.name
         if name in ("STACK_GLOBAL", "INST") or (name == "GLOBAL" and not _is_harmless(str(argument))):
             called = argument.replace(" ", ".") if argument else "something by a name put together"
-            raise _RefusedError(f"{path} holds more than tensors: it calls {called}. {_REFUSED}")
+            raise _RefusedError(f"{path} holds more than tensors: it calls {called}. {REFUSED}")
         if name == "MARK":
             marks.append(len(stack))
         elif name in ("BINPUT", "LONG_BINPUT"):

@@ -21,7 +21,9 @@ from av.video.reformatter import ColorRange, Colorspace
 from torch import Tensor
 
 from .atomic_write import atomic_write
+from .clean_text import whole_characters
 from .disk import make_folder
+from .file_names import libav_url
 from .pixels import to_bytes
 
 # Without lookahead every frame is in the file as soon as it was written, and the same frames give the same file:
@@ -64,6 +66,12 @@ def _growing_file(path: Path) -> Path:
         name = ".unfinished" if number == 1 else f".unfinished-{number}"
         growing, number = path.with_name(path.stem + name + path.suffix), number + 1
     return growing
+
+
+def check_video_name(path: Path) -> None:
+    """Raise ValueError unless `VideoWriter` writes files with the ending of ``path``."""
+    if path.suffix.lower() not in _CODECS:
+        raise ValueError(f"{path}: videos are written as {' or '.join(_CODECS)}, not {path.suffix or 'without ending'}")
 
 
 class _Unbuffered:
@@ -119,11 +127,8 @@ class VideoWriter:
         record: Mapping[str, Any] | None = None,
     ) -> None:
         self.path = Path(path)
+        check_video_name(self.path)
         ending = self.path.suffix.lower()
-        if ending not in _CODECS:
-            raise ValueError(
-                f"{self.path}: videos are written as {' or '.join(_CODECS)}, not {ending or 'without ending'}"
-            )
         self.frames = 0
         self.record: dict[str, Any] = dict(record or {})
         self._format, self._codec, options, container_options = _CODECS[ending]
@@ -203,11 +208,13 @@ class VideoWriter:
 
     def _remux(self, target_path: Path, options: dict[str, str]) -> None:
         with (
-            av.open(str(self._growing)) as source,
-            av.open(str(target_path), "w", format=self._format, options=options) as target,
+            av.open(libav_url(self._growing)) as source,
+            av.open(libav_url(target_path), "w", format=self._format, options=options) as target,
         ):
             for key, value in self.record.items():
-                target.metadata[key] = value if isinstance(value, str) else json.dumps(value)
+                target.metadata[whole_characters(key)] = (
+                    whole_characters(value) if isinstance(value, str) else json.dumps(value)
+                )
             template = source.streams.video[0]
             stream = target.add_stream_from_template(template)
             for packet in source.demux(template):
@@ -256,7 +263,7 @@ def read_record(path: str | Path) -> dict[str, Any]:
         facts: dict[str, Any] = json.loads(sidecar_of(path).read_text(encoding="utf-8"))
         return facts
     try:
-        with av.open(str(path)) as container:
+        with av.open(libav_url(path), metadata_errors="replace") as container:
             metadata = dict(container.metadata)
     except av.FFmpegError as error:
         raise ValueError(f"{path} is not a video: {error}") from error

@@ -49,6 +49,28 @@ class WanArchitecture:
             )
         return rows // ph, columns // pw
 
+    def latent_size(self, width: int, height: int, spatial_factor: int) -> tuple[int, int]:
+        """(height, width) of the latents of a video of ``width`` x ``height`` pixels.
+
+        Args:
+            width: In pixels.
+            height: In pixels.
+            spatial_factor: Pixels along an edge for each one of a latent.
+
+        Raises:
+            ValueError: The model makes no video of this size; the message names the nearest that it makes.
+        """
+        _, patch_rows, patch_columns = self.patch_size
+        for name, pixels, patch in (("width", width, patch_columns), ("height", height, patch_rows)):
+            unit = spatial_factor * patch
+            if pixels % unit or pixels < unit:
+                below = max(unit, pixels // unit * unit)
+                raise ValueError(
+                    f"{name} is {pixels} pixels; this model makes multiples of {unit}. "
+                    f"The nearest are {below} and {below + unit}"
+                )
+        return height // spatial_factor, width // spatial_factor
+
 
 def timestep_embedding(timestep: Tensor, dim: int) -> Tensor:
     """Sinusoid of ``timestep`` [...], cosines then sines -> [..., dim], in float64 where the device has it."""

@@ -15,5 +15,5 @@ def fitting_video_frames(config: RolloutConfig, frames: int, temporal_factor: in
     fits = config.fitting_frames((frames - 1) // temporal_factor + 1)
     if not fits:
         least = video_frames(config.frames_of_block(0), temporal_factor)
-        raise ValueError(f"{frames} frames are too few to begin with: at least {least} are needed")
+        raise ValueError(f"{frames} frames are too few to begin with: at least {least} are needed, or one, a picture")
     return video_frames(fits, temporal_factor)

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..cancellation import Cancellation
 from ..config import RolloutConfig
 from ..cuda_streams import to_device_async
 from ..hashing import digest
@@ -304,6 +305,7 @@ class Session(SessionRecord):
         noise: NoiseSource | None = None,
         allow_other_model: bool = False,
         archive_folder: Path | None = None,
+        cancellation: Cancellation | None = None,
     ) -> Session:
         """Read a session from a file.
 
@@ -313,6 +315,7 @@ class Session(SessionRecord):
             noise: The noise source of a session that was made with the caller's own.
             allow_other_model: Accept a session that other weights made; they are recorded in ``other_models``.
             archive_folder: As for `start`.
+            cancellation: Polled before each block is read.
 
         Raises:
             ValueError: The file holds no whole session, or another model made it.
@@ -324,6 +327,8 @@ class Session(SessionRecord):
                 model, begin.prompt.text, size, saved.config, batch=batch, archive_folder=archive_folder
             )
             for block in saved.blocks():
+                if cancellation is not None:
+                    cancellation.raise_if_asked()
                 session = replace(session, prompt=block.settings.prompt, noise=block.settings.noise).restore_block(
                     block.latents, block.timestep, block.settings.event, block.sampled
                 )

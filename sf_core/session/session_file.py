@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..config import RolloutConfig
+from ..files.file_kinds import other_kind
 from ..files.safetensors_file import open_tensors, write_tensors
 from ..model.causal_model import CausalModel
 from ..noise import MAX_SEED, NoiseSource, SeededNoise
@@ -115,13 +116,16 @@ def read_record(path: Path) -> dict[str, Any]:
     """The record of a session file, checked. Raises ValueError if it is none, or damaged."""
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; name a session file in it")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             slices = {name: file.get_slice(name) for name in file.keys()}
             layout = {name: (part.get_dtype(), list(part.get_shape())) for name, part in slices.items()}
     except SafetensorError as error:
-        raise ValueError(f"{path} is no session file, or is cut short ({error}); take an older copy") from error
+        why = f"it {kind}" if (kind := other_kind(path)) else f"{error}; take an older copy"
+        raise ValueError(f"{path} is no session file, or is cut short: {why}") from error
     if KEY not in metadata:
         raise ValueError(f"{path} is a safetensors file, but holds no session")
     try:
@@ -144,6 +148,9 @@ _FIELDS = {
 }  # fmt: skip
 
 
+_MOST = (1024, 4096, 4096, 4096)  # videos in a batch, channels, rows and columns of a latent frame
+
+
 def _faults(record: Any, layout: Mapping[str, tuple[str, list[int]]]) -> Iterator[str]:
     """Faults of a record. Only the first one counts: every check relies on those before it.
 
@@ -161,6 +168,8 @@ def _faults(record: Any, layout: Mapping[str, tuple[str, list[int]]]) -> Iterato
     sizes = [record["batch"], record["channels"], *record["latent_size"]]
     if len(sizes) != 4 or not all(_is_whole(size, 1) for size in sizes):
         yield f"batch, channels and latent_size are {reprlib.repr(sizes)}; expected whole numbers from 1 on"
+    if any(size > most for size, most in zip(sizes, _MOST, strict=True)):
+        yield f"batch, channels and latent_size are {sizes}; expected at most {list(_MOST)}"
     if not all(isinstance(name, str) for name in record["other_models"]):
         yield f"other_models is {reprlib.repr(record['other_models'])}; expected names"
     if not all(seed is None or _is_whole(seed, 0, MAX_SEED) for seed in record["seeds"]):

@@ -4,6 +4,7 @@
     2.25 blend 3: a blue square moving up
     4.5 cut:
     5.25 seed 1234:
+    1:30: a green triangle
 
 A row takes effect with the first chunk that begins at its second or later. Steering of a running video becomes such
 rows too, so that the same code makes the video the first time and again.
@@ -20,12 +21,15 @@ from itertools import islice
 import torch
 from torch import Tensor
 
+from ..files.clean_text import BYTE_ORDER_MARK, whole_characters
 from ..noise import MAX_SEED
 from .frame_counts import video_frames
 from .session import Session
 
 MAX_BLEND = 1000  # chunks
 _SAME = 1e-6  # seconds; rows are written with this many digits
+_COLONS = ":\uff1a"  # and the full-width one of Chinese and Japanese keyboards
+_CLOCK = re.compile(rf"(?P<time>\d+(?:[{_COLONS}][0-5]\d){{1,2}}(?:\.\d+)?)(?=[\s{_COLONS}]|$)")  # m:ss or h:mm:ss
 _OPTION = re.compile(r"(?P<name>blend|seed)\s+(?P<number>\d+)|(?P<flag>cut|recache)", re.IGNORECASE)
 
 
@@ -63,7 +67,8 @@ def parse_rows(text: str) -> tuple[Row, ...]:
         ValueError: A row is malformed or a second is used twice; the message names the row and what was expected.
     """
     rows: dict[float, Row] = {}
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(whole_characters(text).splitlines(), 1):
+        line = line.removeprefix(BYTE_ORDER_MARK)
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         try:
@@ -79,14 +84,12 @@ def parse_rows(text: str) -> tuple[Row, ...]:
 
 
 def _parse(line: str) -> Row:
-    head, colon, prompt = line.partition(":")
-    time, _, options = head.strip().partition(" ")
-    try:
-        second = float(time)
-    except ValueError:
-        second = math.nan
-    if not colon or not (second >= 0 and math.isfinite(second)):
-        raise ValueError("expected 'second: prompt', as in '2.5: a cat'")
+    second, rest = _split_time(line.strip())
+    options, colon, prompt = _split_colon(rest)
+    if not colon and second is not None and _CLOCK.match(line.strip()):
+        options, colon, prompt = "", ":", rest  # '1:30 a cat' says what is meant
+    if not colon or second is None:
+        raise ValueError("expected 'second: prompt', as in '2.5: a cat' or '1:30: a cat'")
     row = Row(second, prompt.strip())
     rest = options.strip()
     while rest:
@@ -98,6 +101,26 @@ def _parse(line: str) -> Row:
     if not row.prompt and not row.cut and row.seed is None:
         raise ValueError("expected a prompt after the colon, or 'cut' or 'seed NUMBER' before it")
     return row
+
+
+def _split_time(line: str) -> tuple[float | None, str]:
+    """Return the second that a row begins with, None if there is none, and the rest of the row."""
+    if clock := _CLOCK.match(line):
+        parts = re.split(f"[{_COLONS}]", clock["time"])
+        second = sum(float(part) * 60**power for power, part in enumerate(reversed(parts)))
+        return second, line[clock.end() :]
+    time = re.split(rf"[\s{_COLONS}]", line, maxsplit=1)[0]
+    try:
+        second = float(time)
+    except ValueError:
+        return None, line
+    return (second if second >= 0 and math.isfinite(second) else None), line[len(time) :]
+
+
+def _split_colon(text: str) -> tuple[str, str, str]:
+    """Split at the first colon, like `str.partition`."""
+    colon = re.search(f"[{_COLONS}]", text)
+    return (text[: colon.start()], colon[0], text[colon.end() :]) if colon else (text, "", "")
 
 
 def _with_option(row: Row, name: str, number: int) -> Row:

@@ -13,6 +13,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..files.checkpoint import Source
+from ..files.pixels import to_floats
 from .layers import FrameConv, StatefulLayer, StreamState, run, warmup_frames
 from .video_vae import Shapes, VideoVAE, load_into, vae_weights
 
@@ -130,20 +131,18 @@ class TAEHV(VideoVAE):
         state.at_start = False
         return frames.float().clamp(0, 1)
 
-    def encode(self, frames: Tensor) -> Tensor:
-        """Encode a video from its first frame on.
-
-        Raises:
-            ValueError: The file has no encoder, or the frames do not fit.
-        """
+    def encode_parts(self, frames: Tensor) -> Tensor:
+        """Encode frames that were checked, in 0..1 or in 8 bits. Raises ValueError for a file without an encoder."""
         if not len(self.encoder):
             raise ValueError("this TAEHV file holds only the decoder; encode with the Wan VAE, or give the whole file")
-        self.check_frames(frames)
         # As its author does: the encoder sees frames after those of its latent, so the last frame is repeated.
         frames = torch.cat([frames, frames[:, -1:].expand(-1, self.temporal_factor - 1, -1, -1, -1)], dim=1)
         step = self.temporal_factor * self.latents_at_once(*frames.shape[2:4])
         state = self.state_type()
-        parts = [run(self.encoder, self.at_weights(part.movedim(-1, 1)), state) for part in frames.split(step, dim=1)]
+        parts = [
+            run(self.encoder, self.at_weights(to_floats(part).movedim(-1, 1)), state)
+            for part in frames.split(step, dim=1)
+        ]
         return torch.cat(parts, dim=2).float()
 
 

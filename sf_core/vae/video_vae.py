@@ -47,6 +47,20 @@ class VideoVAE(nn.Module):
         Raises:
             ValueError: A height, width or number of frames does not fit; the message names the nearest that do.
         """
+        self.check_frames(frames)
+        return self.encode_parts(frames)
+
+    def encode_pixels(self, pixels: Tensor) -> Tensor:
+        """Encode a video in 8 bits, [B, T, H, W, 3], a part of which at a time becomes floating point.
+
+        Raises:
+            ValueError: As for `encode`.
+        """
+        self.check_frames(pixels.to("meta", torch.float32))
+        return self.encode_parts(pixels)
+
+    def encode_parts(self, frames: Tensor) -> Tensor:
+        """Encode frames that were checked, in 0..1 or in 8 bits."""
         raise NotImplementedError
 
     def stream_decoder(self) -> ChunkDecoder:

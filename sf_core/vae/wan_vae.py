@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..files.checkpoint import Source
+from ..files.pixels import to_floats
 from .layers import (
     AttentionBlock,
     CausalConv,
@@ -177,16 +178,15 @@ class WanVAE(VideoVAE):
         state.at_start = False
         return (pixels.movedim(1, -1).float() / 2 + 0.5).clamp(0, 1)
 
-    def encode(self, frames: Tensor) -> Tensor:
-        """Encode a video from its first frame on."""
-        self.check_frames(frames)
+    def encode_parts(self, frames: Tensor) -> Tensor:
+        """Encode frames that were checked, in 0..1 or in 8 bits."""
         step = self.temporal_factor * self.latents_at_once(*frames.shape[2:4])
         ends = tuple(range(1 + step - self.temporal_factor, frames.shape[1], step))
         state = self.state_type()
         return torch.cat([self._encode_next(part, state) for part in frames.tensor_split(ends, dim=1)], dim=2)
 
     def _encode_next(self, frames: Tensor, state: StreamState) -> Tensor:
-        pixels = self.at_weights((frames.to(self.std.device, torch.float32) * 2 - 1).movedim(-1, 1))
+        pixels = self.at_weights((to_floats(frames.to(self.std.device)).float() * 2 - 1).movedim(-1, 1))
         moments = run([*self.encoder.layers(), self.conv1], pixels, state)
         state.at_start = False
         mean = moments[:, : self.channels].float()

@@ -18,7 +18,7 @@ from benchmarks.tiny_world.scorer import score
 from sf_core import Session, tiny
 from sf_core.__main__ import main
 from sf_core.files import file_names
-from sf_core.files.video import read_record
+from sf_core.files.video import VideoWriter, read_record
 
 RED = "a red circle moving left quickly on a black background"
 BLUE = "a blue square moving up on a white background"
@@ -291,6 +291,29 @@ def test_a_clip_is_gone_on_from(made: Path) -> None:
     assert (session.frames, session.chunks) == (15, 2)
     begun, clip = frames_of(made / "b.webm")[:33].astype(int), frames_of(made / "a.mp4").astype(int)
     assert np.abs(begun - clip).mean() < 12
+
+
+def test_a_clip_at_another_rate_keeps_its_speed(tmp_path: Path) -> None:
+    with VideoWriter(tmp_path / "c.mp4", 32) as writer:
+        writer.write(torch.zeros(66, 64, 64, 3))  # 2 seconds
+    out, saved = tmp_path / "b.mp4", tmp_path / "s"
+    assert generate("--video", tmp_path / "c.mp4", "--seconds", 0.1, "--out", out, "--save-session", saved) == 0
+    assert loaded(saved).frames - 3 * loaded(saved).chunks == 9  # 33 frames at 16 per second
+
+
+def test_a_clip_of_one_frame_begins_the_video_as_a_picture(tmp_path: Path) -> None:
+    with VideoWriter(tmp_path / "c.mp4", 16) as writer:
+        writer.write(torch.zeros(1, 64, 64, 3))
+    assert generate("--video", tmp_path / "c.mp4", "--seconds", 0.1, "--out", tmp_path / "b.mp4") == 0
+    assert len(frames_of(tmp_path / "b.mp4")) == 13
+
+
+@pytest.mark.parametrize("name", ["12:30.mp4", "concat:x.mp4", "crypto:a.webm"])
+def test_a_video_may_be_named_like_a_protocol(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert generate("--seconds", 0.1, "--out", name) == 0
+    assert read_record(Path(name))["chunks"] == 1
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_a_video_says_how_it_was_made(made: Path) -> None:

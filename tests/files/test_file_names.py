@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sf_core.files import file_names
-from sf_core.files.file_names import check_new_file, windows_name_fault
+from sf_core.files.file_names import check_new_file, is_plain_name, windows_name_fault
 
 
 @pytest.mark.parametrize(
@@ -61,3 +61,29 @@ def test_a_file_that_cannot_be_written_is_refused(tmp_path: Path, monkeypatch: p
             continue
         with pytest.raises(ValueError, match="which Windows does not allow in names; choose another name"):
             check_new_file(tmp_path / "a:b")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "\u0928\u092e\u0938\u094d\u0924\u0947",
+        "\u0ba4\u0bae\u0bbf\u0bb4\u0bcd",
+        "\u09ac\u09be\u0982\u09b2\u09be",
+        "\u753b",
+        "a_1",
+        "\u06a9\u062a\u0627\u0628\u200c\u0647\u0627",
+    ],
+)
+def test_names_in_every_script_are_plain(name: str) -> None:
+    assert is_plain_name(name, "")
+    assert not is_plain_name(f"{name}/", "")
+    assert not is_plain_name("", "")
+
+
+def test_a_name_too_long_for_a_disk_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="is too long a name: 300 bytes, expected at most"):
+        check_new_file(tmp_path / ("n" * 300))
+    with pytest.raises(ValueError, match="is too long a name"):
+        check_new_file(tmp_path / ("\u753b" * 80))
+    with pytest.raises(ValueError, match="number 0"):
+        check_new_file(tmp_path / "a\0b")

@@ -48,6 +48,32 @@ def test_rows_are_read_as_people_write_them() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "row"),
+    [
+        ("1:30: a dog", Row(90, "a dog")),
+        ("0:05 a cat", Row(5, "a cat")),
+        ("1:02:03.5 blend 3 cut: x", Row(3723.5, "x", blend=3, cut=True)),
+        ("0:07:", None),
+        ("0\uff1aa cat", Row(0, "a cat")),
+        ("1\uff1a30\uff1a a cat", Row(90, "a cat")),
+        ("2 seed 5\uff1a", Row(2, seed=5)),
+        ("\ufeff0: a cat", Row(0, "a cat")),
+        ("0: a cat \ud83d", Row(0, "a cat \ufffd")),
+        ("0: \ud83d\ude00", Row(0, "\U0001f600")),
+        ("5:1: a", Row(5, "1: a")),
+        ("0: 30: a", Row(0, "30: a")),
+    ],
+)
+def test_times_in_minutes_and_other_keyboards_are_read(text: str, row: Row | None) -> None:
+    if row is None:
+        with pytest.raises(ValueError, match="expected a prompt"):
+            parse_rows(text)
+    else:
+        assert parse_rows(text) == (row,)
+    assert [row.second for row in parse_rows("0:00 a\n0:02 b")] == [0, 2]
+
+
+@pytest.mark.parametrize(
     ("text", "said"),
     [
         ("", "is empty"),

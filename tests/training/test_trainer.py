@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 
 import sf_core
 from sf_core import tiny
+from sf_core.files.checkpoint import latent_normalisation
 from sf_core.files.video import read_record
 from sf_core.tiny.world import prompts
 from sf_core.training import DMD, TeacherForcing, Trainer, rollout, trainer
@@ -105,6 +106,7 @@ def test_what_was_trained_loads_and_makes_video(run: Path) -> None:
     model = sf_core.load_model(run / "model.safetensors")
     vae = sf_core.load_vae(run / "vae.safetensors")
     assert "recipe small, seed 0" in model.metadata["sf.trained"]
+    assert latent_normalisation(model.metadata) == (vae.mean.tolist(), vae.std.tolist())  # for players of other VAEs
     session = sf_core.Session.start(model, embed(run, ["a blue square moving up"]))
     assert session.config.denoising_steps == (1000, 500)
     assert session.latent_size == (4, 4)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from sf_core.files.pixels import to_floats
 from sf_core.vae import video_vae as vae_module
 from sf_core.vae.layers import StreamState, convolve, run
 from sf_core.vae.wan_vae import WAN_MEAN, WanVAE, WanVAEConfig, load_vae
@@ -380,6 +381,24 @@ def test_frames_that_do_not_fit_are_refused_naming_the_nearest_that_do(shape: tu
 def test_frames_of_whole_numbers_are_refused() -> None:
     with pytest.raises(ValueError, match=r"frames are torch\.uint8 .*expected floating point in 0\.\.1"):
         SMALL.encode(torch.zeros(1, 3, 8, 8, 3, dtype=torch.uint8))
+
+
+def test_pixels_in_8_bits_are_encoded_like_the_same_frames_and_converted_in_parts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pixels = torch.randint(0, 256, (1, 21, 8, 8, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr("sf_core.vae.video_vae.PIXELS_AT_ONCE", 2 * 64 * 4)
+    converted: list[int] = []
+
+    def watched(part: Tensor) -> Tensor:
+        converted.append(part.shape[1])
+        return to_floats(part)
+
+    monkeypatch.setattr("sf_core.vae.wan_vae.to_floats", watched)
+    assert torch.equal(SMALL.encode_pixels(pixels), SMALL.encode(pixels.float() / 255))
+    assert max(converted) <= 8
+    with pytest.raises(ValueError, match="the nearest counts: 5 or 9"):
+        SMALL.encode_pixels(pixels[:, :7])
 
 
 def test_a_jump_without_enough_history_says_how_much_it_needs() -> None:

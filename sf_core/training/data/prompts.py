@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from ...files.clean_text import clean_text
 from .shuffled import Shuffled
 
 
@@ -52,7 +53,7 @@ class Prompts:
 
 def _text(line: bytes, path: Path, number: int) -> str:
     try:
-        return line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+        return clean_text(line.decode("utf-8")).strip()
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{path}, line {number}: byte {error.start + 1} is not UTF-8 ({error.reason}); save the file as UTF-8 text"

@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import math
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from fractions import Fraction
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import torch
-from av.container import InputContainer
-from PIL import Image
 from torch import Tensor
+
+from ...files.clips import Timed, exact_rate, fitted, opened, resampled, shown
 
 ENDINGS = (".mp4", ".webm", ".mkv", ".mov", ".avi", ".gif")
 _NAMED = 5  # largest number of files that an error about captions names
-_MAX_DENOMINATOR = 1001  # of frame rates, so that 29.97 means 30000/1001 and times are exact
-
-Timed = tuple[Any, Fraction, Fraction]  # a frame or packet, its presentation time and its duration, in seconds
 
 
 class VideoFolder:
@@ -50,7 +43,7 @@ class VideoFolder:
         self.folder = Path(folder)
         self.frames = frames
         self.size = size
-        self._rate = Fraction(fps).limit_denominator(_MAX_DENOMINATOR) if math.isfinite(fps) else Fraction(0)
+        self._rate = exact_rate(fps)
         if min(frames, *size) < 1 or self._rate <= 0:
             raise ValueError(
                 f"clips of {frames} frames, {size[1]} x {size[0]} pixels, {fps} a second: each number must be above 0"
@@ -93,22 +86,22 @@ class VideoFolder:
 
     def _clip(self, path: Path) -> Tensor:
         pictures: list[np.ndarray] = []
-        with _opened(path) as container:
-            for frame, count in _resampled(_shown(container), self._rate):
+        with opened(path) as container:
+            for frame, count in resampled(shown(container), self._rate):
                 missing = min(count, self.frames) - len(pictures)
                 if missing > 0:  # else the file has a higher rate, and the clip needs no frame yet
-                    pictures += [_fitted(frame, container.streams.video[0].sample_aspect_ratio, self.size)] * missing
+                    pictures += [fitted(frame, container.streams.video[0].sample_aspect_ratio, self.size)] * missing
                 if len(pictures) == self.frames:
                     return torch.from_numpy(np.stack(pictures)).float() / 255
         raise ValueError(self._too_short(path, len(pictures)))
 
     def _check(self, path: Path) -> None:
         """Decode one frame, then read the packets' times, only as far as the clip goes."""
-        with _opened(path) as container:
-            if next(_shown(container), None) is None:
+        with opened(path) as container:
+            if next(shown(container), None) is None:
                 raise ValueError(f"{path} has no frame that can be decoded")
         packets: list[Timed] = []
-        with _opened(path) as container:
+        with opened(path) as container:
             for packet in container.demux(container.streams.video[0]):
                 if packet.pts is None or packet.is_discard:
                     continue  # the end of the stream, or a frame that is decoded and not shown
@@ -116,7 +109,7 @@ class VideoFolder:
                 if (packets[-1][1] - packets[0][1]) * self._rate > self.frames:
                     return
         in_order = sorted(packets, key=lambda timed: timed[1])
-        count = max((count for _, count in _resampled(in_order, self._rate)), default=0)
+        count = max((count for _, count in resampled(in_order, self._rate)), default=0)
         if count < self.frames:
             raise ValueError(self._too_short(path, count))
 
@@ -156,63 +149,3 @@ def _caption(path: Path) -> str:
     if not text:
         raise ValueError(f"{path} is empty; expected the caption of the video beside it")
     return text
-
-
-# Decoding -----------------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[InputContainer]:
-    """Open a video; an error while it is open names the file."""
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise ValueError(f"{path} has no pictures in it")
-            container.streams.video[0].thread_type = "AUTO"
-            yield container
-    except av.FFmpegError as error:
-        raise ValueError(f"{path} cannot be decoded: {error.strerror or error}") from error
-
-
-def _shown(container: InputContainer) -> Iterator[Timed]:
-    """Yield the frames of a video in presentation order."""
-    stream = container.streams.video[0]
-    # an AVI has no times, and FFmpeg's estimate is wrong for frames that were stored in another order
-    rate = stream.average_rate if container.format.name == "avi" else None
-    for number, frame in enumerate(container.decode(stream)):
-        if rate:
-            yield frame, number / rate, 1 / rate
-        elif frame.pts is not None and frame.time_base:
-            yield frame, frame.pts * frame.time_base, (frame.duration or 0) * frame.time_base
-
-
-def _resampled(shown: Iterable[Timed], rate: Fraction) -> Iterator[tuple[Any, int]]:
-    """Yield each frame with the number of clip frames, at ``rate``, that it or an earlier frame fills.
-
-    Frame k of the clip is at ``k / rate`` after the first frame. It is the frame of ``shown`` that is nearest in time,
-    the earlier of two. The last frame lasts as long as the file says, or else as long as the one before it. Its count
-    is rounded, since some files have times in whole milliseconds.
-    """
-    frame, start, at, before, duration = None, None, Fraction(0), Fraction(0), Fraction(0)
-    for following, time, lasts in shown:
-        start = time if start is None else start
-        if frame is not None:
-            yield frame, math.floor((at + time - start) / 2 * rate) + 1
-        frame, before, at, duration = following, at, time - start, lasts
-    if frame is not None:
-        end = at + (duration or at - before)
-        yield frame, max(math.floor(at * rate) + 1, math.floor(end * rate + Fraction(1, 2)))
-
-
-def _fitted(frame: av.VideoFrame, pixel_aspect: Fraction | None, size: tuple[int, int]) -> np.ndarray:
-    """Return a frame upright as uint8 [H, W, 3]: the largest centred crop with the aspect of ``size``, scaled to it."""
-    height, width = size
-    quarter_turns = round(frame.rotation / 90)
-    aspect = float(pixel_aspect or 1)  # width of a stored pixel over its height
-    aspect = 1 / aspect if quarter_turns % 2 else aspect
-    picture = Image.fromarray(np.rot90(frame.to_ndarray(format="rgb24"), quarter_turns))
-    wide = picture.width * aspect
-    scale = max(height / picture.height, width / wide)
-    x, y = (picture.width - width / scale / aspect) / 2, (picture.height - height / scale) / 2
-    box = (max(0.0, x), max(0.0, y), min(picture.width - x, picture.width), min(picture.height - y, picture.height))
-    return np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC, box))

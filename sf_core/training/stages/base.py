@@ -93,9 +93,8 @@ class StageRun:
         if isinstance(model, AdaptedWan):
             metadata = {**model_metadata(model, context.config, context.latent_size), **self.training_metadata()}
             return context.group.write(path, model.lora(), metadata)
-        save_transformer(
-            path, model, context.config, context.latent_size, self.training_metadata(), context.group.write
-        )
+        metadata = {**self.training_metadata(), **context.latent_metadata()}
+        save_transformer(path, model, context.config, context.latent_size, metadata, context.group.write)
 
     def show_rollouts(self, model: Module, sampler: Sampler, step: int) -> None:
         """Write videos of the training length, a longer one, and a plot of its drift."""

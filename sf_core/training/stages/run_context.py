@@ -12,12 +12,14 @@ import torch
 from torch import Tensor
 
 from ...config import RolloutConfig
-from ...files.checkpoint import load_model
+from ...files.checkpoint import LATENTS, load_model
+from ...files.safetensors_file import open_tensors, read_value
 from ...model.identity import weights_fingerprint
 from ...model.wan import CausalWan
 from ...noise import noise_key
 from ...session.frame_counts import video_frames
-from ...text.encoders import TextEncoder, load_text_encoder
+from ...text.encoders import load_text_encoder
+from ...text.umt5 import TextEncoder
 from ...text.word_table import TinyText
 from ...tiny.words import write_text
 from ...tiny.world import World, prompts
@@ -96,6 +98,19 @@ class RunContext:
         """Return whether a stage has written the network ``name`` or the recipe names an existing file."""
         named = getattr(self.recipe.files, name, None)
         return self.network_path(name).exists() or (named is not None and named.exists())
+
+    def latent_metadata(self) -> dict[str, str]:
+        """Return the metadata about latents that are not normalised as Wan's, from the teacher's file or the VAE's."""
+        for name in ("teacher", "vae"):
+            if not RunContext.has_network(self, name):  # a host decodes with a VAE that is no file
+                continue
+            tensors, metadata = open_tensors(self.find_network(name))
+            if LATENTS in metadata:
+                return {LATENTS: metadata[LATENTS]}
+            if "mean" in tensors and "std" in tensors:
+                facts = {part: read_value(tensors[part]).float().tolist() for part in ("mean", "std")}
+                return {LATENTS: json.dumps(facts)}
+        return {}
 
     def transformer(self, *names: str, dtype: torch.dtype = torch.float32, shard: bool = True) -> CausalWan:
         """Load the first of these networks that exists.

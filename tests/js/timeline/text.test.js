@@ -171,3 +171,15 @@ test("a removed row leaves the others", () => {
   assert.equal(timeline.removeRow("0: a\n", 0), "");
   assert.equal(timeline.removeRow("0: a", 0), "");
 });
+
+test("times may be minutes, and colons full-width", () => {
+  const text = "0:05 a cat\n1:30: a dog\n1：02：03.5 blend 3： 画\n7：a bird\n8:1: two";
+  const seconds = parse(text).rows.map(({ second, prompt }) => [second, prompt]);
+  const expected = [
+    ...[[5, "a cat"], [90, "a dog"], [3723.5, "画"], [7, "a bird"], [8, "1: two"]],
+  ];
+  assert.deepEqual(seconds, expected);
+  assert.equal(timeline.moveRow("0:05 a cat", 0, 7), "7: a cat");
+  assert.equal(timeline.moveRow("1:30 cut: a cat", 0, 7), "7 cut: a cat");
+  assert.equal(timeline.setPrompt("0:05 a cat", 0, "a dog"), "0:05: a dog");
+});

@@ -1,0 +1,28 @@
+"""The given frames that a video begins with."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from .frame_counts import fitting_video_frames
+from .session import Session, for_one_image
+
+
+def frames_to_begin_with(session: Session, frames: Tensor, temporal_factor: int) -> tuple[Session, Tensor]:
+    """Choose what of given frames begins a video.
+
+    Args:
+        session: An empty session.
+        frames: One picture or a clip [B, T, H, W, 3].
+        temporal_factor: Frames of video for each latent frame.
+
+    Returns:
+        The session, set up for one picture if there is one, and the frames: the picture, or the longest end of the
+        clip whose latents cut into whole blocks.
+
+    Raises:
+        ValueError: The clip is too short.
+    """
+    if frames.shape[1] == 1:
+        return for_one_image(session), frames
+    return session, frames[:, -fitting_video_frames(session.config, frames.shape[1], temporal_factor) :]

@@ -1,0 +1,92 @@
+"""No option of the command line is ignored, and no number out of range gets in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sf_core.__main__ import main
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("generate --lora nowhere.safetensors", "go with --model"),
+        ("generate --dtype float16", "go with --model"),
+        ("generate --lora-strength 0.5", "--lora-strength goes with --lora"),
+        ("generate --model m --lora-strength 0.5", "--lora-strength goes with --lora"),
+        ("generate --session s --size 64 64", "a session has begun already"),
+        ("generate --session s --recache", "--recache goes with --prompt"),
+        ("generate --session s --fork-to a --save-session b", "give --fork-to or --save-session, not both"),
+        ("generate --webm --out a.mp4", "leave --webm out, or let the name end in .webm"),
+        ("generate --size 100 64", "width is 100 pixels; this model makes multiples of 16. The nearest are 96 and 112"),
+        ("generate --size 64 56", "height is 56 pixels; this model makes multiples of 16. The nearest are 48 and 64"),
+        ("generate --size 64 0", "the height of --size is 0; expected a whole number from 16 to 8192"),
+        ("generate --size 64 99999999", "the height of --size is 99999999; expected"),
+        ("generate --fps 0.0001", "--fps is 0.0001; expected more than 0: 1 to 240 frames per second"),
+        ("generate --fps nan", "--fps is nan; expected"),
+        ("generate --seconds nan", "--seconds is nan; expected more than 0"),
+        ("generate --seconds 1e308", "--seconds is 1e+308; expected more than 0, and at most 31,536,000"),
+        ("generate --session s --rewind -1", "--rewind is -1; expected a whole number from 0"),
+        ("generate --seed -1", "seed is -1; expected a whole number from 0"),
+        ("generate --model m --lora l --lora-strength nan", "--lora-strength is nan; expected"),
+        ("generate --threads 0", "--threads is 0; expected a whole number from 1 to 1024"),
+        ("bench --threads 99999999999", "--threads is 99999999999; expected"),
+        ("generate --device gpu", "--device is 'gpu', which this torch cannot use here. Available: cpu"),
+        ("generate --device meta", "--device is 'meta', which this torch cannot use"),
+        ("generate --device ", "--device is '', which this torch cannot use"),
+        ("generate --save-session v --out v.mp4 --video v.mp4", "--video and --out both name v.mp4"),
+        ("generate --save-session v.mp4 --out v.mp4", "--out and --save-session both name v.mp4"),
+        ("generate --session .", ". is a folder"),
+        ("train --plan --smoke", "--out, --resume and --smoke go with --recipe: --plan trains nothing"),
+        ("convert a.pt b.safetensors --lora-strength 2", "--lora-strength goes with --lora"),
+    ],
+)
+def test_what_would_be_ignored_is_refused_before_the_work(
+    arguments: str,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments.split(" ")) == 1
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.startswith("error: ")
+    assert said.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_empty_prompt_is_a_prompt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[str] = []
+    monkeypatch.setattr("sf_core.tiny.TinyText.encode", lambda _, prompt: given.append(prompt))
+    monkeypatch.setattr("sf_core.cli.generate.Session.start", lambda *_, **__: 1 / 0)
+    main(["generate", "--prompt", "", "--out", str(tmp_path / "a.mp4")])
+    assert given == [""]
+
+
+def test_a_fault_of_the_program_shows_when_it_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sf_core.cli.parser.environment_report", lambda: dict[str, str]()["x"])
+    assert main(["info"]) == 1
+    assert "a fault of this program, KeyError: 'x'. Please report it" in capsys.readouterr().err
+    monkeypatch.setenv("SF_DEBUG", "1")
+    with pytest.raises(KeyError):
+        main(["info"])
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory")]
+)
+def test_too_little_memory_is_said(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails() -> str:
+        raise error
+
+    monkeypatch.setattr("sf_core.cli.parser.environment_report", fails)
+    assert main(["info"]) == 1
+    assert "the memory is not enough. Lower --size" in capsys.readouterr().err
