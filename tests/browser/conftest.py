@@ -6,14 +6,16 @@ import contextlib
 import os
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, expect
 from playwright.sync_api import Error as PlaywrightError
 
+from tests.comfyui import servers
 from tests.comfyui.servers import server
 from tools.comfyui.browser import PATIENCE, Editor, Mode, chromium, editor
-from tools.comfyui.checkout import CACHE, Unavailable
+from tools.comfyui.checkout import CACHE, LATEST, Unavailable, newest_frontend
 from tools.comfyui.server import Server
 
 __all__ = ["server"]
@@ -59,22 +61,23 @@ def mode(request: pytest.FixtureRequest) -> Mode:
 
 
 class Tab:
-    """The page of one server in one mode: opening it takes 6 s of CPU time, so that tests share it."""
+    """The page of one editor in one mode: opening it takes 6 s of CPU time, so that tests share it."""
 
-    def __init__(self, browser: Browser, server: Server, mode: Mode) -> None:
-        self.browser, self.server, self.mode = browser, server, mode
+    def __init__(self, browser: Browser) -> None:
+        self._browser = browser
+        self._shown: tuple[Server, Mode, Path | None] | None = None
         self._editor: Editor | None = None
         self._opened = contextlib.ExitStack()
 
-    def empty(self) -> Editor:
+    def empty(self, server: Server, mode: Mode, frontend: Path | None = None) -> Editor:
         """Return the page with an empty canvas: the last test's if it can be cleared, otherwise a new one."""
-        if self._editor is not None:
-            try:
+        if self._editor is not None and self._shown == (server, mode, frontend):
+            with contextlib.suppress(PlaywrightError):
                 self._editor.clear()
                 return self._editor
-            except PlaywrightError:
-                self.close()
-        self._editor = self._opened.enter_context(editor(self.browser, self.server, self.mode))
+        self.close()
+        self._shown = server, mode, frontend
+        self._editor = self._opened.enter_context(editor(self._browser, server, mode, frontend=frontend))
         return self._editor
 
     def close(self) -> None:
@@ -84,8 +87,8 @@ class Tab:
 
 
 @pytest.fixture(scope="session")
-def tab(browser: Browser, server: Server, mode: Mode) -> Iterator[Tab]:
-    shared = Tab(browser, server, mode)
+def tab(browser: Browser) -> Iterator[Tab]:
+    shared = Tab(browser)
     yield shared
     shared.close()
 
@@ -101,15 +104,38 @@ def pictured(shown: Editor, request: pytest.FixtureRequest) -> Iterator[None]:
     shown.server.settle()
 
 
-@pytest.fixture
-def page(tab: Tab, request: pytest.FixtureRequest) -> Iterator[Editor]:
-    """An empty canvas, in a page that tests share."""
-    shown = tab.empty()
+@contextlib.contextmanager
+def kept_if_passed(tab: Tab, shown: Editor, request: pytest.FixtureRequest) -> Iterator[Editor]:
     failed_before = request.session.testsfailed
     with pictured(shown, request):
         yield shown
     if request.session.testsfailed > failed_before:
         tab.close()
+
+
+@pytest.fixture
+def page(tab: Tab, server: Server, mode: Mode, request: pytest.FixtureRequest) -> Iterator[Editor]:
+    """An empty canvas, in a page that tests share."""
+    with kept_if_passed(tab, tab.empty(server, mode), request) as shown:
+        yield shown
+
+
+@pytest.fixture(scope="session", params=["classic", "nodes2"], ids=lambda mode: f"{LATEST}-newest-{mode}")
+def newest_mode(request: pytest.FixtureRequest) -> Mode:
+    chosen: Mode = request.param
+    return chosen
+
+
+@pytest.fixture
+def newest_page(tab: Tab, newest_mode: Mode, request: pytest.FixtureRequest) -> Iterator[Editor]:
+    """An empty canvas of the newest editor, on the latest server: for what that editor does otherwise."""
+    try:
+        frontend = newest_frontend()
+    except Unavailable as error:
+        pytest.skip(f"the newest editor: not run: {error}")
+    server = servers.get("latest", request.config)
+    with kept_if_passed(tab, tab.empty(server, newest_mode, frontend), request) as shown:
+        yield shown
 
 
 @pytest.fixture

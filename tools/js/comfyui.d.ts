@@ -14,6 +14,10 @@ declare module "*/scripts/api.js" {
 
 declare const LiteGraph: { createNode(type: string): ComfyNode };
 
+interface Window {
+  comfyAPI?: { utils?: { applyTextReplacements?(app: ComfyApp, value: string): string } };
+}
+
 interface ComfyApi extends EventTarget {
   clientId?: string;
   apiURL(path: string): string;
@@ -66,6 +70,8 @@ interface ComfyWidget {
   value: any;
   options?: { values?: unknown };
   serialize?: boolean;
+  serializeValue?(): unknown;
+  onRemove?(): void;
   callback?: (...details: any[]) => unknown;
 }
 
@@ -81,6 +87,7 @@ interface ComfyNode {
   subgraph?: ComfyGraph;
   constructor: Function & { comfyClass?: string; nodeData?: any };
   setSize(size: [number, number]): void;
+  computeSize(): [number, number];
   getInputLink?(slot: number): { origin_id: string | number; origin_slot: number } | null;
   connect(slot: number, target: ComfyNode, targetSlot: number): unknown;
   addDOMWidget(name: string, type: string, element: HTMLElement, options: object): ComfyWidget;

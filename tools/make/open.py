@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..comfyui.checkout import Unavailable, primary
 from ..comfyui.server import PACK, Server, ServerFailed
-from .run import BASE, put_inputs
+from .run import BASE
 
 PORT = 8188  # ComfyUI's usual one
 
@@ -44,7 +44,6 @@ def main() -> int:
         with Server(primary(), BASE, port=usual_port()) as server:
             for failed in server.failed_packs().values():
                 print(f"ComfyUI could not import the pack:\n{failed}", file=sys.stderr)
-            put_inputs(server)
             server.settings({"Comfy.TutorialCompleted": True})  # no introduction in front of the workflow
             print(f"ComfyUI {server.checkout.version} with {PACK}: {link(server, args.workflow)}")
             print(f"models, input and output: {server.base}; log: {server.log}; Ctrl-C stops", flush=True)

@@ -18,14 +18,7 @@ from ..comfyui.prompt import WorkflowError, to_prompt
 from ..comfyui.server import PromptFailed, PromptRejected, Server, ServerFailed
 
 BASE = CACHE / "base"
-INPUTS = ROOT / "workflows" / "input"
 VIDEOS = {".mp4", ".webm"}
-
-
-def put_inputs(server: Server) -> None:
-    """Copy the pictures and clips that the workflows load into the server's input folder."""
-    for path in INPUTS.iterdir():
-        shutil.copyfile(path, server.base / "input" / path.name)
 
 
 def make_video(server: Server, workflow: dict[str, Any], target: Path) -> None:
@@ -72,7 +65,6 @@ def main() -> int:
             failed = server.failed_packs()
             if failed:
                 raise ServerFailed("ComfyUI could not import the pack:\n" + "\n".join(failed.values()))
-            put_inputs(server)
             make_video(server, workflow, video)
             print(f"video:  {video}")
             # otherwise the editor's run takes every result from the cache, and the nodes show no progress
