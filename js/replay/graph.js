@@ -62,7 +62,7 @@ export function makeReplay(editor) {
     if (extra) delete extra.self_forcing;
     for (const [id, mark] of marks) {
       const node = nodeAt(graph, id);
-      if (node?.inputs?.some(({ name }) => name === "timeline") && mark?.rows) writeRows(node, mark);
+      if (isMark(mark) && node?.inputs?.some(({ name }) => name === "timeline")) writeRows(node, mark);
     }
   }
 
@@ -102,6 +102,13 @@ export function makeReplay(editor) {
 
   return { replay, replayFromFile };
 }
+
+/**
+ * Whether a value of a file, which anybody may have written, is a mark.
+ *
+ * @param {any} value
+ */
+const isMark = (value) => typeof value?.rows === "string" && value.rows && Number.isFinite(value.seconds);
 
 /**
  * Returns the node of an execution id: "7", or "3:7" inside subgraph node 3.

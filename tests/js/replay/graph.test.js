@@ -150,3 +150,17 @@ test("a file without marks loads as it is", () => {
   for (const extra of [undefined, {}, { ds: {} }, { self_forcing: { 1: null } }]) replayFromFile(graph, extra);
   assert.equal(graph.nodes.length, count);
 });
+
+test("a mark of a file that is no mark changes nothing", () => {
+  for (const mark of [null, 7, "x", [], {}, { rows: 3, seconds: 1 }, { rows: STATE.rows, seconds: null }, { rows: STATE.rows }]) {
+    const { graph, stream, valueOf, replayFromFile } = fake();
+    const extra = { self_forcing: { [stream.id]: mark } };
+    const count = graph.nodes.length;
+    replayFromFile(graph, extra);
+    assert.equal(graph.nodes.length, count);
+    assert.equal(valueOf(stream, "seconds"), 0);
+    assert.equal(extra.self_forcing, undefined);
+  }
+  const { graph, replayFromFile } = fake();
+  for (const extra of [null, undefined, {}, { self_forcing: null }, { self_forcing: [] }]) replayFromFile(graph, extra);
+});
