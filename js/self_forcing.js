@@ -1,4 +1,4 @@
-import { after, loading, locale, onLoad, register, rootGraph, workflows } from "./lib/editor.js";
+import { after, loading, locale, onLoad, register, replacePatterns, rootGraph, workflows } from "./lib/editor.js";
 import { setTexts, translator } from "./lib/i18n.js";
 import { executionIds } from "./lib/ids.js";
 import { isFrames, isState, isWithdrawn } from "./lib/messages.js";
@@ -10,6 +10,7 @@ import { followPreset } from "./presets.js";
 import { replayFromFile } from "./replay/replay.js";
 import { addSessionsPanel } from "./sessions/panel.js";
 import { addTimeline } from "./timeline/widget.js";
+import { addWords } from "./words.js";
 
 /** The pack's extension of the editor. The editor loads every module below js/; only this one does anything by itself. */
 
@@ -17,7 +18,18 @@ const TEXTS_WITHIN = 5000; // milliseconds; the editor does not open before
 
 /** Additions to the nodes of the pack, by class. @type {Record<string, (node: ComfyNode) => void>} */
 const ADDITIONS = {
-  SFRolloutSettings: (node) => followPreset(node, () => !loading()),
+  SFRolloutSettings(node) {
+    followPreset(node, () => !loading());
+    addWords(node);
+  },
+  SFLoadModel: addWords,
+  SFFromModel: addWords,
+  SFSession: addWords,
+  SFSaveSession(node) {
+    replacePatterns(node, "filename_prefix");
+    addWords(node);
+  },
+  SFSessionInfo: addWords,
   SFStreamVideo: (node) => addPlayer(node, { steering: "all" }),
   SFSampleChunks: (node) => addPlayer(node, { steering: "stop" }),
   SFDecodeChunks: (node) => addPlayer(node),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from comfy_api.v0_0_2 import ComfyExtension
@@ -10,6 +11,7 @@ from . import decoding, loading, prompt_timeline, sampling, session, session_fil
 from .adapters import host, users
 from .server import live_routes
 
+TEMPLATE_INPUTS = Path(__file__).parents[1] / "workflows" / "input"
 FAMILIES = (loading, session, sampling, decoding, stream_video, prompt_timeline, session_files, train)
 
 
@@ -22,8 +24,9 @@ class SelfForcingExtension(ComfyExtension):
 
 
 async def comfy_entrypoint() -> SelfForcingExtension:
-    """Register folders, users and routes, and return the extension. Called by ComfyUI."""
+    """Register folders, users and routes, copy what templates load, and return the extension. Called by ComfyUI."""
     host.register_folders()
+    host.offer_inputs(TEMPLATE_INPUTS)
     users.register()
     live_routes.register()
     return SelfForcingExtension()

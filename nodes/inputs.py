@@ -18,7 +18,10 @@ _SCHEMA_FIELDS = {field.name for field in dataclasses.fields(io.Schema)}
 
 
 def schema(**settings: Any) -> Any:
-    """Return a node's schema without the fields that this ComfyUI does not know yet (such as search_aliases)."""
+    """Return a node's schema without the fields that this ComfyUI does not know yet (such as search_aliases).
+
+    ``has_intermediate_output`` makes ComfyUI send a node's ``ui`` again when the node's result is cached.
+    """
     settings.setdefault("category", CATEGORY)
     return io.Schema(**{name: value for name, value in settings.items() if name in _SCHEMA_FIELDS})
 

@@ -58,6 +58,7 @@ class SFLoadModel(io.ComfyNode):
             ],
             outputs=[io.Model.Output(tooltip="An ordinary MODEL: LoRA loaders and all other patches accept it.")],
             hidden=[io.Hidden.unique_id],
+            has_intermediate_output=True,
         )
 
     @classmethod
@@ -65,8 +66,8 @@ class SFLoadModel(io.ComfyNode):
     def execute(cls, model_name: str, weight_dtype: str, preset: str) -> Any:
         path = host.file("diffusion_models", model_name)
         fast = {"fp8_optimizations": True} if weight_dtype.endswith("fast") else {}
-        host.remark(cls, preset_remark(preset) if preset != FROM_MODEL else remark_on(model_by_file_name(path)))
-        return io.NodeOutput(_with_preset(build_model(path, _DTYPES[weight_dtype], **fast), preset))
+        said = host.remark(cls, preset_remark(preset) if preset != FROM_MODEL else remark_on(model_by_file_name(path)))
+        return io.NodeOutput(_with_preset(build_model(path, _DTYPES[weight_dtype], **fast), preset), ui=said)
 
 
 class SFFromModel(io.ComfyNode):
@@ -85,6 +86,7 @@ class SFFromModel(io.ComfyNode):
             ],
             outputs=[io.Model.Output(tooltip="The same MODEL with rollout settings attached.")],
             hidden=[io.Hidden.unique_id],
+            has_intermediate_output=True,
         )
 
     @classmethod
@@ -93,8 +95,8 @@ class SFFromModel(io.ComfyNode):
         check_wan(model)
         source = source_of(model)
         of_file = remark_on(model_by_file_name(source)) if source is not None else ""
-        host.remark(cls, of_file if preset == FROM_MODEL else preset_remark(preset))
-        return io.NodeOutput(_with_preset(model, preset))
+        said = host.remark(cls, of_file if preset == FROM_MODEL else preset_remark(preset))
+        return io.NodeOutput(_with_preset(model, preset), ui=said)
 
 
 class SFLoadTiny(io.ComfyNode):

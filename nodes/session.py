@@ -21,7 +21,7 @@ from .adapters.model import HostedWan, comfy_model, config_for, latent_size
 from .adapters.vae import check_fits, open_vae
 from .adapters.wire_types import ConfigWire, GraphSession, SessionWire
 from .inputs import checked, schema, with_extra
-from .presets import CUSTOM, PRESETS, preset_remark, steps_from_words, steps_in_words, widget_values
+from .presets import CUSTOM, PRESETS, chosen_settings, preset_remark, steps_in_words, widget_values
 
 _PAPER = RolloutConfig()
 
@@ -43,7 +43,7 @@ class SFRolloutSettings(io.ComfyNode):
                         "preset",
                         options=[*PRESETS, CUSTOM],
                         default=next(iter(PRESETS)),
-                        tooltip="The settings of a published model; the values below are used only with 'custom'.",
+                        tooltip="The settings of a published model; a value below that you set or wire has precedence.",
                     ),
                     sf_presets=presets,
                 ),
@@ -114,25 +114,18 @@ class SFRolloutSettings(io.ComfyNode):
                 ),
             ],
             outputs=[ConfigWire.Output(display_name="settings", tooltip="For Self Forcing Session.")],
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.unique_id, io.Hidden.prompt],
+            has_intermediate_output=True,
         )
 
     @classmethod
     @checked
     def execute(cls, preset: str, **values: Any) -> Any:
-        host.remark(cls, preset_remark(preset))
-        return io.NodeOutput(PRESETS[preset] if preset != CUSTOM else _custom(values))
-
-
-def _custom(values: dict[str, Any]) -> RolloutConfig:
-    first_steps = steps_from_words(values["first_chunk_steps"])
-    changes = {
-        "denoising_steps": steps_from_words(values["denoising_steps"]),
-        "first_chunk_steps": first_steps or None,
-        "window_frames": values["window_frames"] or None,
-        "first_chunk_frames": values["first_chunk_frames"] or None,
-    }
-    return RolloutConfig(**{**values, **changes})
+        inputs = (cls.hidden.prompt or {}).get(str(cls.hidden.unique_id), {}).get("inputs", {})
+        wired = {name for name, value in inputs.items() if isinstance(value, list)}
+        config, note = chosen_settings(preset, values, wired)
+        remark = ". ".join(filter(None, (note, preset_remark(preset))))
+        return io.NodeOutput(config, ui=host.remark(cls, remark))
 
 
 class SFSession(io.ComfyNode):
@@ -182,6 +175,7 @@ class SFSession(io.ComfyNode):
             ],
             outputs=[SessionWire.Output(display_name="session", tooltip="An empty session.")],
             hidden=[io.Hidden.unique_id],
+            has_intermediate_output=True,
         )
 
     @classmethod
@@ -199,8 +193,8 @@ class SFSession(io.ComfyNode):
         size = latent_size(wan, width, height)
         config, archive = config_for(model, settings), host.temp_path("archive")
         session = Session.start(wan, embeddings(positive), size, config, seed=seed, archive_folder=archive)
-        host.say(cls.hidden.unique_id, memory_in_words(session) + _unusual_size(wan, size))
-        return io.NodeOutput(GraphSession(session))
+        text = memory_in_words(session) + _unusual_size(wan, size)
+        return io.NodeOutput(GraphSession(session), ui=host.keep_saying(cls.hidden.unique_id, text))
 
 
 def _unusual_size(wan: HostedWan, size: tuple[int, int]) -> str:

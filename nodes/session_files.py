@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,8 @@ class SFSaveSession(io.ComfyNode):
                 io.String.Input(
                     "filename_prefix",
                     default="sessions/session",
-                    tooltip="Folder below output and beginning of the name; Load Session lists output/sessions.",
+                    tooltip="Folder below output and beginning of the name, such as sessions/%date:yyyy-MM-dd%/boat; "
+                    "Load Session lists output/sessions.",
                 ),
             ],
             outputs=[io.String.Output(display_name="file", tooltip="Path of the file.")],
@@ -46,9 +48,9 @@ class SFSaveSession(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, filename_prefix: str | None = None) -> bool | str:
-        """Check before the work that a file can be written there, unless another node gives the prefix."""
+        """Check before the work that a file can be written there, unless another node or the session names the place."""
         try:
-            if filename_prefix is not None:
+            if filename_prefix is not None and not re.search("%(width|height)%", filename_prefix):
                 host.output_path(filename_prefix, host.SESSION_ENDING)
         except (OSError, ValueError) as error:
             return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
@@ -65,8 +67,8 @@ class SFSaveSession(io.ComfyNode):
         results.remember(cls, path)
         size = format_bytes(path.stat().st_size)
         summary = f"{path.name}: {session.core.chunks} chunks, {size}"
-        host.say(cls.hidden.unique_id, summary)
-        return io.NodeOutput(str(path), ui=ui.PreviewText(summary))
+        shown = host.keep_saying(cls.hidden.unique_id, summary)
+        return io.NodeOutput(str(path), ui={**ui.PreviewText(summary).as_dict(), **shown})
 
 
 def _saved(session: Session, prefix: str) -> Path:
@@ -169,9 +171,8 @@ class SFSessionInfo(io.ComfyNode):
     def execute(cls, session: GraphSession) -> Any:
         text = session_in_words(session)
         picture = torch.from_numpy(np.asarray(draw_session(session)).copy()).float()[None] / 255
-        host.say(cls.hidden.unique_id, text)
-        shown = {**ui.PreviewImage(picture, cls=cls).as_dict(), **ui.PreviewText(text).as_dict()}
-        return io.NodeOutput(text, picture, ui=shown)
+        previews = {**ui.PreviewImage(picture, cls=cls).as_dict(), **ui.PreviewText(text).as_dict()}
+        return io.NodeOutput(text, picture, ui={**previews, **host.keep_saying(cls.hidden.unique_id, text)})
 
 
 NODES = [SFSaveSession, SFLoadSession, SFSessionInfo]

@@ -240,40 +240,45 @@ export function offerValue(node, name, value) {
   if (Array.isArray(options?.values) && !options.values.includes(value)) options.values = [value, ...options.values];
 }
 
+/** Pixels that the classic canvas leaves above and below an element, together. */
+export const MARGIN = 20;
+
 /**
  * Adds a widget that is drawn by its own element, alike in the classic canvas and in Nodes 2.0. Neither prompts nor saved
- * workflows hold it.
+ * workflows hold it. The element goes away with its node.
  *
  * @param {ComfyNode} node
  * @param {string} name
  * @param {HTMLElement} element
- * @param {number} height in pixels, at least
+ * @param {() => number} height in pixels, at least, with the editor's margin
  */
 export function addElement(node, name, element, height) {
-  // an older editor lets a new element stick out to the right
-  Object.assign(element.style, { boxSizing: "border-box", minWidth: 0, overflow: "hidden" });
+  // an older editor lets a new element stick out to the right, and in Nodes 2.0 gives it no height of its own
+  const minHeight = `${Math.max(0, height() - MARGIN)}px`;
+  Object.assign(element.style, { boxSizing: "border-box", minWidth: 0, minHeight, overflow: "hidden" });
   const widget = node.addDOMWidget(name, `sf_${name}`, element, {
     serialize: false, // not in prompts
     hideOnZoom: false,
     hideInPanel: true, // a newer editor lists a node's widgets in a panel too, where the element could not be shown
-    getMinHeight: () => height,
+    getMinHeight: height,
   });
   widget.serialize = false; // not in saved workflows
-  return widget;
+  keepPlace(node, name, element);
+  growTo(node, node.computeSize()); // the classic canvas leaves a new node as high as it was without the element
 }
 
 /** Parents of elements whose nodes were removed a moment ago. @type {Map<string, HTMLElement | null>} */
 const parents = new Map();
 
 /**
- * Removes an element of addElement with its node. Undo makes all nodes anew under their old ids; Nodes 2.0 then keeps the
- * parent of each element and leaves it as it was, so the new element is put into the parent of the old one.
+ * Removes an element with its node. Undo makes all nodes anew under their old ids; Nodes 2.0 then keeps the parent of each
+ * element and leaves it as it was, so the new element is put into the parent of the old one.
  *
  * @param {ComfyNode} node
  * @param {string} name
  * @param {HTMLElement} element
  */
-export function keepPlace(node, name, element) {
+function keepPlace(node, name, element) {
   const key = () => `${node.id} ${name}`;
   after(node, "onRemoved", () => {
     const [id, parent] = [key(), element.parentElement];
@@ -281,10 +286,38 @@ export function keepPlace(node, name, element) {
     parents.set(id, parent);
     setTimeout(() => parents.get(id) === parent && parents.delete(id), 1000);
   });
-  after(node, "onConfigure", () => {
+  const restore = () => {
     const parent = parents.get(key());
     if (!parent) return;
     const put = () => element.isConnected || !parent.isConnected || parent.firstChild || parent.append(element);
     requestAnimationFrame(() => requestAnimationFrame(put)); // after the editor has drawn its own elements
-  });
+  };
+  restore(); // an element may be added to a node that has its id already
+  after(node, "onConfigure", restore);
+}
+
+/**
+ * Removes the text that ComfyUI shows on a node while it runs. Some editors keep it after the run, others do not.
+ *
+ * @param {ComfyNode} node
+ */
+export function removeProgressText(node) {
+  const at = node.widgets?.findIndex((widget) => widget.name === "$$node-text-preview") ?? -1;
+  if (at < 0) return;
+  node.widgets?.[at].onRemove?.();
+  node.widgets?.splice(at, 1);
+}
+
+/**
+ * Lets Run send the value of a text widget with %date:...% and %Node.widget% replaced, as the editor does it for the file
+ * names of ComfyUI's own classes.
+ *
+ * @param {ComfyNode} node
+ * @param {string} name
+ */
+export function replacePatterns(node, name) {
+  const widget = widgetOf(node, name);
+  const replace = window.comfyAPI?.utils?.applyTextReplacements;
+  if (!widget || !replace) return;
+  widget.serializeValue = () => (typeof widget.value === "string" ? replace(app, widget.value) : widget.value);
 }

@@ -36,3 +36,14 @@ function fixed(value, decimals) {
  * @param {number} second
  */
 export const formatSecond = (second) => String(Number(second.toFixed(6)));
+
+/**
+ * Returns the first sentence of a text, and the rest.
+ *
+ * @param {string} text
+ * @returns {[string, string]}
+ */
+export function inTwo(text) {
+  const first = /^.*?[.!?](?=\s)/s.exec(text)?.[0] ?? text;
+  return [first, text.slice(first.length).trim()];
+}

@@ -5,25 +5,24 @@ import { formatBytes } from "../lib/format.js";
 
 /**
  * @typedef {import("../lib/messages.js").RunState} RunState
- * @typedef {{facts: string, status: string, note: string}} Badge
+ * @typedef {{facts: string, status: string}} Badge
  * @typedef {{empty: boolean, late: boolean, paused: boolean, interruptions: number, shownFps: number | null}} Playback
  *   of the player; shownFps: null if not measured
  */
 
-export const EMPTY_BADGE = { facts: "", status: "", note: "" };
+export const EMPTY_BADGE = { facts: "", status: "" };
 
 /** The elements of a badge. */
 export class BadgeLines {
   #lines = {
     facts: make("div", { className: "sf-facts" }),
     status: make("div", { className: "sf-status", role: "status" }),
-    note: make("div", { className: "sf-note" }),
   };
   element = make("div", { className: "sf-badge" }, ...Object.values(this.#lines));
 
   /** @param {Badge} badge */
   show(badge) {
-    for (const name of /** @type {const} */ (["facts", "status", "note"])) {
+    for (const name of /** @type {const} */ (["facts", "status"])) {
       const line = this.#lines[name];
       if (line.textContent !== badge[name]) line.textContent = badge[name]; // screen readers read each change aloud
     }
@@ -47,7 +46,7 @@ export function runBadge(state, playback, t) {
     first_seconds !== null && t("player.firstFrame", { n: first_seconds.toFixed(first_seconds < 10 ? 1 : 0) }),
     cache_bytes && t("player.cache", { size: formatBytes(cache_bytes) }),
   ];
-  return { facts: facts.filter(Boolean).join(" · "), status: status(state, playback, t), note: state.note };
+  return { facts: facts.filter(Boolean).join(" · "), status: status(state, playback, t) };
 }
 
 /** @type {(state: RunState, playback: Playback, t: Translate) => string} */

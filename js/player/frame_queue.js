@@ -36,7 +36,7 @@ export class FrameQueue {
   #position = 0; // in frames; equal to `end` after the newest frame had its time
   /** @type {number | null} */
   #due = null; // when the next frame was to be shown
-  #excused = false; // until the next chunk no wait counts as late: the user jumped to the end
+  #excused = false; // until the next chunk no wait counts as late: the user jumped to the end, or paused the run
   #counted = false; // whether this wait is among the interruptions
   /** @type {Chunk[]} */
   #chunks = []; // in the order of their frames
@@ -118,6 +118,17 @@ export class FrameQueue {
       this.#excused = true;
     }
     this.end = Math.max(this.end, frames);
+  }
+
+  /**
+   * Counts no wait for the next chunk as late: the user paused the run.
+   *
+   * @param {number} now
+   */
+  excuse(now) {
+    this.#settle(now);
+    this.#excused = true;
+    this.late = false;
   }
 
   /**

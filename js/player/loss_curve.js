@@ -23,13 +23,13 @@ const OTHER_COLOUR = "#999"; // of a network that only another version's server 
  */
 export function trainingBadge({ training, state }, t) {
   const failure = state === "interrupted" ? t("player.interrupted") : state === "failed" ? t("player.failed") : "";
-  if (!training) return { facts: "", status: state === "running" ? t("training.starting") : failure, note: "" };
+  if (!training) return { facts: "", status: state === "running" ? t("training.starting") : failure };
   const { stage, step, of, left, file } = training;
   const stageText = STAGE_TEXTS[stage];
   const facts = [stageText ? t(stageText, { n: step, m: of }) : stage];
   if (state === "running" && left > 0) facts.push(t("training.timeLeft", { time: duration(left, t) }));
   const result = file && t(state === "ended" ? "training.finished" : "training.unfinished", { file });
-  return { facts: facts.join(" · "), status: [failure, result].filter(Boolean).join(": "), note: "" };
+  return { facts: facts.join(" · "), status: [failure, result].filter(Boolean).join(": ") };
 }
 
 /** @type {(seconds: number, t: Translate) => string} */

@@ -87,8 +87,9 @@ export class Player {
     this.#curve = trains ? new LossCurve(this.#t) : null;
     this.#hint.textContent = this.#hintFor(steering);
     this.#frame = this.#makeFrame();
-    this.#element = this.#makeElement(HEIGHTS[steering ?? "none"]);
-    addElement(node, "live", this.#element, HEIGHTS[steering ?? "none"]);
+    const height = HEIGHTS[steering ?? "none"];
+    this.#element = this.#makeElement();
+    addElement(node, "live", this.#element, () => height);
     after(node, "onRemoved", () => this.remove());
     this.#refresh();
   }
@@ -117,6 +118,7 @@ export class Player {
     if (state.fps !== this.#queue.fps) this.#queue.setFps(state.fps, now);
     if (missedFrames && state.frames) this.#queue.join(state.frames, state.first_frame, now);
     this.#queue.forget(state.first_frame);
+    if (state.state === "paused") this.#queue.excuse(now);
     if (!isLive(state)) this.#queue.finish(now);
     if (state.video) this.showVideo(state.video);
     this.#bar?.show(state);
@@ -167,7 +169,6 @@ export class Player {
     cancelAnimationFrame(this.#animation);
     this.#animation = -1;
     this.#screen.remove();
-    this.#element.remove();
   }
 
   /** @param {string} run */
@@ -240,8 +241,7 @@ export class Player {
     return make("div", { className: "sf-frame" }, this.#screen.element, this.#lines.element);
   }
 
-  /** @param {number} height */
-  #makeElement(height) {
+  #makeElement() {
     const below = [this.#curve, this.#controls, this.#bar].flatMap((part) => (part ? [part.element] : []));
     for (const part of below) keepEvents(part);
     const step = (/** @type {number} */ frames) => this.#change((playback) => playback.step(frames));
@@ -254,7 +254,6 @@ export class Player {
       End: () => this.#change((playback) => playback.seek(playback.moment.to)),
       ...{ ArrowLeft: () => step(-1), ArrowDown: () => step(-1), ArrowRight: () => step(1), ArrowUp: () => step(1) },
     });
-    element.style.minHeight = `${height}px`; // Nodes 2.0 of an older editor gives it no height of its own
     return element;
   }
 

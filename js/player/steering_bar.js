@@ -1,4 +1,5 @@
 import { make } from "../lib/dom.js";
+import { Note } from "./note.js";
 import { PendingActions, describeAction, isLive } from "./runs.js";
 
 /**
@@ -21,7 +22,8 @@ const PENDING_TEXTS = {
 };
 
 /**
- * Makes the bar that steers a run: prompts, and actions on chunks. It is visible while the run is live.
+ * Makes the bar that steers a run: prompts, and actions on chunks. It is visible while the run is live; what the run says,
+ * such as why it refused a prompt, stays.
  *
  * @param {Translate} t
  * @param {Steering} steering
@@ -65,7 +67,8 @@ export function createSteeringBar(t, steering, send, refused) {
   const promptRow = make("div", { className: "sf-row" }, prompt, blendLabel);
   const buttonRow = make("div", { className: "sf-row" }, pause, reroll, cut, stop, status);
   const history = make("div", { className: "sf-done" });
-  const element = make("div", { className: "sf-steering", hidden: true }, promptRow, buttonRow, history);
+  const note = new Note();
+  const element = make("div", { className: "sf-steering", hidden: true }, promptRow, note.element, buttonRow, history);
   if (steering === "stop") for (const part of [promptRow, pause, reroll, cut, history]) part.remove();
 
   prompt.onkeydown = async (event) => {
@@ -86,7 +89,9 @@ export function createSteeringBar(t, steering, send, refused) {
       newest = "";
     }
     state = newer;
-    element.hidden = !isLive(state);
+    note.show(state?.note ?? "");
+    element.hidden = !isLive(state) && note.element.hidden;
+    for (const part of [promptRow, buttonRow, history]) part.hidden = !isLive(state);
     if (!state) return;
     showStatus(state);
     showPrompt(state);

@@ -14,7 +14,6 @@ export const STYLE = `
   flex-direction: column; align-items: flex-start; gap: 2px; color: #fff; font-size: 10px;
   font-variant-numeric: tabular-nums; }
 .sf-badge > div { padding: 1px 6px; border-radius: 3px; background: rgb(0 0 0 / 62%); }
-.sf-badge > .sf-note { background: rgb(120 70 0 / 85%); }
 .sf-badge > div:empty { display: none; }
 .sf-over .sf-facts { opacity: 0; transition: opacity 0.15s; }
 .sf-over:hover .sf-facts, .sf-over:focus-within .sf-facts { opacity: 1; }
@@ -24,8 +23,10 @@ export const STYLE = `
   justify-content: center; }
 .sf-player button:hover:not(:disabled) { background: var(--comfy-input-bg, #222);
   border-color: var(--border-color, #4e4e4e); }
-.sf-player button:disabled, .sf-player input:disabled { opacity: 0.45; cursor: default; }
-.sf-player :is(button, input):focus-visible { outline: 2px solid var(--p-primary-color, #4a90d9); outline-offset: 0; }
+.sf-player button:disabled { opacity: 0.45; }
+.sf-player :is(button, input):disabled { cursor: default; }
+.sf-player :is(button, input):focus-visible { outline: 2px solid var(--p-primary-color, #4a90d9); outline-offset: -2px; }
+.sf-player input:disabled::placeholder { color: var(--descrip-text, #999); opacity: 1; }
 .sf-player button[aria-pressed="true"] { color: var(--p-primary-color, #4a90d9); }
 .sf-place { flex: 1 1 70px; min-width: 50px; height: 16px; margin: 0; accent-color: var(--p-primary-color, #4a90d9); }
 .sf-time { white-space: nowrap; font-variant-numeric: tabular-nums; }
@@ -45,4 +46,7 @@ export const STYLE = `
   color: var(--descrip-text, #999); }
 .sf-waits.sf-asked { color: var(--input-text, #ddd); font-style: italic; }
 .sf-done { font-size: 10px; }
+.sf-note { padding: 2px 6px; border-left: 3px solid #c07a1a; overflow-wrap: anywhere; user-select: text; }
+.sf-note > summary { cursor: pointer; }
+.sf-note.sf-short > summary { list-style: none; cursor: auto; }
 `;

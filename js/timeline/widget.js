@@ -1,5 +1,5 @@
 import { make } from "../lib/dom.js";
-import { addElement, after, growTo, keepPlace, locale, setWidget, undoable, wheelCanvas, widgetOf } from "../lib/editor.js";
+import { addElement, after, growTo, locale, setWidget, undoable, wheelCanvas, widgetOf } from "../lib/editor.js";
 import { formatSecond } from "../lib/format.js";
 import { translator } from "../lib/i18n.js";
 import * as axis from "./axis.js";
@@ -28,12 +28,11 @@ export function addTimeline(node) {
   const rows = widgetOf(node, "rows");
   if (!rows) return;
   const timeline = new Timeline(node, rows);
-  addElement(node, "timeline", timeline.element, HEIGHT);
+  addElement(node, "timeline", timeline.element, () => HEIGHT);
   growTo(node, NEW_NODE);
   after(rows, "callback", () => timeline.draw());
   after(node, "onConfigure", () => timeline.draw()); // a workflow was loaded
   after(node, "onRemoved", () => timeline.stop());
-  keepPlace(node, "timeline", timeline.element);
 }
 
 /**
@@ -191,14 +190,16 @@ class Timeline {
     return prompt ? add(prompt) : this.#ask("", second, add);
   }
 
-  /** Adds a row in the middle of the selected one, or behind the last one. */
+  /** Adds a row in the middle of the selected one, or behind the last one, and opens it for its prompt. */
   #addNext() {
     const block = this.#blocks[this.#selected] ?? this.#blocks.at(-1);
     if (!block) return this.#addAt(0);
     const middle = block.end < Infinity ? (block.second + block.end) / 2 : block.second + APART;
     const snapped = (/** @type {number} */ step) => axis.snapped(middle, step, block.second, block.end);
     const second = snapped(axis.SNAP) ?? snapped(axis.FREE);
-    if (second !== null) this.#addAt(second);
+    if (second === null) return;
+    this.#addAt(second);
+    if (!this.element.querySelector("textarea")) this.#edit(this.#placeOf(second));
   }
 
   /** @param {number} place */

@@ -5,6 +5,7 @@ Hides the differences between ComfyUI 0.3.75 and 0.33.
 
 from __future__ import annotations
 
+import html
 import itertools
 import logging
 import os
@@ -79,9 +80,20 @@ class NodeProgress:
 
 
 def say(node_id: str | None, text: str) -> None:
-    """Show ``text`` on a node, to the client whose graph runs."""
+    """Show ``text`` on a node while it runs, to the client whose graph runs.
+
+    Editors show this text as HTML, so it is escaped: names in it may come from anybody's files.
+    """
     if node_id is not None:
-        PromptServer.instance.send_progress_text(text, str(node_id), PromptServer.instance.client_id)
+        escaped = html.escape(text, quote=False)
+        PromptServer.instance.send_progress_text(escaped, str(node_id), PromptServer.instance.client_id)
+
+
+def keep_saying(node_id: str | None, text: str) -> dict[str, list[str]]:
+    """Show ``text`` on a node, and return the node's ``ui`` with which js/words.js shows it after the run too."""
+    if text:
+        say(node_id, text)
+    return {"sf_text": [text]}
 
 
 def output_is_taken(node: Any, output: int) -> bool:
@@ -92,11 +104,11 @@ def output_is_taken(node: Any, output: int) -> bool:
     return any([node_id, output] == value for other in prompt.values() for value in other["inputs"].values())
 
 
-def remark(node: Any, text: str) -> None:
-    """Show ``text`` on a node and write it to the log; nothing if it is empty."""
+def remark(node: Any, text: str) -> dict[str, list[str]]:
+    """Show ``text`` on a node as `keep_saying` does, and write it to the log, if it is not empty."""
     if text:
         log.info(text)
-        say(node.hidden.unique_id, text)
+    return keep_saying(node.hidden.unique_id, text)
 
 
 # Tensors ----------------------------------------------------------------------------------------------------------
@@ -198,6 +210,20 @@ def register_folders() -> None:
     folder_paths.folder_names_and_paths[SESSIONS] = ([str(folder) for folder in folders], {SESSION_ENDING})
 
 
+def offer_inputs(folder: Path) -> None:
+    """Copy the files of ``folder`` to ComfyUI's input folder, so that templates run at once. Replaces no file."""
+    for source in sorted(folder.iterdir()):
+        target = Path(folder_paths.get_input_directory(), source.name)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with target.open("xb") as copy:
+                copy.write(source.read_bytes())
+        except FileExistsError:
+            pass
+        except OSError as error:
+            log.warning("cannot copy %s for the templates: %s", target, error)
+
+
 def temp_file_facts(path: Path) -> dict[str, str]:
     """Return the parameters of ComfyUI's /view route for a file in the temporary folder."""
     subfolder = path.parent.relative_to(folder_paths.get_temp_directory()).as_posix()
@@ -252,10 +278,16 @@ def check_name(name: str) -> None:
         raise ValueError(f"{name!r} is no name for a file: {fault}. Use letters, digits, spaces and . _ -")
 
 
-def output_path(prefix: str, ending: str) -> Path:
+def output_path(prefix: str, ending: str, width: int = 0, height: int = 0) -> Path:
     """Return the next free numbered path below `saving_folder`, chosen as by ComfyUI's own savers.
 
     A link in the output folder is followed: its owner wants the files there.
+
+    Args:
+        prefix: Folder and beginning of the name, with %width%, %height%, %year% and so on.
+        ending: Ending of the name.
+        width: Pixels, for %width%.
+        height: Pixels, for %height%.
 
     Raises:
         ValueError: ``prefix`` is no name for a file on this system, or leads out of the output folder.
@@ -268,7 +300,7 @@ def output_path(prefix: str, ending: str) -> Path:
         raise ValueError(f"{prefix!r} leads out of ComfyUI's output folder: name a folder below it")
     base, prefix = (output, prefix) if _is_below(place.parent, output) else (place.parent.resolve(), place.name)
     try:
-        folder, name, counter, _, _ = folder_paths.get_save_image_path(prefix, str(base))
+        folder, name, counter, _, _ = folder_paths.get_save_image_path(prefix, str(base), width, height)
     except OSError as error:
         reason = f"no file can be made in {place.parent}: {error.strerror}. Name another folder"
         raise OSError(error.errno, reason) from error

@@ -15,6 +15,7 @@ from ...sf_core.files.disk import free_bytes
 from ...sf_core.session.session import Session
 from ...sf_core.session.session_file import session_bytes
 from ..adapters import host
+from ..adapters.model import comfy_model
 from . import chunk_cache, thumbnails
 
 SESSIONS_KEPT = 8  # of interrupted and failed runs
@@ -37,7 +38,8 @@ def save_new(session: Session, prefix: str, picture: bytes | None = None) -> Pat
         ValueError: ``prefix`` is no name for a file.
         OSError: The file cannot be written. Nothing is left of it.
     """
-    path = _save(session, (host.output_path(prefix, host.SESSION_ENDING) for _ in itertools.count()))
+    rows, columns = (length * comfy_model(session).spatial_factor for length in session.latent_size)
+    path = _save(session, (host.output_path(prefix, host.SESSION_ENDING, columns, rows) for _ in itertools.count()))
     thumbnails.write_next_to(path, session, picture)
     return path
 

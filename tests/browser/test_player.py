@@ -259,11 +259,20 @@ def test_an_interrupted_run_leaves_its_video_on_the_node(page: Editor) -> None:
 
 
 @pytest.mark.one_mode
-def test_a_prompt_that_is_not_understood_is_said_and_the_run_goes_on(page: Editor) -> None:
+def test_a_prompt_that_is_not_understood_is_said_below_its_field_and_the_run_goes_on(page: Editor) -> None:
     live = Live(page)
     live.until("state.chunk >= 1")
     live.type("an elephant")
-    expect(live.player).to_contain_text("elephant")
+    note = live.player.locator(".sf-note")
+    expect(note.get_by_text("'elephant'.")).to_be_visible()
+    field, place = live.player.get_by_role("textbox").bounding_box(), note.bounding_box()
+    assert field
+    assert place
+    assert place["y"] >= field["y"] + field["height"]
+    words = note.get_by_text("purple")
+    expect(words).to_be_hidden()
+    note.locator("summary").click()
+    expect(words).to_be_visible()
     chunk = live.until("state.note !== ''")["chunk"]
     live.until(f"state.chunk >= {chunk + 2}")
     live.stop()

@@ -117,11 +117,15 @@ def test_an_api_prompt_loads_as_it_is(page: Editor) -> None:
     presets = page.js(PRESETS)
     longlive = {"preset": "LongLive", **presets["LongLive"]}
     custom = {"preset": "custom", **presets["CausVid"], "shift": 3.0}
-    # most callers leave the values at whatever they were, since only the preset counts
+    # most callers leave the values at their defaults, which say nothing
     careless = {**presets["Self Forcing"], "preset": "LongLive"}
+    another = {**careless, "window_frames": 9}
     inputs = {"1": longlive, "2": custom, "3": careless, "4": dict(sorted(careless.items()))}
+    inputs |= {"5": another, "6": dict(sorted(another.items()))}
     page.js(API_PROMPT, {key: {"class_type": "SFRolloutSettings", "inputs": one} for key, one in inputs.items()})
     values_are(page, longlive, 1)
     values_are(page, custom, 2)
     values_are(page, longlive, 3)
     values_are(page, longlive, 4)
+    values_are(page, {**longlive, "window_frames": 9}, 5)
+    values_are(page, {**longlive, "window_frames": 9}, 6)

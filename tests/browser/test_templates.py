@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import shutil
 from typing import Any
 
 import pytest
@@ -52,8 +51,6 @@ def overlaps(boxes: list[list[Any]]) -> list[tuple[str, str]]:
 
 def test_each_template_opens(page: Editor) -> None:
     """One page for all: opening a page takes longer than opening a template."""
-    for path in (FOLDER / "input").iterdir():
-        shutil.copy(path, page.server.base / "input")
     info = page.server.object_info()
     for name in NAMES:
         page.load_workflow(workflow(name), name)

@@ -18,7 +18,6 @@ from tests.comfyui.graphs import Graph, Tiny, facts, forget_all, latents, probe
 from tests.comfyui.workflow_checks import FOLDERS, check_choices, decoded
 from tests.helpers import relative
 from tests.waiting import wait_until
-from tools.comfyui.checkout import ROOT
 from tools.comfyui.prompt import ONLY_IN_THE_EDITOR, to_prompt
 from tools.comfyui.server import Prompt, PromptInterrupted, PromptRejected, Server
 
@@ -42,8 +41,6 @@ def embedded(name: str, key: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def info(server: Server) -> dict[str, Any]:
-    for path in (ROOT / "workflows" / "input").iterdir():  # the pictures and clips that the workflows load
-        shutil.copy(path, server.base / "input")
     return server.object_info()
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import json
 import re
-import shutil
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
@@ -64,8 +63,6 @@ def nodes(name: str) -> Iterator[dict[str, Any]]:
 
 @pytest.fixture
 def info(server: Server) -> dict[str, Any]:
-    for path in (FOLDER / "input").iterdir():  # what the notes say to load
-        shutil.copy(path, server.base / "input")
     return server.object_info()
 
 

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { formatBytes, formatSecond } from "../../../js/lib/format.js";
+import { formatBytes, formatSecond, inTwo } from "../../../js/lib/format.js";
 
 const [KIB, MIB, GIB] = [2 ** 10, 2 ** 20, 2 ** 30];
 
@@ -16,4 +16,10 @@ test("a size is written in the largest unit of which it is one", () => {
 test("seconds have at most six decimals and no zeros at the end", () => {
   const written = [0, 2, 2.5, 2.25, 0.1 + 0.2, 1 / 3, 1e-9, 100].map(formatSecond);
   assert.deepEqual(written, ["0", "2", "2.5", "2.25", "0.3", "0.333333", "0", "100"]);
+});
+
+test("a text is divided after its first sentence", () => {
+  assert.deepEqual(inTwo("It does not know 'cat'. Its words: a, b; c."), ["It does not know 'cat'.", "Its words: a, b; c."]);
+  assert.deepEqual(inTwo("One of 2.5 s"), ["One of 2.5 s", ""]);
+  assert.deepEqual(inTwo(""), ["", ""]);
 });

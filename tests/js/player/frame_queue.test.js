@@ -415,3 +415,12 @@ test("whatever the user does, a frame that exists is shown", () => {
     }
   }
 });
+
+test("a wait that the user's own pause of the run makes is not late", () => {
+  const queue = new FrameQueue({ fps: FPS });
+  watch(queue, 0, SECONDS / 2, { arrivals: arrive(queue, 0) });
+  queue.excuse(SECONDS / 2);
+  queue.at(10 * SECONDS);
+  assert.equal(queue.late, false);
+  assert.equal(queue.interruptions, 0);
+});
