@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from typing import Any
 
 import av
@@ -13,6 +14,7 @@ from sf_core.tiny import load_vae
 from tests.comfyui import models
 from tests.comfyui.graphs import BLUE, RED, SAVE, Graph, Out, Tiny, facts, forget_all, latents, probe, tensor
 from tests.comfyui.wan_graphs import sampled, unet
+from tools.comfyui.checkout import ROOT
 from tools.comfyui.server import Server
 
 
@@ -114,7 +116,11 @@ def test_a_saved_session_goes_on_as_if_it_had_never_stopped(server: Server) -> N
     whole = probe(graph, tiny.sampled(five, 3))
     outputs = server.run(graph.prompt)
     want, name = latents(outputs, whole), outputs[saved]["text"][0].split(":")[0]
+    picture = server.base / "input" / "red_circle.png"  # a template loads a file of this name
+    picture.write_bytes(b"the user's own")
     server.restart()
+    assert picture.read_bytes() == b"the user's own"
+    shutil.copy(ROOT / "workflows" / "input" / picture.name, picture)
     assert name in server.object_info()["SFLoadSession"]["input"]["required"]["file"][1]["options"]
     graph = Graph()
     tiny = Tiny.of(graph)

@@ -108,7 +108,7 @@ def test_a_template_for_a_real_model_suits_a_small_card(name: str) -> None:
 
 @real
 def test_each_node_is_in_a_group_that_says_its_place(name: str) -> None:
-    groups = sorted(workflow(name)["groups"], key=lambda group: group["bounding"][0])
+    groups = sorted(workflow(name)["groups"], key=lambda group: (group["bounding"][1], group["bounding"][0]))  # in rows
     assert [group["title"].split(". ")[0] for group in groups] == [str(number + 1) for number in range(len(groups))]
     for node in nodes(name):
         (x, y), (width, height) = node["pos"], node["size"]
