@@ -1,4 +1,14 @@
-import { after, loading, locale, onLoad, register, replacePatterns, rootGraph, workflows } from "./lib/editor.js";
+import {
+  after,
+  loading,
+  locale,
+  onLoad,
+  register,
+  removeProgressText,
+  replacePatterns,
+  rootGraph,
+  workflows,
+} from "./lib/editor.js";
 import { setTexts, translator } from "./lib/i18n.js";
 import { executionIds } from "./lib/ids.js";
 import { isFrames, isState, isWithdrawn } from "./lib/messages.js";
@@ -53,6 +63,7 @@ function addPlayer(node, options) {
   runs.add(node, player);
   // the node has an id now, but its subgraph gets its place only after the whole workflow is loaded
   after(node, "onAdded", () => queueMicrotask(() => runs.offer(node)));
+  after(node, "onExecuted", () => removeProgressText(node)); // the player says the same
   after(node, "onRemoved", () => runs.remove(node));
 }
 

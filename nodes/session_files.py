@@ -37,7 +37,7 @@ class SFSaveSession(io.ComfyNode):
                 io.String.Input(
                     "filename_prefix",
                     default="sessions/session",
-                    tooltip="Folder below output and beginning of the name, such as sessions/%date:yyyy-MM-dd%/boat; "
+                    tooltip="Folder below output and beginning of the name, with the patterns of Save Video. "
                     "Load Session lists output/sessions.",
                 ),
             ],
@@ -48,7 +48,7 @@ class SFSaveSession(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, filename_prefix: str | None = None) -> bool | str:
-        """Check before the work that a file can be written there, unless another node or the session names the place."""
+        """Check before the work that a file can be written there, unless another node or the session names it."""
         try:
             if filename_prefix is not None and not re.search("%(width|height)%", filename_prefix):
                 host.output_path(filename_prefix, host.SESSION_ENDING)

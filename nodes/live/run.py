@@ -274,7 +274,7 @@ def autosaved(run: Run) -> Iterator[None]:
             yield
         except BaseException as error:
             if run.newest.chunks > begun:
-                run.say(_keep(run.newest, error))
+                run.view.say(_keep(run.newest, error))
             if memory.is_out_of_memory(error):
                 raise _out_of_memory(run, error) from None
             raise

@@ -39,9 +39,9 @@ AS_WORKFLOW = """async (prompt) => {
   await app.loadApiJson(prompt, "texts");
   return JSON.parse(JSON.stringify({ ...app.graph.serialize(), id: crypto.randomUUID() }));
 }"""
-# nodes that show the same text twice
+# nodes with ComfyUI's text of the run's progress, which would say the same twice
 TWICE = """() => app.graph.nodes.map((node) => (node.widgets ?? []).map((one) => one.name))
-  .filter((names) => names.includes("words") && names.some((name) => name.startsWith("$$node-text")))"""
+  .filter((names) => names.some((name) => name.startsWith("$$node-text")))"""
 CUT = "() => [...document.querySelectorAll('.sf-words')].map((one) => one.scrollHeight - one.clientHeight)"
 
 
