@@ -1,5 +1,6 @@
 import {
   after,
+  growTo,
   loading,
   locale,
   onLoad,
@@ -26,6 +27,9 @@ import { addWords } from "./words.js";
 
 const TEXTS_WITHIN = 5000; // milliseconds; the editor does not open before
 
+/** Pixels, at least, of a new node: for its text and its picture. @type {[number, number]} */
+const SESSION_INFO = [340, 480];
+
 /** Additions to the nodes of the pack, by class. @type {Record<string, (node: ComfyNode) => void>} */
 const ADDITIONS = {
   SFRolloutSettings(node) {
@@ -39,7 +43,10 @@ const ADDITIONS = {
     replacePatterns(node, "filename_prefix");
     addWords(node);
   },
-  SFSessionInfo: addWords,
+  SFSessionInfo(node) {
+    addWords(node);
+    growTo(node, SESSION_INFO);
+  },
   SFStreamVideo: (node) => addPlayer(node, { steering: "all" }),
   SFSampleChunks: (node) => addPlayer(node, { steering: "stop" }),
   SFDecodeChunks: (node) => addPlayer(node),

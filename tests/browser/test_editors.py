@@ -22,10 +22,11 @@ ADD = """(kinds) => kinds.forEach((kind, place) => {
 })"""
 MOVE = """() => {
   app.canvas.emitBeforeChange();
-  app.graph.nodes[0].pos = [0, 100];
+  const [x, y] = app.graph.nodes[0].pos;
+  app.graph.nodes[0].pos = [x, y + 100];
   app.canvas.emitAfterChange();
 }"""
-PLACE = "(y) => app.graph.nodes[0].pos[1] === y"
+PLACE = "() => app.graph.nodes[0].pos[1]"
 # pixels of the graph by which a node's element ends below its node, at most; drawn in the classic canvas
 OUTSIDE = """() => {
   const { scale, offset } = app.canvas.ds;
@@ -56,13 +57,14 @@ def drawn(page: Editor) -> Locator:
 
 def survives_undo(page: Editor) -> None:
     elements = drawn(page)
+    begun = page.js(PLACE)
     page.js(MOVE)
-    for command, y in (("Comfy.Undo", 0), ("Comfy.Redo", 100), ("Comfy.Undo", 0)):
+    for command, place in (("Comfy.Undo", begun), ("Comfy.Redo", begun + 100), ("Comfy.Undo", begun)):
         page.command(command)
-        page.page.wait_for_function(PLACE, arg=y)
+        page.page.wait_for_function(f"(place) => Math.abs(({PLACE})() - place) < 1", arg=place)
         expect(elements).to_have_count(len(KINDS))
-        for place in range(len(KINDS)):
-            expect(elements.nth(place)).to_be_visible()
+        for number in range(len(KINDS)):
+            expect(elements.nth(number)).to_be_visible()
     assert page.errors == []
 
 

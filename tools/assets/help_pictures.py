@@ -148,7 +148,7 @@ GRAPHS = {
         "sample",
         [["sample"], ["info"]],
         sample=Part("SFSampleChunks", {"session": ("session", 0)}),
-        info=Part("SFSessionInfo", {"session": ("sample", 0)}, size=(420, 340)),
+        info=Part("SFSessionInfo", {"session": ("sample", 0)}, size=(420, 480)),
     ),
     "SFDecodeChunks": on_tiny(
         "decode",
@@ -194,7 +194,7 @@ GRAPHS = {
         "info",
         [["stream"], ["info"]],
         stream=stream(("session", 0), 4.0),
-        info=Part("SFSessionInfo", {"session": ("stream", 1)}, size=(420, 340)),
+        info=Part("SFSessionInfo", {"session": ("stream", 1)}, size=(420, 480)),
     ),
     "SFTrain": Graph(
         "train",
