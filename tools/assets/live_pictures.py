@@ -20,7 +20,7 @@ from .help_pictures import BLUE, PLAIN, TARGET, compressed
 WORKFLOW = ROOT / "workflows" / "tiny_live.json"
 NODE = """() => {
   const node = app.graph.nodes.find((one) => one.type === "SFStreamVideo");
-  node.setSize([300, 470]); // WIDTH, HEIGHT
+  node.setSize([300, 540]); // WIDTH, HEIGHT
   app.canvas.ds.scale = 1;
   app.canvas.ds.offset = [120 - node.pos[0], 120 - node.pos[1]];
   app.canvas.setDirty(true, true);
@@ -28,7 +28,7 @@ NODE = """() => {
 }"""
 
 
-WIDTH, HEIGHT, MARGIN, TITLE = 300, 470, 14, 44  # of the node on the page, and what is seen around it
+WIDTH, HEIGHT, MARGIN, TITLE = 300, 540, 14, 44  # of the node on the page, and what is seen around it
 COLUMNS, CAPTION = 3, 26
 
 Pictures = dict[str, Image.Image]
