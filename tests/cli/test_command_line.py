@@ -229,7 +229,7 @@ def test_outputs_that_do_not_fit_the_disk_are_refused_before_the_work(
     monkeypatch.setattr(Session, "next_chunk", None)  # not reached
     older = (made / "a.mp4").read_bytes()
     for out, session in (("a.mp4", "t"), ("c.mp4", "s")):
-        assert generate("--seconds", 1e10, "--out", made / out, "--save-session", made / session) == 1
+        assert generate("--seconds", 3e7, "--fps", 240, "--out", made / out, "--save-session", made / session) == 1
         said = capsys.readouterr().err
         assert f"{out} and" in said
         assert "TiB" in said or "GiB, and the disk has" in said
