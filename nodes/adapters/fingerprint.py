@@ -34,6 +34,8 @@ class Weights:
 
     def __init__(self, patcher: Any) -> None:
         self._net = patcher.model.diffusion_model
+        config = getattr(patcher.model, "model_config", None)
+        self._fast = repr(sorted(getattr(config, "optimizations", {}).items()))  # fp8 arithmetic, where a device has it
         self._backup = patcher.backup  # all clones share it: what ComfyUI patches or casts, as it was
         self._source = source_of(patcher)
 
@@ -93,9 +95,9 @@ class Weights:
 
     @cached_property
     def contents(self) -> bytes:
-        """Digest of every bit, and of the kinds of layers, which say how ComfyUI multiplies (fp8 fast or not)."""
+        """Digest of every bit, and of what says how ComfyUI multiplies: the kinds of layers, fp8 fast or not."""
         kinds = sorted({f"{type(m).__module__} {type(m).__qualname__}" for m in self._net.modules()})
-        return digest(contents_digest(self._stored()), repr(kinds).encode())
+        return digest(contents_digest(self._stored()), repr(kinds).encode(), self._fast.encode())
 
     @cached_property
     def description(self) -> dict[str, str]:

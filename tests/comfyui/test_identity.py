@@ -28,6 +28,11 @@ def facts_of(server: Server, graph: Graph, *nodes: Out, dynamic: str = "no") -> 
     return [outputs[number]["facts"][0] for number in numbers]
 
 
+def made_again_by(server: Server) -> bool:
+    """Whether core can load a MODEL again, as its nodes for several GPUs do: newer versions."""
+    return server.checkout.version != "0.3.75"
+
+
 def changed(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Another model: most rows of a matrix differ, and none of the values that its name is made from."""
     name = "blocks.1.ffn.0.weight"
@@ -47,7 +52,7 @@ def test_a_model_has_one_name_in_every_number_format_and_by_every_loader(server:
     assert len({facts["fingerprint"] for facts in found}) == 1
     assert len({facts["state"] for facts in found[:3]}) == 3  # another rounding, another result
     assert found[0]["state"] == found[3]["state"]
-    assert all(facts["made_again"] for facts in found[:3])
+    assert all(facts["made_again"] or not made_again_by(server) for facts in found[:3])
 
 
 def test_a_session_loads_in_another_number_format(server: Server) -> None:
@@ -150,10 +155,10 @@ def test_a_quantised_file_stays_quantised(server: Server) -> None:
     theirs = unet(server, graph, "scaled-fp8.safetensors", state)
     facts, core = facts_of(server, graph, kept, theirs)
     assert facts["bytes"] == core["bytes"]
-    assert facts["bytes"] < 0.7 * sum(2 * weight.numel() for weight in models.wan().values())
+    assert facts["bytes"] == sum(w.numel() for n, w in models.wan().items() if w.ndim == 2 and n.startswith("blocks"))
     assert facts["state"] == core["state"]
     assert facts["fingerprint"] == core["fingerprint"]
-    assert facts["made_again"]
+    assert facts["made_again"] or not made_again_by(server)
 
 
 NODES: dict[str, dict[str, Any]] = {

@@ -58,7 +58,7 @@ class ProbeModel(io.ComfyNode):
             "fingerprint": wan.fingerprint,
             "state": wan.state_key().hex(),
             "description": wan.description(),
-            "bytes": sum(getattr(p, "_qdata", p).nbytes for p in net.parameters()),
+            "bytes": sum(getattr(p, "_qdata", p).nbytes for p in net.blocks.parameters() if p.ndim == 2),
             "made_again": again is not None and type(again[0](*again[1]).model).__name__ == type(model.model).__name__,
         }
         return io.NodeOutput(ui={"facts": [facts]})
