@@ -21,7 +21,7 @@ import torch
 
 import sf_core
 from sf_core.files.pixels import to_bytes
-from sf_core.session.streaming import Decoder
+from sf_core.session.stream_host import Decoder
 
 from .floor import Floor, operations
 from .measure import Report, alternate, timed

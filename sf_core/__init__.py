@@ -8,7 +8,8 @@ from .model.wan import CausalWan
 from .noise import NoiseSource, SeededNoise
 from .session.commands import CommandQueue, Pause, ReRoll, Resume, Stop
 from .session.session import Session
-from .session.streaming import StreamEvent, StreamHost, stream
+from .session.stream_host import StreamEvent, StreamHost
+from .session.streaming import stream
 from .session.timeline import Row, Timeline, format_rows, parse_rows
 from .vae.taehv import load_taehv
 from .vae.wan_vae import load_vae

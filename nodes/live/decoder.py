@@ -8,7 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from ...sf_core.session.session import Session
-from ...sf_core.session.streaming import Decoder, history_for
+from ...sf_core.session.stream_host import Decoder
+from ...sf_core.session.streaming import history_for
 from ...sf_core.vae.video_vae import VideoVAE
 from ..adapters.fingerprint import token
 from ..adapters.model import comfy_model

@@ -21,7 +21,7 @@ from ...sf_core.memory_ledger import DecoderCost
 from ...sf_core.session.commands import Command, Pause, Resume, Stop
 from ...sf_core.session.idle import UNWATCHED_SECONDS, IdlePause
 from ...sf_core.session.session import Progress, Session
-from ...sf_core.session.streaming import Decoder, StreamEvent, StreamHost
+from ...sf_core.session.stream_host import Decoder, StreamEvent, StreamHost
 from ..adapters import host, memory
 from ..adapters.memory_report import what_would_fit
 from ..adapters.model import comfy_model

@@ -30,7 +30,8 @@ from ..session.beginning import frames_to_begin_with
 from ..session.frame_counts import video_frames
 from ..session.session import Session
 from ..session.session_file import events_in, record_of, session_bytes
-from ..session.streaming import Decoder, chunks_for, stream
+from ..session.stream_host import Decoder
+from ..session.streaming import chunks_for, stream
 from ..text.encoders import load_text_encoder
 from ..vae.taehv import load_taehv
 from ..vae.wan_vae import load_vae

@@ -8,108 +8,22 @@ weights) happens in the caller's thread at chunk boundaries, when the worker is 
 from __future__ import annotations
 
 import queue
-import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 from torch import Tensor
 
 from ..cancellation import Cancellation
 from ..cuda_streams import on_stream, record_on_current_stream, sampling_stream, wait_for_current_stream
-from ..files.pixels import to_bytes
 from .commands import Command, CommandQueue, Pause, ReRoll, Resume, Stop
 from .frame_counts import video_frames
-from .session import Progress, Session
+from .session import Session
+from .stream_host import Decoder, StreamEvent, StreamHost
 
 POLL_SECONDS = 0.02  # between two looks of a waiting stream at its commands
-
-
-class Decoder(Protocol):
-    """Latents to frames, chunk by chunk. See `WanVAE.stream_decoder`."""
-
-    @property
-    def history(self) -> int:
-        """Number of latent frames before a frame on which it depends."""
-
-    @property
-    def temporal_factor(self) -> int:
-        """Frames for each latent frame; the video's first latent frame gives one."""
-
-    @property
-    def cache_bytes(self) -> int:
-        """Memory held between calls."""
-
-    @property
-    def at(self) -> int | None:
-        """The latent frame that it expects next; None: none."""
-
-    def reset(self) -> None:
-        """Forget everything, and expect the beginning of a video."""
-
-    def __call__(self, latents: Tensor, at: int, history: Tensor | None = None) -> Tensor:
-        """Frames of ``latents``, which begin at latent frame ``at``; ``history`` warms up a decoder that has jumped."""
-
-
-@dataclass
-class StreamEvent:
-    """A decoded chunk.
-
-    Attributes:
-        chunk: Its index among the session's sampled chunks.
-        frames: [B, T, H, W, 3], float in 0..1.
-        session: The session that ends with this chunk.
-        timings: Seconds of each stage: ``cache`` (passes that only fill the cache), ``sample`` (denoising),
-            ``decode``, and ``wait`` (idle time of the caller's thread before the chunk was sampled).
-    """
-
-    chunk: int
-    frames: Tensor
-    session: Session
-    timings: dict[str, float]
-
-    @cached_property
-    def pixels(self) -> Tensor:
-        """The frames in 8 bits, on the CPU; converted once, for files and pictures alike."""
-        return to_bytes(self.frames)
-
-
-class StreamHost:
-    """The program that runs a stream, as the stream sees it. This default suits the library; a program subclasses it.
-
-    `make` runs in the worker (without ``overlap``, in the caller's thread), everything else in the caller's thread.
-    """
-
-    clock: Callable[[], float] = staticmethod(time.perf_counter)  # seconds
-    sleep: Callable[[float], None] = staticmethod(time.sleep)
-
-    def __init__(self, cancellation: Cancellation | None = None) -> None:
-        self.cancellation = cancellation or Cancellation()
-
-    def prepare(self, decoder: Decoder) -> None:
-        """Reset the decoder. It may stand at the same frame of another video, which its position does not show."""
-        decoder.reset()
-
-    def make(self, session: Session, progress: Progress) -> tuple[Session, Tensor]:
-        """Make the next chunk, as `Session.next_chunk` does."""
-        return session.next_chunk(progress)
-
-    def boundary(self, session: Session) -> Session:
-        """Return the session that the next chunk extends. No other thread uses the model during the call."""
-        return session
-
-    def must_wait(self) -> bool:
-        """Whether the next chunk has to wait. Asked between chunks, and every `POLL_SECONDS` while it has to."""
-        return False
-
-    def shown(self, event: StreamEvent) -> None:
-        """Take notice of a chunk that has just been decoded. A re-roll may still withdraw it."""
-
-    def withdrawn(self, session: Session) -> None:
-        """Take notice of a re-roll: the chunks after ``session`` are withdrawn."""
 
 
 def stream(
@@ -146,18 +60,13 @@ def stream(
     if stop is not None and host is not None:
         raise ValueError("give 'stop' or 'host', not both: a host's cancellation polls what its program asks it to")
     host = host or StreamHost(Cancellation(stop))
-    wanted = None if seconds is None else wanted_frames(seconds, fps)
-    return _Stream(session, decoder, wanted, commands, hold_back, overlap, host, _Playback(fps, ahead, host)).events()
-
-
-def wanted_frames(seconds: float, fps: float) -> int:
-    """Return the number of frames in ``seconds`` of video, at least one."""
-    return max(1, round(seconds * fps))
+    chunks = None if seconds is None else chunks_for(session, seconds, fps, decoder.temporal_factor)
+    return _Stream(session, decoder, chunks, commands, hold_back, overlap, host, _Playback(fps, ahead, host)).events()
 
 
 def chunks_for(session: Session, seconds: float, fps: float, temporal_factor: int) -> int:
     """Return the number of chunks that `stream` makes of ``seconds``, with a decoder of ``temporal_factor``."""
-    wanted, chunks = wanted_frames(seconds, fps), 0
+    wanted, chunks = max(1, round(seconds * fps)), 0
     if not session.frames:  # a video's first latent is one frame
         wanted -= video_frames(session.config.frames_of_block(0), temporal_factor)
         chunks = 1
@@ -209,7 +118,7 @@ class _Stream:
         self,
         session: Session,
         decoder: Decoder,
-        wanted: int | None,
+        chunks: int | None,
         commands: CommandQueue | None,
         hold_back: int,
         overlap: bool,
@@ -217,7 +126,7 @@ class _Stream:
         playback: _Playback,
     ) -> None:
         self._session, self._decoder, self._host, self._commands = session, decoder, host, commands
-        self._wanted, self._begun = wanted, session.frames
+        self._end = None if chunks is None else frames_after(session, chunks)
         self._hold_back, self._overlap = hold_back, overlap
         self._playback, self._paused = playback, False
         self._pending: deque[_Sampled] = deque()
@@ -252,9 +161,7 @@ class _Stream:
             raise failure
 
     def _is_complete(self) -> bool:
-        factor = self._decoder.temporal_factor
-        new_frames = video_frames(self._session.frames, factor) - video_frames(self._begun, factor)
-        return self._wanted is not None and new_frames >= self._wanted
+        return self._end is not None and self._session.frames >= self._end
 
     # Sampling ---------------------------------------------------------------------------------------------------------
 

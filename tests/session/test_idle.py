@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from sf_core.session.idle import UNWATCHED_SECONDS, IdlePause
-from sf_core.session.streaming import StreamEvent, stream
+from sf_core.session.stream_host import StreamEvent
+from sf_core.session.streaming import stream
 from tests.session.test_streaming import Decoder, Host, start
 
 MINUTE = 60.0

@@ -119,7 +119,7 @@ def test_times_are_of_finished_frames_not_of_work_that_a_gpu_was_given(monkeypat
         host.time += 0.2
         return to_bytes(frames)
 
-    monkeypatch.setattr("sf_core.session.streaming.to_bytes", copy)
+    monkeypatch.setattr("sf_core.session.stream_host.to_bytes", copy)
     when_shown: list[float] = []
     host.shown = lambda event: when_shown.append(host.time)  # type: ignore[method-assign]
     events = list(stream(start(), Decoder(), seconds=0.5, fps=16, host=host, overlap=False))

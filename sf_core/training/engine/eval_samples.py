@@ -12,7 +12,7 @@ from torch import Tensor
 from ...config import RolloutConfig
 from ...model.wan import CausalWan
 from ...session.session import Session
-from ...session.streaming import Decoder
+from ...session.stream_host import Decoder
 
 
 class VAE(Protocol):
