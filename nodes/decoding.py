@@ -10,6 +10,7 @@ from comfy_api.v0_0_2 import io
 
 from ..sf_core.memory_ledger import DecoderCost
 from .adapters import host, memory
+from .adapters.memory_report import freed_if_out_of_memory
 from .adapters.model import comfy_model
 from .adapters.vae import check_fits, open_vae
 from .adapters.wire_types import GraphSession, SessionWire
@@ -62,7 +63,7 @@ class SFDecodeChunks(io.ComfyNode):
         blocks = sum(block.place.end > session.decoded for block in core.head.back()) if core.head else 0
         path, parts = results.new_video("chunks"), []
         view = LiveView(cls, progress.node_id, fps, blocks)
-        with view.until_end(path), PreviewVideo(path, fps, view.say) as video:
+        with view.until_end(path), freed_if_out_of_memory(core, cost), PreviewVideo(path, fps, view.say) as video:
             for block, (end, frames) in enumerate(decode_rest(session, ours, vae)):
                 parts.append(host.intermediate(frames[0]))
                 video.write(frames[0])

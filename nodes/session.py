@@ -16,7 +16,7 @@ from ..sf_core.session.session import Session
 from .adapters import host, memory
 from .adapters.conditioning import embeddings
 from .adapters.images import fit_pictures
-from .adapters.memory_report import memory_in_words
+from .adapters.memory_report import freed_if_out_of_memory, memory_in_words
 from .adapters.model import HostedWan, comfy_model, config_for, latent_size
 from .adapters.vae import check_fits, open_vae
 from .adapters.wire_types import ConfigWire, GraphSession, SessionWire
@@ -234,7 +234,7 @@ class SFStartFromImages(io.ComfyNode):
         core, frames = frames_to_begin_with(core, fit_pictures(image, columns, rows)[None], ours.temporal_factor)
         cost = DecoderCost.of(ours)  # encoding takes no more
         memory.make_room(cost.decoding(wan.setup(core, cost)), vae.device, last=wan.shared.idle)
-        with host.normal_tensors():
+        with freed_if_out_of_memory(core, cost), host.normal_tensors():
             latents = ours.encode(frames)  # moves one part at a time to the device
         return io.NodeOutput(session.edited(core.with_context(latents)))
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
+from ...sf_core.byte_units import format_bytes
 from ...sf_core.memory_ledger import DecoderCost, in_words
 from ...sf_core.session.session import Session
 from . import memory
@@ -34,3 +37,36 @@ def what_would_fit(session: Session, decoder: DecoderCost | None = None) -> str:
     room = min(free, ran_out) if ledger.device.total else ran_out
     device = replace(ledger.device, total=max(1, room), spare=0)
     return replace(ledger, device=device).advice(setup)
+
+
+def out_of_memory_error(
+    error: BaseException, session: Session, decoder: DecoderCost | None, kept: str = ""
+) -> BaseException:
+    """Free everything that ran out of memory, then return the error to raise, which says what fits into what is free.
+
+    Args:
+        error: What was raised.
+        session: The session at work.
+        decoder: The decoder, if the run decodes.
+        kept: What is not lost, as the end of a sentence.
+    """
+    wan = comfy_model(session)
+    cache = format_bytes(wan.session_bytes(session))
+    wan.shared.release()
+    memory.free_all(error)
+    return memory.out_of_memory(
+        error,
+        f"the {wan.ledger.device.name} ran out of memory (the cache is {cache}); it has been freed{kept}. "
+        f"{what_would_fit(session, decoder)}",
+    )
+
+
+@contextmanager
+def freed_if_out_of_memory(session: Session, decoder: DecoderCost) -> Iterator[None]:
+    """Do as `out_of_memory_error` says if the block, which decodes or encodes, runs out of memory."""
+    try:
+        yield
+    except BaseException as error:
+        if not memory.is_out_of_memory(error):
+            raise
+        raise out_of_memory_error(error, session, decoder) from None

@@ -23,7 +23,7 @@ from ...sf_core.session.idle import UNWATCHED_SECONDS, IdlePause
 from ...sf_core.session.session import Progress, Session
 from ...sf_core.session.stream_host import Decoder, StreamEvent, StreamHost
 from ..adapters import host, memory
-from ..adapters.memory_report import what_would_fit
+from ..adapters.memory_report import out_of_memory_error
 from ..adapters.model import comfy_model
 from ..adapters.running_prompt import executing_node, graph_digest
 from ..adapters.wire_types import TIMINGS_KEPT, ChunkTiming, GraphSession
@@ -276,21 +276,9 @@ def autosaved(run: Run) -> Iterator[None]:
             if run.newest.chunks > begun:
                 run.view.say(_keep(run.newest, error))
             if memory.is_out_of_memory(error):
-                raise _out_of_memory(run, error) from None
+                run.close()
+                kept = f", and the {run.newest.chunks} chunks made so far are kept"
+                raise out_of_memory_error(error, run.newest, run.decoder_cost, kept) from None
             raise
         finally:
             run.close()
-
-
-def _out_of_memory(run: Run, error: BaseException) -> BaseException:
-    """Free everything, then return an error that says what fits into the memory that is free."""
-    wan, session = comfy_model(run.newest), run.newest
-    cache = format_bytes(wan.session_bytes(session))
-    run.close()
-    wan.shared.release()
-    memory.free_all(error)
-    message = (
-        f"the {wan.ledger.device.name} ran out of memory (the cache is {cache}); it has been freed, and the "
-        f"{session.chunks} chunks made so far are kept. {what_would_fit(session, run.decoder_cost)}"
-    )
-    return memory.out_of_memory(error, message)

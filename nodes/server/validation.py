@@ -12,7 +12,7 @@ from aiohttp.http_exceptions import BadHttpMessage
 
 from ..adapters import users
 
-MAX_BODY_BYTES = 4096
+MAX_BODY_BYTES = 32 * 1024  # the longest prompt has 2,000 characters, each of up to 12 bytes in JSON
 Kinds = type | tuple[type, ...]
 NODE_ID: Kinds = (str, int)  # an execution id: "7", or "3:7" in a subgraph
 _IN_WORDS = {

@@ -218,7 +218,7 @@ def test_on_hopper_cudnns_attention_comes_first_unless_the_user_chose(server: Se
 
 def test_out_of_memory_is_recognised_on_every_device(server: Server) -> None:
     graph = Graph()
-    number = graph("ProbeOutOfMemory").number
+    number = graph("ProbeOutOfMemoryErrors").number
     found = server.run(graph.prompt)[number]["found"][0]
     assert found.pop("other") is False
     assert all(found.values()), found

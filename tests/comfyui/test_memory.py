@@ -235,6 +235,22 @@ def test_nothing_of_the_cache_is_left_when_an_out_of_memory_error_is_told(server
     assert "OutOfMemoryError" in failure.value.exception_type, "ComfyUI takes it for its own"
 
 
+def test_a_decoder_that_runs_out_of_memory_says_what_would_fit_and_the_next_try_does(server: Server) -> None:
+    graph = Graph()
+    tiny = Tiny.of(graph)
+    sampled = tiny.sampled(tiny.session(BLUE), 2)
+    graph("PreviewImage", images=graph("SFDecodeChunks", session=sampled, vae=tiny.vae, fps=16.0)[0])
+    failing = Graph()
+    tiny = Tiny.of(failing)
+    vae = failing("ProbeDecoderOutOfMemory", vae=tiny.vae)[0]
+    decoded = failing("SFDecodeChunks", session=tiny.sampled(tiny.session(BLUE), 2), vae=vae, fps=16.0)
+    failing("PreviewImage", images=decoded[0])
+    with pytest.raises(PromptFailed, match=r"ran out of memory.*it has been freed\. ") as failure:
+        server.run(failing.prompt)
+    assert "OutOfMemoryError" in failure.value.exception_type
+    server.run(graph.prompt)
+
+
 def test_running_out_of_memory_frees_the_cache_and_says_what_would_fit(server: Server) -> None:
     """What was made is kept, and the same graph goes on from it."""
     forget_all(server)

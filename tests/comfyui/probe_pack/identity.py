@@ -93,12 +93,12 @@ class ProbeHopper(io.ComfyNode):
         return io.NodeOutput(ui={"called": [called]})
 
 
-class ProbeOutOfMemory(io.ComfyNode):
+class ProbeOutOfMemoryErrors(io.ComfyNode):
     """Which errors the pack takes for a device that ran out of memory."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(node_id="ProbeOutOfMemory", inputs=[], outputs=[], is_output_node=True)
+        return io.Schema(node_id="ProbeOutOfMemoryErrors", inputs=[], outputs=[], is_output_node=True)
 
     @classmethod
     def execute(cls) -> io.NodeOutput:
@@ -113,4 +113,4 @@ class ProbeOutOfMemory(io.ComfyNode):
         return io.NodeOutput(ui={"found": [found]})
 
 
-NODES: list[type[io.ComfyNode]] = [ProbeModel, ProbeHopper, ProbeOutOfMemory]
+NODES: list[type[io.ComfyNode]] = [ProbeModel, ProbeHopper, ProbeOutOfMemoryErrors]

@@ -55,6 +55,27 @@ class ProbeOutOfMemory(io.ComfyNode):
         return io.NodeOutput(clone)
 
 
+class ProbeDecoderOutOfMemory(io.ComfyNode):
+    """Memory runs out in the next call of the Wan decoder."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(node_id="ProbeDecoderOutOfMemory", inputs=[io.Vae.Input("vae")], outputs=[io.Vae.Output()])
+
+    @classmethod
+    def execute(cls, vae: Any) -> io.NodeOutput:
+        (module,) = [m for name, m in sys.modules.items() if name.endswith("self-forcing.sf_core.vae.wan_vae")]
+        kind = vars(module)["WanVAE"]
+        decode = kind.decode_next
+
+        def fail(*args: Any) -> Any:
+            kind.decode_next = decode
+            raise torch.OutOfMemoryError("as told by the probe")
+
+        kind.decode_next = fail
+        return io.NodeOutput(vae)
+
+
 class ProbeFreed(io.ComfyNode):
     """How many caches there were when memory ran out, and how many of them lived when free memory was measured."""
 
@@ -146,4 +167,11 @@ class ProbeCard(io.ComfyNode):
         return io.NodeOutput(session)
 
 
-NODES: list[type[io.ComfyNode]] = [ProbeOutOfMemory, ProbeFreed, ProbeArchivedDtype, ProbeDemand, ProbeCard]
+NODES: list[type[io.ComfyNode]] = [
+    ProbeOutOfMemory,
+    ProbeDecoderOutOfMemory,
+    ProbeFreed,
+    ProbeArchivedDtype,
+    ProbeDemand,
+    ProbeCard,
+]
