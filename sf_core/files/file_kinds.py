@@ -15,6 +15,16 @@ _COMPRESSED = {
     b"\x28\xb5\x2f\xfd": "Zstandard",
     b"BZh": "bzip2",
 }
+_MEDIA = {
+    (0, b"\x89PNG"): "a picture (PNG)",
+    (0, b"\xff\xd8\xff"): "a picture (JPEG)",
+    (0, b"GIF8"): "a picture (GIF)",
+    (8, b"WEBP"): "a picture (WebP)",
+    (4, b"ftyp"): "a video (MP4, MOV)",
+    (0, b"\x1a\x45\xdf\xa3"): "a video (WebM, MKV)",
+    (8, b"AVI "): "a video (AVI)",
+    (0, b"%PDF"): "a document (PDF)",
+}
 
 
 def is_zip(path: Path) -> bool:
@@ -46,6 +56,9 @@ def other_kind(path: Path) -> str | None:
     for magic, name in _COMPRESSED.items():
         if start.startswith(magic):
             return f"is a compressed archive ({name}): unpack it first"
+    for (at, magic), name in _MEDIA.items():
+        if start.startswith(magic, at):
+            return f"is {name}: name a model, or a session, in its place"
     if not start.strip(b"\0"):
         return f"begins with {len(start):,} bytes of zeros: its download was broken off. {_AGAIN}"
     if _is_text(start):

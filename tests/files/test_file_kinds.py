@@ -23,6 +23,8 @@ KINDS = {
     "zeros": bytes(5000),
     "GGUF": b"GGUF\x03\0\0\0" + bytes(100),
     "unpack": b"\x1f\x8b\x08" + bytes(50),
+    "is a video": bytes([0, 0, 0, 32]) + b"ftypisom" + bytes(100),
+    "is a picture": b"\x89PNG\r\n\x1a\n" + bytes(100),
     "is text": b'{"error": "Invalid username or password."}',
 }
 
