@@ -82,11 +82,12 @@ class NodeProgress:
 def say(node_id: str | None, text: str) -> None:
     """Show ``text`` on a node while it runs, to the client whose graph runs.
 
-    Editors show this text as HTML, so it is escaped: names in it may come from anybody's files.
+    Without such a client nobody gets it: ComfyUI would send it to everybody. Editors show this text as HTML, so it is
+    escaped: names in it may come from anybody's files.
     """
-    if node_id is not None:
-        escaped = html.escape(text, quote=False)
-        PromptServer.instance.send_progress_text(escaped, str(node_id), PromptServer.instance.client_id)
+    server = PromptServer.instance
+    if node_id is not None and server.client_id is not None:
+        server.send_progress_text(html.escape(text, quote=False), str(node_id), server.client_id)
 
 
 def keep_saying(node_id: str | None, text: str) -> dict[str, list[str]]:

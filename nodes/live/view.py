@@ -181,8 +181,10 @@ class LiveView:
         clients.wait_until_sent()
 
     def _show_video(self) -> None:
-        """Send the node's ``ui``, which ComfyUI does only for nodes that return."""
+        """Send the node's ``ui`` to the client whose graph runs, which ComfyUI does only for nodes that return."""
         server = PromptServer.instance
+        if server.client_id is None:  # ComfyUI would send it to everybody
+            return
         message = {"node": self.node_id, "display_node": self.node_id, "output": self.on_node()}
         server.send_sync("executed", {**message, "prompt_id": server.last_prompt_id}, server.client_id)
 
