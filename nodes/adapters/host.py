@@ -240,12 +240,6 @@ def files(kind: str) -> list[str]:
         return list(folder_paths.get_filename_list(kind))
 
 
-def node_id_of(node: Any) -> str | None:
-    """Return the id of a node that is asked for its fingerprint; None where ComfyUI does not say it."""
-    node_id = getattr(getattr(node, "hidden", None), "unique_id", None)
-    return None if node_id is None else str(node_id)
-
-
 def file(kind: str, name: str) -> Path:
     """Return the path of a listed file. Raises ValueError, naming the files there are, if it is gone."""
     path = folder_paths.get_full_path(kind, name)
