@@ -259,11 +259,7 @@ class HostedWan(WanForward):
         shape = [setup.batch, self.arch.in_dim, setup.config.front_frames, *setup.latent_size]
         return int(self.patcher.model.memory_required(shape))  # the patcher's own pads it under DynamicVRAM
 
-    def working_bytes(self, session: Session) -> int:
-        """Return the memory of activations while a chunk is sampled."""
-        return self.ledger.parts(self.setup(session)).sampling
-
-    def session_bytes(self, session: Session) -> int:
+    def next_cache_bytes(self, session: Session) -> int:
         """Return the memory of the KV cache for the next chunk of ``session``."""
         return self.ledger.parts(self.setup(session)).cache
 
