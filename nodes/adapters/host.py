@@ -176,8 +176,8 @@ def session_names() -> list[str]:
     """Return the names of this user's sessions in Load Session."""
     if users.current() == users.DEFAULT:
         return files(SESSIONS)
-    found = {file.relative_to(one) for one in session_folders() for file in one.rglob(f"*{SESSION_ENDING}")}
-    return sorted(map(str, found))
+    names = {file.relative_to(one) for one in session_folders() for file in one.rglob(f"*{SESSION_ENDING}")}
+    return sorted(map(str, names))
 
 
 def session_file(name: str) -> Path:

@@ -40,7 +40,7 @@ class _Outbox:
 
 @dataclass
 class Attached:
-    """What a client asked for.
+    """The wishes of a client.
 
     Attributes:
         user: Whose it is.
