@@ -97,9 +97,10 @@ class Weights:
     def contents(self) -> bytes:
         """Digest of every bit, and of what says how ComfyUI multiplies: the kinds of layers, fp8 fast or not.
 
-        It needs the description: so that is known before a chunk is made, and another thread that saves the session
-        does not read weights while they are in use.
+        Name and description are known with it, and so before a chunk is made: threads that save or list the session
+        do not read weights while they are in use.
         """
+        _ = self.name
         kinds = sorted({f"{type(m).__module__} {type(m).__qualname__}" for m in self._net.modules()})
         return digest(bytes.fromhex(self.description["contents"]), repr(kinds).encode(), self._fast.encode())
 
