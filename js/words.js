@@ -1,7 +1,7 @@
 import { make } from "./lib/dom.js";
 import { MARGIN, addElement, after, growTo, removeProgressText } from "./lib/editor.js";
 
-/** What a node said in its last run, as text on the node that stays after the run. */
+/** Text that a node gave in its last run: on the node, where it stays after the run. */
 
 const STYLE =
   "font: 11px/1.4 sans-serif; color: var(--input-text, #ddd); white-space: pre-wrap; overflow-wrap: break-word;" +

@@ -10,6 +10,7 @@ from torch import Tensor
 from ..sf_core.config import SINK_POSITIONS, RolloutConfig
 from ..sf_core.memory_ledger import DecoderCost
 from ..sf_core.noise import MAX_SEED
+from ..sf_core.ranges import PIXELS
 from ..sf_core.schedule import TRAIN_STEPS
 from ..sf_core.session.beginning import frames_to_begin_with
 from ..sf_core.session.session import Session
@@ -148,16 +149,16 @@ class SFSession(io.ComfyNode):
                 io.Int.Input(
                     "width",
                     default=832,
-                    min=16,
-                    max=8192,
+                    min=PIXELS.least,
+                    max=PIXELS.most,
                     step=16,
                     tooltip="Width of the video in pixels; Self Forcing was trained at 832, the tiny demo at 64.",
                 ),
                 io.Int.Input(
                     "height",
                     default=480,
-                    min=16,
-                    max=8192,
+                    min=PIXELS.least,
+                    max=PIXELS.most,
                     step=16,
                     tooltip="Height of the video in pixels; Self Forcing was trained at 480, the tiny demo at 64.",
                 ),

@@ -61,7 +61,7 @@ def _draw_cache(draw: ImageDraw.ImageDraw, session: GraphSession, top: int) -> N
     filled = min(ring, max(0, frames - sink - config.chunk_frames))  # the newest chunk is written before the next
     boxes = ["current chunk"] * config.front_frames + ["sink"] * sink + ["ring"] * filled + ["free"] * (ring - filled)
     wan = comfy_model(session.core)
-    nbytes = wan.session_bytes(session.core)
+    nbytes = wan.next_cache_bytes(session.core)
     _text(draw, _MARGIN, top, f"cache: {wan.arch.num_layers} layers, {format_bytes(nbytes)}; one box is a latent frame")
     width = min(28.0, (_SIZE[0] - 2 * _MARGIN) / max(1, len(boxes)))
     for number, kind in enumerate(boxes):

@@ -161,14 +161,7 @@ def _graph_of(node: Any) -> dict[str, Any]:
     """Return the metadata that ComfyUI's editor reads from a video that is dropped on it."""
     extra = node.hidden.extra_pnginfo
     graph = extra if isinstance(extra, dict) else {}  # a program may have queued anything
-    texts = {key: _whole(value) for key, value in graph.items() if isinstance(value, str)}
-    graph = {_whole(key): value for key, value in {**graph, **texts}.items()}
     return {**graph, **({"prompt": node.hidden.prompt} if node.hidden.prompt else {})}
-
-
-def _whole(text: str) -> str:
-    """Return ``text`` with a question mark for each half of a character, which no file takes."""
-    return text.encode("utf-8", "replace").decode()
 
 
 def _keep_record(node: Any, run: Run, session: Session, writer: VideoWriter) -> None:

@@ -18,6 +18,7 @@ from ..sf_core.cancellation import Cancellation, Cancelled
 from ..sf_core.files.atomic_write import atomic_write
 from ..sf_core.memory_ledger import DecoderCost
 from ..sf_core.noise import MAX_SEED
+from ..sf_core.ranges import PIXELS
 from ..sf_core.training.trainer import Trainer
 from ..sf_core.vae.video_vae import VideoVAE
 from .adapters import host, memory
@@ -111,10 +112,20 @@ class SFTrain(io.ComfyNode):
                     tooltip="Length of the training videos: 7 chunks of 3 latent frames are 81 frames.",
                 ),
                 io.Int.Input(
-                    "width", default=832, min=16, max=8192, step=16, tooltip="Width of the training videos in pixels."
+                    "width",
+                    default=832,
+                    min=PIXELS.least,
+                    max=PIXELS.most,
+                    step=16,
+                    tooltip="Width of the training videos in pixels.",
                 ),
                 io.Int.Input(
-                    "height", default=480, min=16, max=8192, step=16, tooltip="Height of the training videos in pixels."
+                    "height",
+                    default=480,
+                    min=PIXELS.least,
+                    max=PIXELS.most,
+                    step=16,
+                    tooltip="Height of the training videos in pixels.",
                 ),
                 io.Float.Input(
                     "guidance",

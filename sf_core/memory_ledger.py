@@ -64,7 +64,7 @@ class DeviceMemory:
 
 @dataclass(frozen=True)
 class DecoderCost:
-    """What a decoder takes.
+    """The memory that a decoder takes.
 
     Attributes:
         name: ``Wan VAE`` or ``TAEHV``.
@@ -179,7 +179,7 @@ class Parts:
 
 @dataclass(frozen=True)
 class Ledger:
-    """What runs of one model take on one device.
+    """The memory that runs of one model take on one device.
 
     Attributes:
         model: The model; its weights are not read.
@@ -298,9 +298,9 @@ class Ledger:
             first = max(least, config.chunk_frames + config.sink_frames, config.first_chunk_frames or 0)
             smaller = range(first, config.window_frames or self._held_frames(setup))
             # fits() is monotone: a larger window takes more
-            found = bisect_right(smaller, 0, key=lambda n: 0 if self.fits(_with_window(setup, n), offloading) else 1)
-            if found:
-                yield _with_window(setup, smaller[found - 1])
+            fitting = bisect_right(smaller, 0, key=lambda n: 0 if self.fits(_with_window(setup, n), offloading) else 1)
+            if fitting:
+                yield _with_window(setup, smaller[fitting - 1])
 
         return windows
 
@@ -318,9 +318,9 @@ class Ledger:
             return replace(setup, latent_size=(height * patch_rows, width * patch_columns))
 
         widths = range(1, columns)
-        found = bisect_right(widths, 0, key=lambda width: 0 if self.fits(sized(width), offloading) else 1)
-        if found:
-            yield sized(widths[found - 1])
+        fitting = bisect_right(widths, 0, key=lambda width: 0 if self.fits(sized(width), offloading) else 1)
+        if fitting:
+            yield sized(widths[fitting - 1])
 
 
 def _with_window(setup: Setup, frames: int) -> Setup:

@@ -1,7 +1,7 @@
 import { make } from "../lib/dom.js";
 import { inTwo } from "../lib/format.js";
 
-/** What a run says: its first sentence, and the rest on demand. */
+/** The note of a run: its first sentence, and the rest on demand. */
 export class Note {
   #first = make("span");
   #rest = make("span");

@@ -38,7 +38,7 @@ export function addSessionsPanel() {
  *
  * @param {HTMLElement} place
  */
-export function mountSessions(place) {
+function mountSessions(place) {
   const t = translator(editor.locale());
   /** @type {Map<string, Card>} */
   const cards = new Map(); // by keyOf

@@ -95,9 +95,14 @@ class Weights:
 
     @cached_property
     def contents(self) -> bytes:
-        """Digest of every bit, and of what says how ComfyUI multiplies: the kinds of layers, fp8 fast or not."""
+        """Digest of every bit, and of what says how ComfyUI multiplies: the kinds of layers, fp8 fast or not.
+
+        Name and description are known with it, and so before a chunk is made: threads that save or list the session
+        do not read weights while they are in use.
+        """
+        _ = self.name
         kinds = sorted({f"{type(m).__module__} {type(m).__qualname__}" for m in self._net.modules()})
-        return digest(contents_digest(self._stored()), repr(kinds).encode(), self._fast.encode())
+        return digest(bytes.fromhex(self.description["contents"]), repr(kinds).encode(), self._fast.encode())
 
     @cached_property
     def description(self) -> dict[str, str]:

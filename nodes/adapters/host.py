@@ -82,11 +82,12 @@ class NodeProgress:
 def say(node_id: str | None, text: str) -> None:
     """Show ``text`` on a node while it runs, to the client whose graph runs.
 
-    Editors show this text as HTML, so it is escaped: names in it may come from anybody's files.
+    Without such a client nobody gets it: ComfyUI would send it to everybody. Editors show this text as HTML, so it is
+    escaped: names in it may come from anybody's files.
     """
-    if node_id is not None:
-        escaped = html.escape(text, quote=False)
-        PromptServer.instance.send_progress_text(escaped, str(node_id), PromptServer.instance.client_id)
+    server = PromptServer.instance
+    if node_id is not None and server.client_id is not None:
+        server.send_progress_text(html.escape(text, quote=False), str(node_id), server.client_id)
 
 
 def keep_saying(node_id: str | None, text: str) -> dict[str, list[str]]:
@@ -175,8 +176,8 @@ def session_names() -> list[str]:
     """Return the names of this user's sessions in Load Session."""
     if users.current() == users.DEFAULT:
         return files(SESSIONS)
-    found = {file.relative_to(one) for one in session_folders() for file in one.rglob(f"*{SESSION_ENDING}")}
-    return sorted(map(str, found))
+    names = {file.relative_to(one) for one in session_folders() for file in one.rglob(f"*{SESSION_ENDING}")}
+    return sorted(map(str, names))
 
 
 def session_file(name: str) -> Path:
@@ -237,12 +238,6 @@ def files(kind: str) -> list[str]:
     except OSError:  # a folder of ComfyUI's former list has been removed
         folder_paths.filename_list_cache.pop(kind, None)
         return list(folder_paths.get_filename_list(kind))
-
-
-def node_id_of(node: Any) -> str | None:
-    """Return the id of a node that is asked for its fingerprint; None where ComfyUI does not say it."""
-    node_id = getattr(getattr(node, "hidden", None), "unique_id", None)
-    return None if node_id is None else str(node_id)
 
 
 def file(kind: str, name: str) -> Path:

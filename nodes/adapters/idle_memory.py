@@ -16,7 +16,7 @@ from torch import nn
 
 
 class Releasable(Protocol):
-    """What an entry stands for."""
+    """Memory that an entry stands for."""
 
     @property
     def nbytes(self) -> int:

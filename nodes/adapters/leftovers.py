@@ -1,7 +1,8 @@
-"""What a server that was killed left in ComfyUI's temporary folder, which ComfyUI empties at its start.
+"""Files that a killed server left in ComfyUI's temporary folder, which ComfyUI empties at its start.
 
-`prestartup_script.py` sets it aside before that, and the pack puts it back when it is loaded: sessions of interrupted
-runs, stored chunks, videos. ComfyUI loads this file alone, before torch: it imports the standard library only.
+`prestartup_script.py` sets them aside before that, and the pack puts them back when it is loaded: sessions of
+interrupted runs, stored chunks, videos. ComfyUI loads this file alone, before torch: it imports the standard library
+only.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ def out_of_memory_error(
         kept: What is not lost, as the end of a sentence.
     """
     wan = comfy_model(session)
-    cache = format_bytes(wan.session_bytes(session))
+    cache = format_bytes(wan.next_cache_bytes(session))
     wan.shared.release()
     memory.free_all(error)
     return memory.out_of_memory(

@@ -225,7 +225,7 @@ class HostedWan(WanForward):
 
     @property
     def _patches(self) -> tuple[str, bytes]:
-        """What patches add to the name, and a digest of their bits."""
+        """Addition of the patches to the name, and a digest of their bits."""
         state = (self.patcher.patches_uuid, len(self.patcher.object_patches))
         if self._known_patches[0] != state:
             self._known_patches = (state, named_patches(self.patcher), exact_patches(self.patcher))
@@ -235,7 +235,7 @@ class HostedWan(WanForward):
 
     @property
     def ledger(self) -> Ledger:
-        """What runs of this model take on its device. Not kept: it refers to the model."""
+        """The memory that runs of this model take on its device. Not kept: it refers to the model."""
         estimate = None if memory.attention_is_fused() else self._host_estimate
         device = memory.device_memory(self.device, self.patcher)
         return Ledger(self, self._weight_bytes, device, estimate, self.spatial_factor)
@@ -259,11 +259,7 @@ class HostedWan(WanForward):
         shape = [setup.batch, self.arch.in_dim, setup.config.front_frames, *setup.latent_size]
         return int(self.patcher.model.memory_required(shape))  # the patcher's own pads it under DynamicVRAM
 
-    def working_bytes(self, session: Session) -> int:
-        """Return the memory of activations while a chunk is sampled."""
-        return self.ledger.parts(self.setup(session)).sampling
-
-    def session_bytes(self, session: Session) -> int:
+    def next_cache_bytes(self, session: Session) -> int:
         """Return the memory of the KV cache for the next chunk of ``session``."""
         return self.ledger.parts(self.setup(session)).cache
 

@@ -40,7 +40,7 @@ class _Outbox:
 
 @dataclass
 class Attached:
-    """What a client asked for.
+    """The wishes of a client.
 
     Attributes:
         user: Whose it is.
@@ -80,13 +80,15 @@ def watching(user: str, queued_by: str) -> list[str]:
 
 def showing(watchers: Iterable[str], run: str) -> list[str]:
     """Return those ``watchers`` that asked for the frames of ``run`` and show them."""
-    asked = {one: _attached[one] for one in watchers if one in _attached}
+    attached = dict(_attached)  # which the event loop changes meanwhile
+    asked = {one: attached[one] for one in watchers if one in attached}
     return [one for one, wish in asked.items() if wish.visible and run not in wish.left_out]
 
 
 def any_lags(clients: Iterable[str]) -> bool:
     """Whether one of these clients was behind when it was last sent something."""
-    return any(_attached[one].lags for one in clients if one in _attached)
+    attached = dict(_attached)  # which the event loop changes meanwhile
+    return any(attached[one].lags for one in clients if one in attached)
 
 
 def send(event: str, clients: list[str], *versions: dict[str, Any]) -> None:

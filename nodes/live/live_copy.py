@@ -9,7 +9,7 @@ from pathlib import Path
 from ...sf_core.files import disk_budget
 from ...sf_core.files.disk import free_bytes
 from ...sf_core.session.session import Session
-from ...sf_core.session.session_file import session_bytes
+from ...sf_core.session.session_file import file_bytes
 from ..adapters import host
 
 LEAST_PAUSE = 20.0  # seconds between two copies
@@ -56,7 +56,7 @@ class LiveCopy:
     def _replace(self, session: Session) -> None:
         folder = self._folder
         folder.mkdir(parents=True, exist_ok=True)
-        if free_bytes(folder) < ROOM * session_bytes(session):
+        if free_bytes(folder) < ROOM * file_bytes(session):
             return
         name = f"killed at chunk {session.chunks} ({time.strftime('%H.%M.%S')}){host.SESSION_ENDING}"
         session.save(folder / name)

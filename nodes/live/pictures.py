@@ -70,16 +70,16 @@ class Pictures:
     def _work(self) -> None:
         while (todo := self._todo.get()) is not None:
             chunk, first, frames = todo
-            if frames is None:
-                self._store.forget_from(first)
-                message = {**self._names, "chunk": chunk, "first": first}
-                clients.send("self_forcing.withdrawn", self._watchers(), message)
-                continue
             try:
+                if frames is None:
+                    self._store.forget_from(first)
+                    message = {**self._names, "chunk": chunk, "first": first}
+                    clients.send("self_forcing.withdrawn", self._watchers(), message)
+                    continue
                 for part in frames.split(PART):
                     self._show(chunk, first, part)
                     first += len(part)
-            except Exception as error:  # the video is more important than the view on it
+            except Exception as error:  # the video is more important than the view on it; without this thread it hangs
                 host.log.warning("cannot show a chunk: %s", error)
 
     def _show(self, chunk: int, first: int, frames: Tensor) -> None:

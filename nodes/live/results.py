@@ -10,12 +10,12 @@ from ...sf_core.byte_units import GIB
 from ...sf_core.files import disk_budget
 from ...sf_core.files.video import sidecar_of
 from ..adapters import host
-from ..adapters.running_prompt import running_prompt
+from ..adapters.running_prompt import executing_node, running_prompt
 
 VIDEOS_BYTES = 32 * GIB
 VIDEOS_KEPT = 1000
 NEWEST_VIDEOS = 16  # stay whatever they take: as many runs as pages can show
-Owner = tuple[str, str | None]  # class of a node, and its id
+Owner = tuple[str, str]  # class of a node, and its id
 _owners: dict[Path, Owner] = {}  # the node whose result a file is
 _used_by: dict[Path, str] = {}  # the prompt that made or used a video last
 _times_lost: Counter[Owner] = Counter()
@@ -38,23 +38,22 @@ def _delete_video(video: Path) -> None:
 
 def remember(node: Any, file: Path) -> None:
     """Remember that the result of a node's class, which is executed now, points to ``file``."""
-    _owners[file] = (node.__name__, host.node_id_of(node))
+    _owners[file] = (node.__name__, executing_node())
 
 
 def times_lost(node: Any) -> int:
     """Return a fingerprint that changes when a file of a node's results is gone, so that ComfyUI makes it again.
 
     Args:
-        node: The node's class, which is asked for its fingerprint. Where ComfyUI does not say for which node, the
-            files of all nodes of this class count.
+        node: The node's class, which is asked for its fingerprint.
     """
-    kind, node_id = node.__name__, host.node_id_of(node)
+    asked = (node.__name__, executing_node())
     for file, owner in list(_owners.items()):
-        if owner[0] != kind or node_id not in (None, owner[1]):
+        if owner != asked:
             continue
         if not file.exists():
             del _owners[file]
-            _times_lost[owner] += 1
-        elif node_id is not None and file in _used_by:
+            _times_lost[asked] += 1
+        elif file in _used_by:
             _used_by[file] = running_prompt().prompt_id
-    return sum(times for owner, times in _times_lost.items() if owner[0] == kind and node_id in (None, owner[1]))
+    return _times_lost[asked]

@@ -100,7 +100,6 @@ class Run(StreamHost):
         self._bar = host.NodeProgress(node, max(1, chunks) * self._steps, cancellation)
         self._started = time.perf_counter()
         self._graph = graph_digest(self.node_id)
-        self.sleep = self._rest
         self.view = LiveView(node, self.node_id, fps, chunks, steerable)
         self._stored, self._copy = ChunkCache(self.view.say), LiveCopy()
         view = self.view  # not the run, which is freed when the node has ended
@@ -144,7 +143,7 @@ class Run(StreamHost):
         while len(_times_steered) > STEERED_REMEMBERED:
             _times_steered.popitem(last=False)
 
-    def _rest(self, seconds: float) -> None:
+    def sleep(self, seconds: float) -> None:
         """Wait, paused or ahead of the viewer, which counts as no work."""
         time.sleep(seconds)
         self.view.idle_seconds += seconds

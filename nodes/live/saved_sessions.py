@@ -13,7 +13,7 @@ from ...sf_core.files import disk_budget
 from ...sf_core.files.atomic_write import move_to_new, part_of
 from ...sf_core.files.disk import free_bytes
 from ...sf_core.session.session import Session
-from ...sf_core.session.session_file import session_bytes
+from ...sf_core.session.session_file import file_bytes
 from ..adapters import host
 from ..adapters.model import comfy_model
 from . import chunk_cache, thumbnails
@@ -76,7 +76,7 @@ def _save_interrupted(session: Session, title: str) -> Path:
 
 
 def _save_with_room(session: Session, title: str) -> Path:
-    if free_bytes(host.temp_path()) < session_bytes(session):
+    if free_bytes(host.temp_path()) < file_bytes(session):
         chunk_cache.forget_all()  # the session holds what the user made; the chunks can be made again
     return _save_interrupted(session, title)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,7 +48,10 @@ def picture_of(user: str, run: str, number: int) -> tuple[int, bytes] | None:
 
 
 class LiveView:
-    """The state of a node's run, as its viewers see it. Only `tell` may be called outside the graph's thread."""
+    """The state of a node's run, as its viewers see it.
+
+    Any thread may read it, and call `tell`, `say`, `refuse` and `accept`; all else is for the graph's thread.
+    """
 
     def __init__(self, node: Any, node_id: str, fps: float, chunks: int = 0, steerable: bool = False) -> None:
         """Begin a view, and announce the run.
@@ -75,6 +79,7 @@ class LiveView:
         self._newest: Tensor | None = None  # frame
         self._begun, self._made_frames = time.perf_counter(), 0  # withdrawn ones included
         self.idle_seconds = 0.0  # in which the run was paused, or waited for its viewer
+        self._telling = threading.RLock()  # viewers get the states in the order of the changes
         self._pictures = Pictures({"node_id": node_id, "run": self.run}, fps, self.store, lambda: self.watchers)
         self._remember()
         self.tell()
@@ -104,10 +109,11 @@ class LiveView:
         return clients.watching(self.user, self.client)
 
     def tell(self, **changes: Any) -> None:
-        """Change the state and send it to the viewers. From any thread."""
-        self._facts.update(changes)
-        if watchers := self.watchers:
-            clients.send("self_forcing.run", watchers, self.state())
+        """Change the state and send it to the viewers."""
+        with self._telling:
+            self._facts.update(changes)
+            if watchers := self.watchers:
+                clients.send("self_forcing.run", watchers, self.state())
 
     def say(self, note: str) -> None:
         """Show a note to the viewers."""
@@ -115,8 +121,9 @@ class LiveView:
 
     def refuse(self, prompt: str, why: str) -> None:
         """Say that a typed prompt takes no effect. The note stays until another action is accepted."""
-        count = self._facts["refused"]["count"] + 1
-        self.tell(note=why[:LONGEST_TEXT], refused={"count": count, "prompt": prompt})
+        with self._telling:
+            count = self._facts["refused"]["count"] + 1
+            self.tell(note=why[:LONGEST_TEXT], refused={"count": count, "prompt": prompt})
 
     def accept(self) -> None:
         """Take back what was said of an earlier action."""
@@ -181,8 +188,10 @@ class LiveView:
         clients.wait_until_sent()
 
     def _show_video(self) -> None:
-        """Send the node's ``ui``, which ComfyUI does only for nodes that return."""
+        """Send the node's ``ui`` to the client whose graph runs, which ComfyUI does only for nodes that return."""
         server = PromptServer.instance
+        if server.client_id is None:  # ComfyUI would send it to everybody
+            return
         message = {"node": self.node_id, "display_node": self.node_id, "output": self.on_node()}
         server.send_sync("executed", {**message, "prompt_id": server.last_prompt_id}, server.client_id)
 

@@ -61,10 +61,10 @@ def _live(run: Run) -> dict[str, Any]:
 @json_route
 async def picture(request: web.Request) -> Any:
     """Answer with the picture of a session, by the address in its entry."""
-    found = await asyncio.to_thread(session_listing.picture, request.match_info["key"])
-    if found is None:
+    jpeg = await asyncio.to_thread(session_listing.picture, request.match_info["key"])
+    if jpeg is None:
         raise Refused(404, "there is no picture of that name: list the sessions again")
-    return web.Response(body=found, content_type="image/jpeg", headers={"Cache-Control": "private"})
+    return web.Response(body=jpeg, content_type="image/jpeg", headers={"Cache-Control": "private"})
 
 
 @json_route

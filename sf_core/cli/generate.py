@@ -29,7 +29,7 @@ from ..model.wan import CausalWan
 from ..session.beginning import frames_to_begin_with
 from ..session.frame_counts import video_frames
 from ..session.session import Session
-from ..session.session_file import events_in, record_of, session_bytes
+from ..session.session_file import events_in, file_bytes, record_of
 from ..session.stream_host import Decoder
 from ..session.streaming import chunks_for, stream
 from ..text.encoders import load_text_encoder
@@ -138,7 +138,7 @@ def _check_room(args: argparse.Namespace, session: Session, models: LoadedModels
     sizes = {output_path(args): expected_bytes(columns * size, rows * size, video_frames(frames, factor))}
     target = _saved_to(args)
     if target is not None:
-        sizes[target] = session_bytes(session, frames)
+        sizes[target] = file_bytes(session, frames)
     check_room(sizes)
 
 

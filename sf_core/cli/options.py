@@ -43,8 +43,7 @@ def check_options(args: argparse.Namespace) -> None:
         ValueError: An option is out of range, or would be ignored beside the others; the message says what to do.
     """
     for options, needed, why in _GO_WITH.get(args.command, ()):
-        lost = [option for option in options if _given(args, option)]
-        if lost and not _given(args, needed):
+        if any(_given(args, option) for option in options) and not _given(args, needed):
             raise ValueError(f"{_listed(options)} {'goes' if len(options) == 1 else 'go'} with {_flag(needed)}: {why}")
     for one, other in _ALTERNATIVES.get(args.command, ()):
         if _given(args, one) and _given(args, other):
@@ -106,9 +105,9 @@ def _check_device(name: str) -> None:
     try:
         torch.zeros(1, device=torch.device(name)).cpu()
     except Exception as error:  # a backend that is not there fails in a way of its own
-        found = [kind for kind in ("cuda", "mps", "xpu") if getattr(torch, kind).is_available()]
+        available = [kind for kind in ("cuda", "mps", "xpu") if getattr(torch, kind).is_available()]
         raise ValueError(
-            f"--device is {name!r}, which this torch cannot use here. Available: {', '.join(['cpu', *found])}"
+            f"--device is {name!r}, which this torch cannot use here. Available: {', '.join(['cpu', *available])}"
         ) from error
 
 

@@ -65,7 +65,7 @@ def save_session(session: SessionRecord, path: Path) -> None:
         raise OSError(error.errno, f"{error.strerror}. The session is intact") from error
 
 
-def session_bytes(session: SessionRecord, frames: int | None = None) -> int:
+def file_bytes(session: SessionRecord, frames: int | None = None) -> int:
     """Estimate the size of a session's file with ``frames`` latent frames; None: with those that it has."""
     rows, columns = session.latent_size
     count = session.frames if frames is None else frames

@@ -276,11 +276,6 @@ class Editor:
         dialog.get_by_text(names[0]).first.wait_for()
         return sorted(name for name in names if dialog.get_by_text(name).count())
 
-    def open_template(self, name: str, pack: str = PACK) -> None:
-        """Open a template."""
-        self.open_templates(pack)
-        self.page.get_by_role("dialog").get_by_text(name, exact=True).first.click()
-
     def node_help(self, node_id: int | str) -> str:
         """Open the help of a node, and return its text."""
         self.fit_view()
