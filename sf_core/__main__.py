@@ -11,6 +11,7 @@ import torch
 
 from .cli.options import check_options
 from .cli.parser import build_parser
+from .out_of_memory import is_out_of_memory
 
 INTERRUPTED = 130  # the exit status of a command that Ctrl-C ended
 _TRACEBACK = "SF_DEBUG"  # this environment variable set to 1 shows where an error was raised
@@ -48,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _in_words(error: Exception) -> str:
     if isinstance(error, (ValueError, OSError, FloatingPointError)):  # these are written for the user
         return str(error)
-    if _is_out_of_memory(error):
+    if is_out_of_memory(error):
         return (
             "the memory is not enough. Lower --size, take a model with a smaller window, or another --device "
             f"({_first_line(error)})"
@@ -57,11 +58,6 @@ def _in_words(error: Exception) -> str:
         f"a fault of this program, {type(error).__name__}: {_first_line(error)}. Please report it, with what "
         f"{_TRACEBACK}=1 in the environment prints"
     )
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Whether memory ran out; torch's CPU allocator raises a plain RuntimeError."""
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "DefaultCPUAllocator" in str(error)
 
 
 def _first_line(error: Exception) -> str:

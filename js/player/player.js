@@ -8,6 +8,7 @@ import { BadgeLines, EMPTY_BADGE, runBadge } from "./badge.js";
 import { createControls } from "./controls.js";
 import { keepEvents, listenToKeys } from "./keyboard.js";
 import { LossCurve, trainingBadge } from "./loss_curve.js";
+import { Note } from "./note.js";
 import { Playback, clock } from "./playback.js";
 import { isLive, isSteered } from "./runs.js";
 import { Screen } from "./screen.js";
@@ -54,6 +55,7 @@ export class Player {
   #playback;
   #controls;
   #bar;
+  #note; // of a node without a bar
   #curve;
   #hint = make("div", { className: "sf-hint" });
   #lines = new BadgeLines();
@@ -84,6 +86,7 @@ export class Player {
     /** @param {object} body */
     const send = (body) => post("/self_forcing/steer", body);
     this.#bar = steering ? createSteeringBar(this.#t, steering, send, this.#showRefusal) : null;
+    this.#note = steering ? null : new Note();
     this.#curve = trains ? new LossCurve(this.#t) : null;
     this.#hint.textContent = this.#hintFor(steering);
     this.#frame = this.#makeFrame();
@@ -122,6 +125,7 @@ export class Player {
     if (!isLive(state)) this.#queue.finish(now);
     if (state.video) this.showVideo(state.video);
     this.#bar?.show(state);
+    this.#note?.show(state.note);
     this.#curve?.show(state.training);
     this.#wake();
   }
@@ -242,7 +246,7 @@ export class Player {
   }
 
   #makeElement() {
-    const below = [this.#curve, this.#controls, this.#bar].flatMap((part) => (part ? [part.element] : []));
+    const below = [this.#curve, this.#controls, this.#bar, this.#note].flatMap((part) => (part ? [part.element] : []));
     for (const part of below) keepEvents(part);
     const step = (/** @type {number} */ frames) => this.#change((playback) => playback.step(frames));
     const style = make("style", { textContent: STYLE });

@@ -25,7 +25,7 @@ from torch import Tensor
 from ...sf_core.cancellation import Cancellation
 from ...sf_core.files.atomic_write import sweep_parts
 from ...sf_core.files.disk import make_folder
-from ...sf_core.files.file_names import WINDOWS, windows_name_fault
+from ...sf_core.files.file_names import check_file_name
 from . import leftovers, users
 from .rate_limit import RateLimit
 
@@ -202,7 +202,11 @@ def register_folders() -> None:
     except OSError as error:
         log.warning("what a killed server left cannot be put back: %s", error)
     folders = [output_folder() / "sessions", interrupted_folder()]
-    for folder in folders:
+    of_others = [
+        *Path(folder_paths.get_user_directory()).glob("*/self_forcing/sessions"),
+        *temp_path(leftovers.USERS).glob(f"*/{leftovers.INTERRUPTED}"),
+    ]
+    for folder in (*folders, *of_others):
         try:
             folder.mkdir(parents=True, exist_ok=True)
             sweep_parts(folder, f"*{SESSION_ENDING}")
@@ -266,13 +270,6 @@ def new_temp_file(stem: str, ending: str) -> Path:
     return temp_path() / f"{stem}-{stamp}-{next(_counter):04d}{ending}"
 
 
-def check_name(name: str) -> None:
-    """Check that this system can store a file under ``name``, which may begin with folders. Raises ValueError."""
-    fault = windows_name_fault(name) if WINDOWS else None
-    if fault is not None:
-        raise ValueError(f"{name!r} is no name for a file: {fault}. Use letters, digits, spaces and . _ -")
-
-
 def output_path(prefix: str, ending: str, width: int = 0, height: int = 0) -> Path:
     """Return the next free numbered path below `saving_folder`, chosen as by ComfyUI's own savers.
 
@@ -288,7 +285,7 @@ def output_path(prefix: str, ending: str, width: int = 0, height: int = 0) -> Pa
         ValueError: ``prefix`` is no name for a file on this system, or leads out of the output folder.
         OSError: The folder cannot be made, or takes no files.
     """
-    check_name(prefix)
+    check_file_name(Path(f"{prefix}_00001_{ending}"))
     output = saving_folder()
     place = Path(os.path.normpath(output / prefix))
     if output not in place.parents:

@@ -15,9 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from ...sf_core.memory_ledger import SPARE, DeviceMemory
+from ...sf_core.out_of_memory import is_out_of_memory as out_of_memory_in_torch
 from .idle_memory import IdleMemory
-
-_OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory")
 
 
 class Loaded:
@@ -110,14 +109,11 @@ def make_room(nbytes: int, device: torch.device, last: Any = None) -> None:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether ``error`` means that the device ran out of memory, be it a GPU or the CPU."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+    if out_of_memory_in_torch(error):
         return True
     core = getattr(mm, "is_oom", None)  # in newer versions
     known = mm.OOM_EXCEPTION is not Exception  # its stand-in where torch has none
-    if known and (core(error) if core is not None else isinstance(error, mm.OOM_EXCEPTION)):
-        return True
-    # CUDA's own errors (AcceleratorError) and those of the CPU's allocator have only their text in common
-    return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in _OUT_OF_MEMORY)
+    return known and bool(core(error) if core is not None else isinstance(error, mm.OOM_EXCEPTION))
 
 
 def free_all(error: BaseException) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from typing import Any
 
@@ -123,7 +124,8 @@ async def frame(request: web.Request) -> Any:
     number = request.match_info["number"]
     if not (number.isascii() and number.isdigit() and len(number) <= 12):
         raise Refused(400, "expected the number of a frame")
-    picture = picture_of(user_of(request), request.match_info["run"], int(number))
+    user, run = user_of(request), request.match_info["run"]
+    picture = await asyncio.to_thread(picture_of, user, run, int(number))  # it reads a file
     if picture is None:
         raise Refused(404, "there is no picture of that frame, or of any before it")
     headers = {"X-Frame": str(picture[0]), "Cache-Control": "no-store"}

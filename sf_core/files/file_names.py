@@ -64,6 +64,15 @@ def check_new_file(path: Path, needs_folder: bool = True) -> None:
     Raises:
         ValueError: The name is invalid on this system or too long, is that of a folder, or its folder does not exist.
     """
+    check_file_name(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; name a file in it")
+    if needs_folder and not path.parent.is_dir():
+        raise ValueError(f"{path}: there is no folder {path.parent}; make it first, or name another")
+
+
+def check_file_name(path: Path) -> None:
+    """Check that this system can store a file under ``path``. Raises ValueError."""
     fault = windows_name_fault(str(path)) if WINDOWS else None
     if fault is not None:
         raise ValueError(f"{path}: {fault}; choose another name")
@@ -73,7 +82,3 @@ def check_new_file(path: Path, needs_folder: bool = True) -> None:
         raise ValueError(
             f"{path.name[:40]}... is too long a name: {size} bytes, expected at most {MAX_NAME_BYTES}; shorten it"
         )
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder; name a file in it")
-    if needs_folder and not path.parent.is_dir():
-        raise ValueError(f"{path}: there is no folder {path.parent}; make it first, or name another")
