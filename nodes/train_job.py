@@ -113,11 +113,13 @@ class Job:
         return (self.folder / STATE).exists()
 
     def check_disk(self) -> None:
-        """Make the folders. Raises OSError if one takes no files, or a disk has no room for what will be written."""
+        """Raise OSError if a folder takes no files, or a disk has no room for what will be written."""
         for folder in (self.folder, self.file.parent):
             make_folder(folder)
         if not self.begun:
             check_room({self.folder / STATE: self.writes})
+        if not any(self.folder.iterdir()):  # a training that is refused leaves nothing
+            self.folder.rmdir()
 
     def check_free(self) -> None:
         """Raise ValueError if another file, or a training with other inputs, has the name."""

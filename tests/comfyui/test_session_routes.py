@@ -211,7 +211,7 @@ def test_nothing_outside_the_folders_is_deleted(server: Server, tmp_path: Path) 
         (b'{"name": ["a"], "node_id": {}}', 400),
         (b'{"name": true, "node_id": true}', 400),
         (b'{"name": "\xff", "node_id": "7"}', 400),
-        (b'{"name": "' + b"x" * 4096 + b'", "node_id": "7"}', 413),
+        (b'{"name": "' + b"x" * 40_000 + b'", "node_id": "7"}', 413),
         (b'{"name": "nobody.session", "node_id": "999"}', 404),
         (b'{"name": "nobody.session", "node_id": ' + b"9" * 4000 + b"}", 404),
     ],
