@@ -42,9 +42,12 @@ def states_for(user: str, client: str | None = None) -> list[dict[str, Any]]:
 
 
 def picture_of(user: str, run: str, number: int) -> tuple[int, bytes] | None:
-    """Return (number, JPEG) of a frame or the nearest earlier one; None: there is none."""
+    """Return (number, JPEG) of a frame or the nearest earlier one; None: there is none.
+
+    The newest frame has a picture also if no page shows the run, which is when the others have none.
+    """
     view = next((view for view in list(_views.values()) if view.run == run and view.user == user), None)
-    return view.store.at(number) if view else None
+    return (view.store.at(number) or view.newest_picture(number)) if view else None
 
 
 class LiveView:
@@ -76,7 +79,7 @@ class LiveView:
         }
         self._firsts: dict[int, int] = {}  # first frame of each of the newest chunks
         self._older = 0  # frames older than the run
-        self._newest: Tensor | None = None  # frame
+        self._newest: tuple[int, Tensor] | None = None  # number and frame
         self._begun, self._made_frames = time.perf_counter(), 0  # withdrawn ones included
         self.idle_seconds = 0.0  # in which the run was paused, or waited for its viewer
         self._telling = threading.RLock()  # viewers get the states in the order of the changes
@@ -93,10 +96,15 @@ class LiveView:
         for oldest in [one for one in _views if one[0] == self.user][:-REMEMBERED]:
             _views.pop(oldest).store.close()
 
-    def newest_picture(self) -> bytes | None:
-        """Return the newest frame as JPEG, watched or not; None: there is none, or it was withdrawn."""
+    def newest_picture(self, until: int | None = None) -> tuple[int, bytes] | None:
+        """Return (number, JPEG) of the newest frame, watched or not.
+
+        None: there is none, it was withdrawn, or it is after frame ``until``.
+        """
         newest = self._newest
-        return None if newest is None else jpegs_of(newest[None], thumbnails.LONGEST_EDGE)[0]
+        if newest is None or (until is not None and newest[0] > until):
+            return None
+        return newest[0], jpegs_of(newest[1][None], thumbnails.LONGEST_EDGE)[0]
 
     def state(self) -> dict[str, Any]:
         """Return the state of the run, as docs/live.md describes it."""
@@ -125,10 +133,21 @@ class LiveView:
             count = self._facts["refused"]["count"] + 1
             self.tell(note=why[:LONGEST_TEXT], refused={"count": count, "prompt": prompt})
 
-    def accept(self) -> None:
-        """Take back what was said of an earlier action."""
-        if self._facts["note"]:
-            self.say("")
+    @property
+    def refusals(self) -> int:
+        """Number of typed prompts that took no effect."""
+        count: int = self._facts["refused"]["count"]
+        return count
+
+    def accept(self, refusals: int) -> None:
+        """Take back what was said of an earlier action.
+
+        Args:
+            refusals: Their number before this action, which may have been refused already, in the encoder's thread.
+        """
+        with self._telling:
+            if self._facts["note"] and refusals == self.refusals:
+                self.say("")
 
     def show(self, frames: Tensor, chunk: int, made: int, cache_bytes: int = 0) -> None:
         """Send the next frames.
@@ -142,7 +161,7 @@ class LiveView:
         frames = to_bytes(frames)  # waits for the GPU, so that the times below are those of finished frames
         first = self._facts["frames"]
         self._firsts = {**dict(list(self._firsts.items())[-8:]), chunk: first}
-        self._newest = frames[-1].clone()  # does not hold the chunk
+        self._newest = (first + len(frames) - 1, frames[-1].clone())  # does not hold the chunk
         self._pictures.show(chunk, first, frames)
         seconds = time.perf_counter() - self._begun
         self._made_frames += len(frames)

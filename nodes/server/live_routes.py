@@ -65,11 +65,12 @@ async def steer(request: web.Request) -> Any:
         raise Refused(409, "this node can only be stopped; Stream Video can be steered")
     if action != "stop" and run.waiting >= MAX_WAITING:
         raise Refused(409, f"{MAX_WAITING} actions wait for the next chunk already: send more after it")
+    refusals = run.view.refusals
     if action in _COMMANDS:
         run.steer(_COMMANDS[action])
     elif not _steer_content(run, action, body):
         raise _ended(node_id)
-    run.view.accept()
+    run.view.accept(refusals)
     return {"accepted": action}
 
 

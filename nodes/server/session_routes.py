@@ -83,7 +83,8 @@ async def keep(request: web.Request) -> dict[str, Any]:
     if not session.frames:
         raise Refused(409, "there is nothing to keep yet: wait for the first chunk")
     try:
-        return {"name": await asyncio.to_thread(session_listing.keep, session, name, run.view.newest_picture())}
+        newest = run.view.newest_picture()
+        return {"name": await asyncio.to_thread(session_listing.keep, session, name, newest and newest[1])}
     except (OSError, ValueError) as error:
         host.log.warning("cannot save a session: %s", error)
         reason = getattr(error, "strerror", None) or error
