@@ -7,7 +7,7 @@ import unicodedata
 from pathlib import Path, PureWindowsPath
 
 WINDOWS = os.name == "nt"
-MAX_NAME_BYTES = 220  # of 255 that file systems take; names of temporary files and sidecars are longer
+MAX_NAME_BYTES = 216  # of 255 that file systems take; names of temporary files, two deep, and sidecars are longer
 _JOINERS = "_\u200c\u200d"  # the latter two shape letters of Hindi, Persian and others
 _FORBIDDEN = '<>:"|?*'
 _PORTS = "123456789\N{SUPERSCRIPT ONE}\N{SUPERSCRIPT TWO}\N{SUPERSCRIPT THREE}"
@@ -78,6 +78,10 @@ def check_file_name(path: Path) -> None:
         raise ValueError(f"{path}: {fault}; choose another name")
     if "\0" in str(path):
         raise ValueError(f"{str(path)!r} contains a character of number 0; choose another name")
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{str(path)!r} contains half a character; choose another name") from error
     if (size := len(os.fsencode(path.name))) > MAX_NAME_BYTES:
         raise ValueError(
             f"{path.name[:40]}... is too long a name: {size} bytes, expected at most {MAX_NAME_BYTES}; shorten it"

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from sf_core.files import file_names
+from sf_core.files.atomic_write import part_of
 from sf_core.files.file_names import check_new_file, is_plain_name, windows_name_fault
 
 
@@ -87,3 +88,11 @@ def test_a_name_too_long_for_a_disk_is_refused(tmp_path: Path) -> None:
         check_new_file(tmp_path / ("\u753b" * 80))
     with pytest.raises(ValueError, match="number 0"):
         check_new_file(tmp_path / "a\0b")
+    with pytest.raises(ValueError, match="half a character; choose another name"):
+        check_new_file(tmp_path / "a\ud83d")
+
+
+def test_the_longest_name_leaves_room_for_temporary_names(tmp_path: Path) -> None:
+    path = tmp_path / ("n" * file_names.MAX_NAME_BYTES)
+    check_new_file(path)
+    part_of(part_of(path)).touch()  # a session is written whole, and then moved to a name that no file has
