@@ -67,6 +67,8 @@ def check_new_file(path: Path, needs_folder: bool = True) -> None:
     check_file_name(path)
     if path.is_dir():
         raise ValueError(f"{path} is a folder; name a file in it")
+    if path.exists() and not path.is_file():  # as root, it would be replaced by a file
+        raise ValueError(f"{path} is a device or a pipe, not a file; choose another name")
     if needs_folder and not path.parent.is_dir():
         raise ValueError(f"{path}: there is no folder {path.parent}; make it first, or name another")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,10 @@ def test_a_file_that_cannot_be_written_is_refused(tmp_path: Path, monkeypatch: p
     check_new_file(tmp_path / "later" / "v.mp4", needs_folder=False)
     with pytest.raises(ValueError, match="is a folder; name a file in it"):
         check_new_file(tmp_path)
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe")
+        with pytest.raises(ValueError, match="is a device or a pipe, not a file"):
+            check_new_file(tmp_path / "pipe")
     with pytest.raises(ValueError, match=r"there is no folder .*later; make it first"):
         check_new_file(tmp_path / "later" / "v.mp4")
     for windows in (False, True):
