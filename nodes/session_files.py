@@ -12,7 +12,7 @@ from comfy_api.v0_0_2 import io, ui
 
 from ..sf_core.byte_units import format_bytes
 from ..sf_core.session.session import Session
-from .adapters import host
+from .adapters import host, users
 from .adapters.model import HostedWan
 from .adapters.wire_types import GraphSession, SessionWire
 from .inputs import checked, schema
@@ -57,8 +57,8 @@ class SFSaveSession(io.ComfyNode):
         return True
 
     @classmethod
-    def fingerprint_inputs(cls, **inputs: Any) -> int:
-        return results.times_lost(cls)
+    def fingerprint_inputs(cls, **inputs: Any) -> str:
+        return f"{users.current()} {results.times_lost(cls)}"  # another user's file is not this one's result
 
     @classmethod
     @checked

@@ -67,6 +67,8 @@ class RolloutConfig:
                 )
         if self.sink_position not in SINK_POSITIONS:
             raise ValueError(f"sink_position is {self.sink_position!r}; expected one of {', '.join(SINK_POSITIONS)}")
+        if not isinstance(self.warp_steps, bool):
+            raise ValueError(f"warp_steps is {self.warp_steps!r}; expected True or False")
         if not 0 <= self.context_noise <= TRAIN_STEPS:
             raise ValueError(f"context_noise is {self.context_noise}; expected a timestep from 0 to {TRAIN_STEPS}")
         if self.shift > MAX_SHIFT:

@@ -30,12 +30,17 @@ const MAX_SEED = 2n ** 64n - 1n;
 
 // eslint-disable-next-line no-control-regex -- as Python's splitlines()
 const LINE_END = /(\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029])/;
-const CLOCK = /^\d+(?:[:：][0-5]\d){1,2}(?:\.\d+)?$/; // with full-width colons too, as everywhere here
-const CLOCK_ROW = /^(\s*\d+(?:[:：][0-5]\d){1,2}(?:\.\d+)?(?=[\s:：])[^:：]*)([:：])(\s*)(.*?)(\s*)$/s;
-const CLOCK_WITHOUT_COLON = /^(\s*\d+(?:[:：][0-5]\d){1,2}(?:\.\d+)?)()(\s+)([^:：]*?)(\s*)$/s;
+// with full-width colons and digits too, as everywhere here
+const CLOCK = /^[\d０-９]+(?:[:：][0-5０-５][\d０-９]){1,2}(?:\.[\d０-９]+)?$/;
+const CLOCK_ROW =
+  /^(\s*[\d０-９]+(?:[:：][0-5０-５][\d０-９]){1,2}(?:\.[\d０-９]+)?(?=[\s:：])[^:：]*)([:：])(\s*)(.*?)(\s*)$/s;
+const CLOCK_WITHOUT_COLON =
+  /^(\s*[\d０-９]+(?:[:：][0-5０-５][\d０-９]){1,2}(?:\.[\d０-９]+)?)()(\s+)([^:：]*?)(\s*)$/s;
+const LIKE_A_CLOCK = /^[\d０-９]+(?:[:：][\d０-９]{2})+(?=[:：])/;
+const OPTIONS = /^(?:(?:cut|recache|(?:blend|seed)\s+[\d０-９]+)(?:\s+|$))+$/i;
 const SECONDS_ROW = /^([^:：]*)([:：]?)(\s*)(.*?)(\s*)$/s;
-const SECOND = /^(\d+\.?\d*|\.\d+)$/;
-const WHOLE = /^\d+$/;
+const SECOND = /^([\d０-９]+\.?[\d０-９]*|\.[\d０-９]+)$/;
+const WHOLE = /^[\d０-９]+$/;
 
 /**
  * Reads the rows, in the order of the text. Their places in the list are the `index` of the edits below.
@@ -73,6 +78,8 @@ export function parse(text) {
 function parseRow(text, line) {
   const { head, prompt, colon } = split(text);
   const [second, ...words] = head.trim().split(/\s+/);
+  const time = text.trimStart().match(LIKE_A_CLOCK)?.[0];
+  if (time && !CLOCK.test(time)) return "timeline.noSecond";
   if (!colon) return "timeline.noColon";
   if (!SECOND.test(second) && !CLOCK.test(second)) return "timeline.noSecond";
   /** @type {Row} */
@@ -95,11 +102,11 @@ function parseRow(text, line) {
 }
 
 /** @type {(time: string) => number} */
-const inSeconds = (time) => time.split(/[:：]/).reduce((sum, part) => 60 * sum + Number(part), 0);
+const inSeconds = (time) => time.normalize("NFKC").split(":").reduce((sum, part) => 60 * sum + Number(part), 0);
 
 /** @type {(word: string | undefined, most: bigint) => bigint | null} */
 function parseWhole(word = "", most) {
-  const number = WHOLE.test(word) ? BigInt(word) : null;
+  const number = WHOLE.test(word) ? BigInt(word.normalize("NFKC")) : null;
   return number !== null && number <= most ? number : null;
 }
 
@@ -158,7 +165,7 @@ const isLine = (_, index) => index % 2 === 0;
 function split(line) {
   const without = line.match(CLOCK_WITHOUT_COLON); // '1:30 a cat' says what is meant; an edit adds the colon
   const [, head, colon, space, prompt, rest] = line.match(CLOCK_ROW) ?? without ?? line.match(SECONDS_ROW) ?? [];
-  return { head, colon: without ? ":" : colon, space, prompt, rest };
+  return { head, colon: without && !OPTIONS.test(prompt) ? ":" : colon, space, prompt, rest };
 }
 
 /** @type {(text: string, index: number, change: (parts: Parts) => Parts) => string} */

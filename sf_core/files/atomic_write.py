@@ -23,17 +23,18 @@ def atomic_write(path: Path, sync: bool = True) -> Iterator[Path]:
     After an error ``path`` is as it was, and the temporary file is gone.
 
     Args:
-        path: The file to write; its folder must exist.
+        path: The file to write; its folder must exist. A link stays, and the file that it names is written.
         sync: Wait until the data is on the disk, so that a power cut leaves the old file or the new one. Without it
             the file is still never half written after a crash of this process.
 
     Yields:
-        The temporary file's path, in the same folder. Each call has its own, also among threads and processes. The file
-        must be closed before the block ends.
+        The temporary file's path, in the folder of the file. Each call has its own, also among threads and processes.
+        The file must be closed before the block ends.
 
     Raises:
         OSError: The file cannot be written, or another program has ``path`` open.
     """
+    path = path.resolve() if path.is_symlink() else path
     temporary = part_of(path)
     try:
         yield temporary

@@ -7,7 +7,7 @@ import unicodedata
 from pathlib import Path, PureWindowsPath
 
 WINDOWS = os.name == "nt"
-MAX_NAME_BYTES = 220  # of 255 that file systems take; names of temporary files and sidecars are longer
+MAX_NAME_BYTES = 216  # of 255 that file systems take; names of temporary files, two deep, and sidecars are longer
 _JOINERS = "_\u200c\u200d"  # the latter two shape letters of Hindi, Persian and others
 _FORBIDDEN = '<>:"|?*'
 _PORTS = "123456789\N{SUPERSCRIPT ONE}\N{SUPERSCRIPT TWO}\N{SUPERSCRIPT THREE}"
@@ -67,6 +67,8 @@ def check_new_file(path: Path, needs_folder: bool = True) -> None:
     check_file_name(path)
     if path.is_dir():
         raise ValueError(f"{path} is a folder; name a file in it")
+    if path.exists() and not path.is_file():  # as root, it would be replaced by a file
+        raise ValueError(f"{path} is a device or a pipe, not a file; choose another name")
     if needs_folder and not path.parent.is_dir():
         raise ValueError(f"{path}: there is no folder {path.parent}; make it first, or name another")
 
@@ -78,6 +80,10 @@ def check_file_name(path: Path) -> None:
         raise ValueError(f"{path}: {fault}; choose another name")
     if "\0" in str(path):
         raise ValueError(f"{str(path)!r} contains a character of number 0; choose another name")
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{str(path)!r} contains half a character; choose another name") from error
     if (size := len(os.fsencode(path.name))) > MAX_NAME_BYTES:
         raise ValueError(
             f"{path.name[:40]}... is too long a name: {size} bytes, expected at most {MAX_NAME_BYTES}; shorten it"

@@ -119,6 +119,8 @@ def _layer_changes(
     if "up" in tensors and "down" in tensors:
         rank = max(1, *tensors["down"].shape[:1])
         alpha = float(read_value(tensors["alpha"]).sum()) if "alpha" in tensors else rank  # PEFT's files have none
+        if not math.isfinite(alpha):
+            raise ValueError(f"the LoRA's alpha for {layer} is {alpha}; expected a number: the file is damaged")
         yield f"{layer}.weight", LowRank(strength * alpha / rank, tensors["up"], tensors["down"])
     elif "up" in tensors or "down" in tensors or "alpha" in tensors:
         raise ValueError(f"the LoRA is not whole: {layer} has {_some(sorted(tensors))} alone")

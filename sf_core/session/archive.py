@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 import threading
@@ -23,6 +24,7 @@ class Archive:
 
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder
+        # without a buffer: what a full disk did not take would wait in it, and fail every later read
         self._file: BinaryIO | None = None
         self._lock = threading.Lock()
 
@@ -46,8 +48,9 @@ class Archive:
                 if self._file is None:
                     self._file = self._open()
                 offset = self._file.seek(0, os.SEEK_END)
-                self._file.write(data)
-                self._file.flush()
+                rest = memoryview(data)
+                while rest:
+                    rest = rest[self._file.write(rest) :]
             except OSError as error:
                 other = "" if self._folder else ", or point TMPDIR to a folder that has it"
                 raise OSError(
@@ -59,9 +62,9 @@ class Archive:
 
     def _open(self) -> BinaryIO:
         if self._folder is None:
-            return tempfile.TemporaryFile(prefix="self-forcing-")
+            return tempfile.TemporaryFile(buffering=0, prefix="self-forcing-")
         self._folder.mkdir(parents=True, exist_ok=True)
-        return tempfile.TemporaryFile(prefix="self-forcing-", dir=self._folder)
+        return tempfile.TemporaryFile(buffering=0, prefix="self-forcing-", dir=self._folder)
 
     def get(self, offset: int, shape: tuple[int, ...]) -> Tensor:
         """The latents at ``offset``, float32 on the CPU."""
@@ -69,7 +72,12 @@ class Archive:
         with self._lock:
             assert self._file is not None
             self._file.seek(offset)
-            self._file.readinto(memoryview(latents.numpy()))  # type: ignore[arg-type, attr-defined]
+            rest = latents.numpy().data.cast("B")
+            while rest:
+                read = self._file.readinto(rest)  # type: ignore[attr-defined]
+                if not read:
+                    raise OSError(errno.EIO, "older latents are gone: their temporary file was cut short")
+                rest = rest[read:]
         return latents
 
 

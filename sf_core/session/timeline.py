@@ -29,8 +29,11 @@ from .session import Session
 MAX_BLEND = 1000  # chunks
 _SAME = 1e-6  # seconds; rows are written with this many digits
 _COLONS = ":\uff1a"  # and the full-width one of Chinese and Japanese keyboards
-_CLOCK = re.compile(rf"(?P<time>\d+(?:[{_COLONS}][0-5]\d){{1,2}}(?:\.\d+)?)(?=[\s{_COLONS}]|$)")  # m:ss or h:mm:ss
+_SIXTY = r"[0-5\uff10-\uff15]\d"  # 00 to 59, in full-width digits too
+_CLOCK = re.compile(rf"(?P<time>\d+(?:[{_COLONS}]{_SIXTY}){{1,2}}(?:\.\d+)?)(?=[\s{_COLONS}]|$)")  # m:ss or h:mm:ss
+_LIKE_A_CLOCK = re.compile(rf"\d+(?:[{_COLONS}]\d\d)+(?=[{_COLONS}])")
 _OPTION = re.compile(r"(?P<name>blend|seed)\s+(?P<number>\d+)|(?P<flag>cut|recache)", re.IGNORECASE)
+_OPTIONS = re.compile(r"(?:(?:cut|recache|(?:blend|seed)\s+\d+)(?:\s+|$))+", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -84,9 +87,12 @@ def parse_rows(text: str) -> tuple[Row, ...]:
 
 
 def _parse(line: str) -> Row:
-    second, rest = _split_time(line.strip())
+    line = line.strip()
+    if (time := _LIKE_A_CLOCK.match(line)) and not _CLOCK.fullmatch(time[0]):
+        raise ValueError(f"{time[0]!r} is no time; expected m:ss or h:mm:ss, with two digits from 00 to 59 each")
+    second, rest = _split_time(line)
     options, colon, prompt = _split_colon(rest)
-    if not colon and second is not None and _CLOCK.match(line.strip()):
+    if not colon and second is not None and _CLOCK.match(line) and not _OPTIONS.fullmatch(rest.strip()):
         options, colon, prompt = "", ":", rest  # '1:30 a cat' says what is meant
     if not colon or second is None:
         raise ValueError("expected 'second: prompt', as in '2.5: a cat' or '1:30: a cat'")

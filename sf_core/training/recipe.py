@@ -191,7 +191,7 @@ class Recipe(Settings):
             path = RECIPES / f"{source}.toml"
         try:
             return TypeAdapter(Recipe).validate_python(tomllib.loads(path.read_text(encoding="utf-8")))
-        except tomllib.TOMLDecodeError as error:
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ValueError(f"{path} is not TOML: {error}") from error
         except ValidationError as error:
             raise ValueError(f"{path}: {'; '.join(map(_sentence, error.errors()))}") from error

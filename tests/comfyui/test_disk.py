@@ -125,6 +125,9 @@ def test_where_a_session_cannot_be_saved_is_said_before_the_work(server: Server)
         (f"sessions/{name}/deeper", "no file can be made in"),
         ("../../x", "leads out of ComfyUI's output folder"),
         ("/etc/x", "leads out of ComfyUI's output folder"),
+        (f"sessions/{'画' * 80}", "is too long a name"),
+        ("sessions/a\0b", "contains a character of number 0"),
+        ("sessions/a\ud83d", "contains half a character"),
     ):
         graph = Graph()
         tiny = Tiny.of(graph)

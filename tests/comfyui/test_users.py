@@ -158,3 +158,14 @@ def test_a_client_id_from_the_queue_takes_over_nothing(shared: Server) -> None:
         assert ask(shared, f"/self_forcing/frames/{run}/0", cat)[0] == 200
         assert ask(shared, f"/self_forcing/frames/{run}/0", dan)[0] == 404
     assert not [event for event in dans.all if event.kind.startswith("self_forcing.") and event.data["run"] == run]
+
+
+def test_the_same_graph_saves_a_session_for_each_user(shared: Server) -> None:
+    graph = Graph()
+    tiny = Tiny.of(graph)
+    graph("SFSaveSession", session=tiny.sampled(tiny.session(RED, seed=5), 1), filename_prefix="sessions/same")
+    for name in ("eve", "fay"):
+        user = ask(shared, "/users", None, {"username": name})[1]
+        for _ in range(2):  # the second time, the user's own result is used
+            shared.wait(queue(shared, graph, user, f"of {name}"))
+            assert list(listed(shared, user)) == ["same_00001_.session"]

@@ -43,6 +43,19 @@ def test_the_new_content_appears_at_the_end_of_the_block(path: Path, sync: bool)
     assert alone(path)
 
 
+def test_a_link_stays_and_its_file_is_replaced(path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    link = tmp_path_factory.mktemp("links") / "link.json"
+    try:
+        link.symlink_to(path)
+    except OSError:
+        pytest.skip("this system makes no links for this user")
+    write(link, "new")
+    assert link.is_symlink()
+    assert path.read_text() == "new"
+    assert alone(path)
+    assert alone(link)
+
+
 @pytest.mark.parametrize("error", [ValueError("bad"), KeyboardInterrupt(), OSError(errno.ENOSPC, "disk full")])
 def test_after_an_error_the_old_content_stays_alone(path: Path, error: BaseException) -> None:
     with pytest.raises(type(error)) as caught:

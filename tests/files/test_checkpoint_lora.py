@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,10 @@ X = "blocks.0.self_attn.q"
             r"changes 10 layers that its base has not: blocks.30.self_attn.q, .* \.\.\.$",
         ),
         ({f"base_model.model.{X}.lora_B.weight": None}, f"the LoRA is not whole: {X} has down alone"),
+        (
+            {f"base_model.model.{X}.alpha": torch.tensor(math.nan)},
+            f"the LoRA's alpha for {X} is nan; expected a number",
+        ),
         ({f"{X}.lora_up.weight": torch.ones(48, 5)}, f"the LoRA changes {X} twice, under different names"),
         ({f"base_model.model.{X}.lora_B.weight": torch.ones(48, 4)}, rf"down \[5, 48\], up \[48, 4\] for {X} do not"),
         ({f"base_model.model.{X}.lora_A.weight": torch.ones(5, 40)}, rf"do not fit its base's {X}.weight, \[48, 48\]"),

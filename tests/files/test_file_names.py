@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from sf_core.files import file_names
+from sf_core.files.atomic_write import part_of
 from sf_core.files.file_names import check_new_file, is_plain_name, windows_name_fault
 
 
@@ -52,6 +54,10 @@ def test_a_file_that_cannot_be_written_is_refused(tmp_path: Path, monkeypatch: p
     check_new_file(tmp_path / "later" / "v.mp4", needs_folder=False)
     with pytest.raises(ValueError, match="is a folder; name a file in it"):
         check_new_file(tmp_path)
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe")
+        with pytest.raises(ValueError, match="is a device or a pipe, not a file"):
+            check_new_file(tmp_path / "pipe")
     with pytest.raises(ValueError, match=r"there is no folder .*later; make it first"):
         check_new_file(tmp_path / "later" / "v.mp4")
     for windows in (False, True):
@@ -87,3 +93,11 @@ def test_a_name_too_long_for_a_disk_is_refused(tmp_path: Path) -> None:
         check_new_file(tmp_path / ("\u753b" * 80))
     with pytest.raises(ValueError, match="number 0"):
         check_new_file(tmp_path / "a\0b")
+    with pytest.raises(ValueError, match="half a character; choose another name"):
+        check_new_file(tmp_path / "a\ud83d")
+
+
+def test_the_longest_name_leaves_room_for_temporary_names(tmp_path: Path) -> None:
+    path = tmp_path / ("n" * file_names.MAX_NAME_BYTES)
+    check_new_file(path)
+    part_of(part_of(path)).touch()  # a session is written whole, and then moved to a name that no file has

@@ -33,6 +33,7 @@ CONFIG = sf_core.RolloutConfig(chunk_frames=1, window_frames=6, denoising_steps=
         ({"shift": math.inf}, "shift is inf; expected a number above 0, up to 1000"),
         ({"shift": math.nan}, "shift is nan"),
         ({"context_noise": math.nan}, "context_noise is nan"),
+        ({"warp_steps": "no"}, "warp_steps is 'no'; expected True or False"),
     ],
 )
 def test_settings_have_bounds(settings: dict[str, Any], words: str) -> None:

@@ -97,7 +97,7 @@ def test_a_session_that_lacks_frames_is_not_saved(tmp_path: Path) -> None:
 def test_a_session_opens_no_file_before_it_has_something_old(monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str] = []
 
-    def open_file(prefix: str) -> BinaryIO:
+    def open_file(prefix: str, buffering: int) -> BinaryIO:
         opened.append(prefix)
         return io.BytesIO()
 

@@ -62,6 +62,9 @@ def test_rows_are_read_as_people_write_them() -> None:
         ("0: \ud83d\ude00", Row(0, "\U0001f600")),
         ("5:1: a", Row(5, "1: a")),
         ("0: 30: a", Row(0, "30: a")),
+        ("\uff11\uff1a\uff13\uff10 \u72d7", Row(90, "\u72d7")),
+        ("1:30:5 dogs: a", Row(90, "5 dogs: a")),
+        ("1:05 cut of meat", Row(65, "cut of meat")),
     ],
 )
 def test_times_in_minutes_and_other_keyboards_are_read(text: str, row: Row | None) -> None:
@@ -93,6 +96,10 @@ def test_times_in_minutes_and_other_keyboards_are_read(text: str, row: Row | Non
         ("1 cutter: a", "is no option"),
         (f"1 seed {MAX_SEED + 1}:", "expected a seed"),
         ("1 fade 3: a", "'fade 3' is no option"),
+        ("1:60: a", "'1:60' is no time; expected m:ss or h:mm:ss"),
+        ("1:30:00:00: a", "'1:30:00:00' is no time"),
+        ("1:05 cut", "expected 'second: prompt'"),
+        ("1:05 Seed 3 cut", "expected 'second: prompt'"),
     ],
 )
 def test_a_row_that_is_none_is_named(text: str, said: str) -> None:

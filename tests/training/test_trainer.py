@@ -393,6 +393,12 @@ def test_a_recipe_that_cannot_be_says_what_and_where(tmp_path: Path, text: str, 
     assert "recipe.toml" in str(error.value)
 
 
+def test_a_recipe_that_is_no_text_is_named(tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(ValueError, match=r"r\.toml is not TOML"):
+        Recipe.read(tmp_path / "r.toml")
+
+
 def test_an_unknown_recipe_names_those_that_come_along() -> None:
     with pytest.raises(FileNotFoundError, match=r"no recipe big-world: .* tiny-world, wan-1.3b-dmd"):
         Recipe.read("big-world")
