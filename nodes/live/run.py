@@ -250,13 +250,15 @@ class Run(StreamHost):
             self.steering.close()
 
 
-def _keep(session: Session, error: BaseException) -> str:
-    """Save the session of a run that ended early, and say where it is."""
+def _keep(session: Session, error: BaseException, view: LiveView) -> str | None:
+    """Save the session of a run that ended early, and say where. Returns its name; None: it could not be saved."""
     name = saved_sessions.keep(session, "interrupted" if host.is_interrupt(error) else "failed")
     if name is None:
-        return f"the session of {session.chunks} chunks could not be kept: no disk takes it"
-    title = name.removesuffix(host.SESSION_ENDING)
-    return f"{title}: Load Session lists it, and running again continues from there"
+        view.say(f"the session of {session.chunks} chunks could not be kept: no disk takes it")
+    else:
+        title = name.removesuffix(host.SESSION_ENDING)
+        view.say(f"{title}: Load Session lists it, and running again continues from there")
+    return name
 
 
 def _say_idle(view: LiveView, paused: bool) -> None:
@@ -272,11 +274,10 @@ def autosaved(run: Run) -> Iterator[None]:
         try:
             yield
         except BaseException as error:
-            if run.newest.chunks > begun:
-                run.view.say(_keep(run.newest, error))
+            name = _keep(run.newest, error, run.view) if run.newest.chunks > begun else None
             if memory.is_out_of_memory(error):
                 run.close()
-                kept = f", and the {run.newest.chunks} chunks made so far are kept"
+                kept = "" if name is None else f", and the {run.newest.chunks} chunks made so far are kept"
                 raise out_of_memory_error(error, run.newest, run.decoder_cost, kept) from None
             raise
         finally:

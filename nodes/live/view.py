@@ -41,13 +41,19 @@ def states_for(user: str, client: str | None = None) -> list[dict[str, Any]]:
     return [view.state() for view in views]
 
 
-def picture_of(user: str, run: str, number: int) -> tuple[int, bytes] | None:
+def picture_of(user: str, run: str, number: int, or_newest: bool = False) -> tuple[int, bytes] | None:
     """Return (number, JPEG) of a frame or the nearest earlier one; None: there is none.
 
-    The newest frame has a picture also if no page shows the run, which is when the others have none.
+    Args:
+        user: Whose run it is.
+        run: Id of the run.
+        number: Number of the frame.
+        or_newest: The newest frame will do where there is none: it has a picture also if no page shows the run.
     """
     view = next((view for view in list(_views.values()) if view.run == run and view.user == user), None)
-    return (view.store.at(number) or view.newest_picture(number)) if view else None
+    if view is None:
+        return None
+    return view.store.at(number) or (view.newest_picture() if or_newest else None)
 
 
 class LiveView:
@@ -96,15 +102,10 @@ class LiveView:
         for oldest in [one for one in _views if one[0] == self.user][:-REMEMBERED]:
             _views.pop(oldest).store.close()
 
-    def newest_picture(self, until: int | None = None) -> tuple[int, bytes] | None:
-        """Return (number, JPEG) of the newest frame, watched or not.
-
-        None: there is none, it was withdrawn, or it is after frame ``until``.
-        """
+    def newest_picture(self) -> tuple[int, bytes] | None:
+        """Return (number, JPEG) of the newest frame, watched or not; None: there is none, or it was withdrawn."""
         newest = self._newest
-        if newest is None or (until is not None and newest[0] > until):
-            return None
-        return newest[0], jpegs_of(newest[1][None], thumbnails.LONGEST_EDGE)[0]
+        return None if newest is None else (newest[0], jpegs_of(newest[1][None], thumbnails.LONGEST_EDGE)[0])
 
     def state(self) -> dict[str, Any]:
         """Return the state of the run, as docs/live.md describes it."""

@@ -126,7 +126,8 @@ async def frame(request: web.Request) -> Any:
     if not (number.isascii() and number.isdigit() and len(number) <= 12):
         raise Refused(400, "expected the number of a frame")
     user, run = user_of(request), request.match_info["run"]
-    picture = await asyncio.to_thread(picture_of, user, run, int(number))  # it reads a file
+    or_newest = request.query.get("or") == "newest"
+    picture = await asyncio.to_thread(picture_of, user, run, int(number), or_newest)  # it reads a file
     if picture is None:
         raise Refused(404, "there is no picture of that frame, or of any before it")
     headers = {"X-Frame": str(picture[0]), "Cache-Control": "no-store"}

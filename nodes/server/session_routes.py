@@ -54,7 +54,7 @@ def _live(run: Run) -> dict[str, Any]:
         "model": session.model.fingerprint,
         "bytes": None,
         "modified": None,
-        "picture": f"/self_forcing/frames/{shown['run']}/{shown['frames'] - 1}" if shown["frames"] else None,
+        "picture": f"/self_forcing/frames/{shown['run']}/{shown['frames'] - 1}?or=newest" if shown["frames"] else None,
     }
 
 
