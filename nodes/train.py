@@ -29,6 +29,7 @@ from .adapters.training import HostRunContext, teacher_file, write_teacher
 from .adapters.vae import check_fits, open_vae
 from .adapters.wire_types import ConfigWire
 from .inputs import FPS, checked, schema
+from .live import results
 from .live.view import LiveView
 from .train_job import LORA, PROMPTS, RATIO, WHOLE, Job, as_lines
 from .train_report import NodeGroup
@@ -180,6 +181,10 @@ class SFTrain(io.ComfyNode):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, **inputs: Any) -> int:
+        return results.times_lost(cls)
+
+    @classmethod
     @checked
     def execute(cls, model: Any, clip: Any, vae: Any = None, settings: Any = None, **values: Any) -> Any:
         wan, cancellation = HostedWan(model), host.HostCancellation()
@@ -195,6 +200,7 @@ class SFTrain(io.ComfyNode):
         view = LiveView(cls, str(cls.hidden.unique_id), FPS, job.recipe.steps)
         with view.until_end():
             losses = _train(cls, view, job, wan, embedded, decoder, cancellation)
+        results.remember(cls, job.file)
         trained = with_settings(_with_result(model, job), Settings(config, job.recipe.latent_size))
         return io.NodeOutput(trained, {"loss": losses}, ui=view.on_node())
 

@@ -194,6 +194,15 @@ def test_what_cannot_be_is_said_before_anything_is_begun(server: Server, changes
     assert not (server.base / "output" / "self_forcing_training" / "refused").exists()
 
 
+def test_a_result_whose_file_is_gone_is_written_again(server: Server) -> None:
+    brief: dict[str, Any] = {"start_steps": 0, "steps": 1}
+    trained(server, "gone", **brief)
+    before = lora(server, "gone")
+    file_of(server, "gone").unlink()
+    trained(server, "gone", **brief)
+    assert all(torch.equal(lora(server, "gone")[name], tensor) for name, tensor in before.items())
+
+
 def test_another_training_or_file_of_its_name_is_left_alone(server: Server) -> None:
     trained(server, "taken", start_steps=0, steps=1)
     before = lora(server, "taken")
