@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..sf_core.byte_units import format_bytes
 from ..sf_core.cancellation import Cancellation, Cancelled
+from ..sf_core.files import disk_budget
 from ..sf_core.files.atomic_write import atomic_write
 from ..sf_core.memory_ledger import DecoderCost
 from ..sf_core.noise import MAX_SEED
@@ -263,7 +264,7 @@ def _train(
             message = f"the {name} ran out of memory; what was learnt up to the last save is kept. {_LESS}"
             raise memory.out_of_memory(error, message) from None
         _publish(job, view)
-    teacher_file(wan, job.folder).unlink()  # as large as the model, and can be written again
+    disk_budget.delete(teacher_file(wan, job.folder))  # as large as the model, and can be written again
     return group.losses
 
 

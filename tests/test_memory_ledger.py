@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import sf_core
 from sf_core.byte_units import GIB
+from sf_core.config import MAX_WINDOW_FRAMES
 from sf_core.memory_ledger import DecoderCost, DeviceMemory, Ledger, Setup, in_words
 from sf_core.model.architecture import WanArchitecture
 from sf_core.model.wan import CausalWan
@@ -97,7 +98,7 @@ def test_an_unbounded_window_is_told_a_window_that_fits() -> None:
 
 
 def test_a_window_without_measure_is_answered_at_once() -> None:
-    setup = replace(PUBLISHED, config=sf_core.RolloutConfig(window_frames=2**20))
+    setup = replace(PUBLISHED, config=sf_core.RolloutConfig(window_frames=MAX_WINDOW_FRAMES))
     begun = time.process_time()
     assert "would fit" in in_words(ledger(DeviceMemory.card(16)), setup)
     assert time.process_time() - begun < 0.5

@@ -9,7 +9,7 @@ from bisect import bisect_right
 from pathlib import Path
 
 from ...sf_core.byte_units import GIB
-from ...sf_core.files.disk_budget import allowance
+from ...sf_core.files.disk_budget import allowance, delete
 from ..adapters import host
 
 PART_BYTES = GIB // 2  # of one of two files, at most; when the newer is full, the older is deleted
@@ -49,7 +49,7 @@ class _Part:
 
     def remove(self) -> None:
         self._file.close()
-        self.path.unlink(missing_ok=True)
+        delete(self.path)  # where a program put something else in its place, a later run must not fail for it
 
 
 class FrameStore:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from ...sf_core.files import disk_budget
 from ...sf_core.session.session import Session
 from ..adapters import host
 from ..adapters.images import jpegs_of
@@ -42,4 +43,4 @@ def remove_next_to(file: Path) -> None:
     """Delete the picture next to a session's file."""
     picture = file.with_suffix(ENDING)
     if not picture.is_dir():
-        picture.unlink(missing_ok=True)
+        disk_budget.delete(picture)
