@@ -235,6 +235,19 @@ def test_nothing_of_the_cache_is_left_when_an_out_of_memory_error_is_told(server
     assert "OutOfMemoryError" in failure.value.exception_type, "ComfyUI takes it for its own"
 
 
+def test_out_of_memory_in_the_first_chunk_does_not_say_that_chunks_are_kept(server: Server) -> None:
+    graph = Graph()
+    tiny = Tiny.of(graph)
+    empty = tiny.session(BLUE, model=graph("ProbeOutOfMemory", model=tiny.model, at=2)[0])
+    probe(graph, tiny.sampled(empty, 2))
+    with pytest.raises(PromptFailed, match="ran out of memory") as failure:
+        server.run(graph.prompt)
+    assert "are kept" not in str(failure.value)
+    graph = Graph()
+    graph("ProbeFreed")
+    server.run(graph.prompt)
+
+
 def test_a_decoder_that_runs_out_of_memory_says_what_would_fit_and_the_next_try_does(server: Server) -> None:
     graph = Graph()
     tiny = Tiny.of(graph)

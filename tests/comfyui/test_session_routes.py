@@ -82,6 +82,8 @@ def test_sessions_that_were_decoded_have_a_picture_of_their_end(server: Server) 
     assert is_blue_on_white(picture_of(server, entry(server, name)))
     with endless(server) as node:
         wait_until(lambda: next(one for one in entries(server) if one["kind"] == "live")["frames"] > 30, "30 frames")
+        live = next(one for one in entries(server) if one["kind"] == "live")
+        assert is_blue_on_white(picture_of(server, live))  # also while no page shows the run
         _, kept = post(server, KEEP, node_id=node, name="pictured while made")
     interrupted = next(one for one in entries(server) if one["kind"] == "interrupted")
     assert is_blue_on_white(picture_of(server, interrupted))

@@ -210,6 +210,19 @@ def test_only_a_node_that_was_steered_runs_again_and_its_rate_is_of_its_work(ser
         assert executed(events, fourth) & {graph.node, other} == set()
 
 
+def test_a_refusal_stays_however_soon_it_comes(server: Server) -> None:
+    """The encoder's thread may be faster than the answer to the request, which takes back older refusals."""
+    with server.events("refused") as events:
+        graph = Endless(server)
+        prompt = graph.queue(events)
+        events.wait_for(chunk(1))
+        for count in range(1, 9):
+            assert graph.steer("prompt", prompt="an elephant")[0] == 200
+            events.wait_for(lambda event, count=count: event.data.get("refused", {}).get("count") == count)  # type: ignore[misc]
+            assert "elephant" in attach(server, events, own=True)[0]["note"]
+        graph.stop(prompt)
+
+
 def test_actions_that_wait_for_a_paused_run_are_limited_too(server: Server) -> None:
     """And a refusal is gone from the node once another action is accepted."""
     with server.events("floods") as events:
