@@ -1,10 +1,12 @@
 import { make } from "../lib/dom.js";
-import { addElement, after, growTo, locale, setWidget, undoable, wheelCanvas, widgetOf } from "../lib/editor.js";
+import { addElement, after, growTo, locale, setWidget, undoable, widgetOf } from "../lib/editor.js";
 import { formatSecond } from "../lib/format.js";
 import { translator } from "../lib/i18n.js";
 import * as axis from "./axis.js";
 import { makeBlock, percent } from "./block.js";
+import { keepFromCanvas, shareWheel } from "./canvas_events.js";
 import { draggable } from "./drag.js";
+import { askForPrompt } from "./prompt_editor.js";
 import { STYLE } from "./style.js";
 import { addRow, moveRow, parse, removeRow, setPrompt } from "./text.js";
 
@@ -16,7 +18,6 @@ import { addRow, moveRow, parse, removeRow, setPrompt } from "./text.js";
 const HEIGHT = 120; // pixels, with the editor's margin
 /** @type {[number, number]} */
 const NEW_NODE = [480, 300]; // pixels, at least
-const WHEEL_OPTIONS = { capture: true, passive: false };
 const APART = 2; // seconds from the last row to a new one behind it
 
 /**
@@ -32,7 +33,7 @@ export function addTimeline(node) {
   growTo(node, NEW_NODE);
   after(rows, "callback", () => timeline.draw());
   after(node, "onConfigure", () => timeline.draw()); // a workflow was loaded
-  after(node, "onRemoved", () => timeline.stop());
+  after(node, "onRemoved", timeline.stop);
 }
 
 /**
@@ -68,6 +69,8 @@ class Timeline {
     make("style", { textContent: STYLE }),
     ...[this.#track, this.#axis, this.#errors],
   );
+
+  stop = shareWheel(this.element, (event) => this.#zoom(event));
 
   /**
    * @param {ComfyNode} node
@@ -208,36 +211,10 @@ class Timeline {
     this.#ask(prompt, second, (text) => this.#change(setPrompt(this.#text, index, text), second));
   }
 
-  /**
-   * Asks for the prompt of a row. Enter and leaving the input accept it, Escape does not.
-   *
-   * @param {string} prompt
-   * @param {number} second
-   * @param {(prompt: string) => void} then
-   */
-  #ask(prompt, second, then) {
+  /** @type {(prompt: string, second: number, accept: (prompt: string) => void) => void} */
+  #ask(prompt, second, accept) {
     const label = this.#t("timeline.promptAt", { second: formatSecond(second) });
-    const input = make("textarea", { className: "sf-timeline-edit", value: prompt, "aria-label": label });
-    let open = true;
-    /** @param {boolean} keep */
-    const close = (keep) => {
-      if (!open) return;
-      open = false; // removing it takes the focus from it, which calls close again
-      input.remove();
-      if (keep && input.value.trim()) then(input.value);
-      else this.#focus(this.#placeOf(second));
-    };
-    input.addEventListener("keydown", (event) => {
-      if (event.isComposing) return; // Enter picks a word of an input method
-      if (event.key === "Escape") close(false);
-      if (event.key !== "Enter") return;
-      event.preventDefault();
-      close(true);
-    });
-    input.addEventListener("blur", () => close(true));
-    this.#track.append(input);
-    input.focus({ preventScroll: true });
-    input.select();
+    askForPrompt(this.#track, { prompt, label, accept, cancel: () => this.#focus(this.#placeOf(second)) });
   }
 
   // Actions of the user ----------------------------------------------------------------------------------------------
@@ -303,45 +280,11 @@ class Timeline {
       place.addEventListener("dblclick", (event) => {
         if (event.target === place) this.#addAt(axis.snapped(this.#secondUnder(event), axis.SNAP, null, null) ?? 0);
       });
-    this.#listenToWheel();
-    // keys with Ctrl are the editor's: undo, save, run; the middle button moves the canvas
-    for (const type of /** @type {const} */ (["keydown", "keyup"]))
-      this.element.addEventListener(type, (event) => event.ctrlKey || event.metaKey || event.stopPropagation());
-    const pointing = /** @type {const} */ (["pointerdown", "pointermove", "pointerup", "mousedown", "click", "dblclick"]);
-    for (const type of pointing)
-      this.element.addEventListener(
-        type,
-        (event) => event.button === 1 || event.buttons === 4 || event.stopPropagation(),
-      );
+    keepFromCanvas(this.element);
   }
-
-  /**
-   * Lets the wheel zoom with Ctrl; without Ctrl the canvas gets the event. While the pointer is here, the listener is on
-   * the window, since Nodes 2.0 takes the event before it reaches this element.
-   */
-  #listenToWheel() {
-    this.element.addEventListener("pointerenter", () => window.addEventListener("wheel", this.#onWheel, WHEEL_OPTIONS));
-    this.element.addEventListener("pointerleave", () => this.stop());
-    this.element.addEventListener("wheel", (event) => {
-      event.preventDefault();
-      event.stopPropagation();
-      wheelCanvas(event);
-    });
-  }
-
-  stop() {
-    window.removeEventListener("wheel", this.#onWheel, WHEEL_OPTIONS);
-  }
-
-  /** @param {WheelEvent} event */
-  #onWheel = (event) => {
-    if (event.ctrlKey && this.element.contains(/** @type {Node} */ (event.target))) this.#zoom(event);
-  };
 
   /** @param {WheelEvent} event */
   #zoom(event) {
-    event.preventDefault();
-    event.stopPropagation();
     const whole = axis.fit(this.#blocks);
     this.#zoomed = axis.zoom(this.#view, this.#secondUnder(event), Math.exp(event.deltaY / 400), whole);
     this.draw();
