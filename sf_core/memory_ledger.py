@@ -1,16 +1,16 @@
-"""The memory ledger: what a run takes on its device, part by part, and the one setting to change if that is too much.
+"""The memory ledger: what a run takes on its device, part by part.
 
-Words on nodes, reservations, refusals and advice all come from here. Weights and cache are counted exactly, in the
-dtypes that they have on the device. Activations are figures that were measured, see `benchmarks/realtime.py`.
+Reservations and refusals come from here, and `memory_advice` says these numbers in words. Weights and cache are counted
+exactly, in the dtypes that they have on the device. Activations are figures that were measured, see
+`benchmarks/realtime.py`.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from .byte_units import GIB, format_bytes
+from .byte_units import GIB
 from .config import RolloutConfig
 from .model.causal_model import CausalModel
 from .vae.video_vae import PIXELS_AT_ONCE, VideoVAE
@@ -200,12 +200,13 @@ class Ledger:
         decoder = setup.decoder
         sampling = self._fused_sampling(setup) if self.sampling is None else self.sampling(setup)
         at_once = self.device.kind == "cpu"  # on a GPU the nodes sample and decode in turn
-        parts = Parts(self.weights, self._cache(setup), sampling, at_once=at_once)
+        parts = Parts(self.weights, self.cache(setup), sampling, at_once=at_once)
         if decoder is None:
             return parts
         return replace(parts, vae=decoder.weights, decoding=decoder.decoding(setup), state=decoder.state(setup))
 
-    def _cache(self, setup: Setup) -> int:
+    def cache(self, setup: Setup) -> int:
+        """Bytes of the KV cache."""
         return self.model.cache_shape(setup.config, setup.latent_size, setup.batch).nbytes(setup.frames)
 
     def _fused_sampling(self, setup: Setup) -> int:
@@ -234,124 +235,7 @@ class Ledger:
         missing = self.offloaded(setup)
         return missing == 0 or (offloading and missing is not None)
 
-    # Advice -----------------------------------------------------------------------------------------------------------
-
-    def remedy(self, setup: Setup, offloading: bool = True) -> Setup | None:
-        """The setup, changed in one setting, that fits; it does the least harm of those that do.
-
-        A window of at least half the size comes first (of any size, if it was unbounded), then a smaller decoder,
-        then any window, each with all weights on the device if possible. A smaller picture comes last.
-
-        Args:
-            setup: The settings of the run.
-            offloading: Whether weights may stay in RAM.
-        """
-        half = (setup.config.window_frames or 0) // 2
-        for changes in ((self._windows(half), self._decoders), (self._windows(0),), (self._sizes,)):
-            for offloads in (False, True)[: 1 + offloading]:
-                for change in changes:
-                    for changed in change(setup, offloads):
-                        if self.fits(changed, offloads):
-                            return changed
-        return None
-
-    def advice(self, setup: Setup) -> str:
-        """Say which one setting makes a run fit."""
-        changed = self.remedy(setup)
-        if changed is None:
-            least = format_bytes(self.least_weights)
-            return (
-                f"No window and no size fits: {least} of the weights have to be on the {self.device.name}. Use fp8 "
-                "weights (weight_dtype of Load Self Forcing Model), or a smaller model"
-            )
-        what, details = self.named(setup, changed)
-        with_weights = "" if self.fits(changed, offloading=False) else " with weights offloaded"
-        return f"{what[0].upper()}{what[1:]} would fit{with_weights}: {details}"
-
-    def named(self, setup: Setup, changed: Setup) -> tuple[str, str]:
-        """Name the one setting of ``changed`` that differs from ``setup``, and say more about it."""
-        if changed.decoder is not None and changed.decoder != setup.decoder:
-            takes = format_bytes(changed.decoder.decoding(changed))
-            return "a TAEHV (taew2_1) as decoder", f"it takes {takes} (Load VAE)"
-        if changed.config != setup.config:
-            cache = format_bytes(self._cache(changed))
-            return (
-                f"a window of {changed.config.window_frames} latent frames",
-                f"its cache is {cache} (Rollout Settings)",
-            )
-        (rows, columns), (old_rows, old_columns) = (
-            (height * self.spatial_factor, width * self.spatial_factor)
-            for height, width in (changed.latent_size, setup.latent_size)
-        )
-        return f"{columns} x {rows} pixels", f"no window fits at {old_columns} x {old_rows} (Self Forcing Session)"
-
-    def _held_frames(self, setup: Setup) -> int:
+    def held_frames(self, setup: Setup) -> int:
         """Frames that an unbounded cache holds."""
         shape = self.model.cache_shape(setup.config, setup.latent_size, setup.batch)
         return setup.config.chunk_frames + shape.sink_frames + shape.ring_capacity(setup.frames)
-
-    def _windows(self, least: int) -> Callable[[Setup, bool], Iterator[Setup]]:
-        """The largest smaller window that fits, of at least ``least`` frames."""
-
-        def windows(setup: Setup, offloading: bool) -> Iterator[Setup]:
-            config = setup.config
-            first = max(least, config.chunk_frames + config.sink_frames, config.first_chunk_frames or 0)
-            smaller = range(first, config.window_frames or self._held_frames(setup))
-            # fits() is monotone: a larger window takes more
-            fitting = bisect_right(smaller, 0, key=lambda n: 0 if self.fits(_with_window(setup, n), offloading) else 1)
-            if fitting:
-                yield _with_window(setup, smaller[fitting - 1])
-
-        return windows
-
-    def _decoders(self, setup: Setup, offloading: bool) -> Iterator[Setup]:
-        if setup.decoder is not None and setup.decoder.replaceable:
-            yield replace(setup, decoder=setup.decoder.small())
-
-    def _sizes(self, setup: Setup, offloading: bool) -> Iterator[Setup]:
-        """The largest smaller picture of about the same shape that fits."""
-        _, patch_rows, patch_columns = self.model.arch.patch_size
-        rows, columns = self.model.arch.token_grid(setup.latent_size)
-
-        def sized(width: int) -> Setup:
-            height = max(1, round(rows * width / columns))
-            return replace(setup, latent_size=(height * patch_rows, width * patch_columns))
-
-        widths = range(1, columns)
-        fitting = bisect_right(widths, 0, key=lambda width: 0 if self.fits(sized(width), offloading) else 1)
-        if fitting:
-            yield sized(widths[fitting - 1])
-
-
-def _with_window(setup: Setup, frames: int) -> Setup:
-    return replace(setup, config=replace(setup.config, window_frames=frames))
-
-
-# In words -------------------------------------------------------------------------------------------------------------
-
-
-def in_words(ledger: Ledger, setup: Setup) -> str:
-    """Compare a run with the memory of the device, in a sentence that a user can act on."""
-    parts, window, device = ledger.parts(setup), setup.config.window_frames, ledger.device
-    reach = f"at window {window}" if window else f"with {setup.frames} frames and no window"
-    lines = [
-        f"cache {format_bytes(parts.cache)} {reach}",
-        f"weights {format_bytes(parts.weights)}",
-        f"a chunk {format_bytes(parts.sampling)}",
-    ]
-    if setup.decoder is not None:
-        lines += [f"decoder {format_bytes(parts.decoding)}", f"VAE {format_bytes(parts.vae)}"]
-    takes = f"{', '.join(lines)}; {format_bytes(parts.total)} in all"
-    takes += "" if setup.decoder else ", without a decoder"
-    of_device = f"the {format_bytes(device.total)} of your {device.name}"
-    if not device.total:
-        return f"Takes {takes}"
-    missing = ledger.offloaded(setup)
-    if missing is None:
-        return f"Too much for {of_device}: {takes}. {ledger.advice(setup)}"
-    if missing:
-        whole = ledger.remedy(setup, offloading=False)
-        named = whole and ledger.named(setup, whole)
-        hint = f". To keep all weights on the {device.name}, take {named[0]}: {named[1]}" if named else ""
-        return f"Fits {of_device} with {format_bytes(missing)} of the weights offloaded, which is slower: {takes}{hint}"
-    return f"Fits {of_device}: {takes}"

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 import sf_core
 from sf_core.byte_units import GIB
 from sf_core.config import MAX_WINDOW_FRAMES
-from sf_core.memory_ledger import DecoderCost, DeviceMemory, Ledger, Setup, in_words
+from sf_core.memory_advice import in_words, name_change, remedy
+from sf_core.memory_ledger import DecoderCost, DeviceMemory, Ledger, Setup
 from sf_core.model.architecture import WanArchitecture
 from sf_core.model.wan import CausalWan
 from sf_core.vae.wan_vae import WanVAE, WanVAEConfig
@@ -128,12 +129,12 @@ def setups(draw: st.DrawFn) -> Setup:
 def test_whatever_is_advised_is_accepted(setup: Setup, gib: float, kind: str, offloads: bool, model: CausalWan) -> None:
     device = replace(DeviceMemory.card(gib, offloads and kind == "cuda"), kind=kind)
     card = ledger(device, model, weight_bytes=1)
-    changed = card.remedy(setup)
+    changed = remedy(card, setup)
     if changed is None:
         tiny = replace(setup, latent_size=model.arch.patch_size[1:])
         assert not card.fits(tiny) or card.fits(setup)
         return
-    what, details = card.named(setup, changed)
+    what, details = name_change(card, setup, changed)
     assert card.fits(changed)
     assert sum(getattr(changed, name) != getattr(setup, name) for name in ("config", "latent_size", "decoder")) == 1
     assert in_words(card, changed).startswith("Fits")

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from ...sf_core.byte_units import format_bytes
-from ...sf_core.memory_ledger import DecoderCost, in_words
+from ...sf_core.memory_advice import advice, in_words
+from ...sf_core.memory_ledger import DecoderCost
 from ...sf_core.session.session import Session
 from . import memory
 from .model import comfy_model
@@ -36,7 +37,7 @@ def what_would_fit(session: Session, decoder: DecoderCost | None = None) -> str:
     ran_out = ledger.parts(setup).total - 1
     room = min(free, ran_out) if ledger.device.total else ran_out
     device = replace(ledger.device, total=max(1, room), spare=0)
-    return replace(ledger, device=device).advice(setup)
+    return advice(replace(ledger, device=device), setup)
 
 
 def out_of_memory_error(
