@@ -11,8 +11,9 @@ from comfy_api.v0_0_2 import io
 from ..sf_core.files.published_models import model_by_file_name, remark_on
 from .adapters import host
 from .adapters.fingerprint import source_of
-from .adapters.model import check_wan, settings_of, with_settings
+from .adapters.model import check_wan
 from .adapters.model_loader import build_model
+from .adapters.model_settings import settings_of, with_settings
 from .adapters.tiny import WEIGHTS, tiny_clip, tiny_model, tiny_vae
 from .inputs import checked, schema
 from .presets import FROM_MODEL, MODEL_PRESETS, preset_config, preset_remark

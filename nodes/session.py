@@ -18,7 +18,8 @@ from .adapters import host, memory
 from .adapters.conditioning import embeddings
 from .adapters.images import fit_pictures
 from .adapters.memory_report import freed_if_out_of_memory, memory_in_words
-from .adapters.model import HostedWan, comfy_model, config_for, latent_size
+from .adapters.model import HostedWan, comfy_model, latent_size
+from .adapters.model_settings import config_for
 from .adapters.vae import check_fits, open_vae
 from .adapters.wire_types import ConfigWire, GraphSession, SessionWire
 from .inputs import checked, schema, with_extra

@@ -24,8 +24,9 @@ from ..sf_core.training.trainer import Trainer
 from ..sf_core.vae.video_vae import VideoVAE
 from .adapters import host, memory
 from .adapters.conditioning import embeddings, encode
-from .adapters.model import HostedWan, Settings, config_for, with_settings
+from .adapters.model import HostedWan
 from .adapters.model_loader import build_model
+from .adapters.model_settings import Settings, config_for, with_settings
 from .adapters.training import HostRunContext, teacher_file, write_teacher
 from .adapters.vae import check_fits, open_vae
 from .adapters.wire_types import ConfigWire

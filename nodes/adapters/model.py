@@ -6,23 +6,17 @@ that the user chose all apply. A LoRA on ``modulation`` has no effect, as everyw
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
 import comfy.model_management as mm
-import comfy.model_sampling
 import torch
 from comfy.cli_args import args
 from comfy.ldm.modules.attention import attention_pytorch, optimized_attention
-from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ...sf_core.cancellation import Cancellation
-from ...sf_core.config import RolloutConfig
 from ...sf_core.hashing import digest
 from ...sf_core.memory_ledger import DecoderCost, Ledger, Setup
 from ...sf_core.model.architecture import WanArchitecture
@@ -34,100 +28,12 @@ from ...sf_core.session.session import Session
 from ...sf_core.vae.wan_vae import WAN_MEAN
 from . import host, memory
 from .fingerprint import exact_patches, named_patches, token, weights_of
-from .idle_memory import IdleMemory
+from .model_settings import settings_of
+from .shared_state import shared_state_of
 
-ATTACHMENT = "self_forcing"
 # Pixels along the edge of a latent, and frames of a latent, of every Wan 2.1 VAE; where the latent format lacks them
 WAN_SPATIAL_FACTOR, WAN_TEMPORAL_FACTOR = 8, 4
 WAN_CHANNELS = 16  # of its latents
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Rollout settings attached to a MODEL, as far as its loader or the user set them."""
-
-    config: RolloutConfig | None = None
-    latent_size: tuple[int, int] | None = None
-
-
-def with_settings(patcher: Any, settings: Settings) -> Any:
-    """Return a MODEL with the same weights that carries ``settings``."""
-    clone = patcher.clone()
-    clone.set_attachments(ATTACHMENT, settings)
-    clone.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, ATTACHMENT)
-    clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, ATTACHMENT, _explain_to_guiders)
-    return clone
-
-
-def _explain_to_guiders(executor: Any, *args: Any, **kwargs: Any) -> Any:
-    """Warn of core's samplers, which make all frames of a clip at once. Raises ValueError for a cfg other than 1."""
-    guidance = getattr(executor.class_obj, "cfg", 1.0)
-    if guidance != 1.0:
-        raise ValueError(
-            f"a Self Forcing model was wired into a sampler with cfg {guidance:g}. Such models have guidance trained "
-            "in: at any cfg but 1 they burn out, and they make video chunk by chunk, which this sampler does not. Wire "
-            "the MODEL into Self Forcing Session, and that into Sample Chunks or Stream Video"
-        )
-    host.log.warning("a Self Forcing model in a core sampler makes all frames at once, without its cache of the past")
-    return executor(*args, **kwargs)
-
-
-def settings_of(patcher: Any) -> Settings:
-    """Return the settings attached to a MODEL."""
-    return patcher.get_attachment(ATTACHMENT) or Settings()
-
-
-class SharedState:
-    """Caches and decoder, shared by all sessions of one model; freed with the last of these sessions.
-
-    Between runs ComfyUI sees them as a loaded model, and unloads them when another model needs the memory.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self.caches = CachePool()
-        self.decoder: tuple[tuple[str, bytes], Any] | None = None  # ((its VAE, what it has decoded), decoder)
-        self.idle = IdleMemory(self, device)
-        self._runs = 0
-
-    @property
-    def nbytes(self) -> int:
-        """Memory held, in bytes."""
-        return self.caches.nbytes + self.decoder_bytes
-
-    @property
-    def decoder_bytes(self) -> int:
-        """Memory of the decoder's state, in bytes."""
-        return int(self.decoder[1].cache_bytes) if self.decoder else 0
-
-    def release(self) -> None:
-        """Free everything."""
-        self.caches.release()
-        self.decoder = None
-
-    @contextmanager
-    def in_use(self) -> Iterator[None]:
-        """Keep everything, whoever asks for memory, while the block runs."""
-        self._runs += 1
-        self.idle.withdraw()
-        try:
-            yield
-        finally:
-            self._runs -= 1
-            self.offer()
-
-    def offer(self) -> None:
-        """Let ComfyUI have the memory when it needs it, unless a run is using it."""
-        if not self._runs:
-            self.idle.offer()
-
-
-def _shared_state_of(model: Any, device: torch.device) -> SharedState:
-    reference = getattr(model, "_sf_shared", None)
-    shared = reference() if reference else None
-    if shared is None:
-        shared = SharedState(device)
-        model._sf_shared = weakref.ref(shared)
-    return shared
 
 
 class HostedWan(WanForward):
@@ -137,7 +43,7 @@ class HostedWan(WanForward):
         net = check_wan(patcher)
         settings = settings_of(patcher)
         self.patcher = patcher.clone()
-        self.shared = _shared_state_of(self.patcher.model, self.patcher.load_device)
+        self.shared = shared_state_of(self.patcher.model, self.patcher.load_device)
         self.cancellation: Cancellation = host.HostCancellation()  # of the run that uses the model, if one does
         self.arch = _architecture(net)
         self.rollout_config, self.latent_size = settings.config, settings.latent_size
@@ -320,32 +226,6 @@ def _architecture(net: Any) -> WanArchitecture:
         cross_attn_norm=bool(net.cross_attn_norm),
         **{name: getattr(net, name) for name in same},
     )
-
-
-def config_for(patcher: Any, given: RolloutConfig | None) -> RolloutConfig:
-    """Return the connected rollout settings, else the model's own, with the shift of ModelSamplingSD3.
-
-    Raises:
-        ValueError: The MODEL has the noise schedule of another kind of model.
-    """
-    sampling = patcher.object_patches.get("model_sampling")
-    shift = None if sampling is None else _flow_shift(sampling)
-    if given is not None:
-        return given
-    config = settings_of(patcher).config or RolloutConfig()
-    return config if shift is None else replace(config, shift=shift)
-
-
-def _flow_shift(sampling: Any) -> float:
-    """Return the shift of a flow-matching schedule, as ModelSamplingSD3 sets it. Raises ValueError for another one."""
-    known = comfy.model_sampling
-    if not (isinstance(sampling, known.ModelSamplingDiscreteFlow) and isinstance(sampling, known.CONST)):
-        kind = ", ".join(base.__name__ for base in type(sampling).__bases__)
-        raise ValueError(
-            f"a ModelSampling node gave this MODEL the noise schedule of another kind of model ({kind}). "
-            "A Self Forcing model needs flow matching with a shift: use ModelSamplingSD3, or remove the node"
-        )
-    return float(sampling.shift)
 
 
 def comfy_model(session: Session) -> HostedWan:

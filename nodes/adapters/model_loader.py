@@ -30,7 +30,8 @@ from ...sf_core.files.safetensors_file import Value
 from ...sf_core.model.architecture import WanArchitecture
 from .fingerprint import remember_source
 from .latents import OwnLatents
-from .model import Settings, check_wan, with_settings
+from .model import check_wan
+from .model_settings import Settings, with_settings
 
 _FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 _ASSUMED = {"freq_dim": 256, "text_len": 512}  # by ComfyUI's detection
