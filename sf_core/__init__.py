@@ -11,8 +11,8 @@ from .session.session import Session
 from .session.stream_host import StreamEvent, StreamHost
 from .session.streaming import stream
 from .session.timeline import Row, Timeline, format_rows, parse_rows
+from .vae.loading import load_vae
 from .vae.taehv import load_taehv
-from .vae.wan_vae import load_vae
 
 __all__ = [
     "Cancellation",

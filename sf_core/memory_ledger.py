@@ -14,6 +14,7 @@ from .byte_units import GIB
 from .config import RolloutConfig
 from .model.causal_model import CausalModel
 from .vae.video_vae import PIXELS_AT_ONCE, VideoVAE
+from .vae.wan22_vae import Wan22VAE
 from .vae.wan_vae import WAN_MEAN, WanVAE
 
 SPARE = GIB  # of a GPU, for CUDA itself and the desktop
@@ -23,6 +24,9 @@ SPARE = GIB  # of a GPU, for CUDA itself and the desktop
 SAMPLING_VALUES = 15.3  # for each token and channel of a chunk: 0.20 GiB
 WAN_VALUES = {"cpu": 110.0, "gpu": 67.8}  # for each pixel of a frame and channel of the last layer: 4.8 GiB on a GPU
 WAN_KEPT = 25.0  # of these, held between calls
+# for each pixel of a frame and channel of the decoder's last level: counted operation by operation as for Wan 2.1's,
+# and scaled by what that one took when it was measured
+WAN22_VALUES, WAN22_KEPT = {"cpu": 34.0, "gpu": 21.0}, 7.0
 TAEHV_VALUES, TAEHV_KEPT = 1000.0, 84.0  # for each pixel of a frame: at most, for the published widths
 TAEHV_WEIGHTS = 24 * 2**20
 WAN_VAE, SMALL = "Wan VAE", "TAEHV"
@@ -91,10 +95,12 @@ class DecoderCost:
         factors = (vae.spatial_factor, vae.temporal_factor)
         nbytes = sum(parameter.nbytes for parameter in vae.parameters())
         if isinstance(vae, WanVAE):
-            unit = vae.config.dim * weight.element_size()
-            values = WAN_VALUES["cpu" if weight.device.type == "cpu" else "gpu"]
-            published = vae.channels == len(WAN_MEAN)
-            return DecoderCost(WAN_VAE, nbytes, *factors, values * unit, WAN_KEPT * unit, published)
+            newer = isinstance(vae, Wan22VAE)
+            unit = vae.config.decoder_width * weight.element_size()
+            values, kept = (WAN22_VALUES, WAN22_KEPT) if newer else (WAN_VALUES, WAN_KEPT)
+            peak = values["cpu" if weight.device.type == "cpu" else "gpu"]
+            published = not newer and vae.channels == len(WAN_MEAN)
+            return DecoderCost(WAN_VAE, nbytes, *factors, peak * unit, kept * unit, published)
         unit = weight.element_size()
         return DecoderCost(SMALL, nbytes, *factors, TAEHV_VALUES * unit, TAEHV_KEPT * unit)
 

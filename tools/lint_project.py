@@ -15,7 +15,7 @@ HELP_LINES = 60  # of a page of help: a screen
 PICTURE_BYTES = 60_000
 PICTURE_WIDTHS = range(301, 1001)  # pixels, crisp in the help panel
 INIT_LINES = 12  # of the pack's __init__.py, which only hands over to nodes/
-GOLDEN_BYTES = 13_000_000  # of the reference's numbers, which every clone downloads
+GOLDEN_BYTES = 20_000_000  # of the reference's numbers, which every clone downloads
 CHINESE = re.compile(r"[\u4e00-\u9fff]")
 
 

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from ...sf_core.cancellation import Cancellation
 from ...sf_core.vae.layers import StreamState
+from ...sf_core.vae.loading import load_vae
 from ...sf_core.vae.taehv import load_taehv
 from ...sf_core.vae.video_vae import VideoVAE
-from ...sf_core.vae.wan_vae import WAN_MEAN, WAN_STD, load_vae
+from ...sf_core.vae.wan_vae import WAN_MEAN, WAN_STD
 from . import host
 from .model import HostedWan
 
@@ -54,7 +55,7 @@ def open_vae(vae: Any, cancellation: Cancellation | None = None) -> VideoVAE:
     """Return our network with the weights of a core VAE. Its copy of the weights is freed with its last user.
 
     Args:
-        vae: Wan 2.1's VAE, a TAEHV, or the tiny demo's.
+        vae: Wan 2.1's or Wan 2.2's VAE, a TAEHV, or the tiny demo's.
         cancellation: Polled at every layer from now on. None: ComfyUI's Cancel button.
 
     Raises:
@@ -62,7 +63,7 @@ def open_vae(vae: Any, cancellation: Cancellation | None = None) -> VideoVAE:
     """
     net = getattr(vae, "first_stage_model", None)
     if net is None:
-        raise ValueError("this VAE is empty; load Wan 2.1's (wan_2.1_vae) with Load VAE")
+        raise ValueError("this VAE is empty; load Wan 2.1's (wan_2.1_vae) or Wan 2.2's (wan2.2_vae) with Load VAE")
     reference = getattr(net, "_sf_vae", None)
     ours: VideoVAE | None = reference() if reference else None
     if ours is None:
@@ -82,7 +83,9 @@ def _with_weights(net: nn.Module, device: torch.device, dtype: torch.dtype) -> V
             return load_vae(state, device, dtype)
         small = load_taehv(state, device, dtype)
     except ValueError as error:
-        raise ValueError(f"the VAE does not fit: {error}. Load Wan 2.1's VAE (wan_2.1_vae), or a TAEHV") from error
+        raise ValueError(
+            f"the VAE does not fit: {error}. Load Wan's VAE (wan_2.1_vae or wan2.2_vae), or a TAEHV"
+        ) from error
     # the two kinds of TAEHV differ in dtype only; ComfyUI detects the kind by it, and sets latent_format for one
     return small if getattr(net, "latent_format", None) is not None else _InVaeSpace(small).to(device)
 

@@ -33,8 +33,8 @@ from ..session.session_file import events_in, file_bytes, record_of
 from ..session.stream_host import Decoder
 from ..session.streaming import chunks_for, stream
 from ..text.encoders import load_text_encoder
+from ..vae.loading import load_vae
 from ..vae.taehv import load_taehv
-from ..vae.wan_vae import load_vae
 from .options import output_path
 
 DEFAULT_SECONDS = 5.0

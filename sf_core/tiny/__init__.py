@@ -13,7 +13,7 @@ import torch
 from ..files.checkpoint import load_model
 from ..model.wan import CausalWan
 from ..text.word_table import TinyText
-from ..vae import wan_vae
+from ..vae import loading, wan_vae
 
 __all__ = ["TinyText", "load_teacher", "load_text", "load_transformer", "load_vae"]
 
@@ -39,4 +39,4 @@ def load_text() -> TinyText:
 
 def load_vae(device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> wan_vae.WanVAE:
     """Load the VAE, a narrow one of Wan 2.1's architecture."""
-    return wan_vae.load_vae(FOLDER / "vae.safetensors", device, dtype)
+    return loading.load_vae(FOLDER / "vae.safetensors", device, dtype)

@@ -1,14 +1,14 @@
-"""The Wan 2.1 video autoencoder: `load_vae`, `WanVAE` and its sizes, `WanVAEConfig`."""
+"""The Wan 2.1 video autoencoder: `WanVAE` and its sizes, `WanVAEConfig`. loading.py reads files of it."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..files.checkpoint import Source
 from ..files.pixels import to_floats
 from .layers import (
     AttentionBlock,
@@ -22,7 +22,7 @@ from .layers import (
     run,
     warmup_frames,
 )
-from .video_vae import Shapes, VideoVAE, load_into, vae_weights
+from .video_vae import Shapes, VideoVAE
 
 # Of Wan 2.1's latents, per channel; tensors `mean` and `std` in a file take their place.
 WAN_MEAN = (
@@ -63,6 +63,11 @@ class WanVAEConfig:
                 f"temporal_downsample has {len(self.temporal_downsample)} entries; expected {len(self.dim_mult) - 1}: "
                 f"one for each step between the {len(self.dim_mult)} levels of dim_mult"
             )
+
+    @property
+    def decoder_width(self) -> int:
+        """Channels of the decoder's last level."""
+        return self.dim
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -114,8 +119,8 @@ class _Encoder(nn.Module):
                 width = outputs
             if level < len(config.temporal_downsample):
                 self.downsamples.append(Downsample(width, width, config.temporal_downsample[level]))
-        self.middle = _middle(width)
-        self.head = _head(width, 2 * config.z_dim)
+        self.middle = middle_layers(width)
+        self.head = head_layers(width, 2 * config.z_dim)
 
     def layers(self) -> list[nn.Module]:
         return [self.conv1, *self.downsamples, *self.middle, *self.head]
@@ -128,7 +133,7 @@ class _Decoder(nn.Module):
         super().__init__()
         width, temporal = config.widths[-1], config.temporal_downsample[::-1]
         self.conv1 = CausalConv(config.z_dim, width)
-        self.middle = _middle(width)
+        self.middle = middle_layers(width)
         self.upsamples = nn.ModuleList()
         for level, outputs in enumerate(reversed(config.widths)):
             for _ in range(config.res_blocks + 1):
@@ -137,17 +142,19 @@ class _Decoder(nn.Module):
             if level < len(temporal):
                 self.upsamples.append(Upsample(width, width // 2, temporal[level]))
                 width //= 2
-        self.head = _head(width, 3)
+        self.head = head_layers(width, 3)
 
     def layers(self) -> list[nn.Module]:
         return [self.conv1, *self.middle, *self.upsamples, *self.head]
 
 
-def _middle(width: int) -> nn.ModuleList:
+def middle_layers(width: int) -> nn.ModuleList:
+    """The layers at the lowest resolution."""
     return nn.ModuleList([ResidualBlock(width, width), AttentionBlock(width), ResidualBlock(width, width)])
 
 
-def _head(inputs: int, outputs: int) -> nn.ModuleList:
+def head_layers(inputs: int, outputs: int) -> nn.ModuleList:
+    """The last layers of an encoder or a decoder."""
     return nn.ModuleList([RMSNorm(inputs), SiLU(), CausalConv(inputs, outputs)])
 
 
@@ -156,25 +163,41 @@ class WanVAE(VideoVAE):
 
     mean: Tensor
     std: Tensor
+    patch = 1  # pixels along an edge that become channels before the encoder
 
-    def __init__(self, config: WanVAEConfig) -> None:
+    def __init__(self, config: WanVAEConfig, encoder: Any = None, decoder: Any = None) -> None:
+        """Build the network.
+
+        Args:
+            config: Sizes.
+            encoder: A network with ``layers``, from pixels to moments. None: Wan 2.1's.
+            decoder: A network with ``layers``, from latents to pixels. None: Wan 2.1's.
+        """
         super().__init__()
         self.config = config
-        self.encoder = _Encoder(config)
+        self.encoder = encoder or _Encoder(config)
         self.conv1 = CausalConv(2 * config.z_dim, 2 * config.z_dim, 1, 1)
         self.conv2 = CausalConv(config.z_dim, config.z_dim, 1, 1)
-        self.decoder = _Decoder(config)
+        self.decoder = decoder or _Decoder(config)
         self.channels = config.z_dim
         self.register_buffer("mean", torch.empty(self.channels))
         self.register_buffer("std", torch.empty(self.channels))
-        self.spatial_factor = 2 ** len(config.temporal_downsample)
+        self.spatial_factor = self.patch * 2 ** len(config.temporal_downsample)
         self.temporal_factor = 2 ** sum(config.temporal_downsample)
         self.history = -(-warmup_frames(self.decoder.layers()) // self.temporal_factor)
+
+    def fold(self, pixels: Tensor) -> Tensor:
+        """Fold cells of pixels [B, 3, T, H, W] into channels, as the encoder takes them."""
+        return pixels
+
+    def unfold(self, folded: Tensor) -> Tensor:
+        """Undo `fold`: the decoder's output as pixels [B, 3, T, H, W]."""
+        return folded
 
     def decode_next(self, latents: Tensor, state: StreamState) -> Tensor:
         """Decode the latents that follow those which ``state`` has seen, and advance it."""
         z = latents.to(self.std.device, torch.float32) * _per_channel(self.std) + _per_channel(self.mean)
-        pixels = run([self.conv2, *self.decoder.layers()], self.at_weights(z), state)
+        pixels = self.unfold(run([self.conv2, *self.decoder.layers()], self.at_weights(z), state))
         state.at_start = False
         return (pixels.movedim(1, -1).float() / 2 + 0.5).clamp(0, 1)
 
@@ -186,8 +209,8 @@ class WanVAE(VideoVAE):
         return torch.cat([self._encode_next(part, state) for part in frames.tensor_split(ends, dim=1)], dim=2)
 
     def _encode_next(self, frames: Tensor, state: StreamState) -> Tensor:
-        pixels = self.at_weights((to_floats(frames.to(self.std.device)).float() * 2 - 1).movedim(-1, 1))
-        moments = run([*self.encoder.layers(), self.conv1], pixels, state)
+        pixels = (to_floats(frames.to(self.std.device)).float() * 2 - 1).movedim(-1, 1)
+        moments = run([*self.encoder.layers(), self.conv1], self.at_weights(self.fold(pixels)), state)
         state.at_start = False
         mean = moments[:, : self.channels].float()
         return (mean - _per_channel(self.mean)) / _per_channel(self.std)
@@ -195,53 +218,3 @@ class WanVAE(VideoVAE):
 
 def _per_channel(values: Tensor) -> Tensor:
     return values.float()[:, None, None, None]
-
-
-# Loading ------------------------------------------------------------------------------------------------------------
-
-
-def load_vae(source: Source, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> WanVAE:
-    """Load a Wan 2.1 VAE in Wan's original names.
-
-    Args:
-        source: A .safetensors, .pt or .pth file, or a state dict. The sizes are detected from its shapes. Its tensors
-            ``mean`` and ``std``, if it has them, replace Wan's normalisation of the latents.
-        device: Device of the weights.
-        dtype: Of the weights, and of the computation.
-
-    Raises:
-        ValueError: The source is no such VAE; the message says what it is instead.
-    """
-    weights = vae_weights(source, "decoder.conv1.weight")
-    shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-    _check_is_wan(shapes)
-    try:
-        with torch.device("meta"):
-            vae = WanVAE(WanVAEConfig.of(shapes))
-    except (ArithmeticError, RuntimeError) as error:
-        raise ValueError(f"no Wan VAE has weights of such shapes ({error})") from error
-    if "mean" not in weights and "std" not in weights:
-        if vae.channels != len(WAN_MEAN):
-            raise ValueError(
-                f"this VAE has {vae.channels} latent channels, Wan 2.1's {len(WAN_MEAN)}; for another the weights must "
-                "hold its normalisation, as tensors mean and std"
-            )
-        weights |= {"mean": torch.tensor(WAN_MEAN), "std": torch.tensor(WAN_STD)}
-    load_into(vae, weights, device, dtype, "a whole Wan 2.1 VAE")
-    return vae
-
-
-def _check_is_wan(shapes: Shapes) -> None:
-    sample = ", ".join(sorted(shapes)[:3]) or "nothing"
-    if "decoder.conv_in.weight" in shapes or "decoder.mid_block.resnets.0.conv1.weight" in shapes:
-        raise ValueError(
-            "these are weights in the names of diffusers (AutoencoderKLWan, or another of its VAEs); give the file in "
-            "Wan's original names: Wan2.1_VAE.pth, or ComfyUI's wan_2.1_vae.safetensors"
-        )
-    if any(name.startswith("decoder.upsamples.0.upsamples.") for name in shapes):
-        raise ValueError("this is the VAE of Wan 2.2 (5B); Self Forcing models are Wan 2.1 ones and need its VAE")
-    for name in ("decoder.conv1", "decoder.head.2", "encoder.conv1", "encoder.head.2", "conv1", "conv2"):
-        shape = shapes.get(f"{name}.weight")
-        if shape is None or len(shape) != 5:
-            detail = f"it has {sample} ..." if shape is None else f"it has the shape {list(shape)}"
-            raise ValueError(f"this is not a Wan 2.1 VAE: it has no 3-D convolution {name}.weight ({detail})")

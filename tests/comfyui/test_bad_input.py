@@ -122,7 +122,7 @@ def test_a_vae_of_wan_2_2(server: Server) -> None:
         vae = graph("ProbeOtherVAE", family="wan 2.2")[0]
         return graph("SFDecodeChunks", session=tiny.sampled(start(graph, tiny), 1), vae=vae, fps=16.0)[1]
 
-    says(server, build, "the VAE of Wan 2.2", "wan_2.1_vae")
+    says(server, build, "latents of 48 channels and the model makes 16", "the VAE that belongs to this one")
 
 
 @pytest.mark.parametrize("swapped", [False, True])

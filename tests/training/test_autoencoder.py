@@ -12,7 +12,8 @@ import sf_core
 from sf_core.files.safetensors_file import write_tensors
 from sf_core.tiny.world import World
 from sf_core.training.losses.autoencoder import AutoencoderLoss, decode_pixels, encode_moments, measure_latents, new_vae
-from sf_core.vae.wan_vae import WanVAE, load_vae
+from sf_core.vae.loading import load_vae
+from sf_core.vae.wan_vae import WanVAE
 from tests.helpers import PARITY, relative
 
 

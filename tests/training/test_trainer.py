@@ -26,7 +26,7 @@ from sf_core.training import DMD, TeacherForcing, Trainer, rollout, trainer
 from sf_core.training.data.latent_store import LatentStore
 from sf_core.training.recipe import RECIPES, Recipe
 from sf_core.training.trainer import TrainingStopped
-from sf_core.vae.wan_vae import load_vae
+from sf_core.vae.loading import load_vae
 from tests.training.recipes import CAUSAL, SELF_FORCING, TEACHER, VAE, WORLD, write
 from tests.waiting import wait_until
 

@@ -21,16 +21,21 @@ def wan_vae_state(
     channels: int = 6,
 ) -> dict[str, Tensor]:
     """Random weights in Wan's names, with the tensors ``mean`` and ``std`` of a VAE of other latents."""
-    generator = torch.Generator().manual_seed(dim + res_blocks)
+    return random_vae_weights(WanVAEConfig(dim, channels, mult, res_blocks, temporal))
+
+
+def random_vae_weights(config: WanVAEConfig) -> dict[str, Tensor]:
+    """Random weights of a VAE's sizes, with the tensors ``mean`` and ``std`` of a VAE of other latents."""
+    generator = torch.Generator().manual_seed(config.dim + config.res_blocks)
     state: dict[str, Tensor] = {}
-    for name, shape in WanVAEConfig(dim, channels, mult, res_blocks, temporal).shapes.items():
+    for name, shape in config.shapes.items():
         values = torch.randn(shape, generator=generator)
         if name.endswith("gamma"):
             state[name] = 1 + 0.1 * values
         else:
             state[name] = values * (0.1 if name.endswith("bias") else values[0].numel() ** -0.5)
-    state["mean"] = torch.randn(channels, generator=generator)
-    state["std"] = 1 + torch.rand(channels, generator=generator)
+    state["mean"] = torch.randn(config.z_dim, generator=generator)
+    state["std"] = 1 + torch.rand(config.z_dim, generator=generator)
     return state
 
 

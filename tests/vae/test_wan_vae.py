@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from sf_core.files.pixels import to_floats
 from sf_core.vae import video_vae as vae_module
 from sf_core.vae.layers import StreamState, convolve, run
-from sf_core.vae.wan_vae import WAN_MEAN, WanVAE, WanVAEConfig, load_vae
+from sf_core.vae.loading import load_vae
+from sf_core.vae.wan_vae import WAN_MEAN, WanVAE, WanVAEConfig
 from tests.helpers import PARITY, relative
 from tests.vae.networks import Moves, frames_from, latents_for, stream, wan_vae_state
 
@@ -323,7 +324,10 @@ def without(*names: str) -> dict[str, Tensor]:
         ({}, r"not a Wan 2\.1 VAE: it has no 3-D convolution decoder\.conv1\.weight \(it has nothing"),
         ({"blocks.0.ffn.0.weight": torch.zeros(1)}, r"not a Wan 2\.1 VAE.*it has blocks\.0\.ffn\.0\.weight"),
         ({"decoder.conv_in.weight": torch.zeros(1)}, "names of diffusers.*Wan's original names"),
-        ({"decoder.upsamples.0.upsamples.0.residual.2.weight": torch.zeros(1)}, r"the VAE of Wan 2\.2"),
+        (
+            {"decoder.upsamples.0.upsamples.0.residual.2.weight": torch.zeros(1)},
+            r"not a Wan 2\.2 VAE: it has no 3-D convolution decoder\.conv1",
+        ),
         (wan_vae_state() | {"conv2.weight": torch.zeros(6, 6)}, r"no 3-D convolution conv2\.weight.*shape \[6, 6\]"),
         (without("conv2.bias"), r"not a whole Wan 2\.1 VAE: it lacks 1 tensors \(conv2\.bias"),
         (wan_vae_state() | {"more": torch.zeros(1)}, r"has 1 too many \(more"),

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from ...noise import noise_key
 from ...vae.layers import StreamState, run
-from ...vae.wan_vae import WanVAE, WanVAEConfig, load_vae
+from ...vae.loading import load_vae
+from ...vae.wan_vae import WanVAE, WanVAEConfig
 from .loss import Loss
 
 # First weights ------------------------------------------------------------------------------------------------------
@@ -102,14 +103,15 @@ def encode_moments(vae: WanVAE, frames: Tensor) -> tuple[Tensor, Tensor]:
         ValueError: If the VAE cannot encode frames of this shape.
     """
     vae.check_frames(frames)
-    pixels = vae.at_weights((frames.float() * 2 - 1).movedim(-1, 1))
+    pixels = vae.at_weights(vae.fold((frames.float() * 2 - 1).movedim(-1, 1)))
     mean, log_variance = run([*vae.encoder.layers(), vae.conv1], pixels, StreamState()).float().chunk(2, dim=1)
     return mean, log_variance.clamp(-30, 20)  # the exponential stays finite
 
 
 def decode_pixels(vae: WanVAE, latents: Tensor) -> Tensor:
     """Decode latents without normalisation to pixels [B, T, H, W, 3], about -1..1 without clamping, with gradient."""
-    return run([vae.conv2, *vae.decoder.layers()], vae.at_weights(latents), StreamState()).movedim(1, -1).float()
+    folded = run([vae.conv2, *vae.decoder.layers()], vae.at_weights(latents), StreamState())
+    return vae.unfold(folded).movedim(1, -1).float()
 
 
 @dataclass(frozen=True)

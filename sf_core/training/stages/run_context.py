@@ -23,7 +23,8 @@ from ...text.umt5 import TextEncoder
 from ...text.word_table import TinyText
 from ...tiny.words import write_text
 from ...tiny.world import World, prompts
-from ...vae.wan_vae import WanVAE, load_vae
+from ...vae.loading import load_vae
+from ...vae.wan_vae import WanVAE
 from ..data.latent_store import ClipSource, EncodeProgress, LatentStore, encode_clips
 from ..data.prompts import Prompts
 from ..data.video_folder import VideoFolder

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ...vae.wan_vae import load_vae
+from ...vae.loading import load_vae
 from ..data.shuffled import Shuffled
 from ..engine.learner import Learner
 from ..engine.run_log import RunLog
