@@ -49,7 +49,7 @@ class Reference:
         self.scheduler = scheduler.FlowMatchScheduler(shift=config.shift, sigma_min=0.0, extra_one_step=True)
         self.scheduler.set_timesteps(1000, training=True)
         table = torch.cat([self.scheduler.timesteps, torch.zeros(1)])
-        self.steps = [table[1000 - step] for step in config.denoising_steps]
+        self.steps = [table[1000 - int(step)] for step in config.denoising_steps]
         self.session = session  # its settings only
         self.reset()
 

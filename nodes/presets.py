@@ -95,9 +95,9 @@ def widget_values(config: RolloutConfig) -> dict[str, object]:
     }
 
 
-def steps_in_words(steps: tuple[int, ...]) -> str:
+def steps_in_words(steps: tuple[float, ...]) -> str:
     """Return timesteps as text."""
-    return ", ".join(map(str, steps))
+    return ", ".join(f"{step:.12g}" for step in steps)
 
 
 def steps_from_words(words: str) -> tuple[int, ...]:

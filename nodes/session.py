@@ -72,7 +72,7 @@ class SFRolloutSettings(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "sink_position",
-                    options=list(SINK_POSITIONS),
+                    options=list(SINK_POSITIONS[:2]),  # the third needs a number that only presets have
                     default=_PAPER.sink_position,
                     tooltip="Where attention sees the sink: 'absolute' at its position, 'clamped' before the window.",
                 ),

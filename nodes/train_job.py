@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +89,7 @@ class Job:
             latent_size=size,
             fps=FPS,
             negative=clean_text(values["negative"]).strip(),
-            rollout=asdict(config),
+            rollout=config.as_dict(),
             lora=lora,
             files=Files(teacher=teacher_file(wan, folder), prompts=folder / PROMPTS),
             samples=Samples(

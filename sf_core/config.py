@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
 
+from .rollout_rules import SINK_POSITIONS as SINK_POSITIONS
+from .rollout_rules import check_rules
 from .schedule import TRAIN_STEPS, flow_schedule
 
-SINK_POSITIONS = ("absolute", "clamped")
 MAX_CHUNK_FRAMES = 1024  # latent frames; far above what any model was trained for, far below what no memory holds
 MAX_WINDOW_FRAMES = 16384
 MAX_SHIFT = 1000.0
@@ -25,11 +26,33 @@ class RolloutConfig:
         window_frames: Latent frames that attention sees, current chunk and sink included. None: all frames.
         sink_frames: First frames of the video, or since a cut, that are never evicted.
         sink_position: Position of the sink for attention. ``absolute``: its own. ``clamped``: once the ring has rolled,
-            right before the ring's oldest frame.
+            right before the ring's oldest frame. ``top_aligned``: its own, until the newest frame reaches
+            ``trained_frames - 1``; from then on the window's positions stand still, and so does its distance (SGF).
         denoising_steps: Nominal timesteps, falling; 1000 is pure noise.
         warp_steps: Whether ``shift`` moves the nominal timesteps.
         shift: Timestep shift of the flow schedule.
         context_noise: Timestep of the pass that writes a sampled chunk's keys and values. Its latents stay clean.
+        trained_frames: Latent frames of the videos that the model was trained on; read by ``top_aligned``.
+        sink_average: Weight of the sink's keys and values in their average with those of each chunk that leaves the
+            window (Reward Forcing: 0.999). None: the sink stays as it is.
+        schedule: ``chunk``: one chunk after the other. ``rolling``: as many chunks in flight as there are steps, each
+            at its own noise level (Rolling Forcing). The sink is then right before the oldest frame in sight.
+        solver: ``renoise``: each step predicts the clean chunk and adds new noise. ``unipc``: a UniPC solver for each
+            chunk, without new noise; ``denoising_steps`` are then not read (LongLive 2).
+        solver_steps: Steps of the solver. None: there is none.
+        shot_offset: Frames that positions jump by at a new shot, see `Session.with_shot` (LongLive 2).
+        pin_shots: The first chunk of the newest shot stays in the window.
+        context_in_chunk: One given frame sits inside the first chunk, at timestep 0, in place of a block of its own.
+        exact_times: ``denoising_steps`` are timesteps as they are, also fractions, and a noise level is
+            ``timestep / 1000``; the first noise is scaled by its level, too. ``warp_steps`` and ``shift`` are not read
+            (Causal-rCM).
+        context_from_last_step: No pass writes a chunk's keys and values: those of its last step stay. The video's first
+            block is passed as always (Causal-rCM, noisy context).
+        context: ``cache``: keys and values are kept. ``recompute``: before each chunk, the newest ``context_frames``
+            are passed again (Krea). See ``reencode`` of `Session.start`.
+        context_frames: Latent frames that ``recompute`` passes.
+        memory_frames: Latent frames of a bank that keeps what the prompt looks at most (MemFlow). 0: none.
+        memory_interval: Chunks that share a frame of the bank.
 
     Raises:
         ValueError: A setting cannot work; the message says which values would.
@@ -37,20 +60,35 @@ class RolloutConfig:
 
     chunk_frames: int = 3
     first_chunk_frames: int | None = None
-    first_chunk_steps: tuple[int, ...] | None = None
+    first_chunk_steps: tuple[float, ...] | None = None
     window_frames: int | None = 21
     sink_frames: int = 0
     sink_position: str = "absolute"
-    denoising_steps: tuple[int, ...] = (1000, 750, 500, 250)
+    denoising_steps: tuple[float, ...] = (1000, 750, 500, 250)
     warp_steps: bool = True
     shift: float = 5.0
     context_noise: float = 0
+    trained_frames: int | None = None
+    sink_average: float | None = None
+    schedule: str = "chunk"
+    solver: str = "renoise"
+    solver_steps: int | None = None
+    shot_offset: int = 0
+    pin_shots: bool = False
+    context_in_chunk: bool = False
+    exact_times: bool = False
+    context_from_last_step: bool = False
+    context: str = "cache"
+    context_frames: int = 3
+    memory_frames: int = 0
+    memory_interval: int = 3
 
     def __post_init__(self) -> None:
         for name in ("denoising_steps", "first_chunk_steps"):
             steps = getattr(self, name)
             if steps is not None:
-                object.__setattr__(self, name, tuple(int(step) for step in steps))
+                number = float if self.exact_times else int
+                object.__setattr__(self, name, tuple(number(step) for step in steps))
                 _check_steps(name, getattr(self, name))
         _check_frames("chunk_frames", self.chunk_frames, 1, MAX_CHUNK_FRAMES)
         _check_frames("sink_frames", self.sink_frames, 0, MAX_WINDOW_FRAMES)
@@ -65,15 +103,12 @@ class RolloutConfig:
                     f"{self.first_chunk_frames or self.chunk_frames}) and a sink of {self.sink_frames} "
                     f"need at least {needed}: raise the window, or lower the chunk or the sink"
                 )
-        if self.sink_position not in SINK_POSITIONS:
-            raise ValueError(f"sink_position is {self.sink_position!r}; expected one of {', '.join(SINK_POSITIONS)}")
-        if not isinstance(self.warp_steps, bool):
-            raise ValueError(f"warp_steps is {self.warp_steps!r}; expected True or False")
         if not 0 <= self.context_noise <= TRAIN_STEPS:
             raise ValueError(f"context_noise is {self.context_noise}; expected a timestep from 0 to {TRAIN_STEPS}")
         if self.shift > MAX_SHIFT:
             raise ValueError(f"shift is {self.shift}; expected a number above 0, up to {MAX_SHIFT:g}")
-        flow_schedule(self.shift)  # checks the rest
+        flow_schedule(self.shift)  # checks the shift
+        check_rules(self)
 
     @property
     def front_frames(self) -> int:
@@ -113,7 +148,25 @@ class RolloutConfig:
         """Denoising timesteps, warped if so set, of the chunk that begins at latent frame ``start``."""
         first = start == 0 and self.first_chunk_steps is not None
         steps = (self.first_chunk_steps or ()) if first else self.denoising_steps
-        return flow_schedule(self.shift).warp(steps) if self.warp_steps else tuple(float(step) for step in steps)
+        if self.exact_times or not self.warp_steps:
+            return tuple(float(step) for step in steps)
+        return flow_schedule(self.shift).warp([int(step) for step in steps])
+
+    def as_dict(self) -> dict[str, object]:
+        """Settings for JSON; rules that came later than the first versions only where they are not at their default.
+
+        So a session without them has the same file and the same digest as ever.
+        """
+        settings = asdict(self)
+        for f in fields(self):
+            if f.name in RULES and settings[f.name] == f.default:
+                del settings[f.name]
+        return settings
+
+    @property
+    def has_rules(self) -> bool:
+        """Whether any rule is set that the first versions did not have."""
+        return self.sink_position == "top_aligned" or not RULES.isdisjoint(self.as_dict())
 
     @staticmethod
     def from_dict(settings: dict[str, object]) -> RolloutConfig:
@@ -132,7 +185,13 @@ def _check_frames(name: str, value: int, least: int, most: int) -> None:
         raise ValueError(f"{name} is {value}; expected at most {most} latent frames")
 
 
-def _check_steps(name: str, steps: tuple[int, ...]) -> None:
+# settings that the first versions did not have
+RULES = frozenset(
+    f.name for f in fields(RolloutConfig)[[f.name for f in fields(RolloutConfig)].index("trained_frames") :]
+)
+
+
+def _check_steps(name: str, steps: tuple[float, ...]) -> None:
     falling = all(a > b for a, b in pairwise(steps))
     if not steps or not falling or steps[0] > TRAIN_STEPS or steps[-1] < 0:
         raise ValueError(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -55,6 +56,14 @@ def random_latents(frames: int, batch: int = 1, seed: int = 0) -> Tensor:
 def relative(ours: Tensor, theirs: Tensor) -> float:
     """Relative L2 distance."""
     return float((ours.double() - theirs.double()).norm() / theirs.double().norm())
+
+
+def sink_settings(draw: st.DrawFn, window: int | None) -> dict[str, Any]:
+    """Any position of the sink that goes with ``window``."""
+    position = draw(st.sampled_from(["absolute", "clamped"] + ["top_aligned"] * (window is not None)))
+    if position != "top_aligned":
+        return {"sink_position": position}
+    return {"sink_position": position, "trained_frames": draw(st.integers(max(1, window or 1), (window or 1) + 5))}
 
 
 class RecordedNoise:

@@ -116,6 +116,9 @@ class NaiveRollout:
             if self.config.sink_position == "clamped":
                 oldest = ring[0][0] if ring else start
                 positions = [max(oldest - self.config.sink_frames, self.scene) + j for j in range(len(sink))]
+            if self.config.sink_position == "top_aligned":  # all others step back; here the sink steps forward
+                beyond = max(0, start + x.shape[2] - self.scene - (self.config.trained_frames or 0))
+                positions = [position + beyond for position in positions]
             seen = [*zip(positions, sink, strict=True), *((entry[0], entry) for entry in ring)]
             keys = [apply_rope(entry[1], turns([position])) for position, entry in seen] + [apply_rope(k, own)]
             values = [entry[2] for _, entry in seen] + [v]

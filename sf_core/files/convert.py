@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +53,7 @@ def convert(
     facts |= {"sf.num_heads": str(arch.num_heads), "sf.text_len": str(arch.text_len)}
     if member is not None:
         model = model_by_name(member)
-        facts |= {"sf.member": model.name, "sf.rollout": json.dumps(asdict(model.config))} if model.config else {}
+        facts |= {"sf.member": model.name, "sf.rollout": json.dumps(model.config.as_dict())} if model.config else {}
     layout = {name: (weight.shape, dtype or weight.dtype) for name, weight in weights.items()}
     # wide dtypes first, so that every tensor begins at a multiple of its item size
     layout = dict(sorted(layout.items(), key=lambda entry: -entry[1][1].itemsize))

@@ -25,6 +25,7 @@ from .cache_pool import CachePool
 from .identity import same_weights
 from .kv_cache import CacheShape, KeysValues
 from .rope import apply_rope, rope_rotations
+from .sink import sink_rule
 
 # (layer, q, k, v) -> attention output; the caller decides which past keys and values the new ones join
 LayerAttention = Callable[[int, Tensor, Tensor, Tensor], Tensor]
@@ -72,6 +73,7 @@ class WanForward:
     * `dtype`, `device`, `state_key`, `fingerprint`, `description`: facts that the owner of the weights knows.
     * `cast_parameter`, `embed_latents`: use of weights that belong to no layer, or keep a dtype of their own.
     * `use_attention`, `attend`: the attention kernel.
+    * `writer`: the second set of weights of a model that has two.
     * `before_pass`: called with each chunk before it is passed over a cache.
     * `enter`, `call_block`: where weights are used; a sharded model gathers them there.
     * `block_functions`: the two compiled halves of a block.
@@ -102,6 +104,11 @@ class WanForward:
     def device(self) -> torch.device:
         """Device of the arithmetic."""
         raise NotImplementedError
+
+    @property
+    def writer(self) -> WanForward:
+        """The weights of every pass that writes the cache: these, unless the model has two sets (SGF+)."""
+        return self
 
     def cast_parameter(self, parameter: Tensor, like: Tensor) -> Tensor:
         """A parameter that belongs to no layer (``modulation``), with dtype and device of ``like``."""
@@ -136,9 +143,11 @@ class WanForward:
     def text_keys_values(self, text: Tensor) -> list[KeysValues]:
         """Cross-attention keys and values of ``text`` [B, rows, text_dim]: a pair [B, text_len, heads, D] a layer.
 
-        Rows are padded with zeros to the text length, and the padding is attended to, as in Wan.
+        Rows are padded with zeros to the text length, and the padding is attended to, as in Wan. A model with two sets
+        of weights gives the pairs of both, those of its `writer` behind.
         """
-        return self.enter(self._text_keys_values, text)
+        pairs: list[KeysValues] = self.enter(self._text_keys_values, text)
+        return pairs if self.writer is self else [*pairs, *self.writer.text_keys_values(text)]
 
     def _text_keys_values(self, text: Tensor) -> list[KeysValues]:
         rows = text.shape[1]
@@ -255,7 +264,10 @@ class WanForward:
     def write_over_cache(
         self, x: Tensor, timestep: Tensor, rotations: Tensor, text: Sequence[KeysValues], views: Sequence[KeysValues]
     ) -> None:
-        """As `flow_over_cache` for a clean chunk, only for the keys and values it leaves in ``views``."""
+        """As `flow_over_cache` for a clean chunk, only for the keys and values that `writer` leaves in ``views``."""
+        if self.writer is not self:
+            self.writer.write_over_cache(x, timestep, rotations, text[self.arch.num_layers :], views)
+            return
         self.before_pass(x, timestep)
         self.write_with(x, timestep, rotations, text, self.attend_to_cache(views))
 
@@ -349,8 +361,8 @@ class WanForward:
             front_frames=config.front_frames,
             sink_frames=config.sink_frames,
             ring_frames=config.ring_frames,
-            clamped=config.sink_position == "clamped" and config.sink_frames > 0,
-            text_len=self.arch.text_len,
+            sink_rule=sink_rule(config.sink_position, config.trained_frames),
+            text_len=self.arch.text_len * (1 if self.writer is self else 2),
             dtype=self.dtype,
             device=self.device,
         )

@@ -6,8 +6,8 @@ One layer's keys are one buffer, counted in latent frames (values alike)::
 
 Keys carry their rotary position, so their order in memory does not matter to attention. Each denoising step writes the
 chunk to the end of the front, and attention reads one slice: from there to the last filled slot. `commit` copies a
-clean chunk from the front over the oldest frames of the ring. Until then no other frame is lost (`open` may rotate a
-clamped sink, from a copy), so a chunk may be abandoned at any time. The slot of a frame is a function of its absolute
+clean chunk from the front over the oldest frames of the ring. Until then no other frame is lost (`open` may rotate the
+sink, from a copy), so a chunk may be abandoned at any time. The slot of a frame is a function of its absolute
 index, of the scene's first frame and of the ring's origin.
 """
 
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from .rope import apply_rope, rope_rotations
+from .sink import SinkRule
 
 KeysValues = tuple[Tensor, Tensor]  # keys and values of one layer, [B, tokens, heads, D] each
 
@@ -60,7 +61,7 @@ class CacheShape:
     front_frames: int
     sink_frames: int
     ring_frames: int | None  # None: unbounded
-    clamped: bool  # the sink's positions move along with the window
+    sink_rule: SinkRule  # where attention sees the sink
     text_len: int
     dtype: torch.dtype
     device: torch.device
@@ -71,12 +72,17 @@ class CacheShape:
         ring = max(0, place.start - place.ring_origin)
         return sink, ring if self.ring_frames is None else min(ring, self.ring_frames)
 
+    @property
+    def sink_moves(self) -> bool:
+        """Whether the sink may be seen at another position than its own."""
+        return self.sink_frames > 0 and self.sink_rule.moves
+
     def sink_shift(self, place: Place) -> int:
-        """Shift of a clamped sink, in frames, against the position that it was written at."""
-        if not self.clamped:
+        """Shift of the sink, in frames, against the position that it was written at."""
+        if not self.sink_moves:
             return 0
         oldest = place.start - self.history(place)[1]
-        return max(0, oldest - self.sink_frames - place.scene)
+        return self.sink_rule.shift(self.sink_frames, oldest - place.scene, place.end - place.scene)
 
     def committed_runs(self, place: Place, keep_sink: bool = False) -> list[tuple[int, int, int]]:
         """Runs that a commit at ``place`` copies: (index within the chunk, slot behind the front, count)."""
@@ -114,7 +120,7 @@ class CacheShape:
         """Bytes of a cache for a video of ``frames`` latent frames (which matter to an unbounded ring only)."""
         buffer_frames = self.front_frames + self.sink_frames + self.ring_capacity(frames)
         tokens = buffer_frames * self.frame_tokens + self.text_len
-        keys = tokens + (self.sink_frames * self.frame_tokens if self.clamped else 0)
+        keys = tokens + (self.sink_frames * self.frame_tokens if self.sink_moves else 0)
         return self.layers * self.batch * (keys + tokens) * self.heads * self.head_dim * self.dtype.itemsize
 
 
@@ -128,8 +134,8 @@ class RollingKVCache:
             slots = shape.front_frames + shape.sink_frames + self._capacity
             self._keys = [self._buffer(slots) for _ in range(shape.layers)]
             self._values = [self._buffer(slots) for _ in range(shape.layers)]
-            # a clamped sink is rotated for each chunk, always from the keys as they were written
-            copies = shape.layers if shape.clamped else 0
+            # a sink that moves is rotated for each chunk, always from the keys as they were written
+            copies = shape.layers if shape.sink_moves else 0
             self._written_sink = [self._buffer(shape.sink_frames) for _ in range(copies)]
         self._shift: int | None = 0  # shift of the sink in the buffers; None: unknown
         self._text: tuple[bytes, list[KeysValues]] | None = None
@@ -165,7 +171,7 @@ class RollingKVCache:
     def commit(self, place: Place, keep_sink: bool = False) -> None:
         """Copy the chunk that the newest pass at ``place`` left in the front into the sink or over the oldest frames.
 
-        `open` must have been called for ``place`` right before: a clamped sink is written at shift 0.
+        `open` must have been called for ``place`` right before: a sink that moves is written at shift 0.
         """
         front, unit = self.shape.front_frames, self.shape.frame_tokens
         for source, target, count in self.shape.committed_runs(place, keep_sink):
@@ -176,11 +182,11 @@ class RollingKVCache:
             into_sink = min(count, self.shape.sink_frames - target)
             if into_sink > 0:
                 sink_slots = slice(target * unit, (target + into_sink) * unit)
-                for written, keys in zip(self._written_sink, self._keys, strict=False):  # none unless clamped
+                for written, keys in zip(self._written_sink, self._keys, strict=False):  # none unless it moves
                     written[:, sink_slots] = keys[:, chunk.start : chunk.start + into_sink * unit]
 
     def _rotate_sink(self, shift: int) -> None:
-        """Rotate a clamped sink by ``shift`` frames, from its keys as they were written."""
+        """Rotate the sink by ``shift`` frames, from its keys as they were written."""
         if shift == self._shift:
             return
         self._shift = None

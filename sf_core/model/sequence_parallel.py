@@ -99,8 +99,11 @@ class HeadParallelWan(CausalWan):
             )
         with torch.device("meta"):
             shared = HeadParallelWan(model.arch)
-        shared.load_state_dict(model.state_dict(), assign=True)
+        own = {name: value for name, value in model.state_dict().items() if not name.startswith("memory.")}
+        shared.load_state_dict(own, assign=True)
         shared.copy_settings(model)
+        if model.memory is not None:
+            shared.with_memory(HeadParallelWan.of(model.memory))
         return shared.eval().requires_grad_(False)
 
     def cache_shape(self, config: RolloutConfig, latent_size: tuple[int, int], batch: int) -> CacheShape:

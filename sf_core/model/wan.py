@@ -6,7 +6,7 @@ forward.py has the computation.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self
 
 import torch
@@ -20,6 +20,7 @@ from .cuda_graphs import RecordedPass
 from .identity import describe_weights, weights_fingerprint
 from .kv_cache import KeysValues
 from .sequence_forward import SequenceForward
+from .two_sets import memory_name
 
 
 class AttentionLayers(nn.Module):
@@ -93,6 +94,7 @@ class CausalWan(SequenceForward, nn.Module):
         self.time_projection = nn.Sequential(nn.SiLU(), nn.Linear(dim, 6 * dim))
         self.blocks = nn.ModuleList(WanBlock(arch) for _ in range(arch.num_layers))
         self.head = Head(arch)
+        self.memory: CausalWan | None = None  # the second set of weights, see `with_memory`
         self.attention: str | Attention = "auto"
         self.caches = CachePool()
         self.metadata: dict[str, str] = {}
@@ -109,6 +111,30 @@ class CausalWan(SequenceForward, nn.Module):
     def device(self) -> torch.device:
         """Device of the weights."""
         return self.head.modulation.device
+
+    @property
+    def writer(self) -> CausalWan:
+        """See `WanForward.writer`."""
+        return self.memory or self
+
+    def with_memory(self, memory: CausalWan) -> Self:
+        """Let ``memory``, a model of the same sizes, make every pass that writes the cache (SGF+). Returns itself.
+
+        Raises:
+            ValueError: The models differ in size, or one of them has two sets already.
+        """
+        if memory.arch != self.arch:
+            raise ValueError(f"the second set of weights is of {memory.arch}, the first of {self.arch}: not one model")
+        if memory.memory is not None or self.memory is not None:
+            raise ValueError("a model has one second set of weights: it has one already")
+        self.memory = memory
+        return self
+
+    def named_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """All parameters, those of the second set under the names that published files have (`memory_name`)."""
+        for name, parameter in self.named_parameters():
+            second = name.startswith("memory.")
+            yield (memory_name(name.removeprefix("memory.")) if second else name), parameter
 
     forward = SequenceForward.predict
 
@@ -131,6 +157,8 @@ class CausalWan(SequenceForward, nn.Module):
         """
         # rotary positions are complex numbers until they are applied
         warnings.filterwarnings("ignore", message="Torchinductor does not support code generation for complex")
+        if self.memory is not None:
+            self.memory.compile(**options)
         before, after = self._before_attention, self._after_attention
         self._compiled = torch.compile(before, **options), torch.compile(after, **options)
 
@@ -145,6 +173,8 @@ class CausalWan(SequenceForward, nn.Module):
 
     def record(self) -> None:
         """On a GPU, replay the two passes over a full ring as CUDA graphs, compiled or not: see `RecordedPass`."""
+        if self.memory is not None:
+            self.memory.record()
 
         def state() -> object:
             return self.head.modulation.data_ptr(), self._attention
@@ -162,7 +192,8 @@ class CausalWan(SequenceForward, nn.Module):
         self, x: Tensor, timestep: Tensor, rotations: Tensor, text: Sequence[KeysValues], views: Sequence[KeysValues]
     ) -> None:
         """See `WanForward.write_over_cache`; replayed after `record`."""
-        run = super().write_over_cache if self._recorded is None else self._recorded[1]
+        own = self._recorded if self.memory is None else None  # the second set replays its own recording
+        run = super().write_over_cache if own is None else own[1]
         run(x, timestep, rotations, text, views)
 
     def release_cache(self) -> None:
@@ -177,17 +208,20 @@ class CausalWan(SequenceForward, nn.Module):
     @property
     def fingerprint(self) -> str:
         """Name of the weights, whatever their dtype."""
-        return weights_fingerprint(self.named_parameters())
+        return weights_fingerprint(self.named_weights())
 
     def description(self) -> dict[str, str]:
         """Description of the weights, see `describe_weights`; computed once for each state of theirs."""
         state = self.state_key()
         if self._description[0] != state:
-            self._description = state, describe_weights(self.named_parameters())
+            self._description = state, describe_weights(self.named_weights())
         return self._description[1]
 
     def use_attention(self) -> None:
         """Choose the attention kernel that the following passes call."""
+        if self.memory is not None:
+            self.memory.attention = self.attention
+            self.memory.use_attention()
         if callable(self.attention):
             self._attention = self.attention
         else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice, takewhile
 from pathlib import Path
@@ -20,6 +20,7 @@ from ..model.cache_pool import LiveCache
 from ..model.causal_model import CausalModel
 from ..model.kv_cache import CacheShape
 from ..noise import NoiseSource, SeededNoise
+from ..rollout_rules import check_supported
 from ..schedule import flow_schedule
 from .archive import Archive, StoredLatents
 from .blocks import NOTHING, Block, Event
@@ -78,6 +79,7 @@ class Session(SessionRecord):
         source = SeededNoise(seed) if noise is None else noise
         text = check_prompt(model, prompt, batch)
         config = config or model.rollout_config or RolloutConfig()
+        check_supported(config)
         archive = Archive(archive_folder)
         return Session(model, config, (size[0], size[1]), batch, None, text, source, NOTHING, archive)
 
@@ -264,7 +266,7 @@ class Session(SessionRecord):
 
     @cached_property
     def _root(self) -> bytes:
-        return digest(json.dumps([asdict(self.config), self.latent_size, self.batch]).encode())
+        return digest(json.dumps([self.config.as_dict(), self.latent_size, self.batch]).encode())
 
     def _point(self, event: Event) -> CachePoint:
         root = self.head.root if self.head else self._root

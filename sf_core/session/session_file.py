@@ -9,7 +9,7 @@ import json
 import reprlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from ..schedule import TRAIN_STEPS
 from .blocks import Event, Prompt
 from .record import SessionRecord
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1: without the rules of `config.RULES`; a session without them is still written as 1
 KEY = "sf.session"
 
 
@@ -95,14 +95,14 @@ def record_of(session: SessionRecord) -> tuple[dict[str, Any], list[Prompt]]:
         made = [number(block.prompt), source(block.noise), block.event.code]
         blocks.append([kind, block.place.frames, block.timestep, *made])
     record = {
-        "version": FORMAT_VERSION,
+        "version": FORMAT_VERSION if session.config.has_rules else 1,
         "model": session.model.fingerprint,
         "other_models": session.other_models,
         "channels": session.model.arch.in_dim,
         "text_dim": session.model.arch.text_dim,
         "latent_size": session.latent_size,
         "batch": session.batch,
-        "config": asdict(session.config),
+        "config": session.config.as_dict(),
         "blocks": blocks,
         "next": [number(session.prompt), source(session.noise), session.event.code],
         "seeds": list(seeds),

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, TypeAdapter, ValidationError
 
 from ..config import RolloutConfig
+from ..rollout_rules import check_trainable
 from .stage_settings import Count, Natural, Positive, Settings, Stage
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -160,6 +161,7 @@ class Recipe(Settings):
             raise ValueError("there is nothing to do: a recipe has at least one [[stages]]")
         if self.lora is not None and any(getattr(stage, "loss", "") == "gan" for stage in self.stages):
             raise ValueError('[lora] is for loss = "dmd" or "sid": a gan trains a whole discriminator')
+        check_trainable(self.rollout_config)
         self.rollout_config.check_frames(self.frames)
 
     @property

@@ -19,6 +19,7 @@ from ..model.forward import LayerAttention, WanForward
 from ..model.kv_cache import KeysValues, Place
 from ..model.rope import rope_rotations
 from ..noise import NoiseSource
+from ..rollout_rules import check_trainable
 from ..schedule import TRAIN_STEPS, flow_schedule
 from ..session.sampler import sample_chunk
 from ..vae.video_vae import VideoVAE
@@ -97,6 +98,11 @@ def rollout(
     """
     if kv_gradient not in KV_GRADIENTS:
         raise ValueError(f"kv_gradient is {kv_gradient!r}; expected one of {', '.join(KV_GRADIENTS)}")
+    check_trainable(config)
+    if generator.writer is not generator:
+        raise ValueError(
+            "this model has two sets of weights (SGF+), which training does not know: train one of one set"
+        )
     size = _latent_size(generator, noise, context, latent_size)
     batch = noise.shape[0] if isinstance(noise, Tensor) else max(len(prompt), 1 if context is None else len(context))
     generator.check_text(prompt)

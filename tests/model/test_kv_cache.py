@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 import sf_core
 from sf_core.model.cache_pool import CachePool
 from sf_core.model.kv_cache import CacheShape, Place, RollingKVCache
-from tests.helpers import SIZE, prompt, random_latents, random_model, relative
+from sf_core.model.sink import SinkRule
+from tests.helpers import SIZE, prompt, random_latents, random_model, relative, sink_settings
 from tests.naive import NaiveRollout
 
 MODEL = random_model()
@@ -32,7 +33,7 @@ def configs(draw: st.DrawFn) -> sf_core.RolloutConfig:
         first_chunk_frames=first,
         window_frames=window,
         sink_frames=sink,
-        sink_position=draw(st.sampled_from(["absolute", "clamped"])),
+        **sink_settings(draw, window),
         denoising_steps=draw(st.sampled_from([(1000, 500), (1000, 750, 250)])),
         context_noise=draw(st.sampled_from([0, 100])),
     )
@@ -102,7 +103,7 @@ def test_cache_bytes_are_the_bytes_allocated(config: sf_core.RolloutConfig, batc
 
 
 def small_shape(sink: int = 0) -> CacheShape:
-    return CacheShape(1, 1, 1, 4, 1, 3, sink, 6, False, 2, torch.float32, torch.device("cpu"))
+    return CacheShape(1, 1, 1, 4, 1, 3, sink, 6, SinkRule(), 2, torch.float32, torch.device("cpu"))
 
 
 def test_a_frames_place_depends_on_its_index_alone() -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 import sf_core
 from sf_core.session.replay import replay_reach
-from tests.helpers import SIZE, prompt, random_latents, random_model
+from tests.helpers import SIZE, prompt, random_latents, random_model, sink_settings
 
 MODEL = random_model()
 OTHER_OWNER = sf_core.RolloutConfig(chunk_frames=3, window_frames=6, denoising_steps=(1000,))
@@ -83,12 +83,13 @@ class Branch:
 def rollouts(draw: st.DrawFn) -> sf_core.RolloutConfig:
     chunk, sink = draw(st.integers(1, 3)), draw(st.integers(0, 4))
     first = draw(st.sampled_from([None, 1]))
+    window = draw(st.one_of(st.none(), st.integers(chunk + sink, chunk + sink + 6)))
     return sf_core.RolloutConfig(
         chunk_frames=chunk,
         first_chunk_frames=first,
-        window_frames=draw(st.one_of(st.none(), st.integers(chunk + sink, chunk + sink + 6))),
+        window_frames=window,
         sink_frames=sink,
-        sink_position=draw(st.sampled_from(["absolute", "clamped"])),
+        **sink_settings(draw, window),
         denoising_steps=(1000, 500),
         context_noise=draw(st.sampled_from([0, 50])),
     )

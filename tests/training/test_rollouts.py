@@ -24,7 +24,7 @@ from sf_core.session.sampler import write_block
 from sf_core.training import DMD, Rollout, SiD, rollout
 from sf_core.training.losses.forced_rollout import forced_rollout
 from sf_core.vae.video_vae import VideoVAE
-from tests.helpers import PARITY, SIZE, prompt, random_latents, random_model, relative
+from tests.helpers import PARITY, SIZE, prompt, random_latents, random_model, relative, sink_settings
 
 MODEL = random_model()
 NOISE = sf_core.SeededNoise(3)
@@ -52,12 +52,13 @@ class Video:
 def videos(draw: st.DrawFn) -> Video:
     chunk, sink = draw(st.integers(1, 3)), draw(st.integers(0, 3))
     first = draw(st.sampled_from([None, 1, 2]))
+    window = draw(st.one_of(st.none(), st.integers(max(chunk + sink, first or 0), chunk + sink + 3)))
     config = sf_core.RolloutConfig(
         chunk_frames=chunk,
         first_chunk_frames=first,
-        window_frames=draw(st.one_of(st.none(), st.integers(max(chunk + sink, first or 0), chunk + sink + 3))),
+        window_frames=window,
         sink_frames=sink,
-        sink_position=draw(st.sampled_from(["absolute", "clamped"])),
+        **sink_settings(draw, window),
         denoising_steps=draw(st.sampled_from([(1000,), (1000, 500), (1000, 750, 500)])),
         context_noise=draw(st.sampled_from([0, 50])),
     )

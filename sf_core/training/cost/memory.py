@@ -13,6 +13,7 @@ import torch
 from ...config import RolloutConfig
 from ...model.architecture import WanArchitecture
 from ...model.kv_cache import Place
+from ...model.sink import sink_rule
 from ..rollouts import CLIP_FRAMES, block_places
 
 FLOAT = 4  # bytes of latents, statistics and rotations, whatever the model's dtype
@@ -259,6 +260,7 @@ def _outlives(config: RolloutConfig, place: Place, newest: Place) -> bool:
 
 
 def _rotated_frames(config: RolloutConfig, place: Place) -> int:
-    """Return the number of frames of a clamped sink that a pass at ``place`` rotates to a new position."""
-    moved = config.sink_position == "clamped" and _ring_start(config, place) > config.sink_frames
-    return config.sink_frames if moved else 0
+    """Return the number of frames of the sink that a pass at ``place`` rotates to a new position."""
+    rule = sink_rule(config.sink_position, config.trained_frames)
+    oldest = max(_ring_start(config, place), min(config.sink_frames, place.start))
+    return config.sink_frames if rule.shift(config.sink_frames, oldest, place.end) else 0

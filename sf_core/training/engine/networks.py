@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -71,6 +70,6 @@ def model_metadata(model: CausalWan, config: RolloutConfig, latent_size: tuple[i
     return {
         "sf.num_heads": str(model.arch.num_heads),
         "sf.text_len": str(model.arch.text_len),
-        "sf.rollout": json.dumps(asdict(config)),
+        "sf.rollout": json.dumps(config.as_dict()),
         "sf.latent_size": json.dumps(latent_size),
     }

@@ -1,0 +1,104 @@
+"""The recorded runs of other families of causal Wan models, played by this pack."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+from torch import Tensor
+
+import sf_core
+from tests.helpers import RecordedNoise
+
+FOLDER = Path(__file__).parent / "parity" / "family"
+CASES: dict[str, Any] = json.loads((FOLDER / "cases.json").read_text())
+MODEL_SIZES = ("num_heads", "text_len")
+
+
+@cache
+def tensors_of(case: str) -> dict[str, Tensor]:
+    """The recorded tensors of a case."""
+    return load_file(FOLDER / f"{case}.safetensors")
+
+
+@cache
+def model_of(case: str) -> sf_core.CausalWan:
+    """The model of a case."""
+    facts = CASES[case]
+    sizes = {name: facts["model"][name] for name in MODEL_SIZES}
+    return sf_core.load_model(FOLDER / facts["weights"], **sizes)
+
+
+@cache
+def two_sets(denoise: str = "weights", memory: str = "weights_memory") -> sf_core.CausalWan:
+    """SGF+: one set of weights denoises, the other writes the cache."""
+    sizes = {name: CASES["sgfplus_chunk"]["model"][name] for name in MODEL_SIZES}
+    states = [load_file(FOLDER / f"{name}.safetensors") for name in (denoise, memory)]
+    plain = [{name.replace("memory_", ""): value for name, value in state.items()} for state in states]
+    first, second = (sf_core.load_model(state, **sizes) for state in plain)
+    return first.with_memory(second)
+
+
+def settings_of(case: str) -> dict[str, Any]:
+    """The settings of a case as fields of `RolloutConfig`."""
+    facts = CASES[case]
+    family, given = facts.get("family", case.split("_")[0]), facts.get("settings") or facts["pipeline"]
+    steps = tuple(given.get("steps", ()))
+    config: dict[str, Any] = {"chunk_frames": given["chunk"], "denoising_steps": steps}
+    config["shift"] = given.get("shift", 5.0)
+    if "window" in given:
+        config |= {"window_frames": given["window"], "sink_frames": given["sink"]}
+    if family in ("sgf", "sgfplus"):
+        config |= {"sink_position": "top_aligned", "trained_frames": given["train"]}
+    elif case in ("infinite_chunk", "longlive_infinity", "reward_chunk"):
+        config |= {"sink_position": "clamped"}
+    return config
+
+
+class CaseNoise:
+    """The noise of a case."""
+
+    def __init__(self, case: str) -> None:
+        tensors, config = tensors_of(case), settings_of(case)
+        self._tensors, chunk = tensors, config["chunk_frames"]
+        self._whole: RecordedNoise | None = None
+        if "noise" in tensors:
+            frames, first = tensors["noise"].shape[1], config.get("first_chunk_frames") or chunk
+            self._whole = RecordedNoise(tensors, [first] + [chunk] * ((frames - first) // chunk))
+
+    def __call__(self, chunk: int, step: int, shape: tuple[int, ...]) -> Tensor:
+        if self._whole is not None:
+            return self._whole(chunk, step, shape)
+        name = f"noise.c{chunk:02d}" if step == 0 else f"renoise.c{chunk:02d}.s{step - 1}"
+        return self._tensors[name].transpose(1, 2)
+
+
+def start(case: str, changes: Mapping[str, Any] | None = None, **options: Any) -> sf_core.Session:
+    """A session set up as the recorded run, but for ``changes`` of its settings."""
+    tensors = tensors_of(case)
+    config = sf_core.RolloutConfig(**{**settings_of(case), **(changes or {})})
+    size = (tensors["latents"].shape[-2], tensors["latents"].shape[-1])
+    model = options.pop("model", None) or (two_sets() if case.startswith("sgfplus") else model_of(case))
+    session = sf_core.Session.start(model, tensors["prompt_embeds"], size, config, noise=CaseNoise(case), **options)
+    if "initial_latent" in tensors:
+        session = session.with_context(tensors["initial_latent"].transpose(1, 2))
+    return session
+
+
+def play(session: sf_core.Session, case: str, acts: Mapping[int, Any] | None = None) -> sf_core.Session:
+    """Sample the recorded length. ``acts`` by latent frame: what is done to the session before the chunk there."""
+    frames = tensors_of(case)["latents"].shape[1]
+    while session.frames < frames:
+        if acts and session.frames in acts:
+            session = acts[session.frames](session)
+        session, _ = session.next_chunk()
+    return session
+
+
+def recorded(case: str) -> Tensor:
+    """The latents of the recorded run [B, C, F, H, W]."""
+    return tensors_of(case)["latents"].transpose(1, 2)

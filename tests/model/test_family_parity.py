@@ -1,0 +1,65 @@
+"""Models of other families play as their authors' own code does; each wrong variant is told apart."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from torch import Tensor
+
+from tests.families import play, recorded, start, two_sets
+from tests.helpers import relative
+
+
+def assert_close(ours: Tensor, theirs: Tensor) -> None:
+    assert relative(ours, theirs) <= 5e-6
+    assert float((ours - theirs).abs().max()) <= 5e-5
+
+
+PLAIN = (
+    *("sgf_chunk", "sgf_frame", "sgfplus_chunk", "sgfplus_frame", "sgfplus_i2v"),
+    *("infinite_chunk", "longlive_chunk", "longlive_infinity"),
+)
+
+
+@pytest.mark.parametrize("case", PLAIN)
+def test_a_rollout_gives_the_latents_of_its_authors_code(case: str) -> None:
+    assert_close(play(start(case), case).latents, recorded(case))
+
+
+ABSOLUTE = {"sink_position": "absolute", "trained_frames": None}
+CLAMPED = {"sink_position": "clamped", "trained_frames": None}
+
+
+@pytest.mark.parametrize(
+    ("case", "changes", "off"),
+    [
+        ("sgf_chunk", CLAMPED, 2.6e-2),
+        ("sgf_chunk", ABSOLUTE, 1.8e-2),
+        ("sgf_chunk", {"trained_frames": 20}, 9.1e-3),
+        ("sgf_chunk", {"window_frames": 11}, 1.9e-2),
+        ("sgf_chunk", {"sink_frames": 2}, 2.4e-2),
+        ("sgf_frame", ABSOLUTE, 5.0e-3),
+    ],
+)
+def test_a_wrong_variant_is_as_far_away_as_was_recorded(case: str, changes: dict[str, Any], off: float) -> None:
+    error = relative(play(start(case, changes), case).latents, recorded(case))
+    assert error == pytest.approx(off, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("case", "sets", "off"),
+    [
+        ("sgfplus_chunk", ("weights", "weights"), 2.3e-1),
+        ("sgfplus_chunk", ("weights_memory", "weights"), 9.5e-1),
+        ("sgfplus_i2v", ("weights", "weights"), 2.1e-1),
+    ],
+)
+def test_a_wrong_set_of_weights_is_told_apart(case: str, sets: tuple[str, str], off: float) -> None:
+    error = relative(play(start(case, model=two_sets(*sets)), case).latents, recorded(case))
+    assert error == pytest.approx(off, rel=0.05)
+
+
+def test_top_aligned_is_clamped_where_the_window_is_what_was_trained() -> None:
+    clamped = play(start("sgf_frame", CLAMPED), "sgf_frame")
+    assert relative(clamped.latents, play(start("sgf_frame"), "sgf_frame").latents) == 0.0
