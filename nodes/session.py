@@ -20,6 +20,7 @@ from .adapters.images import fit_pictures
 from .adapters.memory_report import freed_if_out_of_memory, memory_in_words
 from .adapters.model import HostedWan, comfy_model, latent_size
 from .adapters.model_settings import config_for
+from .adapters.running_prompt import words_of
 from .adapters.vae import check_fits, open_vae
 from .adapters.wire_types import ConfigWire, GraphSession, SessionWire
 from .inputs import checked, schema, with_extra
@@ -194,7 +195,8 @@ class SFSession(io.ComfyNode):
         wan = HostedWan(model)
         size = latent_size(wan, width, height)
         config, archive = config_for(model, settings), host.temp_path("archive")
-        session = Session.start(wan, embeddings(positive), size, config, seed=seed, archive_folder=archive)
+        words = words_of("positive")
+        session = Session.start(wan, embeddings(positive), size, config, seed=seed, archive_folder=archive, words=words)
         text = memory_in_words(session) + _unusual_size(wan, size)
         return io.NodeOutput(GraphSession(session), ui=host.keep_saying(cls.hidden.unique_id, text))
 
@@ -268,7 +270,8 @@ class SFSwitchPrompt(io.ComfyNode):
     @classmethod
     @checked
     def execute(cls, session: GraphSession, positive: Any, recache: bool) -> Any:
-        return io.NodeOutput(session.edited(session.core.with_prompt(embeddings(positive), recache=recache)))
+        core = session.core.with_prompt(embeddings(positive), recache=recache, words=words_of("positive"))
+        return io.NodeOutput(session.edited(core))
 
 
 class SFRewind(io.ComfyNode):

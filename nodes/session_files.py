@@ -76,10 +76,10 @@ def _saved(session: Session, prefix: str) -> Path:
     try:
         return saved_sessions.save_new(session, prefix)
     except (OSError, ValueError) as error:
-        name = saved_sessions.keep(session, "unsaved") if session.frames else None
-        if name is None:
+        path = saved_sessions.keep(session, "unsaved") if session.frames else None
+        if path is None:
             raise
-        kept = f"The session is kept: Load Session lists it as '{name.removesuffix(host.SESSION_ENDING)}'"
+        kept = f"The session is kept: Load Session lists it as '{path.stem}'"
         raise OSError(f"{getattr(error, 'strerror', None) or error}. {kept}") from error
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..sf_core.files.video import VideoWriter
 from ..sf_core.memory_ledger import DecoderCost
+from ..sf_core.session.frame_counts import video_frames
 from ..sf_core.session.session import Session
 from ..sf_core.session.session_file import events_in, record_of
 from ..sf_core.session.streaming import chunks_for, frames_after, stream
@@ -134,6 +135,8 @@ def _chunks(
     """
     core = session.core
     run.make_ready(core)
+    factor = ours.temporal_factor
+    run.view.begin_with(video_frames(core.frames, factor) - video_frames(session.decoded, factor))
     for _, frames in decode_rest(session, ours, vae):
         run.view.show(frames[0], BEFORE_RUN, 0)
         yield core, frames[0]

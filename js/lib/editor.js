@@ -109,6 +109,9 @@ export function undoable(change) {
   }
 }
 
+/** Queues the workflow, as Run does. */
+export const queue = () => app.queuePrompt(0);
+
 const redraw = () => app.graph.setDirtyCanvas(true, true);
 
 /**
@@ -164,6 +167,14 @@ export function originOf(node, input) {
   const origin = link ? node.graph.getNodeById(link.origin_id) : null;
   return link && origin ? { node: origin, slot: link.origin_slot } : null;
 }
+
+/**
+ * The nodes that an output is wired to, once for each wire.
+ *
+ * @param {Origin} origin
+ * @returns {ComfyNode[]}
+ */
+export const targetsOf = ({ node, slot }) => node.getOutputNodes?.(slot) ?? [];
 
 /**
  * Wires an output, given by its number, to an input.

@@ -21,6 +21,7 @@
  * @property {number} chunks how many will be made; 0 if unknown
  * @property {number} frames how many are made
  * @property {number} first_frame the oldest one that the server still has
+ * @property {number} first_new the first one that is new in this run; those before continue an older session
  * @property {number} made_fps
  * @property {number | null} first_seconds until the first frame
  * @property {number} cache_bytes
@@ -34,6 +35,8 @@
  * @property {number} seconds
  * @property {Record<string, Record<string, number | string>>} seeds by node and input; text beyond 2 ** 53
  * @property {Training | null} training
+ * @property {string | null} session the name in Load Session under which the session that the run made is kept; null
+ *   before the end, and if there is none any more
  * @property {ServerFile | null} video
  *
  * @typedef {{node_id: string, run: string, chunk: number, first: number, count: number, numbers: number[],
@@ -78,12 +81,13 @@ const TRAINING = { stage: text, step: count, of: count, left: amount, file: text
 const STATE = {
   ...RUN,
   ...{ prompt_id: text, workflow: text, state: (/** @type {any} */ value) => STATES.includes(value) },
-  ...{ fps: positive, chunk: count, chunks: count, frames: count, first_frame: count },
+  ...{ fps: positive, chunk: count, chunks: count, frames: count, first_frame: count, first_new: count },
   ...{ made_fps: amount, first_seconds: orNull(amount), cache_bytes: amount },
   ...{ steerable: flag, prompt: text, note: text, rows: text, seconds: amount, seeds: record(record(seed)) },
   refused: shape({ count, prompt: text }),
   actions: list(shape({ action: text, chunk: count })),
   training: orNull(shape(TRAINING)),
+  session: orNull(text),
   video: orNull(shape({ filename: text, subfolder: text, type: text })),
 };
 

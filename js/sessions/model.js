@@ -3,12 +3,12 @@ import { formatBytes } from "../lib/format.js";
 /** The sessions panel without its page: what it says and decides. See panel.js. */
 
 /**
- * @typedef {"live" | "saved" | "interrupted" | "damaged"} Kind
+ * @typedef {"live" | "saved" | "ended" | "interrupted" | "damaged"} Kind
  * @typedef {"model" | "vae" | "clip"} SharedInput
  *
  * @typedef {object} Entry one of `sessions`, as docs/live.md describes them
  * @property {string} name
- * @property {"live" | "saved" | "interrupted"} kind
+ * @property {"live" | "saved" | "ended" | "interrupted"} kind
  * @property {string | null} node_id
  * @property {number | null} chunks
  * @property {number | null} frames

@@ -1,10 +1,10 @@
 import { make } from "../lib/dom.js";
 import * as editor from "../lib/editor.js";
-import { freePlace } from "../lib/free_place.js";
 import { translator } from "../lib/i18n.js";
 import { isState } from "../lib/messages.js";
 import { get, listen, post, url } from "../lib/server.js";
-import { factsOf, isNews, keyOf, kindOf, nameToKeep, soleOrigin, titleOf } from "./model.js";
+import { continueInNewNodes, hasModel, loadSession } from "./continue.js";
+import { factsOf, isNews, keyOf, kindOf, nameToKeep, titleOf } from "./model.js";
 import { STYLE } from "./style.js";
 
 /**
@@ -16,12 +16,12 @@ import { STYLE } from "./style.js";
 
 const PATH = "/self_forcing/sessions";
 const REFRESH = 2000; // milliseconds between two requests while something is live
-const GAP = 80; // pixels between new nodes and others; Nodes 2.0 draws them larger than their size says
 const ENDS = ["execution_success", "execution_error", "execution_interrupted"];
 
 /** @type {Record<import("./model.js").Kind, TextKey>} */
 const KINDS = {
   live: "sessions.live",
+  ended: "sessions.ended",
   saved: "sessions.saved",
   interrupted: "sessions.interrupted",
   damaged: "sessions.damaged",
@@ -196,17 +196,14 @@ const actionsFor = (entry) => {
 const LOAD = {
   label: "sessions.load",
   tooltip: "sessions.loadTooltip",
-  run: ({ name }, t) => showAdded([addLoader(name)], t),
+  run: ({ name }, t) => showAdded([loadSession(name)], t),
 };
 
 /** @type {Action} */
 const CONTINUE = {
   label: "sessions.continue",
   tooltip: "sessions.continueTooltip",
-  run({ name }, t) {
-    const loader = addLoader(name);
-    showAdded([loader, addStream(loader)], t);
-  },
+  run: ({ name }, t) => showAdded(continueInNewNodes(name), t),
 };
 
 /** @type {Action} */
@@ -216,7 +213,7 @@ const FORK = {
   async run(entry, t, refresh) {
     const { name } = await post(`${PATH}/keep`, { node_id: entry.node_id, name: nameToKeep(entry) });
     editor.toast("success", t("sessions.kept", { name }));
-    showAdded([addLoader(name)], t);
+    showAdded([loadSession(name)], t);
     refresh();
   },
 };
@@ -240,49 +237,5 @@ const DELETE = {
 /** @type {(nodes: ComfyNode[], t: Translate) => void} */
 function showAdded(nodes, t) {
   editor.showNodes(nodes);
-  const wired = editor.originOf(nodes[0], "model");
-  editor.toast("info", t("sessions.added"), wired ? "" : t("sessions.wireModel"));
-}
-
-/**
- * Adds a Load Session with a file, in a free place.
- *
- * @param {string} file
- */
-function addLoader(file) {
-  const others = [...editor.nodesInView()];
-  const boxes = others.map(({ pos, size }) => /** @type {Box} */ ([pos[0], pos[1], size[0], size[1]]));
-  const loader = editor.addNode("SFLoadSession", null, ([x, y, width, height]) =>
-    freePlace([x, y, 2 * width + GAP, 2 * height], boxes, GAP), // with room for a Stream Video
-  );
-  editor.offerValue(loader, "file", file);
-  editor.setWidget(loader, "file", file);
-  wire(loader, "model", others);
-  return loader;
-}
-
-/**
- * Adds a Stream Video that continues the session of a Load Session.
- *
- * @param {ComfyNode} loader
- */
-function addStream(loader) {
-  const others = editor.nodesInView().filter((node) => node !== loader);
-  const stream = editor.addNode("SFStreamVideo", loader, () => [loader.pos[0] + loader.size[0] + GAP, loader.pos[1]]);
-  editor.connect(loader, 0, stream, "session");
-  wire(stream, "vae", others);
-  wire(stream, "clip", others);
-  return stream;
-}
-
-/**
- * Wires an input if the graph leaves no choice; otherwise the user has to.
- *
- * @param {ComfyNode} node
- * @param {import("./model.js").SharedInput} input
- * @param {ComfyNode[]} others
- */
-function wire(node, input, others) {
-  const origin = soleOrigin(others, input, editor.originOf);
-  if (origin && node.inputs.some(({ name }) => name === input)) editor.connect(origin.node, origin.slot, node, input);
+  editor.toast("info", t("sessions.added"), hasModel(nodes[0]) ? "" : t("sessions.wireModel"));
 }

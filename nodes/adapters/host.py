@@ -147,6 +147,11 @@ def interrupted_folder() -> Path:
     return _own_temp_path(leftovers.INTERRUPTED)
 
 
+def ended_folder() -> Path:
+    """Return the folder of the last sessions of this user's runs that ended well, which need not exist."""
+    return _own_temp_path(leftovers.ENDED)
+
+
 def unfinished_folder() -> Path:
     """Return the folder of copies of this user's active runs, which need not exist."""
     return _own_temp_path(leftovers.UNFINISHED)
@@ -169,7 +174,7 @@ def session_folders() -> list[Path]:
     """Return the folders of this user's sessions."""
     if users.current() == users.DEFAULT:
         return [Path(folder) for folder in folder_paths.get_folder_paths(SESSIONS)]
-    return [saving_folder() / "sessions", interrupted_folder()]
+    return [saving_folder() / "sessions", interrupted_folder(), ended_folder()]
 
 
 def session_names() -> list[str]:
@@ -201,10 +206,11 @@ def register_folders() -> None:
             log.info("%s files of a server that was killed are kept; Load Session lists its sessions", files_kept)
     except OSError as error:
         log.warning("what a killed server left cannot be put back: %s", error)
-    folders = [output_folder() / "sessions", interrupted_folder()]
+    folders = [output_folder() / "sessions", interrupted_folder(), ended_folder()]
     of_others = [
         *Path(folder_paths.get_user_directory()).glob("*/self_forcing/sessions"),
         *temp_path(leftovers.USERS).glob(f"*/{leftovers.INTERRUPTED}"),
+        *temp_path(leftovers.USERS).glob(f"*/{leftovers.ENDED}"),
     ]
     for folder in (*folders, *of_others):
         try:

@@ -13,8 +13,9 @@ from pathlib import Path
 FOLDER = "self_forcing"  # of the pack, below the temporary folder
 WORTHLESS = ("live", "archive")  # its folders that mean nothing without the server that wrote them
 INTERRUPTED = "interrupted"  # its folder of sessions of interrupted and failed runs
+ENDED = "ended"  # its folder of sessions of runs that ended well
 UNFINISHED = "unfinished"  # its folder of copies of the sessions of active runs
-USERS = "users"  # its folder of the other users' folders of both kinds, with --multi-user
+USERS = "users"  # its folder of the other users' folders of these kinds, with --multi-user
 
 
 def set_aside(temp: Path) -> None:

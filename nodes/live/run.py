@@ -250,15 +250,15 @@ class Run(StreamHost):
             self.steering.close()
 
 
-def _keep(session: Session, error: BaseException, view: LiveView) -> str | None:
-    """Save the session of a run that ended early, and say where. Returns its name; None: it could not be saved."""
-    name = saved_sessions.keep(session, "interrupted" if host.is_interrupt(error) else "failed")
-    if name is None:
+def _keep(session: Session, error: BaseException, view: LiveView) -> bool:
+    """Save the session of a run that ended early, and say where. Returns whether it could be saved."""
+    path = saved_sessions.keep(session, "interrupted" if host.is_interrupt(error) else "failed")
+    if path is None:
         view.say(f"the session of {session.chunks} chunks could not be kept: no disk takes it")
     else:
-        title = name.removesuffix(host.SESSION_ENDING)
-        view.say(f"{title}: Load Session lists it, and running again continues from there")
-    return name
+        view.keep(path)
+        view.say(f"{path.stem}: Load Session lists it, and running again continues from there")
+    return path is not None
 
 
 def _say_idle(view: LiveView, paused: bool) -> None:
@@ -268,16 +268,18 @@ def _say_idle(view: LiveView, paused: bool) -> None:
 
 @contextmanager
 def autosaved(run: Run) -> Iterator[None]:
-    """Save the session for Load Session if the block raises, and free everything if memory ran out."""
+    """Save the session for Load Session when the block ends, and free everything if memory ran out."""
     shared, begun = comfy_model(run.newest).shared, run.newest.chunks
     with shared.in_use():
         try:
             yield
+            if run.newest.chunks > begun and (path := saved_sessions.keep_ended(run.newest)):
+                run.view.keep(path)
         except BaseException as error:
-            name = _keep(run.newest, error, run.view) if run.newest.chunks > begun else None
+            saved = run.newest.chunks > begun and _keep(run.newest, error, run.view)
             if memory.is_out_of_memory(error):
                 run.close()
-                kept = "" if name is None else f", and the {run.newest.chunks} chunks made so far are kept"
+                kept = f", and the {run.newest.chunks} chunks made so far are kept" if saved else ""
                 raise out_of_memory_error(error, run.newest, run.decoder_cost, kept) from None
             raise
         finally:

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from ...sf_core.byte_units import GIB
 from ...sf_core.files import disk_budget
 from ...sf_core.files.atomic_write import move_to_new, part_of
-from ...sf_core.files.disk import free_bytes
+from ...sf_core.files.disk import free_bytes, make_folder
+from ...sf_core.files.file_names import name_from
 from ...sf_core.session.session import Session
 from ...sf_core.session.session_file import file_bytes
+from ...sf_core.session.timeline import without_blend
 from ..adapters import host
 from ..adapters.model import comfy_model
 from . import chunk_cache, thumbnails
 
-SESSIONS_KEPT = 8  # of interrupted and failed runs
-SESSIONS_BYTES = 16 * GIB  # of these; 1.3B at 832 x 480 makes 5.7 GB an hour
+SESSIONS_KEPT = 8  # of interrupted and failed runs, and as many of runs that ended well
+SESSIONS_BYTES = 16 * GIB  # of each of the two; 1.3B at 832 x 480 makes 5.7 GB an hour
+TITLE = (60, 150)  # characters and bytes of a prompt in the name of a session, at most
 _saving = threading.Lock()  # two savers do not write at once to a disk that has room for one
 
 
@@ -44,7 +48,7 @@ def save_new(session: Session, prefix: str, picture: bytes | None = None) -> Pat
     return path
 
 
-def keep(session: Session, why: str) -> str | None:
+def keep(session: Session, why: str) -> Path | None:
     """Save a session that would be lost, for Load Session: with the interrupted runs, else in output/sessions.
 
     Of the interrupted runs' sessions the newest `SESSIONS_KEPT` stay; of these, only as many as keep to the disk's
@@ -55,19 +59,78 @@ def keep(session: Session, why: str) -> str | None:
         why: What happened to its run, in a word: the beginning of the name.
 
     Returns:
-        Its name in Load Session; None if it cannot be saved.
+        The file; None if it cannot be saved.
     """
-    title = f"{why} at chunk {session.chunks} ({time.strftime('%H.%M.%S')})"
+    title = f"{why} at chunk {session.chunks} ({_now()})"
     for save in (_save_interrupted, _save_with_room, _save_in_output):
         try:
-            return save(session, title).name
+            return save(session, title)
         except OSError as error:
             host.log.warning("cannot keep the session of a run: %s", error)
     return None
 
 
+def keep_ended(session: Session) -> Path | None:
+    """Save the last session of a run that ended well, so that one can go on from it.
+
+    The newest `SESSIONS_KEPT` stay, within the disk's budget, apart from those of `keep`. Nothing makes room for them:
+    the run's result is elsewhere too.
+
+    Args:
+        session: The session.
+
+    Returns:
+        The file; None if it cannot be saved.
+    """
+    words = title_of(prompt_of(session))
+    try:
+        return _save_in(host.ended_folder(), session, f"{words or 'ended'} at chunk {session.chunks} ({_now()})")
+    except OSError as error:
+        host.log.warning("cannot keep the session of a run that ended: %s", error)
+        return None
+
+
+def copy_as(file: Path, title: str) -> Path:
+    """Copy a session's file and picture to the saved sessions under ``title``, or with a number behind it.
+
+    Args:
+        file: The session.
+        title: A plain name.
+
+    Returns:
+        The copy.
+
+    Raises:
+        OSError: The copy cannot be written, or there is no such session any more.
+    """
+    folder = host.saving_folder() / "sessions"
+    make_folder(folder)
+    path = _write(lambda part: shutil.copyfile(file, part), _names(folder, title))
+    picture = thumbnails.picture_next_to(file)
+    if picture is not None:
+        thumbnails.put_next_to(path, picture)
+    return path
+
+
+def prompt_of(session: Session) -> str:
+    """Return the prompt in effect at the end of a session, as text; "" if it is not known."""
+    return (session.head.prompt if session.head else session.prompt).words
+
+
+def title_of(prompt: str) -> str:
+    """Return a name for a file of the first words of a prompt; "" if it has none."""
+    return name_from(without_blend(prompt), "-", *TITLE)
+
+
+def _now() -> str:
+    return time.strftime("%H.%M.%S")
+
+
 def _save_interrupted(session: Session, title: str) -> Path:
-    folder = host.interrupted_folder()
+    return _save_in(host.interrupted_folder(), session, title)
+
+
+def _save_in(folder: Path, session: Session, title: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = _save(session, _names(folder, title))
     thumbnails.write_next_to(path, session)
@@ -98,12 +161,17 @@ def _names(folder: Path, title: str) -> Iterator[Path]:
 
 def _save(session: Session, names: Iterable[Path]) -> Path:
     """Save a session under the first of ``names`` that no file has, also if several programs save at once."""
+    return _write(session.save, names)
+
+
+def _write(write: Callable[[Path], object], names: Iterable[Path]) -> Path:
+    """Let ``write`` make a file, and give it the first of ``names`` that no other has."""
     with _saving:
         candidates = iter(names)
         path = next(candidates)
         part = part_of(path)
         try:
-            session.save(part)
+            write(part)
             while True:
                 try:
                     move_to_new(part, path)

@@ -31,12 +31,24 @@ def write_next_to(file: Path, session: Session, picture: bytes | None = None) ->
     """Write a picture next to the session's ``file``: the given one, else the newest remembered one of its past."""
     blocks = session.head.back() if session.head else ()
     picture = picture or next((_pictures[one.lineage] for one in blocks if one.lineage in _pictures), None)
-    if picture is None:
-        return
+    if picture is not None:
+        put_next_to(file, picture)
+
+
+def put_next_to(file: Path, picture: bytes) -> None:
+    """Write ``picture``, a JPEG, next to a session's file."""
     try:
         file.with_suffix(ENDING).write_bytes(picture)
     except OSError as error:  # the session is more important than its picture
         host.log.warning("cannot write a session's picture: %s", error)
+
+
+def picture_next_to(file: Path) -> bytes | None:
+    """Return the JPEG next to a session's file; None: there is none."""
+    try:
+        return file.with_suffix(ENDING).read_bytes()
+    except OSError:
+        return None
 
 
 def remove_next_to(file: Path) -> None:

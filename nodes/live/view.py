@@ -81,10 +81,10 @@ class LiveView:
             **{"state": "running", "fps": fps, "chunk": 0, "chunks": chunks, "frames": 0, "made_fps": 0.0},
             **{"first_seconds": None, "cache_bytes": 0, "steerable": steerable, "prompt": "", "note": ""},
             **{"refused": {"count": 0, "prompt": ""}, "actions": [], "rows": "", "seconds": 0.0, "video": None},
-            **{"training": None, "seeds": _seeds_of(prompt.graph)},
+            **{"training": None, "seeds": _seeds_of(prompt.graph), "first_new": 0},
         }
+        self._kept: Path | None = None  # the session's file
         self._firsts: dict[int, int] = {}  # first frame of each of the newest chunks
-        self._older = 0  # frames older than the run
         self._newest: tuple[int, Tensor] | None = None  # number and frame
         self._begun, self._made_frames = time.perf_counter(), 0  # withdrawn ones included
         self.idle_seconds = 0.0  # in which the run was paused, or waited for its viewer
@@ -110,7 +110,13 @@ class LiveView:
     def state(self) -> dict[str, Any]:
         """Return the state of the run, as docs/live.md describes it."""
         names = {"node_id": self.node_id, "run": self.run, "prompt_id": self._prompt_id}
-        return {**names, "workflow": self._workflow, "first_frame": self.store.first, **self._facts}
+        session = (
+            self._kept.name if self._kept and self._kept.exists() else None
+        )  # a newer one may have taken its place
+        return {
+            **{**names, "workflow": self._workflow, "first_frame": self.store.first},
+            **{**self._facts, "session": session},
+        }
 
     @property
     def watchers(self) -> list[str]:
@@ -123,6 +129,14 @@ class LiveView:
             self._facts.update(changes)
             if watchers := self.watchers:
                 clients.send("self_forcing.run", watchers, self.state())
+
+    def keep(self, session: Path) -> None:
+        """Note the file of the run's last session, from which one can go on."""
+        self._kept = session
+
+    def begin_with(self, frames: int) -> None:
+        """Tell the viewers that the first ``frames`` frames will be older than the run."""
+        self.tell(first_new=frames)
 
     def say(self, note: str) -> None:
         """Show a note to the viewers."""
@@ -167,13 +181,12 @@ class LiveView:
         seconds = time.perf_counter() - self._begun
         self._made_frames += len(frames)
         frames_made = first + len(frames)
-        self._older = self._older if made else frames_made
         began = self._facts["first_seconds"]
         self.tell(
             frames=frames_made,
             chunk=made,
             made_fps=self._made_frames / max(1e-6, seconds - self.idle_seconds),
-            seconds=(frames_made - self._older) / self._facts["fps"],
+            seconds=self._new_seconds(frames_made),
             first_seconds=seconds if began is None else began,
             cache_bytes=cache_bytes,
         )
@@ -188,7 +201,11 @@ class LiveView:
         first = withdrawn[0][1]
         self._newest = None
         self._pictures.withdraw(chunk, first)
-        self.tell(frames=first, chunk=made, seconds=(first - self._older) / self._facts["fps"])
+        self.tell(frames=first, chunk=made, seconds=self._new_seconds(first))
+
+    def _new_seconds(self, frames: int) -> float:
+        """Seconds that are new among the first ``frames`` frames."""
+        return float(max(0, frames - self._facts["first_new"]) / self._facts["fps"])
 
     @contextmanager
     def until_end(self, video: Path | None = None) -> Iterator[None]:

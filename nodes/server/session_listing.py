@@ -34,7 +34,7 @@ def all_sessions() -> list[dict[str, Any]]:
 
 
 def _entries() -> Iterator[dict[str, Any]]:
-    interrupted = host.interrupted_folder()
+    kinds = {host.interrupted_folder(): "interrupted", host.ended_folder(): "ended"}
     for name in host.session_names():
         try:
             path = host.session_file(name)
@@ -43,7 +43,7 @@ def _entries() -> Iterator[dict[str, Any]]:
             continue
         yield {
             "name": name,
-            "kind": "interrupted" if interrupted in path.parents else "saved",
+            "kind": next((kind for folder, kind in kinds.items() if folder in path.parents), "saved"),
             "node_id": None,
             **_facts(path, on_disk.st_mtime_ns, on_disk.st_size),
             "bytes": on_disk.st_size,
@@ -130,14 +130,43 @@ def keep(session: Session, name: str, picture: bytes | None) -> str:
     return saved_sessions.save_new(session, f"sessions/{name}", picture).name
 
 
-def delete(name: str) -> None:
-    """Delete a session and its picture. Raises FileNotFoundError, PermissionError for other files, OSError."""
+def keep_file(session: str, name: str | None) -> str:
+    """Copy a listed session to the saved ones.
+
+    Args:
+        session: Its name in Load Session.
+        name: A name for the copy; None: of the words of its prompt. A taken one gets a number.
+
+    Returns:
+        The copy's name in Load Session.
+
+    Raises:
+        FileNotFoundError: There is no such session.
+        OSError: The copy cannot be written.
+        ValueError: ``name`` is no name.
+    """
+    title = None if name is None else checked_name(name)
+    path = _listed(session)
+    if title is None:
+        record = read_record(path)
+        number, words = record["blocks"][-1][3] if record["blocks"] else record["next"][0], record.get("words", [])
+        title = saved_sessions.title_of(words[number] if words else "") or "session"
+    return saved_sessions.copy_as(path, title).name
+
+
+def _listed(name: str) -> Path:
+    """Return the path of a session that Load Session lists. Raises FileNotFoundError."""
     if name not in host.session_names():  # the listed names are relative to the folders
         raise FileNotFoundError(name)
     try:
-        path = host.session_file(name)
+        return host.session_file(name)
     except ValueError as error:
         raise FileNotFoundError(name) from error
+
+
+def delete(name: str) -> None:
+    """Delete a session and its picture. Raises FileNotFoundError, PermissionError for other files, OSError."""
+    path = _listed(name)
     folders = [folder.resolve() for folder in host.session_folders()]
     folder = path.parent.resolve()
     inside = [one for one in folders if folder.is_relative_to(one) and path.resolve().is_relative_to(one)]

@@ -23,6 +23,7 @@ def register(routes: web.RouteTableDef) -> None:
     routes.get("/self_forcing/sessions/picture/{key}")(picture)
     routes.post("/self_forcing/sessions/keep")(keep)
     routes.post("/self_forcing/sessions/delete")(delete)
+    routes.post("/self_forcing/keep")(keep_file)
 
 
 @json_route
@@ -89,6 +90,22 @@ async def keep(request: web.Request) -> dict[str, Any]:
         host.log.warning("cannot save a session: %s", error)
         reason = getattr(error, "strerror", None) or error
         raise Refused(409, f"the session cannot be kept: {reason}") from error
+
+
+@json_route
+async def keep_file(request: web.Request) -> dict[str, Any]:
+    """Save a session that Load Session lists for good. Body: ``{"session"}``, perhaps ``"name"``."""
+    body = await body_of(request, {"session": str}, {"name": str})
+    user_of(request)
+    try:
+        return {"name": await asyncio.to_thread(session_listing.keep_file, body["session"], body.get("name"))}
+    except FileNotFoundError as error:
+        raise Refused(404, f"the session {body['session'][:100]!r} is gone: newer ones have taken its place") from error
+    except OSError as error:
+        host.log.warning("cannot save a session: %s", error)
+        raise Refused(409, f"the session cannot be kept: {error.strerror or error}") from error
+    except ValueError as error:
+        raise Refused(400, str(error)) from error
 
 
 @json_route

@@ -49,6 +49,31 @@ def is_plain_name(name: str, also: str) -> bool:
     )
 
 
+def name_from(text: str, also: str, characters: int, size: int) -> str:
+    """Make a plain name, as of `is_plain_name`, of the first words of a text.
+
+    Args:
+        text: Text in any script.
+        also: Characters that may stay besides letters and digits.
+        characters: The most that the name has.
+        size: The most bytes that it takes.
+
+    Returns:
+        The name, which ends with a whole word if the text has short ones. "" if the text holds no letter or digit.
+    """
+    words = "".join(c if is_plain_name(c, also) else " " for c in unicodedata.normalize("NFC", text)).split()
+    name = ""
+    for word in words if any(c.isalnum() for c in text) else ():
+        longer = f"{name} {word}".strip()
+        if len(longer) > characters or len(longer.encode()) > size:
+            break
+        name = longer
+    if not name and words:  # a script without spaces
+        name = words[0][:characters].encode()[:size].decode(errors="ignore")
+    name = name.strip(f". {_JOINERS[1:]}")
+    return f"{name}-" if windows_name_fault(name) else name
+
+
 def libav_url(path: Path) -> str:
     """Return a path as PyAV opens it. Without the scheme, ``12:30.mp4`` or ``concat:x.mp4`` would name a protocol."""
     return f"file:{path}"

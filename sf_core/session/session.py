@@ -53,6 +53,7 @@ class Session(SessionRecord):
         batch: int = 1,
         noise: NoiseSource | None = None,
         archive_folder: Path | None = None,
+        words: str = "",
     ) -> Session:
         """Start an empty video.
 
@@ -66,6 +67,7 @@ class Session(SessionRecord):
             batch: Number of videos that are made together.
             noise: Noise source. None: `SeededNoise(seed)`.
             archive_folder: Folder of the temporary file for older latents. None: the system's.
+            words: The prompt as text, kept for display.
 
         Raises:
             ValueError: An argument does not fit the model.
@@ -77,7 +79,7 @@ class Session(SessionRecord):
         if batch < 1:
             raise ValueError(f"batch is {batch}; expected 1 or more")
         source = SeededNoise(seed) if noise is None else noise
-        text = check_prompt(model, prompt, batch)
+        text = check_prompt(model, prompt, batch, words)
         config = config or model.rollout_config or RolloutConfig()
         check_supported(config)
         archive = Archive(archive_folder)

@@ -28,6 +28,7 @@ from .session import Session
 
 MAX_BLEND = 1000  # chunks
 _SAME = 1e-6  # seconds; rows are written with this many digits
+_BLEND = " (blend, "  # begins the remark behind the words of a prompt that is blended in
 _COLONS = ":\uff1a"  # and the full-width one of Chinese and Japanese keyboards
 _SIXTY = r"[0-5\uff10-\uff15]\d"  # 00 to 59, in full-width digits too
 _CLOCK = re.compile(rf"(?P<time>\d+(?:[{_COLONS}]{_SIXTY}){{1,2}}(?:\.\d+)?)(?=[\s{_COLONS}]|$)")  # m:ss or h:mm:ss
@@ -192,9 +193,14 @@ class Timeline:
         if left > 1 and session.chunks and session.head is not None:
             # from the newest chunk's prompt: after a rewind, the session's own is that of the removed chunk
             target = _mixed(session.head.prompt.text, target, 1 / left)
-            words = f"{words} (blend, {left - 1} chunks to go)"
+            words = f"{words}{_BLEND}{left - 1} chunks to go)"
         switched = session.with_prompt(target, recache=current.recache and not 0 < behind < current.blend, words=words)
         return session if switched.prompt.digest == session.prompt.digest else switched
+
+
+def without_blend(words: str) -> str:
+    """Return the words of a prompt without the remark that it is still blended in."""
+    return words.partition(_BLEND)[0]
 
 
 def second_of(session: Session, temporal_factor: int, fps: float) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tests.comfyui.graphs import BLUE, Graph, Tiny
 from tests.comfyui.sessions_api import (
     DELETE,
     KEEP,
+    KEEP_FILE,
     ask,
     endless,
     entries,
@@ -135,6 +137,58 @@ def test_a_live_session_is_kept_while_its_run_goes_on(server: Server) -> None:
     assert post(server, KEEP, node_id=node, name="late")[0] == 404
 
 
+def last_state(server: Server, graph: Graph, node: str, stop: bool = False) -> dict[str, Any]:
+    """Run a graph; return the state with which the run of a node ended. stop: end it by hand after two chunks."""
+    with server.events(f"of {node}") as events:
+        server.submit(graph.prompt, client_id=f"of {node}")
+        if stop:
+            events.wait_for(lambda e: e.kind == "self_forcing.run" and e.data["chunk"] == 2)
+            post(server, "/self_forcing/steer", node_id=node, action="stop")
+        events.wait_for_end()
+        state: dict[str, Any] = [e for e in events.all if e.kind == "self_forcing.run"][-1].data
+    return state
+
+
+@pytest.mark.parametrize("stop", [True, False], ids=["stopped", "at its end"])
+def test_a_run_that_ends_keeps_its_session_which_can_be_continued_and_kept(server: Server, stop: bool) -> None:
+    """Under the words of its prompt; whoever continues it is told where the new frames begin."""
+    graph = Graph()
+    tiny = Tiny.of(graph)
+    fresh = tiny.session(BLUE, seed=time.monotonic_ns() % 2**40)
+    seconds = 0.0 if stop else 1.0
+    node = graph("SFStreamVideo", session=fresh, vae=tiny.vae, seconds=seconds, fps=16.0).number
+    ended = last_state(server, graph, node, stop)
+    found = entry(server, ended["session"])
+    assert (ended["state"], found["kind"], found["chunks"]) == ("ended", "ended", ended["chunk"])
+    kept = [post(server, KEEP_FILE, session=ended["session"])[1]["name"] for _ in range(2)]
+    assert kept[0].startswith(BLUE[:20])
+    assert kept[0] != kept[1]
+    assert all(entry(server, one)["kind"] == "saved" and entry(server, one)["picture"] for one in kept)
+    assert (folder(server) / kept[1]).read_bytes() == (folder(server) / kept[0]).read_bytes()
+
+    more = Graph()
+    tiny = Tiny.of(more)
+    loaded = more("SFLoadSession", model=tiny.model, file=ended["session"], allow_other_model=False)[0]
+    node = more("SFStreamVideo", session=loaded, vae=tiny.vae, seconds=0.5, fps=16.0).number
+    longer = last_state(server, more, node)
+    assert longer["first_new"] == ended["frames"]
+    assert longer["frames"] == ended["frames"] + round(longer["seconds"] * 16)
+    assert entry(server, longer["session"])["chunks"] == ended["chunk"] + longer["chunk"]
+
+
+def test_only_what_is_kept_is_said_to_be_kept(server: Server) -> None:
+    """A run that made nothing keeps nothing; a session that made room for newer ones is not named any more."""
+    graph = Graph()
+    tiny = Tiny.of(graph)
+    node = graph("SFStreamVideo", session=tiny.session(BLUE, seed=9), vae=tiny.vae, seconds=0.5, fps=16.0).number
+    name = last_state(server, graph, node)["session"]
+    assert post(server, DELETE, name=name)[0] == 200
+    attached = post(server, "/self_forcing/attach", client_id=f"of {node}", own=True)[1]["runs"]
+    assert [one["session"] for one in attached if one["node_id"] == node] == [None]
+    status, refusal = post(server, KEEP_FILE, session=name)
+    assert (status, refusal["error"]) == (404, f"the session {name!r} is gone: newer ones have taken its place")
+
+
 BAD_NAMES = (
     "",
     " ",
@@ -199,7 +253,7 @@ def test_nothing_outside_the_folders_is_deleted(server: Server, tmp_path: Path) 
             path.unlink()
 
 
-@pytest.mark.parametrize("path", [KEEP, DELETE])
+@pytest.mark.parametrize("path", [KEEP, KEEP_FILE, DELETE])
 @pytest.mark.parametrize(
     ("body", "status"),
     [
@@ -239,7 +293,9 @@ JSON = st.recursive(
 PATHS = st.lists(st.sampled_from(["..", ".", "/", "\\", "\0", "shelf", "x.session", "~", "%2e", "é", "C:"])).map(
     "".join
 )
-FIELDS = st.fixed_dictionaries({}, optional={"name": PATHS | st.text() | JSON, "node_id": st.integers() | PATHS | JSON})
+FIELDS = st.fixed_dictionaries(
+    {}, optional={"name": PATHS | st.text() | JSON, "session": PATHS | JSON, "node_id": st.integers() | PATHS | JSON}
+)
 BODIES = st.binary(max_size=200) | JSON.map(json.dumps).map(str.encode) | FIELDS.map(json.dumps).map(str.encode)
 
 
@@ -249,7 +305,7 @@ def test_garbage_gets_no_500_and_changes_no_file(server: Server) -> None:
 
     @settings(max_examples=200, deadline=None)
     @example(KEEP, b"\x00")
-    @given(path=st.sampled_from([KEEP, DELETE]), body=BODIES)
+    @given(path=st.sampled_from([KEEP, KEEP_FILE, DELETE]), body=BODIES)
     def holds(path: str, body: bytes) -> None:
         status, answer = ask(server, path, body)
         assert status in REFUSALS, (path, body, answer)

@@ -9,7 +9,7 @@ import pytest
 
 from sf_core.files import file_names
 from sf_core.files.atomic_write import part_of
-from sf_core.files.file_names import check_new_file, is_plain_name, windows_name_fault
+from sf_core.files.file_names import check_new_file, is_plain_name, name_from, windows_name_fault
 
 
 @pytest.mark.parametrize(
@@ -101,3 +101,27 @@ def test_the_longest_name_leaves_room_for_temporary_names(tmp_path: Path) -> Non
     path = tmp_path / ("n" * file_names.MAX_NAME_BYTES)
     check_new_file(path)
     part_of(part_of(path)).touch()  # a session is written whole, and then moved to a name that no file has
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("a red circle, moving/left: on a black background", "a red circle moving left on a"),
+        (
+            "  一只猫在雪地里奔跑\uff0c镜头缓慢推进\uff0c然后它停下来回头看着我们\uff0c阳光照在雪上闪闪发光",
+            "一只猫在雪地里奔跑 镜头缓慢推进",
+        ),
+        ("猫" * 40, "猫" * 20),
+        ("नमस्ते दुनिया", "नमस्ते दुनिया"),
+        ("../../etc/passwd", "etc passwd"),
+        ("con", "con-"),
+        ("?! ... 🦊", ""),
+        ("e\u0301te\u0301 2026", "été 2026"),
+    ],
+)
+def test_the_words_of_any_text_make_a_name_for_a_file(text: str, name: str) -> None:
+    made = name_from(text, "-", 30, 60)
+    assert made == name
+    assert len(made) <= 30
+    assert len(made.encode()) <= 60
+    assert not made or (is_plain_name(made, " -") and windows_name_fault(made) is None)

@@ -38,6 +38,7 @@ interface ComfyApp {
     workflow?: { activeWorkflow: OpenWorkflow | null; openWorkflows: OpenWorkflow[] };
   };
   loadGraphData(...details: any[]): Promise<any>;
+  queuePrompt(number: number): Promise<unknown>;
   registerExtension(extension: object): void;
 }
 
@@ -89,6 +90,7 @@ interface ComfyNode {
   setSize(size: [number, number]): void;
   computeSize(): [number, number];
   getInputLink?(slot: number): { origin_id: string | number; origin_slot: number } | null;
+  getOutputNodes?(slot: number): ComfyNode[] | null;
   connect(slot: number, target: ComfyNode, targetSlot: number): unknown;
   addDOMWidget(name: string, type: string, element: HTMLElement, options: object): ComfyWidget;
   [method: string]: any;

@@ -8,6 +8,7 @@ const STATE = {
   ...{ made_fps: 30.5, first_seconds: 0.2, cache_bytes: 1000, steerable: true, prompt: "", note: "" },
   ...{ actions: [{ chunk: 1, action: "cut" }], rows: "0.5: a red circle", seconds: 1.25 },
   ...{ seeds: { 3: { seed: 5, noise_seed: "18446744073709551615" } }, video: null, training: null },
+  ...{ first_new: 0, session: null },
 };
 const LOSSES = { generator: [[0.5, 0.1]], critic: [] };
 const TRAINING = { stage: "causal", step: 1, of: 5, left: 3.5, losses: LOSSES, file: "" };
@@ -17,7 +18,7 @@ const GARBAGE = [undefined, null, true, -1, 1.5, NaN, "", "x", [], {}, [null], {
 test("messages as docs/live.md has them are taken", () => {
   assert.ok(isState(STATE));
   assert.ok(isState({ ...STATE, first_seconds: null, video: { filename: "a.mp4", subfolder: "", type: "temp" } }));
-  assert.ok(isState({ ...STATE, training: TRAINING }));
+  assert.ok(isState({ ...STATE, training: TRAINING, session: "a red circle at chunk 7 (12.00.00).session" }));
   assert.ok(isFrames(FRAMES));
   assert.ok(isFrames({ ...FRAMES, chunk: -1, numbers: [], frames: [] }), "frames that are older than the run");
   assert.ok(isWithdrawn({ node_id: "7", run: "ab", chunk: 1, first: 9 }));
