@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from .rollout_rules import SINK_POSITIONS as SINK_POSITIONS
 from .rollout_rules import check_rules
-from .schedule import TRAIN_STEPS, flow_schedule
+from .schedule import EXACT, TRAIN_STEPS, FlowSchedule, flow_schedule
 
 MAX_CHUNK_FRAMES = 1024  # latent frames; far above what any model was trained for, far below what no memory holds
 MAX_WINDOW_FRAMES = 16384
@@ -109,6 +109,11 @@ class RolloutConfig:
             raise ValueError(f"shift is {self.shift}; expected a number above 0, up to {MAX_SHIFT:g}")
         flow_schedule(self.shift)  # checks the shift
         check_rules(self)
+
+    @property
+    def noise_levels(self) -> FlowSchedule:
+        """The conversion between noisy latents, flow and clean latents."""
+        return EXACT if self.exact_times else flow_schedule(self.shift)
 
     @property
     def front_frames(self) -> int:

@@ -6,10 +6,9 @@ cannot work and what would.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
-if TYPE_CHECKING:
-    from .config import RolloutConfig
+RolloutConfig = Any  # the class imports this module
 
 SINK_POSITIONS = ("absolute", "clamped", "top_aligned")
 SCHEDULES = ("chunk", "rolling")
@@ -27,7 +26,6 @@ NOT_YET: dict[str, object] = {
     "pin_shots": False,
     "context_in_chunk": False,
     "context_from_last_step": False,
-    "exact_times": False,
     "context": "cache",
     "memory_frames": 0,
 }

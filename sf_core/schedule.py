@@ -61,6 +61,10 @@ class FlowSchedule:
         frames = sigmas if sigmas.ndim == 2 else sigmas.unsqueeze(1)
         return frames[:, None, :, None, None].to(x.device)
 
+    def first_noise(self, noise: Tensor, timestep: float) -> Tensor:
+        """What a chunk begins with at its first ``timestep``: the noise itself, which is taken for pure."""
+        return noise
+
     def add_noise(self, x0: Tensor, noise: Tensor, timestep: float | Tensor) -> Tensor:
         """``x0`` at the noise level of ``timestep`` (a scalar, [B] or [B, F]), in the dtype of ``noise``."""
         sigma = self._sigma(timestep, x0)
@@ -84,3 +88,32 @@ class FlowSchedule:
 def flow_schedule(shift: float) -> FlowSchedule:
     """The schedule of one shift, built once."""
     return FlowSchedule(shift)
+
+
+class ExactSchedule(FlowSchedule):
+    """Noise levels that are timesteps / 1000, without table and lookup. Source: Causal-rCM's inference.
+
+    Latents are noised and cleaned wide, and the first noise is scaled by its own level.
+    """
+
+    def sigma(self, timestep: float) -> float:
+        """Sigma of ``timestep``."""
+        return timestep / TRAIN_STEPS
+
+    def sigmas_for(self, timestep: Tensor, x: Tensor) -> Tensor:
+        """See `FlowSchedule.sigmas_for`."""
+        sigmas = (timestep.to(wide_dtype(timestep.device)) / TRAIN_STEPS).to(x.device)
+        frames = sigmas if sigmas.ndim == 2 else sigmas.unsqueeze(1)
+        return frames[:, None, :, None, None]
+
+    def first_noise(self, noise: Tensor, timestep: float) -> Tensor:
+        """The noise at its level, which is below 1."""
+        return (noise.to(wide_dtype(noise.device)) * self.sigma(timestep)).to(noise.dtype)
+
+    def add_noise(self, x0: Tensor, noise: Tensor, timestep: float | Tensor) -> Tensor:
+        """See `FlowSchedule.add_noise`."""
+        wide = wide_dtype(x0.device)
+        return super().add_noise(x0.to(wide), noise.to(wide), timestep).to(noise.dtype)
+
+
+EXACT = ExactSchedule()

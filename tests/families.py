@@ -47,6 +47,8 @@ def settings_of(case: str) -> dict[str, Any]:
     """The settings of a case as fields of `RolloutConfig`."""
     facts = CASES[case]
     family, given = facts.get("family", case.split("_")[0]), facts.get("settings") or facts["pipeline"]
+    if family == "causal_rcm":
+        return _rcm(given, facts["timesteps_per_block"])
     steps = tuple(given.get("steps", ()))
     config: dict[str, Any] = {"chunk_frames": given["chunk"], "denoising_steps": steps}
     config["shift"] = given.get("shift", 5.0)
@@ -57,6 +59,18 @@ def settings_of(case: str) -> dict[str, Any]:
     elif case in ("infinite_chunk", "longlive_infinity", "reward_chunk"):
         config |= {"sink_position": "clamped"}
     return config
+
+
+def _rcm(given: dict[str, Any], timesteps: list[list[float]]) -> dict[str, Any]:
+    return {
+        "chunk_frames": given["chunk"],
+        "first_chunk_frames": given["first"],
+        "window_frames": None,
+        "exact_times": True,
+        "first_chunk_steps": tuple(timesteps[0]),
+        "denoising_steps": tuple(timesteps[1]),
+        "context_from_last_step": given.get("context_from_last_step", False),
+    }
 
 
 class CaseNoise:
@@ -87,6 +101,17 @@ def start(case: str, changes: Mapping[str, Any] | None = None, **options: Any) -
     if "initial_latent" in tensors:
         session = session.with_context(tensors["initial_latent"].transpose(1, 2))
     return session
+
+
+def switches(case: str, recache: bool | str = "joint", **options: Any) -> dict[int, Any]:
+    """The prompt switches of a case, for `play`."""
+    settings = CASES[case]["settings"]
+    options = {"recache": recache, "recache_sink": not settings["global_sink"], **options}
+
+    def switch(number: int) -> Any:
+        return lambda session: session.with_prompt(tensors_of(case)[f"prompt_embeds.{number + 1}"], **options)
+
+    return {frame: switch(number) for number, frame in enumerate(settings["switch"])}
 
 
 def play(session: sf_core.Session, case: str, acts: Mapping[int, Any] | None = None) -> sf_core.Session:

@@ -365,6 +365,7 @@ class WanForward:
             text_len=self.arch.text_len * (1 if self.writer is self else 2),
             dtype=self.dtype,
             device=self.device,
+            window_frames=config.window_frames,
         )
 
     def cache_bytes(self, config: RolloutConfig, latent_size: tuple[int, int], batch: int = 1, frames: int = 0) -> int:

@@ -13,8 +13,9 @@ index, of the scene's first frame and of the ring's origin.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -65,6 +66,7 @@ class CacheShape:
     text_len: int
     dtype: torch.dtype
     device: torch.device
+    window_frames: int | None = None  # that attention sees, chunk and sink included; None: all
 
     def history(self, place: Place) -> tuple[int, int]:
         """The numbers of sink frames and ring frames that the pass at ``place`` attends to."""
@@ -83,6 +85,19 @@ class CacheShape:
             return 0
         oldest = place.start - self.history(place)[1]
         return self.sink_rule.shift(self.sink_frames, oldest - place.scene, place.end - place.scene)
+
+    def ring_runs(self, place: Place, frames: int) -> list[tuple[int, int]]:
+        """Runs (slot behind the front, count) of the newest ``frames`` frames of the ring before ``place``."""
+        runs: list[tuple[int, int]] = []
+        for frame in range(place.start - frames, place.start):
+            slot = frame - place.ring_origin
+            slot = self.sink_frames + (slot if self.ring_frames is None else slot % self.ring_frames)
+            first, count = runs[-1] if runs else (-1, -1)
+            if slot == first + count:
+                runs[-1] = (first, count + 1)
+            else:
+                runs.append((slot, 1))
+        return runs
 
     def committed_runs(self, place: Place, keep_sink: bool = False) -> list[tuple[int, int, int]]:
         """Runs that a commit at ``place`` copies: (index within the chunk, slot behind the front, count)."""
@@ -132,15 +147,16 @@ class RollingKVCache:
         self._capacity = shape.ring_capacity(0)
         with torch.inference_mode(False):  # a host may run one chunk in inference mode and the next outside
             slots = shape.front_frames + shape.sink_frames + self._capacity
-            self._keys = [self._buffer(slots) for _ in range(shape.layers)]
-            self._values = [self._buffer(slots) for _ in range(shape.layers)]
+            self._keys = [self.buffer(slots) for _ in range(shape.layers)]
+            self._values = [self.buffer(slots) for _ in range(shape.layers)]
             # a sink that moves is rotated for each chunk, always from the keys as they were written
             copies = shape.layers if shape.sink_moves else 0
-            self._written_sink = [self._buffer(shape.sink_frames) for _ in range(copies)]
+            self._written_sink = [self.buffer(shape.sink_frames) for _ in range(copies)]
         self._shift: int | None = 0  # shift of the sink in the buffers; None: unknown
         self._text: tuple[bytes, list[KeysValues]] | None = None
 
-    def _buffer(self, frames: int) -> Tensor:
+    def buffer(self, frames: int) -> Tensor:
+        """A new buffer of keys, or values, of one layer."""
         s = self.shape
         tokens = frames * s.frame_tokens
         return torch.zeros(s.batch, tokens, s.heads, s.head_dim, dtype=s.dtype, device=s.device)
@@ -168,22 +184,43 @@ class RollingKVCache:
         pairs = zip(self._keys, self._values, strict=True)
         return [(keys[:, first:last], values[:, first:last]) for keys, values in pairs]
 
+    def open_wide(self, place: Place, keep_sink: bool = False) -> WideViews:
+        """Views for a pass at ``place`` that may have more frames than the front; see `WideViews`."""
+        self._reserve(place)
+        self._rotate_sink(self.shape.sink_shift(place))
+        return WideViews(self, place, self.shape.history(place), self.shape.committed_runs(place, keep_sink))
+
     def commit(self, place: Place, keep_sink: bool = False) -> None:
         """Copy the chunk that the newest pass at ``place`` left in the front into the sink or over the oldest frames.
 
         `open` must have been called for ``place`` right before: a sink that moves is written at shift 0.
         """
+        chunk = slice((self.shape.front_frames - place.frames) * self.shape.frame_tokens, None)
+        runs = self.shape.committed_runs(place, keep_sink)
+        for layer, (keys, values) in enumerate(zip(self._keys, self._values, strict=True)):
+            self.store(layer, keys[:, chunk], values[:, chunk], runs)
+
+    def store(self, layer: int, keys: Tensor, values: Tensor, runs: Sequence[tuple[int, int, int]]) -> None:
+        """Copy frames of ``keys`` and ``values`` [B, tokens, heads, D] along ``runs``, see `committed_runs`."""
         front, unit = self.shape.front_frames, self.shape.frame_tokens
-        for source, target, count in self.shape.committed_runs(place, keep_sink):
-            chunk = slice((front - place.frames + source) * unit, (front - place.frames + source + count) * unit)
+        for source, target, count in runs:
+            chunk = slice(source * unit, (source + count) * unit)
             slots = slice((front + target) * unit, (front + target + count) * unit)
-            for buffer in (*self._keys, *self._values):
-                buffer[:, slots] = buffer[:, chunk]
+            self._keys[layer][:, slots] = keys[:, chunk]
+            self._values[layer][:, slots] = values[:, chunk]
             into_sink = min(count, self.shape.sink_frames - target)
-            if into_sink > 0:
+            if into_sink > 0 and self._written_sink:
                 sink_slots = slice(target * unit, (target + into_sink) * unit)
-                for written, keys in zip(self._written_sink, self._keys, strict=False):  # none unless it moves
-                    written[:, sink_slots] = keys[:, chunk.start : chunk.start + into_sink * unit]
+                self._written_sink[layer][:, sink_slots] = keys[:, chunk.start : chunk.start + into_sink * unit]
+
+    def load(self, layer: int, runs: Sequence[tuple[int, int]], keys: Tensor, values: Tensor) -> None:
+        """Copy the frames of ``runs`` (slot behind the front, count) into ``keys`` and ``values``, one after another."""
+        front, unit, at = self.shape.front_frames, self.shape.frame_tokens, 0
+        for slot, count in runs:
+            slots = slice((front + slot) * unit, (front + slot + count) * unit)
+            keys[:, at : at + count * unit] = self._keys[layer][:, slots]
+            values[:, at : at + count * unit] = self._values[layer][:, slots]
+            at += count * unit
 
     def _rotate_sink(self, shift: int) -> None:
         """Rotate the sink by ``shift`` frames, from its keys as they were written."""
@@ -205,7 +242,7 @@ class RollingKVCache:
             slots = self.shape.front_frames + self.shape.sink_frames + needed
             for buffers in (self._keys, self._values):
                 for layer, old in enumerate(buffers):
-                    grown = self._buffer(slots)
+                    grown = self.buffer(slots)
                     grown[:, : old.shape[1]] = old
                     buffers[layer] = grown
         self._capacity = needed
@@ -216,3 +253,45 @@ class RollingKVCache:
         for own, others in zip(mine, theirs, strict=True):
             own[:] = [buffer.clone() for buffer in others]
         self._capacity, self._shift = other._capacity, other._shift
+
+
+class WideViews(Sequence[KeysValues]):
+    """Views for a pass that the front does not hold, or that does not attend to all of the ring.
+
+    They are made layer by layer, in one buffer that all layers share: what a layer attends to is copied behind the
+    pass's own frames, and its new keys and values are stored when the next layer is asked for, or by `close`. So a pass
+    takes the memory of one layer, and its layers have to be asked for in turn.
+
+    Args:
+        cache: The cache, whose sink is at the position that the pass sees.
+        place: The place of the pass.
+        seen: The numbers of sink frames and of newest ring frames that it attends to.
+        runs: What is stored, see `CacheShape.committed_runs`; empty: nothing.
+    """
+
+    def __init__(
+        self, cache: RollingKVCache, place: Place, seen: tuple[int, int], runs: list[tuple[int, int, int]]
+    ) -> None:
+        sink, ring = seen
+        self._cache, self._runs = cache, runs
+        self._seen = [(0, sink), *cache.shape.ring_runs(place, ring)] if sink else cache.shape.ring_runs(place, ring)
+        with torch.inference_mode(False):
+            frames = place.frames + sink + ring
+            self._own = place.frames * cache.shape.frame_tokens
+            self._keys, self._values = cache.buffer(frames), cache.buffer(frames)
+        self._layer: int | None = None  # whose keys and values are in the buffers
+
+    def __len__(self) -> int:
+        return self._cache.shape.layers
+
+    def __getitem__(self, layer: Any) -> Any:
+        self.close()
+        self._cache.load(layer, self._seen, self._keys[:, self._own :], self._values[:, self._own :])
+        self._layer = layer
+        return self._keys, self._values
+
+    def close(self) -> None:
+        """Store the keys and values of the newest layer."""
+        if self._layer is not None:
+            self._cache.store(self._layer, self._keys[:, : self._own], self._values[:, : self._own], self._runs)
+        self._layer = None

@@ -185,14 +185,15 @@ class CausalWan(SequenceForward, nn.Module):
         self, x: Tensor, timestep: Tensor, rotations: Tensor, text: Sequence[KeysValues], views: Sequence[KeysValues]
     ) -> Tensor:
         """See `WanForward.flow_over_cache`; replayed after `record`."""
-        run: Callable[..., Any] = super().flow_over_cache if self._recorded is None else self._recorded[0]
+        recorded = self._recorded if isinstance(views, list) else None  # else made layer by layer: one buffer for all
+        run: Callable[..., Any] = super().flow_over_cache if recorded is None else recorded[0]
         return run(x, timestep, rotations, text, views)
 
     def write_over_cache(
         self, x: Tensor, timestep: Tensor, rotations: Tensor, text: Sequence[KeysValues], views: Sequence[KeysValues]
     ) -> None:
         """See `WanForward.write_over_cache`; replayed after `record`."""
-        own = self._recorded if self.memory is None else None  # the second set replays its own recording
+        own = self._recorded if self.memory is None and isinstance(views, list) else None  # the second set has its own
         run = super().write_over_cache if own is None else own[1]
         run(x, timestep, rotations, text, views)
 

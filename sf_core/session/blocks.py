@@ -40,34 +40,44 @@ class Event:
         cut: The cache is emptied; a new scene begins.
         recache: The ring is written again under the prompt of the chunk.
         recache_sink: The sink is written again before the ring.
+        joint: The recache is one pass over all frames of the window, each of which sees all others (LongLive). With
+            ``recache_sink`` its first frames become the sink.
     """
 
     cut: bool = False
     recache: bool = False
     recache_sink: bool = False
+    joint: bool = False
 
     @property
     def code(self) -> int:
         """The event as one number, as session files store it."""
-        return 1 * self.cut + 2 * self.recache + 4 * self.recache_sink
+        return 1 * self.cut + 2 * self.recache + 4 * self.recache_sink + 8 * self.joint
 
     @staticmethod
     def from_code(code: int) -> Event:
         """The event of a number that `code` gave."""
-        return Event(bool(code & 1), bool(code & 2), bool(code & 4))
+        return Event(bool(code & 1), bool(code & 2), bool(code & 4), bool(code & 8))
 
 
 NOTHING = Event()
+EVENT_CODES = 16
+FIRST_EVENT_CODES = 8  # of the first versions
 
 
 @dataclass(frozen=True)
 class Recache:
-    """A recache as it was carried out: the blocks from frame ``first`` to before frame ``end`` were passed again."""
+    """A recache as it was carried out: the frames from ``first`` to before ``end`` were passed again.
+
+    They are whole blocks, one after the other, unless the recache was ``joint``.
+    """
 
     first: int
     end: int
     prompt: Prompt
     ring_origin: int  # see `Place`
+    scene: int = 0
+    joint: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,7 +86,7 @@ class CacheEpoch:
 
     Attributes:
         start: First frame of the epoch.
-        scene: First frame of the scene, which begins at the newest cut.
+        scene: First frame of the scene: the newest cut, or the first frame of a joint recache that began the sink anew.
         ring_origin: See `Place`.
         recache: The recache that began the epoch.
         sink: The newest recache that rewrote the sink. Later blocks wrote their part of the sink themselves.

@@ -43,3 +43,15 @@ def check_context(config: RolloutConfig, latents: Tensor, batch: int, frame: tup
     if not torch.isfinite(latents).all():
         raise ValueError("the context latents hold NaN or Inf; check what encoded them")
     config.check_frames(latents.shape[2], "latent frames of context")
+
+
+def check_recache(config: RolloutConfig, recache: bool | str, recache_sink: bool) -> None:
+    """Check a recache of `Session.with_prompt`. Raises ValueError for one that makes no sense with the settings."""
+    if recache not in (False, True, "joint"):
+        raise ValueError(f"recache is {recache!r}; expected False, True or 'joint'")
+    window, chunk = config.window_frames, config.chunk_frames
+    if recache == "joint" and recache_sink and window is not None and window % chunk:
+        raise ValueError(
+            f"a joint recache with recache_sink begins the sink at a chunk, but a window of {window} frames does not "
+            f"cut into chunks of {chunk}: leave out recache_sink, or take a window of whole chunks"
+        )

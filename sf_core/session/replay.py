@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+from torch import Tensor
+
 from ..hashing import digest
 from ..model.kv_cache import CacheShape, Place
 from .blocks import NOTHING, Block, CacheEpoch, Event, Prompt, Recache
@@ -15,11 +18,11 @@ from .blocks import NOTHING, Block, CacheEpoch, Event, Prompt, Recache
 
 @dataclass(frozen=True, eq=False)
 class CachePass:
-    """One forward that writes a block's keys and values.
+    """One forward that writes keys and values: those of a block, or of a joint recache.
 
     Attributes:
-        block: The clean latents.
-        place: Their position in the video and in the cache.
+        block: The block; of a joint recache, the newest one.
+        place: Position of the frames in the video and in the cache.
         prompt: The prompt that they are passed under.
         keep_sink: Leave the sink as it is.
     """
@@ -28,6 +31,23 @@ class CachePass:
     place: Place
     prompt: Prompt
     keep_sink: bool = False
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether the pass has other frames than its block, so that the front of the cache may not hold them."""
+        return self.place.start != self.block.place.start
+
+    def frames(self) -> tuple[Tensor, list[float]]:
+        """The clean latents [B, C, F, H, W], and the timestep of each frame."""
+        parts: list[Tensor] = []
+        timesteps: list[float] = []
+        for block in self.block.back():
+            skipped = max(0, self.place.start - block.place.start)
+            parts.append(block.latents.get()[:, :, skipped:])
+            timesteps[:0] = [block.timestep] * (block.place.frames - skipped)
+            if block.place.start <= self.place.start:
+                break
+        return parts[0] if len(parts) == 1 else torch.cat(parts[::-1], dim=2), timesteps
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +90,8 @@ def cache_point(head: Block | None, event: Event, prompt: Prompt, root: bytes, s
     start, epoch = head.place.end, head.epoch
     if event.cut:
         epoch = CacheEpoch(start=start, scene=start, ring_origin=start + shape.sink_frames)
+    elif event.joint:
+        epoch = _after_joint_recache(start, epoch, event, prompt, shape)
     elif event.recache:
         old = Place(start, 0, epoch.scene, epoch.ring_origin)
         oldest = start - shape.history(old)[1]
@@ -77,11 +99,29 @@ def cache_point(head: Block | None, event: Event, prompt: Prompt, root: bytes, s
             next((b.place.start for b in head.back() if b.place.start <= oldest), start) if oldest < start else start
         )
         origin = max(first, epoch.scene + shape.sink_frames)
-        recache = Recache(first, start, prompt, origin)
+        recache = Recache(first, start, prompt, origin, epoch.scene)
         epoch = CacheEpoch(start, epoch.scene, origin, recache, recache if event.recache_sink else epoch.sink)
     else:
         event = NOTHING
     return CachePoint(head, epoch, start, event, prompt, root)
+
+
+def _after_joint_recache(start: int, old: CacheEpoch, event: Event, prompt: Prompt, shape: CacheShape) -> CacheEpoch:
+    """The epoch that a joint recache before frame ``start`` begins.
+
+    It passes the newest window of frames. Where that is the whole scene, the sink is written again too. Else the sink
+    stays and is seen, and as many of the frames as it holds have no place; or it begins anew at the first of them.
+    """
+    made = start - old.scene
+    seen = made if shape.window_frames is None else min(made, shape.window_frames)
+    scene, first, origin = old.scene, start - seen, start - seen + shape.sink_frames
+    if event.recache_sink:
+        scene = first
+    elif seen < made:
+        first = origin
+    recache = Recache(first, start, prompt, origin, scene, joint=True)
+    wrote_sink = first == scene
+    return CacheEpoch(start, scene, origin, recache, recache if wrote_sink else old.sink)
 
 
 def point_before(block: Block) -> CachePoint:
@@ -97,7 +137,8 @@ def last_passes(now: CachePoint, shape: CacheShape) -> list[CachePass]:
     commit = _commit(head)
     if not now.event.recache:
         return _worthwhile([commit], shape)
-    before = [commit] if not now.event.recache_sink and _in_sink(head, shape) else []
+    rewritten = now.event.recache_sink or now.event.joint
+    before = [commit] if not rewritten and _in_sink(head, shape, now.epoch.scene) else []
     return _worthwhile(before + _recache_passes(now, shape), shape)
 
 
@@ -120,8 +161,8 @@ def replay_passes(now: CachePoint, shape: CacheShape) -> list[CachePass]:
         rewritten = _recache_passes(now, shape)
         spare = len(rewritten) if limit is None else max(0, limit - len(tail))
         tail = rewritten[max(0, len(rewritten) - spare) :] + tail
-    written = {p.block.lineage for p in tail if not p.keep_sink}
-    sink = [p for p in _sink_passes(now, shape) if p.block.lineage not in written]
+    written = {(p.block.lineage, p.place.start) for p in tail if not p.keep_sink}
+    sink = [p for p in _sink_passes(now, shape) if (p.block.lineage, p.place.start) not in written]
     return _worthwhile(sink + tail, shape)
 
 
@@ -141,8 +182,8 @@ def _commit(block: Block) -> CachePass:
     return CachePass(block, block.place, block.prompt)
 
 
-def _in_sink(block: Block, shape: CacheShape) -> bool:
-    return block.place.start - block.place.scene < shape.sink_frames
+def _in_sink(block: Block, shape: CacheShape, scene: int) -> bool:
+    return block.place.start - scene < shape.sink_frames
 
 
 def _recache_passes(now: CachePoint, shape: CacheShape) -> list[CachePass]:
@@ -151,20 +192,28 @@ def _recache_passes(now: CachePoint, shape: CacheShape) -> list[CachePass]:
     assert event is not None
     assert now.head is not None
     with_sink = event is now.epoch.sink
+    if event.joint:
+        return [_joint_pass(now.head, event, keep_sink=not with_sink)]
     again: list[CachePass] = []
     for block in now.head.back():
         if block.place.start < now.epoch.scene or (block.place.start < event.first and not with_sink):
             break
         if block.place.start >= event.end:
             continue
-        if block.place.start >= event.first or _in_sink(block, shape):
+        if block.place.start >= event.first or _in_sink(block, shape, event.scene):
             again.append(_again(block, event, keep_sink=not with_sink))
     return again[::-1]
 
 
 def _again(block: Block, event: Recache, keep_sink: bool) -> CachePass:
-    place = Place(block.place.start, block.place.frames, block.place.scene, event.ring_origin)
+    place = Place(block.place.start, block.place.frames, event.scene, event.ring_origin)
     return CachePass(block, place, event.prompt, keep_sink)
+
+
+def _joint_pass(head: Block, event: Recache, keep_sink: bool) -> CachePass:
+    newest = next(block for block in head.back() if block.place.end == event.end)
+    place = Place(event.first, event.end - event.first, event.scene, event.ring_origin)
+    return CachePass(newest, place, event.prompt, keep_sink)
 
 
 def _sink_passes(now: CachePoint, shape: CacheShape) -> list[CachePass]:
@@ -176,8 +225,11 @@ def _sink_passes(now: CachePoint, shape: CacheShape) -> list[CachePass]:
     for block in now.head.back():
         if block.place.start < now.epoch.scene:
             break
-        if _in_sink(block, shape):
-            again = event is not None and block.place.start < event.end
+        again = event is not None and block.place.start < event.end
+        if again and event and event.joint:
+            passes.append(_joint_pass(block, event, keep_sink=False))
+            break
+        if _in_sink(block, shape, now.epoch.scene):
             passes.append(_again(block, event, False) if again and event else _commit(block))
     return passes[::-1]
 

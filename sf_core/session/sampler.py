@@ -8,10 +8,12 @@ clean chunk writes its keys and values into the cache.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from ..cuda_streams import to_device_async
 from ..model.causal_model import CausalModel
 from ..model.kv_cache import KeysValues, Place, RollingKVCache
 from ..schedule import FlowSchedule
@@ -35,7 +37,7 @@ def sample_chunk(
     Returns:
         The clean latents [B, C, F, H, W], float32.
     """
-    x = noise(0)
+    x = schedule.first_noise(noise(0), steps[0])
     for i, timestep in enumerate(steps):
         x0 = schedule.to_x0(x, predict(x, timestep), timestep)
         if i + 1 < len(steps):
@@ -58,34 +60,46 @@ class ChunkForward:
         prompt: Prompt,
         latent_size: tuple[int, int],
         state: bytes,
+        views: Sequence[KeysValues] | None = None,
     ) -> None:
         model.use_attention()
         self._model = model
         self._text = cache.text(state + prompt.digest, lambda: model.text_keys_values(_for_batch(prompt, cache)))
-        self._views: list[KeysValues] = cache.open(place)
+        self._views = cache.open(place) if views is None else views
         self._rotations = model.rotations(range(place.start, place.end), latent_size)
 
     def flow(self, x: Tensor, timestep: float) -> Tensor:
         """Flow of the noisy chunk ``x``."""
         return self._model.flow_over_cache(x, self._at(x, timestep), self._rotations, self._text, self._views)
 
-    def write(self, x: Tensor, timestep: float) -> None:
+    def write(self, x: Tensor, timestep: float | Sequence[float]) -> None:
         """Leave the keys and values of the clean chunk ``x`` in the front of the cache."""
         self._model.write_over_cache(x, self._at(x, timestep), self._rotations, self._text, self._views)
 
     @staticmethod
-    def _at(x: Tensor, timestep: float) -> Tensor:
-        return torch.full((x.shape[0], 1), timestep, dtype=torch.float32, device=x.device)
+    def _at(x: Tensor, timestep: float | Sequence[float]) -> Tensor:
+        """One timestep [B, 1], or one for each frame [B, F]."""
+        if isinstance(timestep, float | int):
+            return torch.full((x.shape[0], 1), timestep, dtype=torch.float32, device=x.device)
+        frames = torch.tensor(list(timestep), dtype=torch.float32)
+        return to_device_async(frames, x.device).expand(x.shape[0], -1)
 
 
 def _for_batch(prompt: Prompt, cache: RollingKVCache) -> Tensor:
     return prompt.text.expand(cache.shape.batch, -1, -1)
 
 
-def write_block(model: CausalModel, cache: RollingKVCache, cache_pass: CachePass, state: bytes) -> None:
-    """Write the block's keys and values into the front of the cache; `RollingKVCache.commit` keeps them."""
-    latents = cache_pass.block.latents.get()
-    forward = ChunkForward(
-        model, cache, cache_pass.place, cache_pass.prompt, (latents.shape[3], latents.shape[4]), state
-    )
-    forward.write(latents, cache_pass.block.timestep)
+def write_pass(
+    model: CausalModel, cache: RollingKVCache, cache_pass: CachePass, state: bytes
+) -> Callable[[], None]:
+    """Make the keys and values of a pass over clean latents, and return what stores them in the cache.
+
+    A wide pass stores all layers but the last on its way.
+    """
+    latents, timesteps = cache_pass.frames()
+    place, keep_sink = cache_pass.place, cache_pass.keep_sink
+    views = cache.open_wide(place, keep_sink) if cache_pass.is_wide else None
+    size = (latents.shape[3], latents.shape[4])
+    forward = ChunkForward(model, cache, place, cache_pass.prompt, size, state, views)
+    forward.write(latents, timesteps[0] if len(set(timesteps)) == 1 else timesteps)
+    return partial(cache.commit, place, keep_sink) if views is None else views.close

@@ -21,13 +21,12 @@ from ..model.causal_model import CausalModel
 from ..model.kv_cache import CacheShape
 from ..noise import NoiseSource, SeededNoise
 from ..rollout_rules import check_supported
-from ..schedule import flow_schedule
 from .archive import Archive, StoredLatents
 from .blocks import NOTHING, Block, Event
-from .checks import check_context, check_prompt
+from .checks import check_context, check_prompt, check_recache
 from .record import SessionRecord
 from .replay import CachePass, CachePoint, cache_point, last_passes, point_before, replay_passes, replay_reach
-from .sampler import ChunkForward, sample_chunk, write_block
+from .sampler import ChunkForward, sample_chunk, write_pass
 from .session_file import open_session, save_session
 
 # Called before every forward as (stage, index, count): "rebuild" for passes that only fill the cache, "step" for
@@ -113,17 +112,25 @@ class Session(SessionRecord):
         return replace(session, event=self.event)
 
     def with_prompt(
-        self, prompt: Tensor, recache: bool = False, recache_sink: bool = False, words: str = ""
+        self, prompt: Tensor, recache: bool | str = False, recache_sink: bool = False, words: str = ""
     ) -> Session:
         """Use another prompt from the next chunk on. The last call before a chunk wins.
 
         Args:
             prompt: Text embeddings [B or 1, rows, text_dim].
-            recache: Pass the window again under the new prompt, so that the video follows it sooner.
-            recache_sink: Pass the sink again too, first.
+            recache: Pass the window again under the new prompt, so that the video follows it sooner: chunk by chunk, or
+                with ``"joint"`` in one pass in which all its frames see each other, as LongLive does. A joint recache
+                keeps the sink as it is, under its old prompt, unless the window holds the whole scene.
+            recache_sink: Pass the sink again too, first. Of a joint recache: the window's first frames become the sink.
             words: The prompt as text, kept for display.
+
+        Raises:
+            ValueError: A prompt that does not fit, or a recache that makes no sense with the rollout settings.
         """
-        event = replace(self.event, recache=recache or recache_sink, recache_sink=recache_sink)
+        check_recache(self.config, recache, recache_sink)
+        joint = recache == "joint"
+        again = bool(recache) or recache_sink
+        event = replace(self.event, recache=again, recache_sink=recache_sink, joint=joint)
         return replace(self, prompt=check_prompt(self.model, prompt, self.batch, words), event=event)
 
     def with_seed(self, seed: int) -> Session:
@@ -227,7 +234,7 @@ class Session(SessionRecord):
                 )
             return to_device_async(drawn.to(dtype=torch.float32), self.model.device)
 
-        return sample_chunk(forward.flow, noise, steps, flow_schedule(self.config.shift))
+        return sample_chunk(forward.flow, noise, steps, self.config.noise_levels)
 
     def _make_ready(
         self, live: LiveCache, found: str, points: list[CachePoint], keys: list[bytes], state: bytes, report: Progress
@@ -244,9 +251,11 @@ class Session(SessionRecord):
                 how, passes = "replay", replay
         for index, cache_pass in enumerate(passes):
             report("rebuild", index, len(passes))
-            write_block(self.model, live.cache, cache_pass, state)
+            if cache_pass.is_wide:  # stored layer by layer
+                live.key = None
+            keep = write_pass(self.model, live.cache, cache_pass, state)
             live.key = None  # until the last pass, the cache matches no key
-            live.cache.commit(cache_pass.place, cache_pass.keep_sink)
+            keep()
         live.key = keys[0]
         return f"{how}: {_REASONS[how]}" + (f" ({len(passes)} passes)" if how in ("extend", "replay") else "")
 

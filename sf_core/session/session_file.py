@@ -23,7 +23,7 @@ from ..files.safetensors_file import open_tensors, write_tensors
 from ..model.causal_model import CausalModel
 from ..noise import MAX_SEED, NoiseSource, SeededNoise
 from ..schedule import TRAIN_STEPS
-from .blocks import Event, Prompt
+from .blocks import EVENT_CODES, FIRST_EVENT_CODES, Event, Prompt
 from .record import SessionRecord
 
 FORMAT_VERSION = 2  # 1: without the rules of `config.RULES`; a session without them is still written as 1
@@ -94,8 +94,10 @@ def record_of(session: SessionRecord) -> tuple[dict[str, Any], list[Prompt]]:
         kind = "context" if block.chunk is None else "chunk"
         made = [number(block.prompt), source(block.noise), block.event.code]
         blocks.append([kind, block.place.frames, block.timestep, *made])
+    next_made = [number(session.prompt), source(session.noise), session.event.code]
+    has_rules = session.config.has_rules or any(made[-1] >= FIRST_EVENT_CODES for made in [*blocks, next_made])
     record = {
-        "version": FORMAT_VERSION if session.config.has_rules else 1,
+        "version": FORMAT_VERSION if has_rules else 1,
         "model": session.model.fingerprint,
         "other_models": session.other_models,
         "channels": session.model.arch.in_dim,
@@ -104,7 +106,7 @@ def record_of(session: SessionRecord) -> tuple[dict[str, Any], list[Prompt]]:
         "batch": session.batch,
         "config": session.config.as_dict(),
         "blocks": blocks,
-        "next": [number(session.prompt), source(session.noise), session.event.code],
+        "next": next_made,
         "seeds": list(seeds),
     }
     used = [prompt for _, prompt in prompts.values()]
@@ -177,7 +179,7 @@ def _faults(record: Any, layout: Mapping[str, tuple[str, list[int]]]) -> Iterato
     prompts = sum(name.startswith("prompt.") for name in layout)
 
     def is_made(by: list[Any]) -> bool:  # prompt, seed, code of the event
-        bounds = (prompts, len(record["seeds"]), 8)
+        bounds = (prompts, len(record["seeds"]), EVENT_CODES if record["version"] > 1 else FIRST_EVENT_CODES)
         return len(by) == 3 and all(_is_whole(number, 0, n - 1) for number, n in zip(by, bounds, strict=True))
 
     words = record.get("words", [""] * prompts)
@@ -318,7 +320,7 @@ def events_in(record: Mapping[str, Any]) -> str:
         if before is not None and kind == "chunk":
             said = f"prompt {words[prompt]!r}" if prompt < len(words) and words[prompt] else "prompt"
             changes = [said] * (prompt != before[0]) + ["seed"] * (seed != before[1])
-            changes += ["cut"] * bool(code & 1) + ["recache"] * bool(code & 2)
+            changes += ["cut"] * bool(code & 1) + ["joint recache" if code & 8 else "recache"] * bool(code & 2)
             found += [f"{', '.join(changes)} at chunk {chunk}"] if changes else []
         before = (prompt, seed)
         chunk += kind == "chunk"

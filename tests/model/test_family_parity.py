@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from tests.families import play, recorded, start, two_sets
+from tests.families import play, recorded, start, switches, two_sets
 from tests.helpers import relative
 
 
@@ -18,13 +18,36 @@ def assert_close(ours: Tensor, theirs: Tensor) -> None:
 
 PLAIN = (
     *("sgf_chunk", "sgf_frame", "sgfplus_chunk", "sgfplus_frame", "sgfplus_i2v"),
-    *("infinite_chunk", "longlive_chunk", "longlive_infinity"),
+    *("infinite_chunk", "longlive_chunk", "longlive_infinity", "sink5_window7_rerope"),
+    *("rcm_c1_step2", "rcm_c1_step2_noisyctx", "rcm_c3_step4"),
 )
 
 
 @pytest.mark.parametrize("case", PLAIN)
 def test_a_rollout_gives_the_latents_of_its_authors_code(case: str) -> None:
     assert_close(play(start(case), case).latents, recorded(case))
+
+
+SWITCHES = ("longlive_switch", "longlive_switch_nosink")
+
+
+@pytest.mark.parametrize("case", SWITCHES)
+def test_a_joint_recache_is_that_of_longlive(case: str) -> None:
+    assert_close(play(start(case), case, switches(case)).latents, recorded(case))
+
+
+@pytest.mark.parametrize(
+    ("case", "options", "off"),
+    [
+        ("longlive_switch", {"recache": False}, 4.0e-2),
+        ("longlive_switch", {"recache_sink": True}, 4.1e-2),
+        ("longlive_switch_nosink", {"recache": False, "recache_sink": False}, 5.6e-2),
+        ("longlive_switch_nosink", {"recache_sink": False}, 5.2e-2),
+    ],
+)
+def test_a_wrong_recache_is_as_far_away_as_was_recorded(case: str, options: dict[str, Any], off: float) -> None:
+    error = relative(play(start(case), case, switches(case, **options)).latents, recorded(case))
+    assert error == pytest.approx(off, rel=0.05)
 
 
 ABSOLUTE = {"sink_position": "absolute", "trained_frames": None}

@@ -35,6 +35,10 @@ def apply_act(session: sf_core.Session, act: Act) -> sf_core.Session:
         return session.with_seed(number)
     if kind == "cut":
         return session.with_cut()
+    if kind.startswith("joint"):
+        window = session.config.window_frames
+        anew = kind == "joint_sink" and (window is None or window % session.config.chunk_frames == 0)
+        return session.with_prompt(prompt(number), recache="joint", recache_sink=anew)
     return session.with_prompt(prompt(number), recache=kind != "prompt", recache_sink=kind == "recache_sink")
 
 
@@ -107,6 +111,8 @@ moves = st.lists(
                 "prompt",
                 "recache",
                 "recache_sink",
+                "joint",
+                "joint_sink",
                 "cut",
                 "rewind",
                 "rewind",
@@ -132,6 +138,17 @@ moves = st.lists(
     [("chunk", 1)] * 12
     + [("recache", 2), ("chunk", 1), ("drop", 1), ("chunk", 1), ("recache_sink", 3)]
     + [("chunk", 1)] * 8,
+    None,
+)
+@example(
+    sf_core.RolloutConfig(chunk_frames=2, window_frames=8, sink_frames=3, sink_position="clamped"),
+    1,
+    1,
+    [("joint", 2)]
+    + [("chunk", 1)] * 6
+    + [("joint", 3), ("chunk", 1), ("drop", 1), ("chunk", 1), ("joint_sink", 4), ("chunk", 1), ("drop", 1)]
+    + [("chunk", 1), ("joint", 5), ("chunk", 1), ("drop", 1), ("recache", 2), ("chunk", 1), ("drop", 1)]
+    + [("joint_sink", 2), ("chunk", 1), ("recache_sink", 3), ("chunk", 1), ("drop", 1)],
     None,
 )
 def test_any_order_of_operations_gives_what_a_straight_run_gives(

@@ -20,7 +20,7 @@ from sf_core.model.kv_cache import RollingKVCache
 from sf_core.schedule import flow_schedule
 from sf_core.session.archive import StoredLatents
 from sf_core.session.replay import CachePass
-from sf_core.session.sampler import write_block
+from sf_core.session.sampler import write_pass
 from sf_core.training import DMD, Rollout, SiD, rollout
 from sf_core.training.losses.forced_rollout import forced_rollout
 from sf_core.vae.video_vae import VideoVAE
@@ -89,17 +89,17 @@ def inference(video: Video, text: Tensor, context: Tensor | None) -> Tensor:
     """What a session makes if it noises its clean chunks, before it writes their keys and values, as training does."""
     config = video.config
 
-    def write_noised(model: sf_core.CausalWan, cache: RollingKVCache, todo: CachePass, state: bytes) -> None:
+    def write_noised(model: sf_core.CausalWan, cache: RollingKVCache, todo: CachePass, state: bytes) -> Any:
         block = todo.block
         if block.chunk is not None:
             latents = block.latents.get()
             noise = NOISE(block.chunk, len(config.timesteps(block.place.start)), tuple(latents.shape))
             noisy = flow_schedule(config.shift).add_noise(latents, noise, block.timestep)
             todo = replace(todo, block=replace(block, latents=StoredLatents(noisy)))
-        write_block(model, cache, todo, state)
+        return write_pass(model, cache, todo, state)
 
     MODEL.release_cache()
-    with patch.object(session_module, "write_block", write_noised):
+    with patch.object(session_module, "write_pass", write_noised):
         session = sf_core.Session.start(MODEL, text, SIZE, config, batch=video.batch, noise=NOISE)
         session = session if context is None else session.with_context(context)
         while session.frames < video.frames:
