@@ -19,13 +19,11 @@ MOST_MEMORY_FRAMES = 1024
 MOST_SHOT_OFFSET = 16384
 # Settings that a later version of this pack brings: they are refused, never silently ignored
 NOT_YET: dict[str, object] = {
-    "sink_average": None,
     "schedule": "chunk",
     "solver": "renoise",
     "shot_offset": 0,
     "pin_shots": False,
     "context_in_chunk": False,
-    "context_from_last_step": False,
     "context": "cache",
     "memory_frames": 0,
 }

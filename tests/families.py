@@ -54,10 +54,12 @@ def settings_of(case: str) -> dict[str, Any]:
     config["shift"] = given.get("shift", 5.0)
     if "window" in given:
         config |= {"window_frames": given["window"], "sink_frames": given["sink"]}
-    if family in ("sgf", "sgfplus"):
+    if case == "sink5_window7_rerope":  # there, the window does not count the sink
+        config |= {"window_frames": given["window"] + given["sink"], "sink_position": "clamped"}
+    elif family in ("sgf", "sgfplus"):
         config |= {"sink_position": "top_aligned", "trained_frames": given["train"]}
     elif case in ("infinite_chunk", "longlive_infinity", "reward_chunk"):
-        config |= {"sink_position": "clamped"}
+        config |= {"sink_position": "clamped", "sink_average": 0.999 if family == "reward" else None}
     return config
 
 

@@ -54,13 +54,13 @@ class ChunkCache:
             return stored
         longer, latents = session.next_chunk(progress)
         if not self._stopped:
-            self._store(name, latents)
+            self._store(name, longer.newest_chunk())
         return longer, latents
 
-    def _store(self, name: str, latents: Tensor) -> None:
+    def _store(self, name: str, chunk: dict[str, Tensor]) -> None:
         try:
             folder = host.temp_folder("chunks")
-            _write(folder / name, latents)
+            _write(folder / name, chunk)
             if next(_written) % TIDY_EVERY == 0 or free_bytes(folder) < LITTLE_SPACE:
                 disk_budget.trim(folder.glob("*.safetensors"), CHUNKS_BYTES, CHUNKS_KEPT, always=0)
         except OSError as error:  # the video is more important than the cache
@@ -85,21 +85,26 @@ def _read(path: Path, session: Session) -> tuple[Session, Tensor] | None:
     """Return the session with a stored chunk; None if there is none, or it is not what was stored."""
     try:
         tensors, facts = open_tensors(path)
-        latents = tensors["latents"].read()  # not mapped: whoever shortens a mapped file kills the server
-        if facts.get(_DIGEST) != tensor_digest(latents).hex():
+        chunk = {name: part.read() for name, part in tensors.items()}  # not mapped: a shortened file kills the server
+        if facts.get(_DIGEST) != _digest_of(chunk):
             raise ValueError(f"{path.name} does not hold the values that were stored")
-        longer = session.with_chunk(latents)
+        longer = session.with_chunk(**chunk)
         os.utime(path)  # used now: deleted later
     except FileNotFoundError:
         return None
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, TypeError, ValueError) as error:
         host.log.warning("a stored chunk is damaged, and is made again: %s", error)
         return None
-    return longer, latents
+    return longer, chunk["latents"]
 
 
-def _write(path: Path, latents: Tensor) -> None:
-    values = latents.detach().to("cpu", torch.float32).contiguous()
-    layout = {"latents": (list(values.shape), torch.float32)}
+def _write(path: Path, chunk: dict[str, Tensor]) -> None:
+    values = {name: part.detach().to("cpu", torch.float32).contiguous() for name, part in sorted(chunk.items())}
+    layout = {name: (list(part.shape), torch.float32) for name, part in values.items()}
     # no wait for the disk while a video plays
-    write_tensors(path, layout, [values], {_DIGEST: tensor_digest(values).hex()}, sync=False)
+    write_tensors(path, layout, list(values.values()), {_DIGEST: _digest_of(values)}, sync=False)
+
+
+def _digest_of(chunk: dict[str, Tensor]) -> str:
+    """The digest of a chunk's values; of latents alone it is the one that earlier versions wrote."""
+    return "".join(tensor_digest(part).hex() for _, part in sorted(chunk.items()))

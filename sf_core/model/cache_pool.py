@@ -15,6 +15,7 @@ class LiveCache:
     Attributes:
         key: Digest of the history whose passes are in the cache. None: nothing of use.
         tip: Lineage of the newest chunk that was sampled from it.
+        front: Lineage of the block whose keys and values are in the front, as they are to be kept. None: of no block.
         busy: Whether it is leased.
     """
 
@@ -22,6 +23,7 @@ class LiveCache:
         self.cache = cache
         self.key: bytes | None = None
         self.tip: bytes | None = None
+        self.front: bytes | None = None
         self.busy = False
 
 
@@ -95,7 +97,7 @@ class CachePool:
         if self._has_room(shape.nbytes()):
             return self._add(shape), "empty"
         if alike:
-            alike[0].key = alike[0].tip = None
+            alike[0].key = alike[0].tip = alike[0].front = None
             return alike[0], "empty"
         while self._drop_oldest():
             if self._has_room(shape.nbytes()):

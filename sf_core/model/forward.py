@@ -366,6 +366,7 @@ class WanForward:
             dtype=self.dtype,
             device=self.device,
             window_frames=config.window_frames,
+            sink_average=config.sink_average,
         )
 
     def cache_bytes(self, config: RolloutConfig, latent_size: tuple[int, int], batch: int = 1, frames: int = 0) -> int:

@@ -25,6 +25,7 @@ from .sink import SinkRule
 
 KeysValues = tuple[Tensor, Tensor]  # keys and values of one layer, [B, tokens, heads, D] each
 
+SINK_MEAN = torch.float32  # of an averaged sink: a thousandth of a bf16 number would be rounded away
 FIRST_CAPACITY = 24  # frames that an unbounded ring holds before it grows
 
 
@@ -67,6 +68,7 @@ class CacheShape:
     dtype: torch.dtype
     device: torch.device
     window_frames: int | None = None  # that attention sees, chunk and sink included; None: all
+    sink_average: float | None = None  # weight of the sink in its average with what leaves the ring; None: it stays
 
     def history(self, place: Place) -> tuple[int, int]:
         """The numbers of sink frames and ring frames that the pass at ``place`` attends to."""
@@ -78,6 +80,29 @@ class CacheShape:
     def sink_moves(self) -> bool:
         """Whether the sink may be seen at another position than its own."""
         return self.sink_frames > 0 and self.sink_rule.moves
+
+    @property
+    def keeps_sink(self) -> bool:
+        """Whether the sink is kept as it was written, beside where attention sees it."""
+        return self.sink_moves or self.sink_average is not None
+
+    def evicted(self, place: Place) -> list[tuple[int, int, int]]:
+        """What leaves the ring when the frames at ``place`` are stored, for an average with the sink.
+
+        Returns:
+            (index within the pass, slot behind the front or -1, frame) of each: the slot that it is in, which the frame
+            with the index takes; without a ring, the frame of the pass itself.
+        """
+        ring = self.ring_frames
+        if self.sink_average is None or ring is None:
+            return []
+        leaving: list[tuple[int, int, int]] = []
+        for index, frame in enumerate(range(place.start, place.end)):
+            gone = frame - ring
+            if gone >= max(place.ring_origin, place.scene + self.sink_frames):
+                slot = self.sink_frames + (gone - place.ring_origin) % ring if ring else -1
+                leaving.append((index, slot, gone))
+        return leaving
 
     def sink_shift(self, place: Place) -> int:
         """Shift of the sink, in frames, against the position that it was written at."""
@@ -135,8 +160,13 @@ class CacheShape:
         """Bytes of a cache for a video of ``frames`` latent frames (which matter to an unbounded ring only)."""
         buffer_frames = self.front_frames + self.sink_frames + self.ring_capacity(frames)
         tokens = buffer_frames * self.frame_tokens + self.text_len
-        keys = tokens + (self.sink_frames * self.frame_tokens if self.sink_moves else 0)
-        return self.layers * self.batch * (keys + tokens) * self.heads * self.head_dim * self.dtype.itemsize
+        values = self.layers * self.batch * self.heads * self.head_dim
+        sink = values * self.sink_frames * self.frame_tokens
+        if self.sink_average is not None:
+            kept = 2 * sink * SINK_MEAN.itemsize
+        else:
+            kept = sink * self.dtype.itemsize if self.sink_moves else 0
+        return 2 * values * tokens * self.dtype.itemsize + kept
 
 
 class RollingKVCache:
@@ -150,22 +180,25 @@ class RollingKVCache:
             self._keys = [self.buffer(slots) for _ in range(shape.layers)]
             self._values = [self.buffer(slots) for _ in range(shape.layers)]
             # a sink that moves is rotated for each chunk, always from the keys as they were written
-            copies = shape.layers if shape.sink_moves else 0
-            self._written_sink = [self.buffer(shape.sink_frames) for _ in range(copies)]
+            averaged = shape.sink_average is not None
+            copies, dtype = shape.layers if shape.keeps_sink else 0, SINK_MEAN if averaged else shape.dtype
+            self._written_sink = [self.buffer(shape.sink_frames, dtype) for _ in range(copies)]
+            self._sink_values = [self.buffer(shape.sink_frames, dtype) for _ in range(copies if averaged else 0)]
         self._shift: int | None = 0  # shift of the sink in the buffers; None: unknown
         self._text: tuple[bytes, list[KeysValues]] | None = None
 
-    def buffer(self, frames: int) -> Tensor:
+    def buffer(self, frames: int, dtype: torch.dtype | None = None) -> Tensor:
         """A new buffer of keys, or values, of one layer."""
         s = self.shape
         tokens = frames * s.frame_tokens
-        return torch.zeros(s.batch, tokens, s.heads, s.head_dim, dtype=s.dtype, device=s.device)
+        return torch.zeros(s.batch, tokens, s.heads, s.head_dim, dtype=dtype or s.dtype, device=s.device)
 
     @property
     def nbytes(self) -> int:
         """Bytes that are allocated now."""
         text = [t for pair in (self._text[1] if self._text else []) for t in pair]
-        return sum(t.nbytes for t in (*self._keys, *self._values, *self._written_sink, *text))
+        kept = (*self._written_sink, *self._sink_values)
+        return sum(t.nbytes for t in (*self._keys, *self._values, *kept, *text))
 
     def text(self, key: bytes, compute: Callable[[], list[KeysValues]]) -> list[KeysValues]:
         """The prompt's keys and values, computed again when ``key`` changes: it stands for the prompt and the model."""
@@ -195,10 +228,14 @@ class RollingKVCache:
 
         `open` must have been called for ``place`` right before: a sink that moves is written at shift 0.
         """
-        chunk = slice((self.shape.front_frames - place.frames) * self.shape.frame_tokens, None)
-        runs = self.shape.committed_runs(place, keep_sink)
+        front, unit = self.shape.front_frames, self.shape.frame_tokens
+        chunk = slice((front - place.frames) * unit, front * unit)
+        runs, leaving = self.shape.committed_runs(place, keep_sink), self.shape.evicted(place)
         for layer, (keys, values) in enumerate(zip(self._keys, self._values, strict=True)):
-            self.store(layer, keys[:, chunk], values[:, chunk], runs)
+            new = keys[:, chunk.start : chunk.stop], values[:, chunk.start : chunk.stop]
+            if leaving:
+                self._average(layer, *new, place.scene, leaving)
+            self.store(layer, *new, runs)
 
     def store(self, layer: int, keys: Tensor, values: Tensor, runs: Sequence[tuple[int, int, int]]) -> None:
         """Copy frames of ``keys`` and ``values`` [B, tokens, heads, D] along ``runs``, see `committed_runs`."""
@@ -210,11 +247,38 @@ class RollingKVCache:
             self._values[layer][:, slots] = values[:, chunk]
             into_sink = min(count, self.shape.sink_frames - target)
             if into_sink > 0 and self._written_sink:
+                own = slice(chunk.start, chunk.start + into_sink * unit)
                 sink_slots = slice(target * unit, (target + into_sink) * unit)
-                self._written_sink[layer][:, sink_slots] = keys[:, chunk.start : chunk.start + into_sink * unit]
+                self._written_sink[layer][:, sink_slots] = keys[:, own]
+                if self._sink_values:
+                    self._sink_values[layer][:, sink_slots] = values[:, own]
+
+    def _average(
+        self, layer: int, keys: Tensor, values: Tensor, scene: int, leaving: Sequence[tuple[int, int, int]]
+    ) -> None:
+        """Let the sink of a layer follow what leaves the ring, see `CacheShape.evicted` (Reward Forcing).
+
+        Keys are averaged at the sink's own positions, values as they are. Frame f is averaged into frame f modulo the
+        sink's length, counted from the scene's first.
+        """
+        shape, unit, front = self.shape, self.shape.frame_tokens, self.shape.front_frames
+        assert shape.sink_average is not None
+        for index, slot, frame in leaving:
+            at = slice((front + slot) * unit, (front + slot + 1) * unit)
+            of_pass = slice(index * unit, (index + 1) * unit)
+            key = keys[:, of_pass] if slot < 0 else self._keys[layer][:, at]
+            value = values[:, of_pass] if slot < 0 else self._values[layer][:, at]
+            own = (frame - scene) % shape.sink_frames
+            turn = rope_rotations([scene + own - frame], 1, 1, shape.head_dim, shape.device)
+            tokens = slice(own * unit, (own + 1) * unit)
+            self._written_sink[layer][:, tokens].lerp_(apply_rope(key.to(SINK_MEAN), turn), 1 - shape.sink_average)
+            self._sink_values[layer][:, tokens].lerp_(value.to(SINK_MEAN), 1 - shape.sink_average)
+            seen = slice((front + own) * unit, (front + own + 1) * unit)
+            self._values[layer][:, seen] = self._sink_values[layer][:, tokens]
+        self._shift = None  # the keys are rotated anew
 
     def load(self, layer: int, runs: Sequence[tuple[int, int]], keys: Tensor, values: Tensor) -> None:
-        """Copy the frames of ``runs`` (slot behind the front, count) into ``keys`` and ``values``, one after another."""
+        """Copy frames of ``runs`` (slot behind the front, count) into ``keys`` and ``values``, one run after another."""
         front, unit, at = self.shape.front_frames, self.shape.frame_tokens, 0
         for slot, count in runs:
             slots = slice((front + slot) * unit, (front + slot + count) * unit)
@@ -249,7 +313,9 @@ class RollingKVCache:
 
     def copy_from(self, other: RollingKVCache) -> None:
         """Copy keys and values of ``other``, a cache of the same shape; the prompt's are computed again."""
-        mine, theirs = ((cache._keys, cache._values, cache._written_sink) for cache in (self, other))
+        mine, theirs = (
+            (cache._keys, cache._values, cache._written_sink, cache._sink_values) for cache in (self, other)
+        )
         for own, others in zip(mine, theirs, strict=True):
             own[:] = [buffer.clone() for buffer in others]
         self._capacity, self._shift = other._capacity, other._shift

@@ -116,6 +116,8 @@ class Block:
         noise: The noise source that the block was sampled from.
         latents: The clean latents.
         root: Digest of the settings that the whole session shares.
+        noisy: What the last step was given, where its keys and values stay (``context_from_last_step``). They are not
+            a function of the clean latents.
         lineage: Digest of the block and its whole past: latents, prompts, timesteps, events.
     """
 
@@ -129,13 +131,25 @@ class Block:
     noise: NoiseSource
     latents: StoredLatents
     root: bytes
+    noisy: StoredLatents | None = None
     lineage: bytes = b""
 
     def __post_init__(self) -> None:
         if not self.lineage:
             past = self.parent.lineage if self.parent else self.root
             facts = struct.pack("<dqq", self.timestep, self.place.frames, self.event.code)
-            self.lineage = digest(past, tensor_digest(self.latents.on_cpu()), self.prompt.digest, facts)
+            made = [tensor_digest(stored.on_cpu()) for stored in self.stored]
+            self.lineage = digest(past, *made, self.prompt.digest, facts)
+
+    @property
+    def stored(self) -> list[StoredLatents]:
+        """All latents of the block: the clean ones first."""
+        return [self.latents] if self.noisy is None else [self.latents, self.noisy]
+
+    @property
+    def written(self) -> StoredLatents:
+        """The latents whose pass writes the block's keys and values."""
+        return self.noisy or self.latents
 
     def back(self) -> Iterator[Block]:
         """This block and those before it, newest first."""

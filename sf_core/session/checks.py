@@ -49,6 +49,11 @@ def check_recache(config: RolloutConfig, recache: bool | str, recache_sink: bool
     """Check a recache of `Session.with_prompt`. Raises ValueError for one that makes no sense with the settings."""
     if recache not in (False, True, "joint"):
         raise ValueError(f"recache is {recache!r}; expected False, True or 'joint'")
+    if recache_sink and config.sink_average is not None:
+        raise ValueError(
+            "recache_sink would lose the average that the sink is (sink_average), of all that has left the window: "
+            "recache without the sink, or begin a new scene with a cut"
+        )
     window, chunk = config.window_frames, config.chunk_frames
     if recache == "joint" and recache_sink and window is not None and window % chunk:
         raise ValueError(

@@ -37,13 +37,19 @@ class CachePass:
         """Whether the pass has other frames than its block, so that the front of the cache may not hold them."""
         return self.place.start != self.block.place.start
 
+    @property
+    def is_as_sampled(self) -> bool:
+        """Whether it repeats the last step of its block, whose keys and values stay."""
+        block = self.block
+        return block.noisy is not None and self.place == block.place and self.prompt is block.prompt
+
     def frames(self) -> tuple[Tensor, list[float]]:
-        """The clean latents [B, C, F, H, W], and the timestep of each frame."""
+        """The latents [B, C, F, H, W], and the timestep of each frame."""
         parts: list[Tensor] = []
         timesteps: list[float] = []
         for block in self.block.back():
             skipped = max(0, self.place.start - block.place.start)
-            parts.append(block.latents.get()[:, :, skipped:])
+            parts.append(block.written.get()[:, :, skipped:])
             timesteps[:0] = [block.timestep] * (block.place.frames - skipped)
             if block.place.start <= self.place.start:
                 break
@@ -146,10 +152,13 @@ def replay_passes(now: CachePoint, shape: CacheShape) -> list[CachePass]:
     """The fewest passes that fill an empty cache exactly as it must be at ``now``.
 
     The keys of a layer depend on one window of the layer below. So a cache depends on the last
-    ``layers * ceil(ring / chunk)`` passes and on those that wrote the sink, and on nothing else.
+    ``layers * ceil(ring / chunk)`` passes and on those that wrote the sink, and on nothing else. An averaged sink
+    depends on all passes of the scene.
     """
     if now.head is None:
         return []
+    if shape.sink_average is not None:
+        return _all_passes(now, shape)
     limit = _replay_limit(now, shape)
     tail: list[CachePass] = []
     for block in now.head.back():
@@ -164,6 +173,15 @@ def replay_passes(now: CachePoint, shape: CacheShape) -> list[CachePass]:
     written = {(p.block.lineage, p.place.start) for p in tail if not p.keep_sink}
     sink = [p for p in _sink_passes(now, shape) if (p.block.lineage, p.place.start) not in written]
     return _worthwhile(sink + tail, shape)
+
+
+def _all_passes(now: CachePoint, shape: CacheShape) -> list[CachePass]:
+    """All passes of the scene, in the order in which a cache that was never lost took them."""
+    points, point = list[CachePoint](), now
+    while point.head is not None and not point.event.cut:
+        points.append(point)
+        point = point_before(point.head)
+    return [p for point in reversed(points) for p in last_passes(point, shape)]
 
 
 def replay_reach(layers: int, ring_frames: int | None, chunk_frames: int) -> int | None:
@@ -235,5 +253,5 @@ def _sink_passes(now: CachePoint, shape: CacheShape) -> list[CachePass]:
 
 
 def _worthwhile(passes: list[CachePass], shape: CacheShape) -> list[CachePass]:
-    """Drop passes whose keys and values would all be evicted."""
-    return [p for p in passes if shape.committed_runs(p.place, p.keep_sink)]
+    """Drop passes whose keys and values would all be evicted, and not even be averaged."""
+    return [p for p in passes if shape.committed_runs(p.place, p.keep_sink) or shape.evicted(p.place)]

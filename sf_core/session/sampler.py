@@ -89,9 +89,7 @@ def _for_batch(prompt: Prompt, cache: RollingKVCache) -> Tensor:
     return prompt.text.expand(cache.shape.batch, -1, -1)
 
 
-def write_pass(
-    model: CausalModel, cache: RollingKVCache, cache_pass: CachePass, state: bytes
-) -> Callable[[], None]:
+def write_pass(model: CausalModel, cache: RollingKVCache, cache_pass: CachePass, state: bytes) -> Callable[[], None]:
     """Make the keys and values of a pass over clean latents, and return what stores them in the cache.
 
     A wide pass stores all layers but the last on its way.

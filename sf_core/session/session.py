@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice, takewhile
 from pathlib import Path
 
@@ -28,6 +28,8 @@ from .record import SessionRecord
 from .replay import CachePass, CachePoint, cache_point, last_passes, point_before, replay_passes, replay_reach
 from .sampler import ChunkForward, sample_chunk, write_pass
 from .session_file import open_session, save_session
+
+NEAR_CHUNKS = 64
 
 # Called before every forward as (stage, index, count): "rebuild" for passes that only fill the cache, "step" for
 # denoising steps. An exception that it raises ends next_chunk; everything made before is kept.
@@ -182,15 +184,19 @@ class Session(SessionRecord):
             ancestors = {point.head.lineage for point in points if point.head}
             with model.caches.lease(self._shape, keys, ancestors) as (live, found):
                 how = self._make_ready(live, found, points, keys, state, report)
+                live.front = None
                 forward = ChunkForward(model, live.cache, place, self.prompt, self.latent_size, state)
-                latents = self._sample(forward, place.start, place.frames, report)
+                latents, last = self._sample(forward, place.start, place.frames, report)
                 if not torch.isfinite(latents).all():
                     raise FloatingPointError(
                         f"the latents of chunk {self.chunks} hold NaN or Inf; the session before it is intact. "
                         "Check the weights, or compute in a wider dtype"
                     )
-                session = self._append(now, latents, float(self.config.context_noise), self.chunks)
-                live.tip = session.head.lineage if session.head else None
+                noisy, timestep = last if self._keeps_last_step else (None, float(self.config.context_noise))
+                session = self._append(now, latents, timestep, self.chunks, noisy)
+                assert session.head is not None
+                live.tip = session.head.lineage
+                live.front = None if noisy is None else live.tip
         return replace(session, how=how), latents
 
     @property
@@ -205,23 +211,48 @@ class Session(SessionRecord):
         past = self.head.lineage if self.head else self._root
         return digest(past, self.prompt.digest, repr((self.noise.seed, self.chunks, self.event.code)).encode())
 
-    def with_chunk(self, latents: Tensor) -> Session:
+    def newest_chunk(self) -> dict[str, Tensor]:
+        """What `with_chunk` takes to make the newest chunk again, on the CPU: ``latents``, and what else was kept."""
+        if self.head is None:
+            raise ValueError("an empty session has no chunk")
+        names = ("latents", "noisy")
+        return {name: stored.on_cpu() for name, stored in zip(names, self.head.stored, strict=False)}
+
+    def with_chunk(self, latents: Tensor, noisy: Tensor | None = None) -> Session:
         """The session that `next_chunk` returns, from the latents that it would sample.
 
         A cache of sampled chunks uses it, see `next_key`.
+
+        Args:
+            latents: The chunk [B, C, F, H, W].
+            noisy: What its last step was given, with ``context_from_last_step``; see `newest_chunk`.
 
         Raises:
             ValueError: The latents cannot be the next chunk.
         """
         start = self.frames
         expected = (self.batch, self.model.arch.in_dim, self.config.frames_of_block(start), *self.latent_size)
-        if tuple(latents.shape) != expected or not torch.isfinite(latents).all():
-            raise ValueError(f"a kept chunk has the shape {list(latents.shape)} or is not finite; expected {expected}")
+        if (noisy is not None) != self._keeps_last_step:
+            raise ValueError("a kept chunk needs 'noisy' with context_from_last_step, after the first block, only then")
+        for kept in (latents, *(() if noisy is None else (noisy,))):
+            if tuple(kept.shape) != expected or not torch.isfinite(kept).all():
+                raise ValueError(f"a kept chunk has the shape {list(kept.shape)} or is not finite; expected {expected}")
         latents = latents.to(self.model.device, torch.float32)
-        longer = self.restore_block(latents, float(self.config.context_noise), self.event, sampled=True)
+        timestep = float(self.config.context_noise)
+        if noisy is not None:
+            noisy, timestep = noisy.to(self.model.device, torch.float32), self.config.timesteps(start)[-1]
+        longer = self.restore_block(latents, timestep, self.event, True, noisy)
         return replace(longer, how="kept: this chunk had been made before")
 
-    def _sample(self, forward: ChunkForward, start: int, frames: int, report: Progress) -> Tensor:
+    @property
+    def _keeps_last_step(self) -> bool:
+        """Whether the keys and values of the next chunk's last step stay."""
+        return self.config.context_from_last_step and self.head is not None
+
+    def _sample(
+        self, forward: ChunkForward, start: int, frames: int, report: Progress
+    ) -> tuple[Tensor, tuple[Tensor, float]]:
+        """The next chunk, and what its last step was given: noisy latents and timestep."""
         steps = self.config.timesteps(start)
         shape = (self.batch, self.model.arch.in_dim, frames, *self.latent_size)
 
@@ -234,7 +265,8 @@ class Session(SessionRecord):
                 )
             return to_device_async(drawn.to(dtype=torch.float32), self.model.device)
 
-        return sample_chunk(forward.flow, noise, steps, self.config.noise_levels)
+        forward = _Watched(forward.flow)
+        return sample_chunk(forward, noise, steps, self.config.noise_levels), forward.last
 
     def _make_ready(
         self, live: LiveCache, found: str, points: list[CachePoint], keys: list[bytes], state: bytes, report: Progress
@@ -253,7 +285,11 @@ class Session(SessionRecord):
             report("rebuild", index, len(passes))
             if cache_pass.is_wide:  # stored layer by layer
                 live.key = None
-            keep = write_pass(self.model, live.cache, cache_pass, state)
+            if live.front == cache_pass.block.lineage and cache_pass.is_as_sampled:
+                keep = partial(live.cache.commit, cache_pass.place, cache_pass.keep_sink)
+            else:
+                live.front = None
+                keep = write_pass(self.model, live.cache, cache_pass, state)
             live.key = None  # until the last pass, the cache matches no key
             keep()
         live.key = keys[0]
@@ -273,6 +309,9 @@ class Session(SessionRecord):
 
     @cached_property
     def _reach(self) -> int | None:
+        """The newest chunks that are looked for in live caches, and whose latents stay in memory. None: all."""
+        if self.config.sink_average is not None:  # a replay takes all of the scene; few of it are worth a look
+            return NEAR_CHUNKS
         return replay_reach(self.model.arch.num_layers, self.config.ring_frames, self.config.chunk_frames)
 
     @cached_property
@@ -283,15 +322,32 @@ class Session(SessionRecord):
         root = self.head.root if self.head else self._root
         return cache_point(self.head, event, self.prompt, root, self._shape)
 
-    def _append(self, now: CachePoint, latents: Tensor, timestep: float, chunk: int | None) -> Session:
+    def _append(
+        self, now: CachePoint, latents: Tensor, timestep: float, chunk: int | None, noisy: Tensor | None = None
+    ) -> Session:
         """Append a block."""
         place, stored = now.place(latents.shape[2]), StoredLatents(latents)
-        args = (self.head, place, now.epoch, self.prompt, timestep, now.event, chunk, self.noise, stored, now.root)
+        kept = None if noisy is None else StoredLatents(noisy)
+        args = (
+            self.head,
+            place,
+            now.epoch,
+            self.prompt,
+            timestep,
+            now.event,
+            chunk,
+            self.noise,
+            stored,
+            now.root,
+            kept,
+        )
         return replace(self, head=Block(*args), event=NOTHING)
 
-    def restore_block(self, latents: Tensor, timestep: float, event: Event, sampled: bool) -> Session:
+    def restore_block(
+        self, latents: Tensor, timestep: float, event: Event, sampled: bool, noisy: Tensor | None = None
+    ) -> Session:
         """Append a block from a record, made with the session's present prompt and noise."""
-        session = self._append(self._point(event), latents, timestep, self.chunks if sampled else None)
+        session = self._append(self._point(event), latents, timestep, self.chunks if sampled else None, noisy)
         session._archive_old_blocks()
         return session
 
@@ -303,7 +359,8 @@ class Session(SessionRecord):
         for block in reversed(
             list(older)
         ):  # oldest first: if the disk fills up, everything before a moved block has moved
-            block.latents.move_to(self.archive)
+            for stored in block.stored:
+                stored.move_to(self.archive)
 
     # Files ----------------------------------------------------------------------------------------------------------
 
@@ -343,7 +400,7 @@ class Session(SessionRecord):
                 if cancellation is not None:
                     cancellation.raise_if_asked()
                 session = replace(session, prompt=block.settings.prompt, noise=block.settings.noise).restore_block(
-                    block.latents, block.timestep, block.settings.event, block.sampled
+                    block.latents, block.timestep, block.settings.event, block.sampled, block.noisy
                 )
         return replace(
             session,
@@ -362,6 +419,17 @@ _REASONS = {
     "extend": "a cache of an earlier moment was live",
     "replay": "no cache of this past was live",
 }
+
+
+class _Watched:
+    """A flow prediction that remembers what it was given last."""
+
+    def __init__(self, flow: Callable[[Tensor, float], Tensor]) -> None:
+        self._flow = flow
+
+    def __call__(self, x: Tensor, timestep: float) -> Tensor:
+        self.last = x, timestep
+        return self._flow(x, timestep)
 
 
 def for_one_image(session: Session) -> Session:

@@ -58,7 +58,7 @@ def save_session(session: SessionRecord, path: Path) -> None:
     sizes = [session.batch, session.model.arch.in_dim, *session.latent_size]
     layout = {f"prompt.{i}": (list(p.text.shape), torch.float32) for i, p in enumerate(prompts)}
     if frames:
-        layout["latents"] = ([frames, *sizes], torch.float32)
+        layout |= {name: ([frames, *sizes], torch.float32) for name in _stored_names(session.config)}
     try:
         write_tensors(path, layout, _data(session, prompts), {KEY: json.dumps(record)})
     except OSError as error:
@@ -69,13 +69,22 @@ def file_bytes(session: SessionRecord, frames: int | None = None) -> int:
     """Estimate the size of a session's file with ``frames`` latent frames; None: with those that it has."""
     rows, columns = session.latent_size
     count = session.frames if frames is None else frames
-    return 4 * session.batch * session.model.arch.in_dim * count * rows * columns
+    kept = len(_stored_names(session.config))
+    return 4 * session.batch * session.model.arch.in_dim * count * rows * columns * kept
+
+
+def _stored_names(config: RolloutConfig) -> list[str]:
+    """The names of a file's latents: clean, and, with ``context_from_last_step``, as the last steps were given them."""
+    return ["latents", *(["noisy"] if config.context_from_last_step else [])]
 
 
 def _data(session: SessionRecord, prompts: list[Prompt]) -> Iterator[Tensor]:
     yield from (prompt.text for prompt in prompts)
-    for block in reversed(list(session.head.back()) if session.head else []):
-        yield block.latents.on_cpu().movedim(2, 0).float()  # a session is saved when a GPU has run out of memory too
+    blocks = list(session.head.back())[::-1] if session.head else []
+    for name in _stored_names(session.config):
+        for block in blocks:
+            stored = block.latents if name == "latents" else block.written
+            yield stored.on_cpu().movedim(2, 0).float()  # a session is saved when a GPU has run out of memory too
 
 
 def record_of(session: SessionRecord) -> tuple[dict[str, Any], list[Prompt]]:
@@ -200,12 +209,13 @@ def _faults(record: Any, layout: Mapping[str, tuple[str, list[int]]]) -> Iterato
         if block[1] != config.frames_of_block(start):
             yield f"the block at frame {start} has {reprlib.repr(block[1])} frames, not {config.frames_of_block(start)}"
         start, sampled = start + config.frames_of_block(start), block[0] == "chunk"
-    expected = {f"prompt.{i}" for i in range(prompts)} | ({"latents"} if start else set())
+    stored = set(_stored_names(config)) if start else set[str]()
+    expected = {f"prompt.{i}" for i in range(prompts)} | stored
     if layout.keys() != expected:
         yield f"it holds {reprlib.repr(sorted(layout))}; expected {reprlib.repr(sorted(expected))}"
     for name, (dtype, shape) in layout.items():
         rows = shape[1] if len(shape) == 3 else 0
-        fits = [[start, *sizes]] if name == "latents" else [[n, rows, record["text_dim"]] for n in (1, sizes[0])]
+        fits = [[start, *sizes]] if name in stored else [[n, rows, record["text_dim"]] for n in (1, sizes[0])]
         if dtype != "F32" or shape not in fits:
             yield f"{name} is {dtype} {shape}; expected F32 {fits[-1]}"
 
@@ -231,6 +241,7 @@ class SavedBlock:
     timestep: float
     sampled: bool  # else given context
     settings: SavedSettings
+    noisy: Tensor | None = None  # what the last step was given, where its keys and values stay
 
 
 @dataclass(frozen=True)
@@ -265,15 +276,18 @@ def open_session(
     def settings(prompt: int, seed: int, code: int) -> SavedSettings:
         return SavedSettings(prompts[prompt], sources[seed], Event.from_code(code))
 
+    config = RolloutConfig.from_dict(record["config"])
+
     def blocks() -> Iterator[SavedBlock]:
         start = 0
         for kind, frames, timestep, *made in record["blocks"]:
-            part = tensors["latents"].rows(start, frames).read().movedim(0, 2).contiguous()
-            part = _finite(path, part, f"the {kind} at frame {start}").to(model.device)
-            yield SavedBlock(part, timestep, kind == "chunk", settings(*made))
+            names = _stored_names(config) if kind == "chunk" and start else ["latents"]
+            parts = (tensors[name].rows(start, frames).read().movedim(0, 2).contiguous() for name in names)
+            whole = [_finite(path, part, f"the {kind} at frame {start}").to(model.device) for part in parts]
+            yield SavedBlock(whole[0], timestep, kind == "chunk", settings(*made), *whole[1:])
             start += frames
 
-    config, size = RolloutConfig.from_dict(record["config"]), tuple(record["latent_size"])
+    size = tuple(record["latent_size"])
     yield SavedSession(config, size, record["batch"], others, settings(*record["next"]), blocks)
     if _version_of(path) != version:
         raise ValueError(f"{path} was changed while it was read: load it again")

@@ -7,6 +7,7 @@ import sys
 import tempfile
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -30,16 +31,21 @@ def apply_act(session: sf_core.Session, act: Act) -> sf_core.Session:
     if kind == "chunk":
         return session.next_chunk()[0]
     if kind == "kept":
-        return session.with_chunk(session.next_chunk()[1])  # as from a journal
+        return session.with_chunk(**session.next_chunk()[0].newest_chunk())  # as from a journal
     if kind == "seed":
         return session.with_seed(number)
     if kind == "cut":
         return session.with_cut()
     if kind.startswith("joint"):
         window = session.config.window_frames
-        anew = kind == "joint_sink" and (window is None or window % session.config.chunk_frames == 0)
+        anew = (
+            kind == "joint_sink"
+            and session.config.sink_average is None
+            and (window is None or window % session.config.chunk_frames == 0)
+        )
         return session.with_prompt(prompt(number), recache="joint", recache_sink=anew)
-    return session.with_prompt(prompt(number), recache=kind != "prompt", recache_sink=kind == "recache_sink")
+    sink_too = kind == "recache_sink" and session.config.sink_average is None
+    return session.with_prompt(prompt(number), recache=kind != "prompt", recache_sink=sink_too)
 
 
 def begin(
@@ -95,10 +101,24 @@ def rollouts(draw: st.DrawFn) -> sf_core.RolloutConfig:
         sink_frames=sink,
         **sink_settings(draw, window),
         denoising_steps=(1000, 500),
-        context_noise=draw(st.sampled_from([0, 50])),
+        **draw(st.sampled_from(RULES)),
     )
 
 
+@st.composite
+def averaged_sinks(draw: st.DrawFn) -> sf_core.RolloutConfig:
+    chunk = draw(st.integers(1, 3))
+    window = chunk * draw(st.integers(2, 4))
+    settings = {"chunk_frames": chunk, "sink_frames": chunk, "window_frames": window, "denoising_steps": (1000, 500)}
+    return sf_core.RolloutConfig(**settings, sink_average=0.75, **sink_settings(draw, window))
+
+
+RULES: list[dict[str, Any]] = [
+    {},
+    {"context_noise": 50},
+    {"exact_times": True},
+    {"context_from_last_step": True},
+]
 moves = st.lists(
     st.tuples(
         st.sampled_from(
@@ -130,7 +150,18 @@ moves = st.lists(
 )
 
 
-@given(rollouts(), st.integers(1, 2), st.integers(0, 2), moves, st.sampled_from([None, 3]))
+@given(st.one_of(rollouts(), averaged_sinks()), st.integers(1, 2), st.integers(0, 2), moves, st.sampled_from([None, 3]))
+@example(
+    sf_core.RolloutConfig(chunk_frames=2, window_frames=6, sink_frames=2, sink_average=0.75),
+    1,
+    0,
+    [("chunk", 1)] * 7
+    + [("rewind", 2), ("chunk", 1), ("drop", 1), ("chunk", 1), ("recache", 2), ("chunk", 1), ("drop", 1)]
+    + [("chunk", 1), ("joint", 3), ("save", 1), ("chunk", 1), ("cut", 1), ("chunk", 1), ("fork", 1)]
+    + [("chunk", 1)] * 4
+    + [("drop", 1), ("switch", 0)],
+    2,
+)
 @example(
     sf_core.RolloutConfig(chunk_frames=3, window_frames=8, sink_frames=2, denoising_steps=(1000, 500)),
     1,
@@ -150,6 +181,15 @@ moves = st.lists(
     + [("chunk", 1), ("joint", 5), ("chunk", 1), ("drop", 1), ("recache", 2), ("chunk", 1), ("drop", 1)]
     + [("joint_sink", 2), ("chunk", 1), ("recache_sink", 3), ("chunk", 1), ("drop", 1)],
     None,
+)
+@example(
+    sf_core.RolloutConfig(chunk_frames=2, window_frames=7, sink_frames=1, context_from_last_step=True),
+    1,
+    0,
+    [("chunk", 1)] * 5
+    + [("rewind", 2), ("seed", 3), ("chunk", 1), ("kept", 1), ("save", 1), ("chunk", 1), ("drop", 1), ("chunk", 1)]
+    + [("recache", 2), ("chunk", 1), ("drop", 1), ("joint", 3), ("fork", 1), ("chunk", 1), ("switch", 0)],
+    2,
 )
 def test_any_order_of_operations_gives_what_a_straight_run_gives(
     config: sf_core.RolloutConfig, batch: int, context_blocks: int, operations: list[Act], budget: int | None
