@@ -278,7 +278,7 @@ class RollingKVCache:
         self._shift = None  # the keys are rotated anew
 
     def load(self, layer: int, runs: Sequence[tuple[int, int]], keys: Tensor, values: Tensor) -> None:
-        """Copy frames of ``runs`` (slot behind the front, count) into ``keys`` and ``values``, one run after another."""
+        """Copy the frames of ``runs`` (slot behind the front, count) into ``keys`` and ``values``, run after run."""
         front, unit, at = self.shape.front_frames, self.shape.frame_tokens, 0
         for slot, count in runs:
             slots = slice((front + slot) * unit, (front + slot + count) * unit)

@@ -265,8 +265,8 @@ class Session(SessionRecord):
                 )
             return to_device_async(drawn.to(dtype=torch.float32), self.model.device)
 
-        forward = _Watched(forward.flow)
-        return sample_chunk(forward, noise, steps, self.config.noise_levels), forward.last
+        watched = _Watched(forward.flow)
+        return sample_chunk(watched, noise, steps, self.config.noise_levels), watched.last
 
     def _make_ready(
         self, live: LiveCache, found: str, points: list[CachePoint], keys: list[bytes], state: bytes, report: Progress
@@ -286,7 +286,7 @@ class Session(SessionRecord):
             if cache_pass.is_wide:  # stored layer by layer
                 live.key = None
             if live.front == cache_pass.block.lineage and cache_pass.is_as_sampled:
-                keep = partial(live.cache.commit, cache_pass.place, cache_pass.keep_sink)
+                keep: Callable[[], None] = partial(live.cache.commit, cache_pass.place, cache_pass.keep_sink)
             else:
                 live.front = None
                 keep = write_pass(self.model, live.cache, cache_pass, state)

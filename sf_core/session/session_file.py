@@ -104,7 +104,8 @@ def record_of(session: SessionRecord) -> tuple[dict[str, Any], list[Prompt]]:
         made = [number(block.prompt), source(block.noise), block.event.code]
         blocks.append([kind, block.place.frames, block.timestep, *made])
     next_made = [number(session.prompt), source(session.noise), session.event.code]
-    has_rules = session.config.has_rules or any(made[-1] >= FIRST_EVENT_CODES for made in [*blocks, next_made])
+    codes = [session.event.code, *(block.event.code for block in (session.head.back() if session.head else ()))]
+    has_rules = session.config.has_rules or any(code >= FIRST_EVENT_CODES for code in codes)
     record = {
         "version": FORMAT_VERSION if has_rules else 1,
         "model": session.model.fingerprint,

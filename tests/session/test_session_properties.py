@@ -109,7 +109,12 @@ def rollouts(draw: st.DrawFn) -> sf_core.RolloutConfig:
 def averaged_sinks(draw: st.DrawFn) -> sf_core.RolloutConfig:
     chunk = draw(st.integers(1, 3))
     window = chunk * draw(st.integers(2, 4))
-    settings = {"chunk_frames": chunk, "sink_frames": chunk, "window_frames": window, "denoising_steps": (1000, 500)}
+    settings: dict[str, Any] = {
+        "chunk_frames": chunk,
+        "sink_frames": chunk,
+        "window_frames": window,
+        "denoising_steps": (1000, 500),
+    }
     return sf_core.RolloutConfig(**settings, sink_average=0.75, **sink_settings(draw, window))
 
 
