@@ -123,7 +123,16 @@ class RolloutConfig:
     @property
     def ring_frames(self) -> int | None:
         """Latent frames of history besides the sink. None: unbounded."""
-        return None if self.window_frames is None else self.window_frames - self.chunk_frames - self.sink_frames
+        if self.window_frames is None:
+            return None
+        # a rolling schedule's window passes over the sink
+        return self.window_frames - self.chunk_frames - (0 if self.schedule == "rolling" else self.sink_frames)
+
+    @property
+    def pass_frames(self) -> int:
+        """Latent frames of the largest pass while a chunk is sampled."""
+        flying = len(self.denoising_steps) if self.schedule == "rolling" else 1
+        return max(self.front_frames, flying * self.chunk_frames)
 
     def fitting_frames(self, frames: int) -> int:
         """The largest count up to ``frames`` that cuts into a first block and whole chunks; 0 if there is none."""
@@ -148,6 +157,10 @@ class RolloutConfig:
     def frames_of_block(self, start: int) -> int:
         """Length of the block that begins at latent frame ``start``."""
         return (self.first_chunk_frames or self.chunk_frames) if start == 0 else self.chunk_frames
+
+    def frames_of_flights(self, start: int, count: int) -> list[int]:
+        """Lengths of the ``count`` blocks from latent frame ``start`` on."""
+        return [self.frames_of_block(start), *[self.chunk_frames] * (count - 1)] if count else []
 
     def timesteps(self, start: int) -> tuple[float, ...]:
         """Denoising timesteps, warped if so set, of the chunk that begins at latent frame ``start``."""

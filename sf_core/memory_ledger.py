@@ -217,7 +217,7 @@ class Ledger:
 
     def _fused_sampling(self, setup: Setup) -> int:
         rows, columns = self.model.arch.token_grid(setup.latent_size)
-        values = rows * columns * setup.config.front_frames * self.model.arch.dim * SAMPLING_VALUES
+        values = rows * columns * setup.config.pass_frames * self.model.arch.dim * SAMPLING_VALUES
         itemsize = self.model.cache_shape(setup.config, setup.latent_size, setup.batch).dtype.itemsize
         return round(values * itemsize) * setup.batch
 

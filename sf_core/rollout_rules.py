@@ -19,7 +19,6 @@ MOST_MEMORY_FRAMES = 1024
 MOST_SHOT_OFFSET = 16384
 # Settings that a later version of this pack brings: they are refused, never silently ignored
 NOT_YET: dict[str, object] = {
-    "schedule": "chunk",
     "solver": "renoise",
     "shot_offset": 0,
     "pin_shots": False,

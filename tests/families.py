@@ -52,6 +52,9 @@ def settings_of(case: str) -> dict[str, Any]:
     steps = tuple(given.get("steps", ()))
     config: dict[str, Any] = {"chunk_frames": given["chunk"], "denoising_steps": steps}
     config["shift"] = given.get("shift", 5.0)
+    if family == "rolling":
+        config |= {"schedule": "rolling", "window_frames": given["attention_frames"]}
+        config["sink_frames"] = given["anchor_frames"]
     if "window" in given:
         config |= {"window_frames": given["window"], "sink_frames": given["sink"]}
     if case == "sink5_window7_rerope":  # there, the window does not count the sink
@@ -118,12 +121,13 @@ def switches(case: str, recache: bool | str = "joint", **options: Any) -> dict[i
 
 def play(session: sf_core.Session, case: str, acts: Mapping[int, Any] | None = None) -> sf_core.Session:
     """Sample the recorded length. ``acts`` by latent frame: what is done to the session before the chunk there."""
-    frames = tensors_of(case)["latents"].shape[1]
-    while session.frames < frames:
+    frames, config = tensors_of(case)["latents"].shape[1], session.config
+    flying = config.chunk_frames * (len(config.denoising_steps) - 1) if config.schedule == "rolling" else 0
+    while session.frames < frames - flying:
         if acts and session.frames in acts:
             session = acts[session.frames](session)
         session, _ = session.next_chunk()
-    return session
+    return session.finish()[0] if flying else session
 
 
 def recorded(case: str) -> Tensor:

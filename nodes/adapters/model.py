@@ -162,7 +162,7 @@ class HostedWan(WanForward):
         return Setup(session.config, session.latent_size, session.batch, max(end, frames), decoder)
 
     def _host_estimate(self, setup: Setup) -> int:
-        shape = [setup.batch, self.arch.in_dim, setup.config.front_frames, *setup.latent_size]
+        shape = [setup.batch, self.arch.in_dim, setup.config.pass_frames, *setup.latent_size]
         return int(self.patcher.model.memory_required(shape))  # the patcher's own pads it under DynamicVRAM
 
     def next_cache_bytes(self, session: Session) -> int:

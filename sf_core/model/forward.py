@@ -25,6 +25,7 @@ from .cache_pool import CachePool
 from .identity import same_weights
 from .kv_cache import CacheShape, KeysValues
 from .rope import apply_rope, rope_rotations
+from .sight import RollingSight
 from .sink import sink_rule
 
 # (layer, q, k, v) -> attention output; the caller decides which past keys and values the new ones join
@@ -352,21 +353,26 @@ class WanForward:
     def cache_shape(self, config: RolloutConfig, latent_size: tuple[int, int], batch: int) -> CacheShape:
         """The shape of the cache of a session with these settings."""
         rows, columns = self.arch.token_grid(latent_size)
+        rolling, sight = config.schedule == "rolling", None
+        if rolling:
+            assert config.window_frames is not None
+            sight = RollingSight(config.window_frames, config.chunk_frames, config.sink_frames)
         return CacheShape(
             layers=self.arch.num_layers,
             batch=batch,
             heads=self.arch.num_heads,
             head_dim=self.arch.head_dim,
             frame_tokens=rows * columns,
-            front_frames=config.front_frames,
+            front_frames=0 if rolling else config.front_frames,  # what is in flight is never in the cache
             sink_frames=config.sink_frames,
             ring_frames=config.ring_frames,
-            sink_rule=sink_rule(config.sink_position, config.trained_frames),
+            sink_rule=sink_rule("clamped" if rolling else config.sink_position, config.trained_frames),
             text_len=self.arch.text_len * (1 if self.writer is self else 2),
             dtype=self.dtype,
             device=self.device,
             window_frames=config.window_frames,
             sink_average=config.sink_average,
+            sight=sight,
         )
 
     def cache_bytes(self, config: RolloutConfig, latent_size: tuple[int, int], batch: int = 1, frames: int = 0) -> int:

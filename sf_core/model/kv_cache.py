@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from .rope import apply_rope, rope_rotations
+from .sight import RollingSight
 from .sink import SinkRule
 
 KeysValues = tuple[Tensor, Tensor]  # keys and values of one layer, [B, tokens, heads, D] each
@@ -51,6 +52,15 @@ class Place:
         return self.start + self.frames
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a pass attends to besides its own frames: sink frames, turned by ``shift``, and newest ring frames."""
+
+    sink: int
+    ring: int
+    shift: int
+
+
 @dataclass(frozen=True)
 class CacheShape:
     """Everything that decides the size of a cache and the slot of a frame in it."""
@@ -69,6 +79,7 @@ class CacheShape:
     device: torch.device
     window_frames: int | None = None  # that attention sees, chunk and sink included; None: all
     sink_average: float | None = None  # weight of the sink in its average with what leaves the ring; None: it stays
+    sight: RollingSight | None = None  # what passes of a rolling schedule see; None: all that there is
 
     def history(self, place: Place) -> tuple[int, int]:
         """The numbers of sink frames and ring frames that the pass at ``place`` attends to."""
@@ -80,6 +91,18 @@ class CacheShape:
     def sink_moves(self) -> bool:
         """Whether the sink may be seen at another position than its own."""
         return self.sink_frames > 0 and self.sink_rule.moves
+
+    def seen(self, place: Place, in_flight: bool = False) -> Seen:
+        """What a pass at ``place`` attends to: one that writes the cache, or one over chunks ``in_flight``."""
+        sink, ring = self.history(place)
+        if self.sight is None:
+            return Seen(sink, ring, self.sink_shift(place))
+        if not in_flight:
+            return Seen(*self.sight.of_write(place.frames, sink, ring), 0)
+        sink, ring = self.sight.in_flight(place.frames, sink, ring)
+        oldest = place.start - ring - place.scene
+        shift = self.sink_rule.shift(self.sink_frames, oldest, place.end - place.scene) if self.sink_moves else 0
+        return Seen(sink, ring, shift)
 
     @property
     def keeps_sink(self) -> bool:
@@ -166,7 +189,13 @@ class CacheShape:
             kept = 2 * sink * SINK_MEAN.itemsize
         else:
             kept = sink * self.dtype.itemsize if self.sink_moves else 0
-        return 2 * values * tokens * self.dtype.itemsize + kept
+        shared = 2 * values // self.layers * self.shared_frames * self.frame_tokens
+        return (2 * values * tokens + shared) * self.dtype.itemsize + kept
+
+    @property
+    def shared_frames(self) -> int:
+        """Latent frames of the buffers that all layers share, see `WideViews`."""
+        return 0 if self.sight is None else self.sight.window
 
 
 class RollingKVCache:
@@ -184,6 +213,7 @@ class RollingKVCache:
             copies, dtype = shape.layers if shape.keeps_sink else 0, SINK_MEAN if averaged else shape.dtype
             self._written_sink = [self.buffer(shape.sink_frames, dtype) for _ in range(copies)]
             self._sink_values = [self.buffer(shape.sink_frames, dtype) for _ in range(copies if averaged else 0)]
+            self.shared = [self.buffer(shape.shared_frames) for _ in range(2 if shape.shared_frames else 0)]
         self._shift: int | None = 0  # shift of the sink in the buffers; None: unknown
         self._text: tuple[bytes, list[KeysValues]] | None = None
 
@@ -197,7 +227,7 @@ class RollingKVCache:
     def nbytes(self) -> int:
         """Bytes that are allocated now."""
         text = [t for pair in (self._text[1] if self._text else []) for t in pair]
-        kept = (*self._written_sink, *self._sink_values)
+        kept = (*self._written_sink, *self._sink_values, *self.shared)
         return sum(t.nbytes for t in (*self._keys, *self._values, *kept, *text))
 
     def text(self, key: bytes, compute: Callable[[], list[KeysValues]]) -> list[KeysValues]:
@@ -218,10 +248,17 @@ class RollingKVCache:
         return [(keys[:, first:last], values[:, first:last]) for keys, values in pairs]
 
     def open_wide(self, place: Place, keep_sink: bool = False) -> WideViews:
-        """Views for a pass at ``place`` that may have more frames than the front; see `WideViews`."""
+        """Views for a pass at ``place`` that may have more frames than the front, and that stores what it writes."""
         self._reserve(place)
-        self._rotate_sink(self.shape.sink_shift(place))
-        return WideViews(self, place, self.shape.history(place), self.shape.committed_runs(place, keep_sink))
+        seen = self.shape.seen(place)
+        self._rotate_sink(seen.shift)
+        return WideViews(self, place, seen, self.shape.committed_runs(place, keep_sink))
+
+    def open_in_flight(self, place: Place) -> WideViews:
+        """Views for a pass at ``place`` over chunks in flight, of which nothing is stored."""
+        seen = self.shape.seen(place, in_flight=True)
+        self._rotate_sink(seen.shift)
+        return WideViews(self, place, seen, [])
 
     def commit(self, place: Place, keep_sink: bool = False) -> None:
         """Copy the chunk that the newest pass at ``place`` left in the front into the sink or over the oldest frames.
@@ -331,20 +368,19 @@ class WideViews(Sequence[KeysValues]):
     Args:
         cache: The cache, whose sink is at the position that the pass sees.
         place: The place of the pass.
-        seen: The numbers of sink frames and of newest ring frames that it attends to.
+        seen: What it attends to.
         runs: What is stored, see `CacheShape.committed_runs`; empty: nothing.
     """
 
-    def __init__(
-        self, cache: RollingKVCache, place: Place, seen: tuple[int, int], runs: list[tuple[int, int, int]]
-    ) -> None:
-        sink, ring = seen
+    def __init__(self, cache: RollingKVCache, place: Place, seen: Seen, runs: list[tuple[int, int, int]]) -> None:
+        shape = cache.shape
         self._cache, self._runs = cache, runs
-        self._seen = [(0, sink), *cache.shape.ring_runs(place, ring)] if sink else cache.shape.ring_runs(place, ring)
+        self._seen = [*([(0, seen.sink)] if seen.sink else []), *shape.ring_runs(place, seen.ring)]
+        frames = place.frames + seen.sink + seen.ring
+        self._own = place.frames * shape.frame_tokens
         with torch.inference_mode(False):
-            frames = place.frames + sink + ring
-            self._own = place.frames * cache.shape.frame_tokens
-            self._keys, self._values = cache.buffer(frames), cache.buffer(frames)
+            buffers = cache.shared if frames <= shape.shared_frames else [cache.buffer(frames), cache.buffer(frames)]
+        self._keys, self._values = (buffer[:, : frames * shape.frame_tokens] for buffer in buffers)
         self._layer: int | None = None  # whose keys and values are in the buffers
 
     def __len__(self) -> int:

@@ -125,7 +125,11 @@ class HeadParallelWan(CausalWan):
         """All blocks over this process's part of the tokens; a pass without a cache is not divided."""
         if not isinstance(given.attend, _ByHeads):
             return super().run_blocks(x, given)
-        # over a cache there is one timestep a chunk, so that one modulation serves any part of its tokens
+        if given.modulations.shape[1] != 1:  # one modulation serves any part of a pass's tokens; several do not
+            raise ValueError(
+                "frames of one pass have several timesteps (schedule='rolling', or a joint recache of given frames), "
+                "which several processes do not share: start one process"
+            )
         part = super().run_blocks(_part(x, 1), replace(given, rotations=_part(given.rotations, 0)))
         return part if given.keys_only else _all_tokens(part)
 

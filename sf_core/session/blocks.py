@@ -13,6 +13,7 @@ from ..hashing import digest, tensor_digest
 from ..model.kv_cache import Place
 from ..noise import NoiseSource
 from .archive import StoredLatents
+from .rolling import InFlight
 
 
 class Prompt:
@@ -118,6 +119,7 @@ class Block:
         root: Digest of the settings that the whole session shares.
         noisy: What the last step was given, where its keys and values stay (``context_from_last_step``). They are not
             a function of the clean latents.
+        flights: The chunks that were in flight before the block came out (``schedule="rolling"``). No cache holds them.
         lineage: Digest of the block and its whole past: latents, prompts, timesteps, events.
     """
 
@@ -132,19 +134,21 @@ class Block:
     latents: StoredLatents
     root: bytes
     noisy: StoredLatents | None = None
+    flights: InFlight | None = None
     lineage: bytes = b""
 
     def __post_init__(self) -> None:
         if not self.lineage:
             past = self.parent.lineage if self.parent else self.root
             facts = struct.pack("<dqq", self.timestep, self.place.frames, self.event.code)
-            made = [tensor_digest(stored.on_cpu()) for stored in self.stored]
+            made = [tensor_digest(stored.on_cpu()) for stored in (self.latents, self.noisy) if stored is not None]
             self.lineage = digest(past, *made, self.prompt.digest, facts)
 
     @property
     def stored(self) -> list[StoredLatents]:
-        """All latents of the block: the clean ones first."""
-        return [self.latents] if self.noisy is None else [self.latents, self.noisy]
+        """All latents that the block holds: the clean ones first."""
+        flying = None if self.flights is None else self.flights.latents
+        return [stored for stored in (self.latents, self.noisy, flying) if stored is not None]
 
     @property
     def written(self) -> StoredLatents:

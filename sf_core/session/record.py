@@ -13,6 +13,7 @@ from ..model.causal_model import CausalModel
 from ..noise import NoiseSource
 from .archive import Archive
 from .blocks import Block, Event, Prompt
+from .rolling import InFlight
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -30,6 +31,7 @@ class SessionRecord:
         event: What happens to the cache before the next chunk.
         archive: Latents of older blocks, shared by all sessions that descend from one start.
         other_models: Fingerprints of other models that made parts of this video.
+        flights: The chunks in flight, of which the next one comes out (``schedule="rolling"``).
         how: How the cache for the newest chunk was obtained, and why.
     """
 
@@ -44,6 +46,7 @@ class SessionRecord:
     archive: Archive
     other_models: tuple[str, ...] = ()
     how: str = "new"
+    flights: InFlight | None = None
 
     @property
     def frames(self) -> int:

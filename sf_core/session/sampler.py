@@ -68,8 +68,8 @@ class ChunkForward:
         self._views = cache.open(place) if views is None else views
         self._rotations = model.rotations(range(place.start, place.end), latent_size)
 
-    def flow(self, x: Tensor, timestep: float) -> Tensor:
-        """Flow of the noisy chunk ``x``."""
+    def flow(self, x: Tensor, timestep: float | Sequence[float]) -> Tensor:
+        """Flow of the noisy chunk ``x``, at one timestep or one for each frame."""
         return self._model.flow_over_cache(x, self._at(x, timestep), self._rotations, self._text, self._views)
 
     def write(self, x: Tensor, timestep: float | Sequence[float]) -> None:
@@ -96,7 +96,8 @@ def write_pass(model: CausalModel, cache: RollingKVCache, cache_pass: CachePass,
     """
     latents, timesteps = cache_pass.frames()
     place, keep_sink = cache_pass.place, cache_pass.keep_sink
-    views = cache.open_wide(place, keep_sink) if cache_pass.is_wide else None
+    wide = cache_pass.is_wide or cache.shape.sight is not None
+    views = cache.open_wide(place, keep_sink) if wide else None
     size = (latents.shape[3], latents.shape[4])
     forward = ChunkForward(model, cache, place, cache_pass.prompt, size, state, views)
     forward.write(latents, timesteps[0] if len(set(timesteps)) == 1 else timesteps)

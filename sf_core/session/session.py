@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import islice, takewhile
@@ -15,10 +16,10 @@ from torch import Tensor
 from ..cancellation import Cancellation
 from ..config import RolloutConfig
 from ..cuda_streams import to_device_async
-from ..hashing import digest
+from ..hashing import digest, tensor_digest
 from ..model.cache_pool import LiveCache
 from ..model.causal_model import CausalModel
-from ..model.kv_cache import CacheShape
+from ..model.kv_cache import CacheShape, RollingKVCache
 from ..noise import NoiseSource, SeededNoise
 from ..rollout_rules import check_supported
 from .archive import Archive, StoredLatents
@@ -26,6 +27,7 @@ from .blocks import NOTHING, Block, Event
 from .checks import check_context, check_prompt, check_recache
 from .record import SessionRecord
 from .replay import CachePass, CachePoint, cache_point, last_passes, point_before, replay_passes, replay_reach
+from .rolling import InFlight, passes_until_clean, roll, steps_after
 from .sampler import ChunkForward, sample_chunk, write_pass
 from .session_file import open_session, save_session
 
@@ -151,7 +153,8 @@ class Session(SessionRecord):
         for _ in range(chunks):
             block = session.head
             assert block is not None
-            session = replace(session, head=block.parent, prompt=block.prompt, noise=block.noise, event=block.event)
+            session = replace(session, head=block.parent, prompt=block.prompt, noise=block.noise)
+            session = replace(session, event=block.event, flights=block.flights)
         return session
 
     def fork(self) -> Session:
@@ -172,6 +175,33 @@ class Session(SessionRecord):
         Raises:
             FloatingPointError: The latents hold NaN or Inf. This session is intact.
         """
+        return self._extend(progress, add=True)
+
+    def finish(self, progress: Progress | None = None) -> tuple[Session, Tensor]:
+        """Sample the chunks in flight, with nothing new behind them (``schedule="rolling"``).
+
+        Args:
+            progress: Called before every forward.
+
+        Returns:
+            The longer session, and the latents of these chunks [B, C, F, H, W], of no frames if none was in flight.
+
+        Raises:
+            ValueError: The schedule has nothing in flight, or a cut that was asked for would give it up.
+            FloatingPointError: As `next_chunk`.
+        """
+        if self.config.schedule != "rolling":
+            raise ValueError(f"schedule is {self.config.schedule!r}, which has no chunks in flight to finish")
+        if self.flights is not None and self.event.cut:
+            raise ValueError("a cut gives up the chunks in flight: finish before the cut, or go on with next_chunk")
+        session, parts = self, [self.latents_between(0, 0)]
+        while session.flights is not None:
+            session, latents = session._extend(progress, add=False)
+            parts.append(latents)
+        return session, torch.cat(parts, dim=2)
+
+    def _extend(self, progress: Progress | None, add: bool) -> tuple[Session, Tensor]:
+        """Sample one chunk; of a rolling schedule, ``add`` says whether others are begun behind it."""
         torch.get_num_threads()  # in a new thread, settles the count before a first product is rounded otherwise
         self._archive_old_blocks()
         model, now = self.model, self._point(self.event)
@@ -185,15 +215,20 @@ class Session(SessionRecord):
             with model.caches.lease(self._shape, keys, ancestors) as (live, found):
                 how = self._make_ready(live, found, points, keys, state, report)
                 live.front = None
-                forward = ChunkForward(model, live.cache, place, self.prompt, self.latent_size, state)
-                latents, last = self._sample(forward, place.start, place.frames, report)
+                if self.config.schedule == "rolling":
+                    latents, flights = self._roll(live.cache, now, state, report, add)
+                    last = latents, 0.0
+                else:
+                    forward = ChunkForward(model, live.cache, place, self.prompt, self.latent_size, state)
+                    latents, last = self._sample(forward, place.start, place.frames, report)
+                    flights = None
                 if not torch.isfinite(latents).all():
                     raise FloatingPointError(
                         f"the latents of chunk {self.chunks} hold NaN or Inf; the session before it is intact. "
                         "Check the weights, or compute in a wider dtype"
                     )
                 noisy, timestep = last if self._keeps_last_step else (None, float(self.config.context_noise))
-                session = self._append(now, latents, timestep, self.chunks, noisy)
+                session = replace(self._append(now, latents, timestep, self.chunks, noisy), flights=flights)
                 assert session.head is not None
                 live.tip = session.head.lineage
                 live.front = None if noisy is None else live.tip
@@ -209,16 +244,19 @@ class Session(SessionRecord):
         if not isinstance(self.noise, SeededNoise):
             raise ValueError("a chunk made from a caller's own noise has no key")
         past = self.head.lineage if self.head else self._root
-        return digest(past, self.prompt.digest, repr((self.noise.seed, self.chunks, self.event.code)).encode())
+        flying = b"" if self.flights is None else tensor_digest(self.flights.latents.on_cpu())
+        made = repr((self.noise.seed, self.chunks, self.event.code)).encode()
+        return digest(past, self.prompt.digest, made, *([flying] if flying else []))
 
     def newest_chunk(self) -> dict[str, Tensor]:
         """What `with_chunk` takes to make the newest chunk again, on the CPU: ``latents``, and what else was kept."""
         if self.head is None:
             raise ValueError("an empty session has no chunk")
-        names = ("latents", "noisy")
-        return {name: stored.on_cpu() for name, stored in zip(names, self.head.stored, strict=False)}
+        flying = None if self.flights is None else self.flights.latents
+        kept = {"latents": self.head.latents, "noisy": self.head.noisy, "flights": flying}
+        return {name: stored.on_cpu() for name, stored in kept.items() if stored is not None}
 
-    def with_chunk(self, latents: Tensor, noisy: Tensor | None = None) -> Session:
+    def with_chunk(self, latents: Tensor, noisy: Tensor | None = None, flights: Tensor | None = None) -> Session:
         """The session that `next_chunk` returns, from the latents that it would sample.
 
         A cache of sampled chunks uses it, see `next_key`.
@@ -226,6 +264,7 @@ class Session(SessionRecord):
         Args:
             latents: The chunk [B, C, F, H, W].
             noisy: What its last step was given, with ``context_from_last_step``; see `newest_chunk`.
+            flights: What is in flight behind it, with ``schedule="rolling"``.
 
         Raises:
             ValueError: The latents cannot be the next chunk.
@@ -242,7 +281,22 @@ class Session(SessionRecord):
         if noisy is not None:
             noisy, timestep = noisy.to(self.model.device, torch.float32), self.config.timesteps(start)[-1]
         longer = self.restore_block(latents, timestep, self.event, True, noisy)
+        if self.config.schedule == "rolling":
+            longer = replace(longer, flights=self._kept_flights(flights))
         return replace(longer, how="kept: this chunk had been made before")
+
+    def _kept_flights(self, latents: Tensor | None) -> InFlight:
+        """What is in flight behind a kept chunk. Raises ValueError unless ``latents`` can be."""
+        flying = None if self.event.cut else self.flights
+        steps = steps_after(() if flying is None else flying.steps, len(self.config.timesteps(self.frames)))
+        end = self.frames + self.config.frames_of_block(self.frames)
+        frames = sum(self.config.frames_of_flights(end, len(steps)))
+        shape = (self.batch, self.model.arch.in_dim, frames, *self.latent_size)
+        if latents is None or tuple(latents.shape) != shape or not torch.isfinite(latents).all():
+            raise ValueError(
+                f"a kept chunk of a rolling schedule needs 'flights', what is in flight behind it: {shape}"
+            )
+        return InFlight(steps, StoredLatents(latents.to(self.model.device, torch.float32)))
 
     @property
     def _keeps_last_step(self) -> bool:
@@ -254,19 +308,47 @@ class Session(SessionRecord):
     ) -> tuple[Tensor, tuple[Tensor, float]]:
         """The next chunk, and what its last step was given: noisy latents and timestep."""
         steps = self.config.timesteps(start)
-        shape = (self.batch, self.model.arch.in_dim, frames, *self.latent_size)
 
         def noise(step: int) -> Tensor:
             report("step", step, len(steps))
-            drawn = self.noise(self.chunks, step, shape)
-            if tuple(drawn.shape) != shape:
-                raise ValueError(
-                    f"the noise source gave {list(drawn.shape)} for chunk {self.chunks}; expected {list(shape)}"
-                )
-            return to_device_async(drawn.to(dtype=torch.float32), self.model.device)
+            return self._noise(self.chunks, step, frames)
 
         watched = _Watched(forward.flow)
         return sample_chunk(watched, noise, steps, self.config.noise_levels), watched.last
+
+    def _noise(self, chunk: int, step: int, frames: int) -> Tensor:
+        shape = (self.batch, self.model.arch.in_dim, frames, *self.latent_size)
+        drawn = self.noise(chunk, step, shape)
+        if tuple(drawn.shape) != shape:
+            raise ValueError(f"the noise source gave {list(drawn.shape)} for chunk {chunk}; expected {list(shape)}")
+        return to_device_async(drawn.to(dtype=torch.float32), self.model.device)
+
+    def _roll(
+        self, cache: RollingKVCache, now: CachePoint, state: bytes, report: Progress, add: bool
+    ) -> tuple[Tensor, InFlight | None]:
+        """The next chunk of a rolling schedule, and what is in flight behind it."""
+        flying = None if now.event.cut else self.flights
+        timesteps = self.config.timesteps(now.start)
+        steps = [] if flying is None else list(flying.steps)
+        passes, done = passes_until_clean(steps, len(timesteps)), itertools.count()
+
+        def flow(chunks: Sequence[Tensor], levels: Sequence[float]) -> Sequence[Tensor]:
+            report("step", next(done), passes)
+            counts = [chunk.shape[2] for chunk in chunks]
+            place = now.place(sum(counts))
+            views = cache.open_in_flight(place)
+            forward = ChunkForward(self.model, cache, place, self.prompt, self.latent_size, state, views)
+            of_frames = [level for level, count in zip(levels, counts, strict=True) for _ in range(count)]
+            return forward.flow(torch.cat(list(chunks), dim=2), of_frames).split(counts, dim=2)
+
+        def noise(index: int, step: int) -> Tensor:
+            frames = self.config.frames_of_flights(now.start, index + 1)[-1]
+            return self._noise(self.chunks + index, step, frames)
+
+        counts = self.config.frames_of_flights(now.start, len(steps))
+        chunks = [] if flying is None else list(flying.latents.get().split(counts, dim=2))
+        latents, left, next_steps = roll(flow, noise, chunks, steps, timesteps, self.config.noise_levels, add)
+        return latents, InFlight(tuple(next_steps), StoredLatents(torch.cat(left, dim=2))) if left else None
 
     def _make_ready(
         self, live: LiveCache, found: str, points: list[CachePoint], keys: list[bytes], state: bytes, report: Progress
@@ -328,20 +410,8 @@ class Session(SessionRecord):
         """Append a block."""
         place, stored = now.place(latents.shape[2]), StoredLatents(latents)
         kept = None if noisy is None else StoredLatents(noisy)
-        args = (
-            self.head,
-            place,
-            now.epoch,
-            self.prompt,
-            timestep,
-            now.event,
-            chunk,
-            self.noise,
-            stored,
-            now.root,
-            kept,
-        )
-        return replace(self, head=Block(*args), event=NOTHING)
+        args = (self.head, place, now.epoch, self.prompt, timestep, now.event, chunk, self.noise, stored, now.root)
+        return replace(self, head=Block(*args, noisy=kept, flights=self.flights), event=NOTHING, flights=None)
 
     def restore_block(
         self, latents: Tensor, timestep: float, event: Event, sampled: bool, noisy: Tensor | None = None
@@ -399,14 +469,15 @@ class Session(SessionRecord):
             for block in saved.blocks():
                 if cancellation is not None:
                     cancellation.raise_if_asked()
-                session = replace(session, prompt=block.settings.prompt, noise=block.settings.noise).restore_block(
-                    block.latents, block.timestep, block.settings.event, block.sampled, block.noisy
-                )
+                made = block.settings
+                session = replace(session, prompt=made.prompt, noise=made.noise, flights=block.flights)
+                session = session.restore_block(block.latents, block.timestep, made.event, block.sampled, block.noisy)
         return replace(
             session,
             prompt=begin.prompt,
             noise=begin.noise,
             event=begin.event,
+            flights=saved.flights,
             other_models=saved.other_models,
             how="loaded",
         )

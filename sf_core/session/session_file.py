@@ -23,8 +23,10 @@ from ..files.safetensors_file import open_tensors, write_tensors
 from ..model.causal_model import CausalModel
 from ..noise import MAX_SEED, NoiseSource, SeededNoise
 from ..schedule import TRAIN_STEPS
+from .archive import StoredLatents
 from .blocks import EVENT_CODES, FIRST_EVENT_CODES, Event, Prompt
 from .record import SessionRecord
+from .rolling import InFlight
 
 FORMAT_VERSION = 2  # 1: without the rules of `config.RULES`; a session without them is still written as 1
 KEY = "sf.session"
@@ -59,6 +61,9 @@ def save_session(session: SessionRecord, path: Path) -> None:
     layout = {f"prompt.{i}": (list(p.text.shape), torch.float32) for i, p in enumerate(prompts)}
     if frames:
         layout |= {name: ([frames, *sizes], torch.float32) for name in _stored_names(session.config)}
+    flying = sum(part.shape[0] for part in _flights_data(session))
+    if flying:
+        layout["flights"] = ([flying, *sizes], torch.float32)
     try:
         write_tensors(path, layout, _data(session, prompts), {KEY: json.dumps(record)})
     except OSError as error:
@@ -85,6 +90,21 @@ def _data(session: SessionRecord, prompts: list[Prompt]) -> Iterator[Tensor]:
         for block in blocks:
             stored = block.latents if name == "latents" else block.written
             yield stored.on_cpu().movedim(2, 0).float()  # a session is saved when a GPU has run out of memory too
+    yield from _flights_data(session)
+
+
+def _all_flights(session: SessionRecord) -> list[InFlight | None]:
+    """What was in flight before each block, oldest first, and what is now; none at all for another schedule."""
+    if session.config.schedule != "rolling":
+        return []
+    blocks = list(session.head.back())[::-1] if session.head else []
+    return [*(block.flights for block in blocks), session.flights]
+
+
+def _flights_data(session: SessionRecord) -> Iterator[Tensor]:
+    for flights in _all_flights(session):
+        if flights is not None:
+            yield flights.latents.on_cpu().movedim(2, 0).float()
 
 
 def record_of(session: SessionRecord) -> tuple[dict[str, Any], list[Prompt]]:
@@ -119,6 +139,8 @@ def record_of(session: SessionRecord) -> tuple[dict[str, Any], list[Prompt]]:
         "next": next_made,
         "seeds": list(seeds),
     }
+    if session.config.schedule == "rolling":
+        record["flights"] = [[] if flights is None else list(flights.steps) for flights in _all_flights(session)]
     used = [prompt for _, prompt in prompts.values()]
     record["words"] = [prompt.words for prompt in used]
     return record, used
@@ -211,14 +233,39 @@ def _faults(record: Any, layout: Mapping[str, tuple[str, list[int]]]) -> Iterato
             yield f"the block at frame {start} has {reprlib.repr(block[1])} frames, not {config.frames_of_block(start)}"
         start, sampled = start + config.frames_of_block(start), block[0] == "chunk"
     stored = set(_stored_names(config)) if start else set[str]()
+    flying, fault = _frames_in_flight(record, config)
+    if fault:
+        yield fault
+    if flying:
+        stored.add("flights")
     expected = {f"prompt.{i}" for i in range(prompts)} | stored
     if layout.keys() != expected:
         yield f"it holds {reprlib.repr(sorted(layout))}; expected {reprlib.repr(sorted(expected))}"
     for name, (dtype, shape) in layout.items():
         rows = shape[1] if len(shape) == 3 else 0
-        fits = [[start, *sizes]] if name in stored else [[n, rows, record["text_dim"]] for n in (1, sizes[0])]
+        fits = (
+            [[flying if name == "flights" else start, *sizes]]
+            if name in stored
+            else [[n, rows, record["text_dim"]] for n in (1, sizes[0])]
+        )
         if dtype != "F32" or shape not in fits:
             yield f"{name} is {dtype} {shape}; expected F32 {fits[-1]}"
+
+
+def _frames_in_flight(record: Mapping[str, Any], config: RolloutConfig) -> tuple[int, str]:
+    """Latent frames that a record says were in flight at any time, and its fault, if it has one."""
+    states, starts = record.get("flights"), [0]
+    if config.schedule != "rolling":
+        return 0, "" if states is None else "it has chunks in flight, which its schedule does not have"
+    for block in record["blocks"]:
+        starts.append(starts[-1] + block[1])
+    steps, whole = len(config.denoising_steps), type(states) is list and len(states) == len(starts)
+    if not whole or not all(type(state) is list and len(state) < steps for state in states or []):
+        return 0, f"flights is {reprlib.repr(states)}; expected the steps of chunks in flight before each block"
+    assert states is not None
+    if not all(_is_whole(step, 1, steps - 1) and state == sorted(state)[::-1] for state in states for step in state):
+        return 0, f"flights is {reprlib.repr(states)}; expected falling steps"
+    return sum(sum(config.frames_of_flights(at, len(state))) for at, state in zip(starts, states, strict=True)), ""
 
 
 def _is_whole(value: Any, least: int, most: int = 2**63 - 1) -> bool:
@@ -243,6 +290,7 @@ class SavedBlock:
     sampled: bool  # else given context
     settings: SavedSettings
     noisy: Tensor | None = None  # what the last step was given, where its keys and values stay
+    flights: InFlight | None = None  # what was in flight before it
 
 
 @dataclass(frozen=True)
@@ -254,6 +302,7 @@ class SavedSession:
     batch: int
     other_models: tuple[str, ...]  # fingerprints of models that made parts of the video, besides the one that reads it
     next: SavedSettings  # of the chunk after the last one
+    flights: InFlight | None  # what is in flight behind the last block
     blocks: Callable[[], Iterator[SavedBlock]]  # oldest first, one in memory at a time
 
 
@@ -279,17 +328,30 @@ def open_session(
 
     config = RolloutConfig.from_dict(record["config"])
 
+    states, starts = record.get("flights", []), [0]
+    for block in record["blocks"]:
+        starts.append(starts[-1] + block[1])
+    counts = [sum(config.frames_of_flights(at, len(state))) for at, state in zip(starts, states, strict=False)]
+
+    def flights(number: int) -> InFlight | None:
+        if not states or not states[number]:
+            return None
+        part = tensors["flights"].rows(sum(counts[:number]), counts[number]).read().movedim(0, 2).contiguous()
+        part = _finite(path, part, f"what is in flight at frame {starts[number]}").to(model.device)
+        return InFlight(tuple(states[number]), StoredLatents(part))
+
     def blocks() -> Iterator[SavedBlock]:
         start = 0
-        for kind, frames, timestep, *made in record["blocks"]:
+        for number, (kind, frames, timestep, *made) in enumerate(record["blocks"]):
             names = _stored_names(config) if kind == "chunk" and start else ["latents"]
             parts = (tensors[name].rows(start, frames).read().movedim(0, 2).contiguous() for name in names)
             whole = [_finite(path, part, f"the {kind} at frame {start}").to(model.device) for part in parts]
-            yield SavedBlock(whole[0], timestep, kind == "chunk", settings(*made), *whole[1:])
+            noisy = whole[1] if len(whole) > 1 else None
+            yield SavedBlock(whole[0], timestep, kind == "chunk", settings(*made), noisy, flights(number))
             start += frames
 
-    size = tuple(record["latent_size"])
-    yield SavedSession(config, size, record["batch"], others, settings(*record["next"]), blocks)
+    size, newest = tuple(record["latent_size"]), flights(len(record["blocks"]))
+    yield SavedSession(config, size, record["batch"], others, settings(*record["next"]), newest, blocks)
     if _version_of(path) != version:
         raise ValueError(f"{path} was changed while it was read: load it again")
 

@@ -20,6 +20,7 @@ PLAIN = (
     *("sgf_chunk", "sgf_frame", "sgfplus_chunk", "sgfplus_frame", "sgfplus_i2v"),
     *("infinite_chunk", "longlive_chunk", "longlive_infinity", "sink5_window7_rerope"),
     *("rcm_c1_step2", "rcm_c1_step2_noisyctx", "rcm_c3_step4", "reward_chunk"),
+    *("rolling_4", "rolling_5"),
 )
 
 
@@ -63,6 +64,8 @@ CLAMPED = {"sink_position": "clamped", "trained_frames": None}
         ("sgf_chunk", {"window_frames": 11}, 1.9e-2),
         ("sgf_chunk", {"sink_frames": 2}, 2.4e-2),
         ("sgf_frame", ABSOLUTE, 5.0e-3),
+        ("rolling_4", {"window_frames": 24}, 2.4e-2),
+        ("rolling_4", {"schedule": "chunk", "sink_position": "clamped", "window_frames": 24}, 1.9e-1),
         ("reward_chunk", {"sink_average": None}, 8.9e-4),
         ("reward_chunk", {"sink_average": 0.99}, 7.2e-3),
         ("reward_chunk", {"sink_average": 0.998}, 8.7e-4),

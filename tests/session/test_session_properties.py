@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import sf_core
+from sf_core.session.blocks import NOTHING
 from sf_core.session.replay import replay_reach
 from tests.helpers import SIZE, prompt, random_latents, random_model, sink_settings
 
@@ -118,6 +120,20 @@ def averaged_sinks(draw: st.DrawFn) -> sf_core.RolloutConfig:
     return sf_core.RolloutConfig(**settings, sink_average=0.75, **sink_settings(draw, window))
 
 
+@st.composite
+def rolling_schedules(draw: st.DrawFn) -> sf_core.RolloutConfig:
+    chunk, sink = draw(st.integers(1, 3)), draw(st.integers(0, 3))
+    steps = draw(st.sampled_from([(1000, 500), (1000, 750, 250)]))
+    return sf_core.RolloutConfig(
+        schedule="rolling",
+        chunk_frames=chunk,
+        first_chunk_frames=draw(st.sampled_from([None, 1])),
+        window_frames=len(steps) * chunk + sink + draw(st.integers(0, 6)),
+        sink_frames=sink,
+        denoising_steps=steps,
+    )
+
+
 RULES: list[dict[str, Any]] = [
     {},
     {"context_noise": 50},
@@ -155,7 +171,26 @@ moves = st.lists(
 )
 
 
-@given(st.one_of(rollouts(), averaged_sinks()), st.integers(1, 2), st.integers(0, 2), moves, st.sampled_from([None, 3]))
+@given(
+    st.one_of(rollouts(), averaged_sinks(), rolling_schedules()),
+    st.integers(1, 2),
+    st.integers(0, 2),
+    moves,
+    st.sampled_from([None, 3]),
+)
+@example(
+    sf_core.RolloutConfig(
+        schedule="rolling", chunk_frames=2, window_frames=9, sink_frames=2, denoising_steps=(1000, 750, 250)
+    ),
+    1,
+    1,
+    [("chunk", 1)] * 6
+    + [("rewind", 2), ("seed", 3), ("chunk", 1), ("drop", 1), ("chunk", 1), ("recache", 2), ("chunk", 1), ("kept", 1)]
+    + [("joint", 3), ("save", 1), ("chunk", 1), ("cut", 1), ("chunk", 1), ("fork", 1), ("prompt", 4)]
+    + [("chunk", 1)] * 3
+    + [("drop", 1), ("switch", 0), ("save", 1)],
+    2,
+)
 @example(
     sf_core.RolloutConfig(chunk_frames=2, window_frames=6, sink_frames=2, sink_average=0.75),
     1,
@@ -228,6 +263,9 @@ def test_any_order_of_operations_gives_what_a_straight_run_gives(
         expected = straight_run(config, batch, context, branch.recipe)
         assert branch.session.frames == expected.frames
         assert torch.equal(branch.session.latents, expected.latents)
+        if config.schedule == "rolling":
+            branches_end = replace(branch.session, event=NOTHING).finish()[1]
+            assert torch.equal(branches_end, replace(expected, event=NOTHING).finish()[1])
 
 
 class CountedPasses:

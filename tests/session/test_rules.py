@@ -1,0 +1,153 @@
+"""Rules of other published models hold what a session promises, take the memory they say, and are compiled whole."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch._dynamo.testing import CompileCounter
+
+import sf_core
+from tests.helpers import SIZE, prompt, random_latents, random_model
+from tests.session.test_session_properties import Boom, CountedPasses
+
+ROLLING = {
+    "schedule": "rolling",
+    "chunk_frames": 2,
+    "window_frames": 10,
+    "sink_frames": 2,
+    "denoising_steps": (1000, 750, 250),
+}
+RULES: dict[str, dict[str, Any]] = {
+    "top aligned": {"sink_position": "top_aligned", "trained_frames": 9, "window_frames": 7, "sink_frames": 2},
+    "exact times": {"exact_times": True, "denoising_steps": (999.5, 625.25), "window_frames": None},
+    "last step": {"context_from_last_step": True, "window_frames": 7, "sink_frames": 1},
+    "average": {"sink_average": 0.9, "window_frames": 6, "sink_frames": 2},
+    "clamped average": {"sink_average": 0.9, "window_frames": 6, "sink_frames": 2, "sink_position": "clamped"},
+    "rolling": ROLLING,
+}
+every_rule = pytest.mark.parametrize("rule", sorted(RULES))
+
+
+def config(rule: str) -> sf_core.RolloutConfig:
+    return sf_core.RolloutConfig(**{"chunk_frames": 2, "denoising_steps": (1000, 500), **RULES[rule]})
+
+
+def start(rule: str, model: sf_core.CausalWan) -> sf_core.Session:
+    return sf_core.Session.start(model, prompt(0), SIZE, config(rule))
+
+
+def run(session: sf_core.Session, chunks: int) -> sf_core.Session:
+    for _ in range(chunks):
+        session, _ = session.next_chunk()
+    return session
+
+
+@every_rule
+def test_the_cache_takes_the_bytes_that_are_planned_and_no_more_later(rule: str) -> None:
+    model = random_model(layers=2)
+    session = run(start(rule, model), 12)
+    assert model.caches.nbytes == model.cache_bytes(config(rule), SIZE, frames=session.frames)
+    if config(rule).window_frames is not None:
+        assert model.caches.nbytes == model.cache_bytes(config(rule), SIZE)
+
+
+@pytest.mark.parametrize("rule", ["clamped average", "rolling"])
+def test_blocks_are_compiled_whole(rule: str) -> None:
+    torch._dynamo.reset()
+    model, counter = random_model(layers=2), CompileCounter()
+    expected = run(start(rule, model), 5).latents
+    model.release_cache()
+    model.compile(backend=counter, fullgraph=True)
+    assert torch.allclose(run(start(rule, model), 5).latents, expected, atol=1e-4)
+    assert counter.frame_count
+
+
+@every_rule
+@pytest.mark.parametrize("at", [0, 1, 3, 6])
+def test_an_interrupt_at_any_forward_leaves_the_next_chunk_bit_equal(rule: str, at: int) -> None:
+    model = random_model(layers=2)
+    expected = run(start(rule, model), 6).latents
+    session, left = run(start(rule, model), 4).with_prompt(prompt(0), recache="joint"), [at]
+    straight = run(run(start(rule, random_model(layers=2)), 4).with_prompt(prompt(0), recache="joint"), 2).latents
+
+    def interrupt(stage: str, index: int, count: int) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise Boom
+
+    with pytest.raises(Boom):
+        _ = [session.next_chunk(interrupt) for _ in range(9)]
+    assert torch.equal(run(session, 2).latents, straight)
+    assert torch.equal(run(run(start(rule, model), 3).fork(), 3).latents, expected)
+
+
+def test_the_keys_and_values_of_a_last_step_cost_no_pass() -> None:
+    model = random_model(layers=2)
+    session, counted = run(start("last step", model), 3), CountedPasses(model)
+    session, _ = session.next_chunk()
+    assert counted.count == 2
+    model.release_cache()
+    session.next_chunk()
+    assert counted.count > 2 + 2
+
+
+# Rolling --------------------------------------------------------------------------------------------------------
+
+
+def test_a_chunk_of_a_rolling_schedule_costs_one_joint_pass_and_one_that_writes() -> None:
+    model = random_model(layers=2)
+    session, counted = start("rolling", model), CountedPasses(model)
+    for chunk in range(6):
+        session, _ = session.next_chunk()
+        assert counted.count == 3 + 2 * chunk, "three passes until the first chunk, then a joint one and a written one"
+    counted.count = 0
+    session, latents = session.finish()
+    assert counted.count == 2 * 2
+    assert latents.shape[2] == 2 * 2
+    assert session.flights is None
+
+
+def test_a_finished_video_goes_on_and_rewinds_into_what_was_in_flight() -> None:
+    model = random_model(layers=2)
+    finished, _ = run(start("rolling", model), 3).finish()
+    assert (finished.chunks, finished.frames) == (5, 10)
+    longer = run(finished, 2)
+    model.release_cache()
+    assert torch.equal(run(finished, 2).latents, longer.latents)
+    back = finished.rewind(2)
+    assert torch.equal(back.latents, run(start("rolling", model), 3).latents)
+    assert torch.equal(back.finish()[0].latents, finished.latents)
+    assert torch.equal(run(back, 2).latents, run(start("rolling", model), 5).latents)
+    one_left = finished.rewind(1)
+    model.release_cache()
+    assert torch.equal(one_left.finish()[0].latents, finished.latents)
+    assert run(one_left, 2).frames == 12
+
+
+def test_what_is_in_flight_follows_a_new_prompt_and_is_given_up_by_a_cut() -> None:
+    model = random_model(layers=2)
+    session = run(start("rolling", model), 3)
+    plain = session.next_chunk()[1]
+    assert not torch.equal(session.with_prompt(prompt(1)).next_chunk()[1], plain)
+    cut, counted = session.with_cut(), CountedPasses(model)
+    with pytest.raises(ValueError, match="a cut gives up the chunks in flight"):
+        cut.finish()
+    assert not torch.equal(cut.next_chunk()[1], plain)
+    assert counted.count == 3
+
+
+def test_finish_says_what_has_nothing_in_flight() -> None:
+    model = random_model(layers=1)
+    with pytest.raises(ValueError, match="has no chunks in flight to finish"):
+        start("average", model).finish()
+    session, latents = start("rolling", model).finish()
+    assert (session.frames, latents.shape[2]) == (0, 0)
+
+
+def test_a_rolling_video_begins_with_given_frames() -> None:
+    model, given = random_model(layers=2), random_latents(4)
+    session = run(start("rolling", model).with_context(given), 2)
+    assert torch.equal(session.latents[:, :, :4], given)
+    assert not torch.equal(session.latents[:, :, 4:], run(start("rolling", model), 2).latents)
