@@ -8,6 +8,7 @@ from itertools import pairwise
 from .rollout_rules import SINK_POSITIONS as SINK_POSITIONS
 from .rollout_rules import check_rules
 from .schedule import EXACT, TRAIN_STEPS, FlowSchedule, flow_schedule
+from .unipc import unipc_steps
 
 MAX_CHUNK_FRAMES = 1024  # latent frames; far above what any model was trained for, far below what no memory holds
 MAX_WINDOW_FRAMES = 16384
@@ -164,6 +165,8 @@ class RolloutConfig:
 
     def timesteps(self, start: int) -> tuple[float, ...]:
         """Denoising timesteps, warped if so set, of the chunk that begins at latent frame ``start``."""
+        if self.solver == "unipc":
+            return tuple(step.timestep for step in unipc_steps(self.solver_steps or 0, self.shift))
         first = start == 0 and self.first_chunk_steps is not None
         steps = (self.first_chunk_steps or ()) if first else self.denoising_steps
         if self.exact_times or not self.warp_steps:

@@ -19,10 +19,6 @@ MOST_MEMORY_FRAMES = 1024
 MOST_SHOT_OFFSET = 16384
 # Settings that a later version of this pack brings: they are refused, never silently ignored
 NOT_YET: dict[str, object] = {
-    "solver": "renoise",
-    "shot_offset": 0,
-    "pin_shots": False,
-    "context_in_chunk": False,
     "context": "cache",
     "memory_frames": 0,
 }
@@ -178,7 +174,20 @@ def _check_shots(config: RolloutConfig) -> None:
                 f"pin_shots keeps the first chunk of a shot in the window: window_frames is {config.window_frames}, "
                 f"it needs the sink of {config.sink_frames} and two chunks of {config.front_frames}, or more"
             )
-    if config.context_in_chunk and config.front_frames < 2:
+    if config.pin_shots:
+        why = "a pinned chunk does not leave the window in its turn"
+        _refuse_together(config, "pin_shots", why, "sink_average", "context_from_last_step")
+    if (config.shot_offset or config.pin_shots) and config.sink_position != "absolute":
+        raise ValueError(
+            f"shots do not go together with sink_position={config.sink_position!r}: the positions of a shot jump, and "
+            "the sink's would follow the window across the jump. Take sink_position='absolute'"
+        )
+    if config.context_in_chunk and config.context_noise:
+        raise ValueError(
+            f"context_in_chunk holds a given frame at timestep 0, but context_noise is {config.context_noise}: the "
+            "pass that writes the first chunk would not be at 0. Take context_noise=0"
+        )
+    if config.context_in_chunk and config.frames_of_block(0) < 2:
         raise ValueError("context_in_chunk holds a given frame inside the first chunk, which needs two frames or more")
 
 

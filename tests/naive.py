@@ -31,6 +31,7 @@ class NaiveRollout:
         self.model, self.config, self.batch, self.noise = model, config, batch, noise
         self.blocks: list[tuple[int, Tensor, float]] = []  # start, latents, context timestep
         self.chunks = 0
+        self.offset, self.offsets, self.pin = 0, dict[int, int](), range(0)
         self.set_prompt(text)
         self.cut()
 
@@ -38,7 +39,7 @@ class NaiveRollout:
         self.pairs = self.model.text_keys_values(text.expand(self.batch, -1, -1))
 
     def cut(self) -> None:
-        self.scene = self.frames
+        self.scene, self.pin = self.frames, range(0)
         layers = range(self.model.arch.num_layers)
         self.sink: list[list[Frame]] = [[] for _ in layers]
         self.ring: list[list[Frame]] = [[] for _ in layers]
@@ -56,7 +57,10 @@ class NaiveRollout:
             start = self.frames
             self._append(context[:, :, start : start + self.config.frames_of_block(start)], 0.0)
 
-    def sample(self) -> None:
+    def sample(self, shot: bool = False) -> None:
+        if shot and self.frames:
+            self.offset += self.config.shot_offset
+            self.pin = range(self.frames, self.frames + self.config.chunk_frames)
         start, schedule = self.frames, flow_schedule(self.config.shift)
         steps = self.config.timesteps(start)
         shape = (self.batch, 4, self.config.frames_of_block(start), *SIZE)
@@ -100,7 +104,12 @@ class NaiveRollout:
                 elif into_ring:
                     self.ring[layer].append(entry)
             if room is not None:
-                self.ring[layer] = self.ring[layer][max(0, len(self.ring[layer]) - room) :]
+                self._evict(self.ring[layer], room)
+
+    def _evict(self, ring: list[Frame], room: int) -> None:
+        while len(ring) > room:
+            pinned = self.pin if self.config.pin_shots else range(0)
+            ring.remove(next(entry for entry in ring if entry[0] not in pinned))
 
     def _forward(self, x: Tensor, start: int, timestep: float) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
         model, new = self.model, []
@@ -112,19 +121,21 @@ class NaiveRollout:
             new.append((k, v))
             sink = [entry for entry in self.sink[layer] if entry[0] < start]
             ring = self.ring[layer]
-            positions = [frame for frame, _, _ in sink]
+            positions = [frame + self.offsets[frame] for frame, _, _ in sink]
             if self.config.sink_position == "clamped":
                 oldest = ring[0][0] if ring else start
                 positions = [max(oldest - self.config.sink_frames, self.scene) + j for j in range(len(sink))]
             if self.config.sink_position == "top_aligned":  # all others step back; here the sink steps forward
                 beyond = max(0, start + x.shape[2] - self.scene - (self.config.trained_frames or 0))
                 positions = [position + beyond for position in positions]
-            seen = [*zip(positions, sink, strict=True), *((entry[0], entry) for entry in ring)]
+            seen = [*zip(positions, sink, strict=True), *((entry[0] + self.offsets[entry[0]], entry) for entry in ring)]
             keys = [apply_rope(entry[1], turns([position])) for position, entry in seen] + [apply_rope(k, own)]
             values = [entry[2] for _, entry in seen] + [v]
             return model._attention(apply_rope(q, own), torch.cat(keys, 1), torch.cat(values, 1))
 
-        own = turns(list(range(start, start + x.shape[2])))
+        frames = range(start, start + x.shape[2])
+        self.offsets |= {frame: self.offsets.get(frame, self.offset) for frame in frames}
+        own = turns([frame + self.offsets[frame] for frame in frames])
         embedding, modulations = model.embed_time(torch.full((self.batch, 1), timestep))
         plain = torch.ones_like(own)  # the blocks themselves do not rotate: `attend` does
         tokens = model.run_blocks(model._embed_latents(x), BlockPass(modulations, plain, self.pairs, attend))

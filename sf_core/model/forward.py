@@ -373,6 +373,7 @@ class WanForward:
             window_frames=config.window_frames,
             sink_average=config.sink_average,
             sight=sight,
+            pins=config.pin_shots,
         )
 
     def cache_bytes(self, config: RolloutConfig, latent_size: tuple[int, int], batch: int = 1, frames: int = 0) -> int:

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .pins import Pin, ring_after
 from .rope import apply_rope, rope_rotations
 from .sight import RollingSight
 from .sink import SinkRule
@@ -39,12 +40,23 @@ class Place:
         frames: Number of frames.
         scene: First frame of the scene: 0, or the newest cut. The first frames of a scene are the sink.
         ring_origin: Frame f is in slot (f - ring_origin) % ring_frames of the ring. Older frames are not in the ring.
+        offset: Added to the frames' own positions, for attention: shots jump by it.
+        pin: The chunk of the newest shot, which stays in the ring.
+        ring: Where shots are pinned: the frame in each slot of the ring before the pass, see pins.py.
     """
 
     start: int
     frames: int
     scene: int
     ring_origin: int
+    offset: int = 0
+    pin: Pin | None = None
+    ring: tuple[int, ...] | None = None
+
+    @property
+    def positions(self) -> range:
+        """The frames' positions for attention."""
+        return range(self.start + self.offset, self.end + self.offset)
 
     @property
     def end(self) -> int:
@@ -80,10 +92,13 @@ class CacheShape:
     window_frames: int | None = None  # that attention sees, chunk and sink included; None: all
     sink_average: float | None = None  # weight of the sink in its average with what leaves the ring; None: it stays
     sight: RollingSight | None = None  # what passes of a rolling schedule see; None: all that there is
+    pins: bool = False  # the newest shot's first chunk stays in the ring
 
     def history(self, place: Place) -> tuple[int, int]:
         """The numbers of sink frames and ring frames that the pass at ``place`` attends to."""
         sink = min(self.sink_frames, place.start - place.scene)
+        if place.ring is not None:
+            return sink, len(place.ring)
         ring = max(0, place.start - place.ring_origin)
         return sink, ring if self.ring_frames is None else min(ring, self.ring_frames)
 
@@ -150,6 +165,7 @@ class CacheShape:
     def committed_runs(self, place: Place, keep_sink: bool = False) -> list[tuple[int, int, int]]:
         """Runs that a commit at ``place`` copies: (index within the chunk, slot behind the front, count)."""
         runs: list[tuple[int, int, int]] = []
+        pinned = None if place.ring is None else self.ring_after(place)
         for source, frame in enumerate(range(place.start, place.end)):
             if frame - place.scene < self.sink_frames:
                 if keep_sink:
@@ -157,6 +173,10 @@ class CacheShape:
                 target = frame - place.scene
             elif frame < place.ring_origin:
                 continue
+            elif pinned is not None:
+                if frame not in pinned:
+                    continue
+                target = self.sink_frames + pinned.index(frame)
             elif self.ring_frames is None:
                 target = self.sink_frames + frame - place.ring_origin
             elif frame < place.end - self.ring_frames:
@@ -169,6 +189,14 @@ class CacheShape:
             else:
                 runs.append((source, target, 1))
         return runs
+
+    def ring_after(self, place: Place) -> tuple[int, ...] | None:
+        """The ring after a commit at ``place``, where shots are pinned; else None."""
+        if not self.pins:
+            return None
+        assert self.ring_frames is not None
+        first = max(place.start, place.scene + self.sink_frames)
+        return ring_after(place.ring or (), range(first, place.end), place.pin, self.ring_frames)
 
     def ring_capacity(self, frames: int) -> int:
         """Capacity of the ring, in frames, for a video of ``frames``; an unbounded ring grows by half."""

@@ -43,26 +43,28 @@ class Event:
         recache_sink: The sink is written again before the ring.
         joint: The recache is one pass over all frames of the window, each of which sees all others (LongLive). With
             ``recache_sink`` its first frames become the sink.
+        shot: The chunk begins a shot: positions jump, and it is pinned, as the settings say.
     """
 
     cut: bool = False
     recache: bool = False
     recache_sink: bool = False
     joint: bool = False
+    shot: bool = False
 
     @property
     def code(self) -> int:
         """The event as one number, as session files store it."""
-        return 1 * self.cut + 2 * self.recache + 4 * self.recache_sink + 8 * self.joint
+        return 1 * self.cut + 2 * self.recache + 4 * self.recache_sink + 8 * self.joint + 16 * self.shot
 
     @staticmethod
     def from_code(code: int) -> Event:
         """The event of a number that `code` gave."""
-        return Event(bool(code & 1), bool(code & 2), bool(code & 4), bool(code & 8))
+        return Event(bool(code & 1), bool(code & 2), bool(code & 4), bool(code & 8), bool(code & 16))
 
 
 NOTHING = Event()
-EVENT_CODES = 16
+EVENT_CODES = 32
 FIRST_EVENT_CODES = 8  # of the first versions
 
 

@@ -26,7 +26,7 @@ def check_context(config: RolloutConfig, latents: Tensor, batch: int, frame: tup
     """Check that ``latents`` can begin a video.
 
     Args:
-        config: Rollout settings; the latents must cut into whole blocks.
+        config: Rollout settings; the latents must cut into whole blocks, or be the one frame inside the first chunk.
         latents: The context [B or 1, C, F, H, W].
         batch: Number of videos that are made together.
         frame: Channels, height and width of a latent frame.
@@ -42,13 +42,19 @@ def check_context(config: RolloutConfig, latents: Tensor, batch: int, frame: tup
         )
     if not torch.isfinite(latents).all():
         raise ValueError("the context latents hold NaN or Inf; check what encoded them")
-    config.check_frames(latents.shape[2], "latent frames of context")
+    if not (config.context_in_chunk and latents.shape[2] == 1):
+        config.check_frames(latents.shape[2], "latent frames of context")
 
 
 def check_recache(config: RolloutConfig, recache: bool | str, recache_sink: bool) -> None:
     """Check a recache of `Session.with_prompt`. Raises ValueError for one that makes no sense with the settings."""
     if recache not in (False, True, "joint"):
         raise ValueError(f"recache is {recache!r}; expected False, True or 'joint'")
+    if (recache or recache_sink) and (config.pin_shots or config.shot_offset):
+        raise ValueError(
+            "recache does not go together with pin_shots and shot_offset: the window holds frames of several shots. "
+            "Change the prompt without recache, or begin a shot (with_shot)"
+        )
     if recache_sink and config.sink_average is not None:
         raise ValueError(
             "recache_sink would lose the average that the sink is (sink_average), of all that has left the window: "

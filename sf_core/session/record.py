@@ -33,6 +33,7 @@ class SessionRecord:
         other_models: Fingerprints of other models that made parts of this video.
         flights: The chunks in flight, of which the next one comes out (``schedule="rolling"``).
         how: How the cache for the newest chunk was obtained, and why.
+        held: A given latent frame [B, C, 1, H, W] that sits inside the first chunk. It is never rewound.
     """
 
     model: CausalModel
@@ -47,6 +48,7 @@ class SessionRecord:
     other_models: tuple[str, ...] = ()
     how: str = "new"
     flights: InFlight | None = None
+    held: Tensor | None = None
 
     @property
     def frames(self) -> int:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..hashing import digest
 from ..model.kv_cache import CacheShape, Place
+from ..model.pins import Pin
 from .blocks import NOTHING, Block, CacheEpoch, Event, Prompt, Recache
 
 
@@ -67,6 +68,9 @@ class CachePoint:
         event: What happens to the cache before the chunk.
         prompt: The prompt of the chunk.
         root: Digest of the settings that the whole session shares.
+        offset: See `Place`; the jump of a shot that begins with the chunk included.
+        pin: The chunk that is pinned before this one; see `Place`.
+        ring: See `Place`.
     """
 
     head: Block | None
@@ -75,27 +79,36 @@ class CachePoint:
     event: Event
     prompt: Prompt
     root: bytes
+    offset: int = 0
+    pin: Pin | None = None
+    ring: tuple[int, ...] | None = None
 
     @property
     def key(self) -> bytes:
         """Digest of everything that the cache depends on, besides the model."""
         past = self.head.lineage if self.head else self.root
-        if self.event == NOTHING:
-            return past
+        if not self.event.cut and not self.event.recache:
+            return past  # a shot changes the cache only when its chunk is committed
         return digest(past, bytes([self.event.code]), self.prompt.digest if self.event.recache else b"")
 
     def place(self, frames: int) -> Place:
         """The place of a chunk of ``frames`` at this point."""
-        return Place(self.start, frames, self.epoch.scene, self.epoch.ring_origin)
+        pin = self.pin if self.ring is None or not self.event.shot else (self.start, self.start + frames)
+        return Place(self.start, frames, self.epoch.scene, self.epoch.ring_origin, self.offset, pin, self.ring)
 
 
-def cache_point(head: Block | None, event: Event, prompt: Prompt, root: bytes, shape: CacheShape) -> CachePoint:
-    """The point after ``head``, with ``event`` applied."""
+def cache_point(
+    head: Block | None, event: Event, prompt: Prompt, root: bytes, shape: CacheShape, shot_offset: int = 0
+) -> CachePoint:
+    """The point after ``head``, with ``event`` applied; positions jump by ``shot_offset`` frames at a shot."""
     if head is None:
-        return CachePoint(None, CacheEpoch(ring_origin=shape.sink_frames), 0, NOTHING, prompt, root)
+        empty: tuple[int, ...] | None = () if shape.pins else None
+        return CachePoint(None, CacheEpoch(ring_origin=shape.sink_frames), 0, NOTHING, prompt, root, ring=empty)
     start, epoch = head.place.end, head.epoch
+    offset, pin, ring = head.place.offset + shot_offset * event.shot, head.place.pin, shape.ring_after(head.place)
     if event.cut:
         epoch = CacheEpoch(start=start, scene=start, ring_origin=start + shape.sink_frames)
+        pin, ring = None, () if shape.pins else None
     elif event.joint:
         epoch = _after_joint_recache(start, epoch, event, prompt, shape)
     elif event.recache:
@@ -108,8 +121,8 @@ def cache_point(head: Block | None, event: Event, prompt: Prompt, root: bytes, s
         recache = Recache(first, start, prompt, origin, epoch.scene)
         epoch = CacheEpoch(start, epoch.scene, origin, recache, recache if event.recache_sink else epoch.sink)
     else:
-        event = NOTHING
-    return CachePoint(head, epoch, start, event, prompt, root)
+        event = Event(shot=event.shot)
+    return CachePoint(head, epoch, start, event, prompt, root, offset, pin, ring)
 
 
 def _after_joint_recache(start: int, old: CacheEpoch, event: Event, prompt: Prompt, shape: CacheShape) -> CacheEpoch:
@@ -132,7 +145,9 @@ def _after_joint_recache(start: int, old: CacheEpoch, event: Event, prompt: Prom
 
 def point_before(block: Block) -> CachePoint:
     """The point right before ``block``."""
-    return CachePoint(block.parent, block.epoch, block.place.start, block.event, block.prompt, block.root)
+    place = block.place
+    facts = (place.offset, place.pin, place.ring)
+    return CachePoint(block.parent, block.epoch, place.start, block.event, block.prompt, block.root, *facts)
 
 
 def last_passes(now: CachePoint, shape: CacheShape) -> list[CachePass]:
@@ -159,6 +174,8 @@ def replay_passes(now: CachePoint, shape: CacheShape) -> list[CachePass]:
         return []
     if shape.sink_average is not None:
         return _all_passes(now, shape)
+    if now.ring is not None:
+        return _worthwhile(_passes_in_sight(now, now.head, shape), shape)
     limit = _replay_limit(now, shape)
     tail: list[CachePass] = []
     for block in now.head.back():
@@ -194,6 +211,34 @@ def replay_reach(layers: int, ring_frames: int | None, chunk_frames: int) -> int
 def _replay_limit(now: CachePoint, shape: CacheShape) -> int | None:
     assert now.head is not None
     return replay_reach(shape.layers, shape.ring_frames, now.head.place.frames)
+
+
+def _passes_in_sight(now: CachePoint, head: Block, shape: CacheShape) -> list[CachePass]:
+    """The passes that a cache with a pinned shot depends on, oldest first.
+
+    The keys of a block's layer depend on the layer below of every block that its pass saw: a pinned chunk is seen long
+    after its neighbours have gone. So each block has a depth, the highest layer that something newer needs, and those
+    that nothing needs are left out. With every shot one layer is lost: no replay goes back more shots than layers.
+    """
+    depth: dict[int, int] = {}  # by latent frame
+
+    def see(place: Place, layer: int) -> None:
+        sink = range(place.scene, place.scene + shape.history(place)[0])
+        for frame in (*sink, *(place.ring or ())):
+            depth[frame] = max(depth.get(frame, layer), layer)
+
+    see(now.place(1), shape.layers - 1)
+    passes = []
+    for block in head.back():
+        place = block.place
+        if place.start < now.epoch.scene:
+            break
+        layer = max(depth.get(frame, -1) for frame in range(place.start, place.end))
+        if layer >= 0:
+            passes.append(_commit(block))
+        if layer > 0:
+            see(place, layer - 1)
+    return passes[::-1]
 
 
 def _commit(block: Block) -> CachePass:

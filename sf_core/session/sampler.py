@@ -13,10 +13,12 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from ..config import RolloutConfig
 from ..cuda_streams import to_device_async
 from ..model.causal_model import CausalModel
 from ..model.kv_cache import KeysValues, Place, RollingKVCache
 from ..schedule import FlowSchedule
+from ..unipc import solve, unipc_steps
 from .blocks import Prompt
 from .replay import CachePass
 
@@ -45,6 +47,19 @@ def sample_chunk(
     return x0
 
 
+def denoise(predict: Predict, noise: Callable[[int], Tensor], config: RolloutConfig, start: int) -> Tensor:
+    """Denoise the chunk that begins at latent frame ``start``, as the settings say. Arguments as for `sample_chunk`."""
+    if config.solver == "unipc":
+        assert config.solver_steps is not None
+        return solve(predict, noise(0), unipc_steps(config.solver_steps, config.shift))
+    return sample_chunk(predict, noise, config.timesteps(start), config.noise_levels)
+
+
+def hold(x: Tensor, given: Tensor) -> Tensor:
+    """Replace the first latent frames of the chunk ``x`` by ``given``."""
+    return torch.cat([given, x[:, :, given.shape[2] :]], dim=2)
+
+
 class ChunkForward:
     """The passes of one model over one cache at one place. It binds positions, prompt and cache views.
 
@@ -66,7 +81,7 @@ class ChunkForward:
         self._model = model
         self._text = cache.text(state + prompt.digest, lambda: model.text_keys_values(_for_batch(prompt, cache)))
         self._views = cache.open(place) if views is None else views
-        self._rotations = model.rotations(range(place.start, place.end), latent_size)
+        self._rotations = model.rotations(place.positions, latent_size)
 
     def flow(self, x: Tensor, timestep: float | Sequence[float]) -> Tensor:
         """Flow of the noisy chunk ``x``, at one timestep or one for each frame."""

@@ -28,7 +28,7 @@ from .checks import check_context, check_prompt, check_recache
 from .record import SessionRecord
 from .replay import CachePass, CachePoint, cache_point, last_passes, point_before, replay_passes, replay_reach
 from .rolling import InFlight, passes_until_clean, roll, steps_after
-from .sampler import ChunkForward, sample_chunk, write_pass
+from .sampler import ChunkForward, denoise, hold, write_pass
 from .session_file import open_session, save_session
 
 NEAR_CHUNKS = 64
@@ -96,7 +96,8 @@ class Session(SessionRecord):
     def with_context(self, latents: Tensor) -> Session:
         """Begin the video with given latents: those of one image, or of a clip to be extended.
 
-        The latents are cut into blocks like sampled frames. A session takes context once, while it is empty.
+        The latents are cut into blocks like sampled frames. A session takes context once, while it is empty. With
+        ``context_in_chunk``, one latent frame is no block: it sits inside the first chunk that is sampled.
 
         Args:
             latents: The context [B or 1, C, F, H, W].
@@ -104,10 +105,13 @@ class Session(SessionRecord):
         Raises:
             ValueError: A wrong shape or count, naming the nearest counts that fit, or NaN.
         """
-        if self.head is not None:
-            raise ValueError(f"context can only be given to an empty session; this one has {self.frames} latent frames")
+        if self.head is not None or self.held is not None:
+            has = f"{self.frames} latent frames" if self.head else "a given frame for its first chunk"
+            raise ValueError(f"context can only be given to an empty session; this one has {has}")
         check_context(self.config, latents, self.batch, (self.model.arch.in_dim, *self.latent_size))
         latents = latents.detach().expand(self.batch, -1, -1, -1, -1).to(self.model.device, torch.float32)
+        if self.config.context_in_chunk and latents.shape[2] == 1:
+            return replace(self, held=latents.clone())
         session = self
         while session.frames < latents.shape[2]:
             count = self.config.frames_of_block(session.frames)
@@ -136,6 +140,27 @@ class Session(SessionRecord):
         again = bool(recache) or recache_sink
         event = replace(self.event, recache=again, recache_sink=recache_sink, joint=joint)
         return replace(self, prompt=check_prompt(self.model, prompt, self.batch, words), event=event)
+
+    def with_shot(self, prompt: Tensor, words: str = "") -> Session:
+        """Begin a new shot with the next chunk, under ``prompt``; what came before stays in sight (LongLive 2).
+
+        Positions jump by ``shot_offset``. With ``pin_shots`` the chunk stays in the window until another shot begins.
+        The first chunk of a video begins a shot by itself, so there this is `with_prompt`.
+
+        Args:
+            prompt: Text embeddings [B or 1, rows, text_dim].
+            words: The prompt as text, kept for display.
+
+        Raises:
+            ValueError: The settings have no rule for shots.
+        """
+        if not self.config.shot_offset and not self.config.pin_shots:
+            raise ValueError(
+                "a shot would change nothing: the settings have shot_offset=0 and pin_shots=False. Take the settings "
+                "of LongLive 2 (8, True), or change the prompt with with_prompt; with_cut begins from an empty cache"
+            )
+        session = self.with_prompt(prompt, words=words)
+        return replace(session, event=replace(session.event, shot=True))
 
     def with_seed(self, seed: int) -> Session:
         """Use `SeededNoise(seed)` from the next chunk on. ``rewind(1).with_seed(s)`` is a re-roll."""
@@ -309,12 +334,22 @@ class Session(SessionRecord):
         """The next chunk, and what its last step was given: noisy latents and timestep."""
         steps = self.config.timesteps(start)
 
+        calls = itertools.count()
+        held = self.held if start == 0 else None
+
+        def predict(x: Tensor, timestep: float) -> Tensor:
+            report("step", next(calls), len(steps))
+            if held is None:
+                return forward.flow(x, timestep)
+            given = held.shape[2]
+            return forward.flow(hold(x, held), [0.0] * given + [timestep] * (frames - given))
+
         def noise(step: int) -> Tensor:
-            report("step", step, len(steps))
             return self._noise(self.chunks, step, frames)
 
-        watched = _Watched(forward.flow)
-        return sample_chunk(watched, noise, steps, self.config.noise_levels), watched.last
+        watched = _Watched(predict)
+        latents = denoise(watched, noise, self.config, start)
+        return latents if held is None else hold(latents, held), watched.last
 
     def _noise(self, chunk: int, step: int, frames: int) -> Tensor:
         shape = (self.batch, self.model.arch.in_dim, frames, *self.latent_size)
@@ -398,11 +433,12 @@ class Session(SessionRecord):
 
     @cached_property
     def _root(self) -> bytes:
-        return digest(json.dumps([self.config.as_dict(), self.latent_size, self.batch]).encode())
+        facts = json.dumps([self.config.as_dict(), self.latent_size, self.batch]).encode()
+        return digest(facts) if self.held is None else digest(facts, tensor_digest(self.held.cpu()))
 
     def _point(self, event: Event) -> CachePoint:
         root = self.head.root if self.head else self._root
-        return cache_point(self.head, event, self.prompt, root, self._shape)
+        return cache_point(self.head, event, self.prompt, root, self._shape, self.config.shot_offset)
 
     def _append(
         self, now: CachePoint, latents: Tensor, timestep: float, chunk: int | None, noisy: Tensor | None = None
@@ -466,6 +502,7 @@ class Session(SessionRecord):
             session = Session.start(
                 model, begin.prompt.text, size, saved.config, batch=batch, archive_folder=archive_folder
             )
+            session = replace(session, held=saved.held)
             for block in saved.blocks():
                 if cancellation is not None:
                     cancellation.raise_if_asked()
@@ -504,7 +541,7 @@ class _Watched:
 
 
 def for_one_image(session: Session) -> Session:
-    """An empty session that one image can begin: an image is one latent frame, so the first block is one frame."""
-    if session.config.frames_of_block(0) == 1:
+    """An empty session that one image can begin: an image is one latent frame: the first block, or a part of it."""
+    if session.config.frames_of_block(0) == 1 or session.config.context_in_chunk:
         return session
     return replace(session, config=replace(session.config, first_chunk_frames=1))

@@ -30,6 +30,7 @@ from .rolling import InFlight
 
 FORMAT_VERSION = 2  # 1: without the rules of `config.RULES`; a session without them is still written as 1
 KEY = "sf.session"
+HELD = "held"  # the tensor of a given frame inside the first chunk, [1, B, C, H, W]
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,8 @@ def save_session(session: SessionRecord, path: Path) -> None:
     flying = sum(part.shape[0] for part in _flights_data(session))
     if flying:
         layout["flights"] = ([flying, *sizes], torch.float32)
+    if session.held is not None:
+        layout[HELD] = ([1, *sizes], torch.float32)
     try:
         write_tensors(path, layout, _data(session, prompts), {KEY: json.dumps(record)})
     except OSError as error:
@@ -90,6 +93,8 @@ def _data(session: SessionRecord, prompts: list[Prompt]) -> Iterator[Tensor]:
         for block in blocks:
             stored = block.latents if name == "latents" else block.written
             yield stored.on_cpu().movedim(2, 0).float()  # a session is saved when a GPU has run out of memory too
+    if session.held is not None:
+        yield session.held.cpu().movedim(2, 0)
     yield from _flights_data(session)
 
 
@@ -238,14 +243,16 @@ def _faults(record: Any, layout: Mapping[str, tuple[str, list[int]]]) -> Iterato
         yield fault
     if flying:
         stored.add("flights")
-    expected = {f"prompt.{i}" for i in range(prompts)} | stored
+    held = {HELD} & layout.keys() if config.context_in_chunk else set[str]()
+    expected = {f"prompt.{i}" for i in range(prompts)} | stored | held
     if layout.keys() != expected:
         yield f"it holds {reprlib.repr(sorted(layout))}; expected {reprlib.repr(sorted(expected))}"
     for name, (dtype, shape) in layout.items():
         rows = shape[1] if len(shape) == 3 else 0
+        counts = {"flights": flying, HELD: 1}
         fits = (
-            [[flying if name == "flights" else start, *sizes]]
-            if name in stored
+            [[counts.get(name, start), *sizes]]
+            if name in stored | held
             else [[n, rows, record["text_dim"]] for n in (1, sizes[0])]
         )
         if dtype != "F32" or shape not in fits:
@@ -304,6 +311,7 @@ class SavedSession:
     next: SavedSettings  # of the chunk after the last one
     flights: InFlight | None  # what is in flight behind the last block
     blocks: Callable[[], Iterator[SavedBlock]]  # oldest first, one in memory at a time
+    held: Tensor | None  # see `SessionRecord`
 
 
 @contextmanager
@@ -350,8 +358,10 @@ def open_session(
             yield SavedBlock(whole[0], timestep, kind == "chunk", settings(*made), noisy, flights(number))
             start += frames
 
-    size, newest = tuple(record["latent_size"]), flights(len(record["blocks"]))
-    yield SavedSession(config, size, record["batch"], others, settings(*record["next"]), newest, blocks)
+    size, held, newest = tuple(record["latent_size"]), None, flights(len(record["blocks"]))
+    if HELD in tensors:
+        held = _finite(path, tensors[HELD].read(), "the given frame").movedim(0, 2).contiguous().to(model.device)
+    yield SavedSession(config, size, record["batch"], others, settings(*record["next"]), newest, blocks, held)
     if _version_of(path) != version:
         raise ValueError(f"{path} was changed while it was read: load it again")
 
@@ -398,6 +408,7 @@ def events_in(record: Mapping[str, Any]) -> str:
             said = f"prompt {words[prompt]!r}" if prompt < len(words) and words[prompt] else "prompt"
             changes = [said] * (prompt != before[0]) + ["seed"] * (seed != before[1])
             changes += ["cut"] * bool(code & 1) + ["joint recache" if code & 8 else "recache"] * bool(code & 2)
+            changes += ["shot"] * bool(code & 16)
             found += [f"{', '.join(changes)} at chunk {chunk}"] if changes else []
         before = (prompt, seed)
         chunk += kind == "chunk"

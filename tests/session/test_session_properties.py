@@ -38,6 +38,8 @@ def apply_act(session: sf_core.Session, act: Act) -> sf_core.Session:
         return session.with_seed(number)
     if kind == "cut":
         return session.with_cut()
+    if kind == "shot":
+        return session.with_shot(prompt(number))
     if kind.startswith("joint"):
         window = session.config.window_frames
         anew = (
