@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 from comfy_api.v0_0_2 import InputImpl, io
@@ -12,6 +13,7 @@ from torch import Tensor
 from ..sf_core.files.video import VideoWriter
 from ..sf_core.memory_ledger import DecoderCost
 from ..sf_core.session.frame_counts import video_frames
+from ..sf_core.session.reencoding import with_vae
 from ..sf_core.session.session import Session
 from ..sf_core.session.session_file import events_in, record_of
 from ..sf_core.session.streaming import chunks_for, frames_after, stream
@@ -121,6 +123,7 @@ class SFStreamVideo(io.ComfyNode):
         results.remember(cls, path)
         if not host.output_is_taken(cls, SESSION_OUTPUT):  # nothing that is left to run needs the cache
             comfy_model(core).shared.release()
+        core = replace(core, reencode=None)  # the VAE is this run's
         grown = session.grown(core, tuple(run.timings), decoded=core.frames)
         return io.NodeOutput(InputImpl.VideoFromFile(str(path)), grown, ui=run.view.on_node())
 
@@ -133,7 +136,7 @@ def _chunks(
     Yields:
         The session so far (in the first part, the given one), and new frames [T, H, W, 3].
     """
-    core = session.core
+    core = with_vae(session.core, ours)
     run.make_ready(core)
     factor = ours.temporal_factor
     run.view.begin_with(video_frames(core.frames, factor) - video_frames(session.decoded, factor))

@@ -135,6 +135,17 @@ class RolloutConfig:
         flying = len(self.denoising_steps) if self.schedule == "rolling" else 1
         return max(self.front_frames, flying * self.chunk_frames)
 
+    @property
+    def picture_frames(self) -> int | None:
+        """Latent frames that one picture fills at the beginning of a video, shown still. None: one, a block of its own.
+
+        SGF, Reward Forcing and Krea know whole chunks only.
+        """
+        if self.context == "recompute":
+            return self.context_frames
+        still = self.sink_average is not None or self.sink_position == "top_aligned"
+        return self.frames_of_block(0) if still else None
+
     def fitting_frames(self, frames: int) -> int:
         """The largest count up to ``frames`` that cuts into a first block and whole chunks; 0 if there is none."""
         first = self.frames_of_block(0)

@@ -19,7 +19,6 @@ MOST_MEMORY_FRAMES = 1024
 MOST_SHOT_OFFSET = 16384
 # Settings that a later version of this pack brings: they are refused, never silently ignored
 NOT_YET: dict[str, object] = {
-    "context": "cache",
     "memory_frames": 0,
 }
 # Settings that a training rollout follows

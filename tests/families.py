@@ -52,6 +52,10 @@ def settings_of(case: str) -> dict[str, Any]:
     steps = tuple(given.get("steps", ()))
     config: dict[str, Any] = {"chunk_frames": given["chunk"], "denoising_steps": steps}
     config["shift"] = given.get("shift", 5.0)
+    if family == "krea":
+        steps = tuple(int(1000 - 1000 * i / (given["num_steps"] - 1)) for i in range(given["num_steps"]))
+        config |= {"context": "recompute", "context_frames": given["context"], "denoising_steps": steps}
+        config["window_frames"] = given["context"] + given["chunk"]
     if family == "rolling":
         config |= {"schedule": "rolling", "window_frames": given["attention_frames"]}
         config["sink_frames"] = given["anchor_frames"]
@@ -101,6 +105,8 @@ def start(case: str, changes: Mapping[str, Any] | None = None, **options: Any) -
     tensors = tensors_of(case)
     config = sf_core.RolloutConfig(**{**settings_of(case), **(changes or {})})
     size = (tensors["latents"].shape[-2], tensors["latents"].shape[-1])
+    if config.context == "recompute":
+        options = {"reencode": lambda session: tensors[f"reencoded.c{session.chunks:02d}"].transpose(1, 2), **options}
     model = options.pop("model", None) or (two_sets() if case.startswith("sgfplus") else model_of(case))
     session = sf_core.Session.start(model, tensors["prompt_embeds"], size, config, noise=CaseNoise(case), **options)
     if "initial_latent" in tensors:

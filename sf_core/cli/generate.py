@@ -28,6 +28,7 @@ from ..files.video import VideoWriter, expected_bytes
 from ..model.wan import CausalWan
 from ..session.beginning import frames_to_begin_with
 from ..session.frame_counts import video_frames
+from ..session.reencoding import with_vae
 from ..session.session import Session
 from ..session.session_file import events_in, file_bytes, record_of
 from ..session.stream_host import Decoder
@@ -145,8 +146,8 @@ def _check_room(args: argparse.Namespace, session: Session, models: LoadedModels
 def _begin(args: argparse.Namespace, models: LoadedModels) -> Session:
     """Return the session to continue, with everything that the arguments set."""
     if args.session is None:
-        return _start(args, models)
-    session = Session.load(args.session, models.transformer).rewind(args.rewind or 0)
+        return with_vae(_start(args, models), models.vae)
+    session = with_vae(Session.load(args.session, models.transformer), models.vae).rewind(args.rewind or 0)
     if args.seed is not None:
         session = session.with_seed(args.seed)
     if args.prompt is not None:

@@ -372,6 +372,7 @@ class WanForward:
             device=self.device,
             window_frames=config.window_frames,
             sink_average=config.sink_average,
+            recomputed=config.context == "recompute",
             sight=sight,
             pins=config.pin_shots,
         )

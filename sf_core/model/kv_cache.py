@@ -91,6 +91,7 @@ class CacheShape:
     device: torch.device
     window_frames: int | None = None  # that attention sees, chunk and sink included; None: all
     sink_average: float | None = None  # weight of the sink in its average with what leaves the ring; None: it stays
+    recomputed: bool = False  # the ring is written anew before each chunk, from the newest frames alone
     sight: RollingSight | None = None  # what passes of a rolling schedule see; None: all that there is
     pins: bool = False  # the newest shot's first chunk stays in the ring
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from .frame_counts import fitting_video_frames
+from .frame_counts import fitting_video_frames, video_frames
 from .session import Session, for_one_image
 
 
@@ -17,12 +17,15 @@ def frames_to_begin_with(session: Session, frames: Tensor, temporal_factor: int)
         temporal_factor: Frames of video for each latent frame.
 
     Returns:
-        The session, set up for one picture if there is one, and the frames: the picture, or the longest end of the
-        clip whose latents cut into whole blocks.
+        The session, set up for one picture if there is one, and the frames: the picture, shown still where the model
+        knows whole chunks only, or the longest end of the clip whose latents cut into whole blocks.
 
     Raises:
         ValueError: The clip is too short.
     """
     if frames.shape[1] == 1:
-        return for_one_image(session), frames
+        still = session.config.picture_frames
+        if still is None:
+            return for_one_image(session), frames
+        return session, frames.expand(-1, video_frames(still, temporal_factor), -1, -1, -1)
     return session, frames[:, -fitting_video_frames(session.config, frames.shape[1], temporal_factor) :]

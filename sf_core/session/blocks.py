@@ -122,6 +122,8 @@ class Block:
         noisy: What the last step was given, where its keys and values stay (``context_from_last_step``). They are not
             a function of the clean latents.
         flights: The chunks that were in flight before the block came out (``schedule="rolling"``). No cache holds them.
+        reencoded: One latent frame [B, C, 1, H, W]: the first of the context of the chunk behind this block, encoded
+            anew (``context="recompute"``). Set when that chunk is first made, and not part of the lineage.
         lineage: Digest of the block and its whole past: latents, prompts, timesteps, events.
     """
 
@@ -137,6 +139,7 @@ class Block:
     root: bytes
     noisy: StoredLatents | None = None
     flights: InFlight | None = None
+    reencoded: StoredLatents | None = None
     lineage: bytes = b""
 
     def __post_init__(self) -> None:
@@ -150,7 +153,7 @@ class Block:
     def stored(self) -> list[StoredLatents]:
         """All latents that the block holds: the clean ones first."""
         flying = None if self.flights is None else self.flights.latents
-        return [stored for stored in (self.latents, self.noisy, flying) if stored is not None]
+        return [stored for stored in (self.latents, self.noisy, flying, self.reencoded) if stored is not None]
 
     @property
     def written(self) -> StoredLatents:

@@ -55,6 +55,11 @@ def check_recache(config: RolloutConfig, recache: bool | str, recache_sink: bool
             "recache does not go together with pin_shots and shot_offset: the window holds frames of several shots. "
             "Change the prompt without recache, or begin a shot (with_shot)"
         )
+    if recache and config.context == "recompute":
+        raise ValueError(
+            "context='recompute' passes the newest frames again before each chunk, under the prompt that the newest of "
+            "them was made with: switch the prompt without a recache"
+        )
     if recache_sink and config.sink_average is not None:
         raise ValueError(
             "recache_sink would lose the average that the sink is (sink_average), of all that has left the window: "
@@ -66,3 +71,15 @@ def check_recache(config: RolloutConfig, recache: bool | str, recache_sink: bool
             f"a joint recache with recache_sink begins the sink at a chunk, but a window of {window} frames does not "
             f"cut into chunks of {chunk}: leave out recache_sink, or take a window of whole chunks"
         )
+
+
+def check_reencoded(latents: Tensor, batch: int, frame: tuple[int, int, int]) -> None:
+    """Check a re-encoded frame. Raises ValueError unless it is one finite latent frame [B or 1, C, 1, H, W]."""
+    channels, height, width = frame
+    if tuple(latents.shape) not in {(count, channels, 1, height, width) for count in (1, batch)}:
+        raise ValueError(
+            f"reencode gave latents of the shape {list(latents.shape)}; expected one frame, "
+            f"[{batch} or 1, {channels}, 1, {height}, {width}]"
+        )
+    if not torch.isfinite(latents).all():
+        raise ValueError("reencode gave latents with NaN or Inf; check the VAE")

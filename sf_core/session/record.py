@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +14,10 @@ from ..noise import NoiseSource
 from .archive import Archive
 from .blocks import Block, Event, Prompt
 from .rolling import InFlight
+
+# The re-encoded first frame of the next chunk's context [B, C, 1, H, W]: the last picture of latent frame
+# ``frames - context_frames``, encoded alone, as an image
+Reencode = Callable[["SessionRecord"], Tensor]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -32,6 +36,7 @@ class SessionRecord:
         archive: Latents of older blocks, shared by all sessions that descend from one start.
         other_models: Fingerprints of other models that made parts of this video.
         flights: The chunks in flight, of which the next one comes out (``schedule="rolling"``).
+        reencode: Encodes the first frame of the next chunk's context anew (``context="recompute"``).
         how: How the cache for the newest chunk was obtained, and why.
         held: A given latent frame [B, C, 1, H, W] that sits inside the first chunk. It is never rewound.
     """
@@ -49,6 +54,7 @@ class SessionRecord:
     how: str = "new"
     flights: InFlight | None = None
     held: Tensor | None = None
+    reencode: Reencode | None = None
 
     @property
     def frames(self) -> int:

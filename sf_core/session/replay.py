@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..hashing import digest
+from ..hashing import digest, tensor_digest
 from ..model.kv_cache import CacheShape, Place
+from .archive import StoredLatents
 from ..model.pins import Pin
 from .blocks import NOTHING, Block, CacheEpoch, Event, Prompt, Recache
 
@@ -26,12 +27,14 @@ class CachePass:
         place: Position of the frames in the video and in the cache.
         prompt: The prompt that they are passed under.
         keep_sink: Leave the sink as it is.
+        first: What stands for the first frame, if that is not the block's own.
     """
 
     block: Block
     place: Place
     prompt: Prompt
     keep_sink: bool = False
+    first: StoredLatents | None = None
 
     @property
     def is_wide(self) -> bool:
@@ -54,6 +57,8 @@ class CachePass:
             timesteps[:0] = [block.timestep] * (block.place.frames - skipped)
             if block.place.start <= self.place.start:
                 break
+        if self.first is not None:
+            parts[-1] = torch.cat([self.first.get()[:, :, :1], parts[-1][:, :, 1:]], dim=2)
         return parts[0] if len(parts) == 1 else torch.cat(parts[::-1], dim=2), timesteps
 
 
@@ -87,6 +92,8 @@ class CachePoint:
     def key(self) -> bytes:
         """Digest of everything that the cache depends on, besides the model."""
         past = self.head.lineage if self.head else self.root
+        if self.head is not None and self.head.reencoded is not None:
+            past = digest(past, tensor_digest(self.head.reencoded.on_cpu()))
         if not self.event.cut and not self.event.recache:
             return past  # a shot changes the cache only when its chunk is committed
         return digest(past, bytes([self.event.code]), self.prompt.digest if self.event.recache else b"")
@@ -109,6 +116,9 @@ def cache_point(
     if event.cut:
         epoch = CacheEpoch(start=start, scene=start, ring_origin=start + shape.sink_frames)
         pin, ring = None, () if shape.pins else None
+    elif shape.recomputed:
+        epoch = CacheEpoch(start, epoch.scene, max(epoch.scene, start - (shape.ring_frames or 0)))
+        event = NOTHING
     elif event.joint:
         epoch = _after_joint_recache(start, epoch, event, prompt, shape)
     elif event.recache:
@@ -155,6 +165,8 @@ def last_passes(now: CachePoint, shape: CacheShape) -> list[CachePass]:
     head = now.head
     if head is None or now.event.cut:
         return []
+    if shape.recomputed:
+        return _context_passes(now, shape)
     commit = _commit(head)
     if not now.event.recache:
         return _worthwhile([commit], shape)
@@ -172,6 +184,8 @@ def replay_passes(now: CachePoint, shape: CacheShape) -> list[CachePass]:
     """
     if now.head is None:
         return []
+    if shape.recomputed:
+        return last_passes(now, shape)
     if shape.sink_average is not None:
         return _all_passes(now, shape)
     if now.ring is not None:
@@ -199,6 +213,38 @@ def _all_passes(now: CachePoint, shape: CacheShape) -> list[CachePass]:
         points.append(point)
         point = point_before(point.head)
     return [p for point in reversed(points) for p in last_passes(point, shape)]
+
+
+def replaced_frame(now: CachePoint, shape: CacheShape) -> str:
+    """What stands for the first frame of a recomputed context: ``"own"``, ``"first"`` or ``"reencoded"``.
+
+    It is the video's first frame until the sampled chunks before the newest one fill the context, as in Krea's code,
+    unless more was given than the context holds; from then on, an encoding of its own last picture.
+    """
+    context = shape.ring_frames or 0
+    if not shape.recomputed or now.head is None or now.start - now.epoch.scene <= context:
+        return "own"
+    chunks = 0 if now.head.chunk is None else now.head.chunk + 1
+    sampled = chunks * now.head.place.frames
+    given = now.start - sampled
+    return "first" if given <= context and sampled - now.head.place.frames < context else "reencoded"
+
+
+def _context_passes(now: CachePoint, shape: CacheShape) -> list[CachePass]:
+    """The passes over the newest frames that write a recomputed context, under the prompt of the newest block."""
+    assert now.head is not None
+    origin, passes, kind = now.epoch.ring_origin, list[CachePass](), replaced_frame(now, shape)
+    for block in now.head.back():
+        if block.place.start < origin:
+            break
+        place = Place(block.place.start, block.place.frames, now.epoch.scene, origin)
+        first = None
+        if block.place.start == origin and kind == "reencoded":
+            first = now.head.reencoded
+        elif block.place.start == origin and kind == "first":
+            first = next(b for b in block.back() if b.place.start == now.epoch.scene).latents
+        passes.append(CachePass(block, place, now.head.prompt, first=first))
+    return passes[::-1]
 
 
 def replay_reach(layers: int, ring_frames: int | None, chunk_frames: int) -> int | None:

@@ -24,9 +24,18 @@ from ..noise import NoiseSource, SeededNoise
 from ..rollout_rules import check_supported
 from .archive import Archive, StoredLatents
 from .blocks import NOTHING, Block, Event
-from .checks import check_context, check_prompt, check_recache
-from .record import SessionRecord
-from .replay import CachePass, CachePoint, cache_point, last_passes, point_before, replay_passes, replay_reach
+from .checks import check_context, check_prompt, check_recache, check_reencoded
+from .record import Reencode, SessionRecord
+from .replay import (
+    CachePass,
+    CachePoint,
+    cache_point,
+    last_passes,
+    point_before,
+    replaced_frame,
+    replay_passes,
+    replay_reach,
+)
 from .rolling import InFlight, passes_until_clean, roll, steps_after
 from .sampler import ChunkForward, denoise, hold, write_pass
 from .session_file import open_session, save_session
@@ -57,6 +66,7 @@ class Session(SessionRecord):
         noise: NoiseSource | None = None,
         archive_folder: Path | None = None,
         words: str = "",
+        reencode: Reencode | None = None,
     ) -> Session:
         """Start an empty video.
 
@@ -71,6 +81,9 @@ class Session(SessionRecord):
             noise: Noise source. None: `SeededNoise(seed)`.
             archive_folder: Folder of the temporary file for older latents. None: the system's.
             words: The prompt as text, kept for display.
+            reencode: With ``context="recompute"``, makes the first frame of the next chunk's context, from the session:
+                the last picture of latent frame ``frames - context_frames``, encoded alone. It is asked once a chunk,
+                from the third on, and the session keeps the frame.
 
         Raises:
             ValueError: An argument does not fit the model.
@@ -86,7 +99,8 @@ class Session(SessionRecord):
         config = config or model.rollout_config or RolloutConfig()
         check_supported(config)
         archive = Archive(archive_folder)
-        return Session(model, config, (size[0], size[1]), batch, None, text, source, NOTHING, archive)
+        empty = Session(model, config, (size[0], size[1]), batch, None, text, source, NOTHING, archive)
+        return replace(empty, reencode=reencode)
 
     def __repr__(self) -> str:
         return f"Session({self.chunks} chunks, {self.frames} latent frames of {self.latent_size}, batch {self.batch})"
@@ -229,6 +243,7 @@ class Session(SessionRecord):
         """Sample one chunk; of a rolling schedule, ``add`` says whether others are begun behind it."""
         torch.get_num_threads()  # in a new thread, settles the count before a first product is rounded otherwise
         self._archive_old_blocks()
+        self._encode_anew()
         model, now = self.model, self._point(self.event)
         place = now.place(self.config.frames_of_block(now.start))
         report = progress or (lambda stage, index, count: None)
@@ -269,6 +284,9 @@ class Session(SessionRecord):
         if not isinstance(self.noise, SeededNoise):
             raise ValueError("a chunk made from a caller's own noise has no key")
         past = self.head.lineage if self.head else self._root
+        self._encode_anew()
+        if self.head is not None and self.head.reencoded is not None:
+            past = digest(past, tensor_digest(self.head.reencoded.on_cpu()))
         flying = b"" if self.flights is None else tensor_digest(self.flights.latents.on_cpu())
         made = repr((self.noise.seed, self.chunks, self.event.code)).encode()
         return digest(past, self.prompt.digest, made, *([flying] if flying else []))
@@ -309,6 +327,23 @@ class Session(SessionRecord):
         if self.config.schedule == "rolling":
             longer = replace(longer, flights=self._kept_flights(flights))
         return replace(longer, how="kept: this chunk had been made before")
+
+    def _encode_anew(self) -> None:
+        """Ask for the re-encoded frame that the next chunk's context begins with, unless it is known or not needed."""
+        head = self.head
+        if head is None or head.reencoded is not None:
+            return
+        if replaced_frame(self._point(self.event), self._shape) != "reencoded":
+            return
+        if self.reencode is None:
+            raise ValueError(
+                "context='recompute' begins each context with a picture that is encoded anew: give Session.start or "
+                "Session.load 'reencode', which makes it with a VAE (in ComfyUI, Stream Video does)"
+            )
+        latents = self.reencode(self)
+        check_reencoded(latents, self.batch, (self.model.arch.in_dim, *self.latent_size))
+        whole = latents.detach().expand(self.batch, -1, -1, -1, -1).to(self.model.device, torch.float32)
+        head.reencoded = StoredLatents(whole.clone())
 
     def _kept_flights(self, latents: Tensor | None) -> InFlight:
         """What is in flight behind a kept chunk. Raises ValueError unless ``latents`` can be."""
@@ -429,6 +464,8 @@ class Session(SessionRecord):
         """The newest chunks that are looked for in live caches, and whose latents stay in memory. None: all."""
         if self.config.sink_average is not None:  # a replay takes all of the scene; few of it are worth a look
             return NEAR_CHUNKS
+        if self.config.context == "recompute":
+            return self.config.context_frames // self.config.chunk_frames + 1
         return replay_reach(self.model.arch.num_layers, self.config.ring_frames, self.config.chunk_frames)
 
     @cached_property
@@ -482,6 +519,7 @@ class Session(SessionRecord):
         allow_other_model: bool = False,
         archive_folder: Path | None = None,
         cancellation: Cancellation | None = None,
+        reencode: Reencode | None = None,
     ) -> Session:
         """Read a session from a file.
 
@@ -492,6 +530,7 @@ class Session(SessionRecord):
             allow_other_model: Accept a session that other weights made; they are recorded in ``other_models``.
             archive_folder: As for `start`.
             cancellation: Polled before each block is read.
+            reencode: As for `start`.
 
         Raises:
             ValueError: The file holds no whole session, or another model made it.
@@ -509,12 +548,15 @@ class Session(SessionRecord):
                 made = block.settings
                 session = replace(session, prompt=made.prompt, noise=made.noise, flights=block.flights)
                 session = session.restore_block(block.latents, block.timestep, made.event, block.sampled, block.noisy)
+                if session.head is not None and block.reencoded is not None:
+                    session.head.reencoded = StoredLatents(block.reencoded)
         return replace(
             session,
             prompt=begin.prompt,
             noise=begin.noise,
             event=begin.event,
             flights=saved.flights,
+            reencode=reencode,
             other_models=saved.other_models,
             how="loaded",
         )

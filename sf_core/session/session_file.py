@@ -67,6 +67,8 @@ def save_session(session: SessionRecord, path: Path) -> None:
         layout["flights"] = ([flying, *sizes], torch.float32)
     if session.held is not None:
         layout[HELD] = ([1, *sizes], torch.float32)
+    if record.get("reencoded"):
+        layout["reencoded"] = ([len(record["reencoded"]), *sizes], torch.float32)
     try:
         write_tensors(path, layout, _data(session, prompts), {KEY: json.dumps(record)})
     except OSError as error:
@@ -96,6 +98,9 @@ def _data(session: SessionRecord, prompts: list[Prompt]) -> Iterator[Tensor]:
     if session.held is not None:
         yield session.held.cpu().movedim(2, 0)
     yield from _flights_data(session)
+    for block in blocks:
+        if block.reencoded is not None:
+            yield block.reencoded.on_cpu().movedim(2, 0).float()
 
 
 def _all_flights(session: SessionRecord) -> list[InFlight | None]:
@@ -146,6 +151,9 @@ def record_of(session: SessionRecord) -> tuple[dict[str, Any], list[Prompt]]:
     }
     if session.config.schedule == "rolling":
         record["flights"] = [[] if flights is None else list(flights.steps) for flights in _all_flights(session)]
+    if session.config.context == "recompute":
+        all_blocks = list(session.head.back())[::-1] if session.head else []
+        record["reencoded"] = [number for number, block in enumerate(all_blocks) if block.reencoded is not None]
     used = [prompt for _, prompt in prompts.values()]
     record["words"] = [prompt.words for prompt in used]
     return record, used
@@ -243,13 +251,19 @@ def _faults(record: Any, layout: Mapping[str, tuple[str, list[int]]]) -> Iterato
         yield fault
     if flying:
         stored.add("flights")
+    again = record.get("reencoded", [])  # numbers of blocks
+    known = type(again) is list and all(_is_whole(number, 0, len(record["blocks"]) - 1) for number in again)
+    if not known or sorted(set(again)) != again or (again and config.context != "recompute"):
+        yield f"reencoded is {reprlib.repr(again)}; expected rising numbers of blocks"
+    if again:
+        stored.add("reencoded")
     held = {HELD} & layout.keys() if config.context_in_chunk else set[str]()
     expected = {f"prompt.{i}" for i in range(prompts)} | stored | held
     if layout.keys() != expected:
         yield f"it holds {reprlib.repr(sorted(layout))}; expected {reprlib.repr(sorted(expected))}"
     for name, (dtype, shape) in layout.items():
         rows = shape[1] if len(shape) == 3 else 0
-        counts = {"flights": flying, HELD: 1}
+        counts = {"flights": flying, HELD: 1, "reencoded": len(again)}
         fits = (
             [[counts.get(name, start), *sizes]]
             if name in stored | held
@@ -298,6 +312,7 @@ class SavedBlock:
     settings: SavedSettings
     noisy: Tensor | None = None  # what the last step was given, where its keys and values stay
     flights: InFlight | None = None  # what was in flight before it
+    reencoded: Tensor | None = None  # the frame that the context of the chunk behind it begins with
 
 
 @dataclass(frozen=True)
@@ -348,6 +363,14 @@ def open_session(
         part = _finite(path, part, f"what is in flight at frame {starts[number]}").to(model.device)
         return InFlight(tuple(states[number]), StoredLatents(part))
 
+    again = record.get("reencoded", [])
+
+    def reencoded(number: int) -> Tensor | None:
+        if number not in again:
+            return None
+        part = tensors["reencoded"].rows(again.index(number), 1).read().movedim(0, 2).contiguous()
+        return _finite(path, part, f"the frame that was encoded anew behind block {number}").to(model.device)
+
     def blocks() -> Iterator[SavedBlock]:
         start = 0
         for number, (kind, frames, timestep, *made) in enumerate(record["blocks"]):
@@ -355,7 +378,9 @@ def open_session(
             parts = (tensors[name].rows(start, frames).read().movedim(0, 2).contiguous() for name in names)
             whole = [_finite(path, part, f"the {kind} at frame {start}").to(model.device) for part in parts]
             noisy = whole[1] if len(whole) > 1 else None
-            yield SavedBlock(whole[0], timestep, kind == "chunk", settings(*made), noisy, flights(number))
+            yield SavedBlock(
+                whole[0], timestep, kind == "chunk", settings(*made), noisy, flights(number), reencoded(number)
+            )
             start += frames
 
     size, held, newest = tuple(record["latent_size"]), None, flights(len(record["blocks"]))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from tests.families import play, recorded, start, switches, two_sets
+from tests.families import play, recorded, start, switches, tensors_of, two_sets
 from tests.helpers import relative
 
 
@@ -20,13 +20,38 @@ PLAIN = (
     *("sgf_chunk", "sgf_frame", "sgfplus_chunk", "sgfplus_frame", "sgfplus_i2v"),
     *("infinite_chunk", "longlive_chunk", "longlive_infinity", "sink5_window7_rerope"),
     *("rcm_c1_step2", "rcm_c1_step2_noisyctx", "rcm_c3_step4", "reward_chunk"),
-    *("rolling_4", "rolling_5"),
+    *("rolling_4", "rolling_5", "krea_t2v", "krea_start"),
 )
 
 
 @pytest.mark.parametrize("case", PLAIN)
 def test_a_rollout_gives_the_latents_of_its_authors_code(case: str) -> None:
     assert_close(play(start(case), case).latents, recorded(case))
+
+
+def krea_prompts(late: bool = True) -> dict[int, Any]:
+    """The prompts of `krea_prompt`: a blend, one step a chunk."""
+    tensors = tensors_of("krea_prompt")
+
+    def switch(name: str) -> Any:
+        return lambda session: session.with_prompt(tensors[name])
+
+    return {3 * block: switch(f"prompt_used.c{block:02d}") for block in (3, 4, 5)}
+
+
+def test_a_recomputed_context_is_passed_under_the_prompt_before() -> None:
+    assert_close(play(start("krea_prompt"), "krea_prompt", krea_prompts()).latents, recorded("krea_prompt"))
+
+
+def not_encoded_anew(session: Any) -> Tensor:
+    at = session.frames - session.config.context_frames
+    return session.latents_between(at, at + 1)
+
+
+@pytest.mark.parametrize(("case", "off"), [("krea_t2v", 0.070), ("krea_start", 0.0526)])
+def test_a_context_that_is_not_encoded_anew_is_as_far_away_as_was_recorded(case: str, off: float) -> None:
+    error = relative(play(start(case, reencode=not_encoded_anew), case).latents, recorded(case))
+    assert error == pytest.approx(off, rel=0.05)
 
 
 SWITCHES = ("longlive_switch", "longlive_switch_nosink")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ from torch._dynamo.testing import CompileCounter
 
 import sf_core
 from tests.helpers import SIZE, prompt, random_latents, random_model
-from tests.session.test_session_properties import Boom, CountedPasses
+from tests.session.test_session_properties import Boom, CountedPasses, reencode
 
 ROLLING = {
     "schedule": "rolling",
@@ -26,6 +28,7 @@ RULES: dict[str, dict[str, Any]] = {
     "average": {"sink_average": 0.9, "window_frames": 6, "sink_frames": 2},
     "clamped average": {"sink_average": 0.9, "window_frames": 6, "sink_frames": 2, "sink_position": "clamped"},
     "rolling": ROLLING,
+    "recompute": {"context": "recompute", "context_frames": 4, "window_frames": 6},
 }
 every_rule = pytest.mark.parametrize("rule", sorted(RULES))
 
@@ -35,7 +38,7 @@ def config(rule: str) -> sf_core.RolloutConfig:
 
 
 def start(rule: str, model: sf_core.CausalWan) -> sf_core.Session:
-    return sf_core.Session.start(model, prompt(0), SIZE, config(rule))
+    return sf_core.Session.start(model, prompt(0), SIZE, config(rule), reencode=reencode)
 
 
 def run(session: sf_core.Session, chunks: int) -> sf_core.Session:
@@ -69,8 +72,9 @@ def test_blocks_are_compiled_whole(rule: str) -> None:
 def test_an_interrupt_at_any_forward_leaves_the_next_chunk_bit_equal(rule: str, at: int) -> None:
     model = random_model(layers=2)
     expected = run(start(rule, model), 6).latents
-    session, left = run(start(rule, model), 4).with_prompt(prompt(0), recache="joint"), [at]
-    straight = run(run(start(rule, random_model(layers=2)), 4).with_prompt(prompt(0), recache="joint"), 2).latents
+    recache: bool | str = "joint" if config(rule).context == "cache" else False
+    session, left = run(start(rule, model), 4).with_prompt(prompt(0), recache), [at]
+    straight = run(run(start(rule, random_model(layers=2)), 4).with_prompt(prompt(0), recache), 2).latents
 
     def interrupt(stage: str, index: int, count: int) -> None:
         left[0] -= 1
@@ -151,3 +155,42 @@ def test_a_rolling_video_begins_with_given_frames() -> None:
     session = run(start("rolling", model).with_context(given), 2)
     assert torch.equal(session.latents[:, :, :4], given)
     assert not torch.equal(session.latents[:, :, 4:], run(start("rolling", model), 2).latents)
+
+
+# Recompute ------------------------------------------------------------------------------------------------------
+
+
+def test_a_context_is_encoded_anew_once_a_chunk_and_the_session_keeps_it(tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    def counted(session: Any) -> torch.Tensor:
+        asked.append(session.chunks)
+        return reencode(session)
+
+    model = random_model(layers=2)
+    session = sf_core.Session.start(model, prompt(0), SIZE, config("recompute"), reencode=counted)
+    session = run(session, 5)
+    assert asked == [3, 4], "a context of two chunks is the video's own until there are three"
+    again = run(session.rewind(1).with_seed(3), 1)
+    assert asked == [3, 4]
+    again.save(tmp_path / "s")
+    loaded = sf_core.Session.load(tmp_path / "s", model)
+    assert torch.equal(loaded.rewind(1).next_chunk()[1], again.rewind(1).next_chunk()[1])
+    with pytest.raises(ValueError, match=r"give Session.start or Session.load 'reencode'"):
+        loaded.next_chunk()
+    assert asked == [3, 4]
+
+
+def _given(latents: torch.Tensor, session: Any) -> torch.Tensor:
+    return latents
+
+
+def test_what_encodes_a_context_anew_is_checked() -> None:
+    model = random_model(layers=1)
+    for given, message in ((random_latents(2), "expected one frame"), (random_latents(1) / 0, "NaN or Inf")):
+        answer = partial(_given, given)
+        session = sf_core.Session.start(model, prompt(0), SIZE, config("recompute"), reencode=answer)
+        with pytest.raises(ValueError, match=message):
+            run(session, 4)
+    with pytest.raises(ValueError, match="switch the prompt without a recache"):
+        session.with_prompt(prompt(1), recache=True)

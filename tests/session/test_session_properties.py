@@ -40,7 +40,7 @@ def apply_act(session: sf_core.Session, act: Act) -> sf_core.Session:
         return session.with_cut()
     if kind == "shot":
         return session.with_shot(prompt(number))
-    if kind.startswith("joint"):
+    if kind.startswith("joint") and session.config.context != "recompute":
         window = session.config.window_frames
         anew = (
             kind == "joint_sink"
@@ -48,14 +48,22 @@ def apply_act(session: sf_core.Session, act: Act) -> sf_core.Session:
             and (window is None or window % session.config.chunk_frames == 0)
         )
         return session.with_prompt(prompt(number), recache="joint", recache_sink=anew)
+    if session.config.context == "recompute":
+        return session.with_prompt(prompt(number))
     sink_too = kind == "recache_sink" and session.config.sink_average is None
     return session.with_prompt(prompt(number), recache=kind != "prompt", recache_sink=sink_too)
+
+
+def reencode(session: Any) -> Tensor:
+    """As decoding and encoding a frame is: near what was there, and a function of what there is."""
+    at = session.frames - session.config.context_frames
+    return 0.9 * session.latents_between(at, at + 1)
 
 
 def begin(
     config: sf_core.RolloutConfig, batch: int, context: Tensor | None, model: sf_core.CausalWan = MODEL
 ) -> sf_core.Session:
-    session = sf_core.Session.start(model, prompt(0), SIZE, config, seed=7, batch=batch)
+    session = sf_core.Session.start(model, prompt(0), SIZE, config, seed=7, batch=batch, reencode=reencode)
     return session if context is None else session.with_context(context)
 
 
@@ -136,6 +144,14 @@ def rolling_schedules(draw: st.DrawFn) -> sf_core.RolloutConfig:
     )
 
 
+@st.composite
+def recomputed_contexts(draw: st.DrawFn) -> sf_core.RolloutConfig:
+    chunk = draw(st.integers(1, 3))
+    frames = chunk * draw(st.integers(1, 3))
+    settings: dict[str, Any] = {"chunk_frames": chunk, "context_frames": frames, "window_frames": frames + chunk}
+    return sf_core.RolloutConfig(context="recompute", denoising_steps=(1000, 500), **settings)
+
+
 RULES: list[dict[str, Any]] = [
     {},
     {"context_noise": 50},
@@ -174,7 +190,7 @@ moves = st.lists(
 
 
 @given(
-    st.one_of(rollouts(), averaged_sinks(), rolling_schedules()),
+    st.one_of(rollouts(), averaged_sinks(), rolling_schedules(), recomputed_contexts()),
     st.integers(1, 2),
     st.integers(0, 2),
     moves,
@@ -191,6 +207,19 @@ moves = st.lists(
     + [("joint", 3), ("save", 1), ("chunk", 1), ("cut", 1), ("chunk", 1), ("fork", 1), ("prompt", 4)]
     + [("chunk", 1)] * 3
     + [("drop", 1), ("switch", 0), ("save", 1)],
+    2,
+)
+@example(
+    sf_core.RolloutConfig(
+        context="recompute", chunk_frames=2, context_frames=4, window_frames=6, denoising_steps=(1000, 500)
+    ),
+    1,
+    2,
+    [("chunk", 1)] * 4
+    + [("rewind", 2), ("seed", 3), ("chunk", 1), ("drop", 1), ("chunk", 1), ("prompt", 2), ("chunk", 1), ("kept", 1)]
+    + [("save", 1), ("chunk", 1), ("cut", 1), ("chunk", 1), ("fork", 1), ("prompt", 4)]
+    + [("chunk", 1)] * 4
+    + [("drop", 1), ("switch", 0), ("save", 1), ("rewind", 3)],
     2,
 )
 @example(
@@ -258,7 +287,7 @@ def test_any_order_of_operations_gives_what_a_straight_run_gives(
         elif kind == "save":
             with tempfile.TemporaryDirectory() as folder:
                 current.session.save(Path(folder) / "s")
-                current.session = sf_core.Session.load(Path(folder) / "s", MODEL)
+                current.session = sf_core.Session.load(Path(folder) / "s", MODEL, reencode=reencode)
         else:
             current.act((kind, number))
     for branch in branches:
