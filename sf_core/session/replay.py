@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ..hashing import digest, tensor_digest
 from ..model.kv_cache import CacheShape, Place
-from .archive import StoredLatents
 from ..model.pins import Pin
+from .archive import StoredLatents
 from .blocks import NOTHING, Block, CacheEpoch, Event, Prompt, Recache
 
 
