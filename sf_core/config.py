@@ -135,6 +135,18 @@ class RolloutConfig:
         flying = len(self.denoising_steps) if self.schedule == "rolling" else 1
         return max(self.front_frames, flying * self.chunk_frames)
 
+    def windows_below(self, most: int, least: int = 0) -> range:
+        """The values from ``least`` to below ``most`` that ``window_frames`` could take with the other settings."""
+        if self.context == "recompute":  # its window follows from the context
+            return range(0)
+        needed = max(self.chunk_frames + self.sink_frames, self.first_chunk_frames or 0)
+        if self.schedule == "rolling":
+            needed = self.pass_frames + self.sink_frames
+        if self.pin_shots:
+            needed = max(needed, self.sink_frames + 2 * self.front_frames)
+        step = self.chunk_frames if self.sink_average is not None else 1
+        return range(-(-max(least, needed) // step) * step, most, step)
+
     @property
     def picture_frames(self) -> int | None:
         """Latent frames that one picture fills at the beginning of a video, shown still. None: one, a block of its own.

@@ -95,8 +95,7 @@ def _windows(least: int) -> Callable[[Ledger, Setup, bool], Iterator[Setup]]:
 
     def windows(ledger: Ledger, setup: Setup, offloading: bool) -> Iterator[Setup]:
         config = setup.config
-        first = max(least, config.chunk_frames + config.sink_frames, config.first_chunk_frames or 0)
-        smaller = range(first, config.window_frames or ledger.held_frames(setup))
+        smaller = config.windows_below(config.window_frames or ledger.held_frames(setup), least)
         # fits() is monotone: a larger window takes more
         fitting = bisect_right(smaller, 0, key=lambda n: 0 if ledger.fits(_with_window(setup, n), offloading) else 1)
         if fitting:

@@ -20,7 +20,7 @@ from sf_core.memory_ledger import DecoderCost, DeviceMemory, Ledger, Setup
 from sf_core.model.architecture import WanArchitecture
 from sf_core.model.wan import CausalWan
 from sf_core.vae.wan_vae import WanVAE, WanVAEConfig
-from tests.helpers import SIZE, prompt, random_model
+from tests.helpers import SIZE, prompt, random_model, sink_settings
 
 ROOT = Path(__file__).parent.parent
 SIZE_480P = (60, 104)
@@ -114,11 +114,17 @@ def test_a_model_that_no_setting_makes_fit_is_said_to_be_too_large() -> None:
 @st.composite
 def setups(draw: st.DrawFn) -> Setup:
     chunk, sink = draw(st.integers(1, 6)), draw(st.integers(0, 6))
-    config = sf_core.RolloutConfig(
-        chunk_frames=chunk,
-        sink_frames=sink,
-        window_frames=draw(st.one_of(st.none(), st.integers(chunk + sink, 200))),
-        sink_position=draw(st.sampled_from(["absolute", "clamped"])),
+    window = draw(st.one_of(st.none(), st.integers(chunk + sink, 200)))
+    context, whole = chunk * draw(st.integers(1, 9)), chunk * draw(st.integers(2, 30))
+    config = draw(
+        st.sampled_from(
+            [
+                {"sink_frames": sink, "window_frames": window, **sink_settings(draw, window)},
+                {"sink_frames": chunk, "window_frames": whole, "sink_average": 0.999},
+                {"schedule": "rolling", "sink_frames": sink, "window_frames": 4 * chunk + sink + whole},
+                {"context": "recompute", "context_frames": context, "window_frames": context + chunk},
+            ]
+        ).map(lambda settings: sf_core.RolloutConfig(chunk_frames=chunk, **settings))
     )
     size = (2 * draw(st.integers(1, 70)), 2 * draw(st.integers(1, 120)))
     decoder = draw(st.sampled_from([None, WAN_VAE, WAN_VAE.small()]))
@@ -151,7 +157,9 @@ def test_a_smaller_window_picture_or_decoder_never_takes_more(setup: Setup, more
     config, (rows, columns) = setup.config, setup.latent_size
     bigger = [replace(setup, latent_size=(rows + 2 * more, columns + 2 * more))]
     if config.window_frames is not None:
-        bigger.append(replace(setup, config=replace(config, window_frames=config.window_frames + more)))
+        most = config.trained_frames or config.window_frames + more * config.chunk_frames
+        wider = config.windows_below(most + 1, config.window_frames + 1)
+        bigger += [replace(setup, config=replace(config, window_frames=window)) for window in wider]
     if setup.decoder is WAN_VAE:
         assert card.parts(replace(setup, decoder=WAN_VAE.small())).total < card.parts(setup).total
     assert all(card.parts(setup).total <= card.parts(other).total for other in bigger)
