@@ -18,9 +18,7 @@ MOST_SOLVER_STEPS = 1000
 MOST_MEMORY_FRAMES = 1024
 MOST_SHOT_OFFSET = 16384
 # Settings that a later version of this pack brings: they are refused, never silently ignored
-NOT_YET: dict[str, object] = {
-    "memory_frames": 0,
-}
+NOT_YET: dict[str, object] = {}
 # Settings that a training rollout follows
 TRAINABLE = frozenset(
     (

@@ -52,6 +52,8 @@ def settings_of(case: str) -> dict[str, Any]:
     steps = tuple(given.get("steps", ()))
     config: dict[str, Any] = {"chunk_frames": given["chunk"], "denoising_steps": steps}
     config["shift"] = given.get("shift", 5.0)
+    if family == "memflow":
+        config |= {"memory_frames": given["bank"], "memory_interval": given["interval"]}
     if family == "krea":
         steps = tuple(int(1000 - 1000 * i / (given["num_steps"] - 1)) for i in range(given["num_steps"]))
         config |= {"context": "recompute", "context_frames": given["context"], "denoising_steps": steps}

@@ -21,6 +21,7 @@ from torch.utils.checkpoint import checkpoint
 from ..config import RolloutConfig
 from .architecture import WanArchitecture, timestep_embedding
 from .attention import Attention
+from .bank import BankRule
 from .cache_pool import CachePool
 from .identity import same_weights
 from .kv_cache import CacheShape, KeysValues
@@ -357,13 +358,16 @@ class WanForward:
         if rolling:
             assert config.window_frames is not None
             sight = RollingSight(config.window_frames, config.chunk_frames, config.sink_frames)
+        bank = None
+        if config.memory_frames:
+            bank = BankRule(config.memory_frames, config.memory_interval, config.chunk_frames)
         return CacheShape(
             layers=self.arch.num_layers,
             batch=batch,
             heads=self.arch.num_heads,
             head_dim=self.arch.head_dim,
             frame_tokens=rows * columns,
-            front_frames=0 if rolling else config.front_frames,  # what is in flight is never in the cache
+            front_frames=0 if rolling or bank else config.front_frames,  # their passes are wide ones
             sink_frames=config.sink_frames,
             ring_frames=config.ring_frames,
             sink_rule=sink_rule("clamped" if rolling else config.sink_position, config.trained_frames),
@@ -373,6 +377,7 @@ class WanForward:
             window_frames=config.window_frames,
             sink_average=config.sink_average,
             recomputed=config.context == "recompute",
+            bank=bank,
             sight=sight,
             pins=config.pin_shots,
         )

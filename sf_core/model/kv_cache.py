@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .bank import BankRule, keep_best
 from .pins import Pin, ring_after
 from .rope import apply_rope, rope_rotations
 from .sight import RollingSight
@@ -66,11 +67,12 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a pass attends to besides its own frames: sink frames, turned by ``shift``, and newest ring frames."""
+    """What a pass attends to besides its own frames: sink (turned by ``shift``), newest ring, and bank frames."""
 
     sink: int
     ring: int
     shift: int
+    bank: int = 0
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ class CacheShape:
     window_frames: int | None = None  # that attention sees, chunk and sink included; None: all
     sink_average: float | None = None  # weight of the sink in its average with what leaves the ring; None: it stays
     recomputed: bool = False  # the ring is written anew before each chunk, from the newest frames alone
+    bank: BankRule | None = None  # frames that stay after they left the window; None: there is no bank
     sight: RollingSight | None = None  # what passes of a rolling schedule see; None: all that there is
     pins: bool = False  # the newest shot's first chunk stays in the ring
 
@@ -112,7 +115,8 @@ class CacheShape:
         """What a pass at ``place`` attends to: one that writes the cache, or one over chunks ``in_flight``."""
         sink, ring = self.history(place)
         if self.sight is None:
-            return Seen(sink, ring, self.sink_shift(place))
+            bank = 0 if self.bank is None else self.bank.filled(place.start, place.scene)
+            return Seen(sink, ring, self.sink_shift(place), bank)
         if not in_flight:
             return Seen(*self.sight.of_write(place.frames, sink, ring), 0)
         sink, ring = self.sight.in_flight(place.frames, sink, ring)
@@ -218,13 +222,26 @@ class CacheShape:
             kept = 2 * sink * SINK_MEAN.itemsize
         else:
             kept = sink * self.dtype.itemsize if self.sink_moves else 0
+        bank = 0 if self.bank is None else self.bank.frames
         shared = 2 * values // self.layers * self.shared_frames * self.frame_tokens
-        return (2 * values * tokens + shared) * self.dtype.itemsize + kept
+        return (2 * values * (tokens + bank * self.frame_tokens) + shared) * self.dtype.itemsize + kept
 
     @property
     def shared_frames(self) -> int:
         """Latent frames of the buffers that all layers share, see `WideViews`."""
+        if self.bank is not None:
+            return (self.window_frames or 0) + self.bank.frames
         return 0 if self.sight is None else self.sight.window
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether all passes are wide ones, so that there is no front."""
+        return self.shared_frames > 0
+
+    @property
+    def follows_all(self) -> bool:
+        """Whether the cache depends on all passes of the scene, and not on the newest ones alone."""
+        return self.sink_average is not None or self.bank is not None
 
 
 class RollingKVCache:
@@ -242,6 +259,8 @@ class RollingKVCache:
             copies, dtype = shape.layers if shape.keeps_sink else 0, SINK_MEAN if averaged else shape.dtype
             self._written_sink = [self.buffer(shape.sink_frames, dtype) for _ in range(copies)]
             self._sink_values = [self.buffer(shape.sink_frames, dtype) for _ in range(copies if averaged else 0)]
+            places = 0 if shape.bank is None else shape.bank.frames
+            self._bank = [(self.buffer(places), self.buffer(places)) for _ in range(shape.layers if places else 0)]
             self.shared = [self.buffer(shape.shared_frames) for _ in range(2 if shape.shared_frames else 0)]
         self._shift: int | None = 0  # shift of the sink in the buffers; None: unknown
         self._text: tuple[bytes, list[KeysValues]] | None = None
@@ -256,7 +275,8 @@ class RollingKVCache:
     def nbytes(self) -> int:
         """Bytes that are allocated now."""
         text = [t for pair in (self._text[1] if self._text else []) for t in pair]
-        kept = (*self._written_sink, *self._sink_values, *self.shared)
+        bank = [t for pair in self._bank for t in pair]
+        kept = (*self._written_sink, *self._sink_values, *bank, *self.shared)
         return sum(t.nbytes for t in (*self._keys, *self._values, *kept, *text))
 
     def text(self, key: bytes, compute: Callable[[], list[KeysValues]]) -> list[KeysValues]:
@@ -276,15 +296,18 @@ class RollingKVCache:
         pairs = zip(self._keys, self._values, strict=True)
         return [(keys[:, first:last], values[:, first:last]) for keys, values in pairs]
 
-    def open_wide(self, place: Place, keep_sink: bool = False) -> WideViews:
-        """Views for a pass at ``place`` that may have more frames than the front, and that stores what it writes."""
+    def open_wide(self, place: Place, keep_sink: bool = False, bank_frame: int | None = None) -> WideViews:
+        """Views for a pass at ``place`` that may have more frames than the front, and that stores what it writes.
+
+        The frame with the index ``bank_frame`` also enters the bank.
+        """
         self._reserve(place)
         seen = self.shape.seen(place)
         self._rotate_sink(seen.shift)
-        return WideViews(self, place, seen, self.shape.committed_runs(place, keep_sink))
+        return WideViews(self, place, seen, self.shape.committed_runs(place, keep_sink), bank_frame)
 
     def open_in_flight(self, place: Place) -> WideViews:
-        """Views for a pass at ``place`` over chunks in flight, of which nothing is stored."""
+        """Views for a pass at ``place`` over noisy chunks, of which nothing is stored."""
         seen = self.shape.seen(place, in_flight=True)
         self._rotate_sink(seen.shift)
         return WideViews(self, place, seen, [])
@@ -352,6 +375,25 @@ class RollingKVCache:
             values[:, at : at + count * unit] = self._values[layer][:, slots]
             at += count * unit
 
+    def load_bank(self, layer: int, frames: int, keys: Tensor, values: Tensor) -> None:
+        """Copy the first ``frames`` frames of the bank to the end of ``keys`` and ``values``."""
+        for bank, seen in zip(self._bank[layer], (keys, values), strict=True):
+            tokens = frames * self.shape.frame_tokens
+            seen[:, seen.shape[1] - tokens :] = bank[:, :tokens]
+
+    def enter_bank(self, layer: int, place: Place, frame: int, keys: Tensor, values: Tensor) -> None:
+        """Let the frame with the index ``frame`` of a pass enter the bank, under the prompt of the newest pass."""
+        rule, unit = self.shape.bank, self.shape.frame_tokens
+        assert rule is not None
+        assert self._text is not None
+        new = keys[:, frame * unit : (frame + 1) * unit], values[:, frame * unit : (frame + 1) * unit]
+        at = rule.place(place.start + frame, place.scene)
+        if at is None:
+            keep_best(*self._bank[layer], self._text[1][layer][0], new)
+        else:
+            for bank, newest in zip(self._bank[layer], new, strict=True):
+                bank[:, at * unit : (at + 1) * unit] = newest
+
     def _rotate_sink(self, shift: int) -> None:
         """Rotate the sink by ``shift`` frames, from its keys as they were written."""
         if shift == self._shift:
@@ -384,6 +426,7 @@ class RollingKVCache:
         )
         for own, others in zip(mine, theirs, strict=True):
             own[:] = [buffer.clone() for buffer in others]
+        self._bank = [(keys.clone(), values.clone()) for keys, values in other._bank]
         self._capacity, self._shift = other._capacity, other._shift
 
 
@@ -399,13 +442,22 @@ class WideViews(Sequence[KeysValues]):
         place: The place of the pass.
         seen: What it attends to.
         runs: What is stored, see `CacheShape.committed_runs`; empty: nothing.
+        bank_frame: Index of the frame of the pass that enters the bank. None: none does.
     """
 
-    def __init__(self, cache: RollingKVCache, place: Place, seen: Seen, runs: list[tuple[int, int, int]]) -> None:
+    def __init__(
+        self,
+        cache: RollingKVCache,
+        place: Place,
+        seen: Seen,
+        runs: list[tuple[int, int, int]],
+        bank_frame: int | None = None,
+    ) -> None:
         shape = cache.shape
-        self._cache, self._runs = cache, runs
+        self._cache, self._place, self._runs, self._bank_frame = cache, place, runs, bank_frame
+        self._bank = seen.bank
         self._seen = [*([(0, seen.sink)] if seen.sink else []), *shape.ring_runs(place, seen.ring)]
-        frames = place.frames + seen.sink + seen.ring
+        frames = place.frames + seen.sink + seen.ring + seen.bank
         self._own = place.frames * shape.frame_tokens
         with torch.inference_mode(False):
             buffers = cache.shared if frames <= shape.shared_frames else [cache.buffer(frames), cache.buffer(frames)]
@@ -418,11 +470,16 @@ class WideViews(Sequence[KeysValues]):
     def __getitem__(self, layer: Any) -> Any:
         self.close()
         self._cache.load(layer, self._seen, self._keys[:, self._own :], self._values[:, self._own :])
+        if self._bank:
+            self._cache.load_bank(layer, self._bank, self._keys, self._values)
         self._layer = layer
         return self._keys, self._values
 
     def close(self) -> None:
         """Store the keys and values of the newest layer."""
         if self._layer is not None:
-            self._cache.store(self._layer, self._keys[:, : self._own], self._values[:, : self._own], self._runs)
+            new = self._keys[:, : self._own], self._values[:, : self._own]
+            self._cache.store(self._layer, *new, self._runs)
+            if self._bank_frame is not None:
+                self._cache.enter_bank(self._layer, self._place, self._bank_frame, *new)
         self._layer = None

@@ -6,7 +6,7 @@ session's records and decides which passes a cache needs, and the fewest that re
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -28,6 +28,7 @@ class CachePass:
         prompt: The prompt that they are passed under.
         keep_sink: Leave the sink as it is.
         first: What stands for the first frame, if that is not the block's own.
+        bank_frame: Index of the frame that enters the bank (``memory_frames``). None: none does.
     """
 
     block: Block
@@ -35,6 +36,7 @@ class CachePass:
     prompt: Prompt
     keep_sink: bool = False
     first: StoredLatents | None = None
+    bank_frame: int | None = None
 
     @property
     def is_wide(self) -> bool:
@@ -167,12 +169,15 @@ def last_passes(now: CachePoint, shape: CacheShape) -> list[CachePass]:
         return []
     if shape.recomputed:
         return _context_passes(now, shape)
-    commit = _commit(head)
-    if not now.event.recache:
-        return _worthwhile([commit], shape)
-    rewritten = now.event.recache_sink or now.event.joint
-    before = [commit] if not rewritten and _in_sink(head, shape, now.epoch.scene) else []
-    return _worthwhile(before + _recache_passes(now, shape), shape)
+    passes = [_commit(head)]
+    if now.event.recache:
+        rewritten = now.event.recache_sink or now.event.joint
+        before = passes if not rewritten and _in_sink(head, shape, now.epoch.scene) else []
+        passes = before + _recache_passes(now, shape)
+    if shape.bank is not None:  # the newest block's first frame enters it
+        newest = passes[-1]
+        passes[-1] = replace(newest, bank_frame=head.place.start - newest.place.start)
+    return _worthwhile(passes, shape)
 
 
 def replay_passes(now: CachePoint, shape: CacheShape) -> list[CachePass]:
@@ -186,7 +191,7 @@ def replay_passes(now: CachePoint, shape: CacheShape) -> list[CachePass]:
         return []
     if shape.recomputed:
         return last_passes(now, shape)
-    if shape.sink_average is not None:
+    if shape.follows_all:
         return _all_passes(now, shape)
     if now.ring is not None:
         return _worthwhile(_passes_in_sight(now, now.head, shape), shape)
@@ -345,4 +350,4 @@ def _sink_passes(now: CachePoint, shape: CacheShape) -> list[CachePass]:
 
 def _worthwhile(passes: list[CachePass], shape: CacheShape) -> list[CachePass]:
     """Drop passes whose keys and values would all be evicted, and not even be averaged."""
-    return [p for p in passes if shape.committed_runs(p.place, p.keep_sink) or shape.evicted(p.place)]
+    return [p for p in passes if shape.committed_runs(p.place, p.keep_sink) or shape.follows_all]

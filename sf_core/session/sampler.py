@@ -80,7 +80,9 @@ class ChunkForward:
         model.use_attention()
         self._model = model
         self._text = cache.text(state + prompt.digest, lambda: model.text_keys_values(_for_batch(prompt, cache)))
-        self._views = cache.open(place) if views is None else views
+        if views is None:
+            views = cache.open_in_flight(place) if cache.shape.is_wide else cache.open(place)
+        self._views = views
         self._rotations = model.rotations(place.positions, latent_size)
 
     def flow(self, x: Tensor, timestep: float | Sequence[float]) -> Tensor:
@@ -111,8 +113,8 @@ def write_pass(model: CausalModel, cache: RollingKVCache, cache_pass: CachePass,
     """
     latents, timesteps = cache_pass.frames()
     place, keep_sink = cache_pass.place, cache_pass.keep_sink
-    wide = cache_pass.is_wide or cache.shape.sight is not None
-    views = cache.open_wide(place, keep_sink) if wide else None
+    wide = cache_pass.is_wide or cache.shape.is_wide
+    views = cache.open_wide(place, keep_sink, cache_pass.bank_frame) if wide else None
     size = (latents.shape[3], latents.shape[4])
     forward = ChunkForward(model, cache, place, cache_pass.prompt, size, state, views)
     forward.write(latents, timesteps[0] if len(set(timesteps)) == 1 else timesteps)

@@ -462,7 +462,7 @@ class Session(SessionRecord):
     @cached_property
     def _reach(self) -> int | None:
         """The newest chunks that are looked for in live caches, and whose latents stay in memory. None: all."""
-        if self.config.sink_average is not None:  # a replay takes all of the scene; few of it are worth a look
+        if self._shape.follows_all:  # a replay takes all of the scene; few of it are worth a look
             return NEAR_CHUNKS
         if self.config.context == "recompute":
             return self.config.context_frames // self.config.chunk_frames + 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 from torch import Tensor
 
 from tests.families import play, recorded, start, switches, tensors_of, two_sets
@@ -20,7 +21,7 @@ PLAIN = (
     *("sgf_chunk", "sgf_frame", "sgfplus_chunk", "sgfplus_frame", "sgfplus_i2v"),
     *("infinite_chunk", "longlive_chunk", "longlive_infinity", "sink5_window7_rerope"),
     *("rcm_c1_step2", "rcm_c1_step2_noisyctx", "rcm_c3_step4", "reward_chunk"),
-    *("rolling_4", "rolling_5", "krea_t2v", "krea_start"),
+    *("rolling_4", "rolling_5", "krea_t2v", "krea_start", "memflow"),
 )
 
 
@@ -91,6 +92,7 @@ CLAMPED = {"sink_position": "clamped", "trained_frames": None}
         ("sgf_frame", ABSOLUTE, 5.0e-3),
         ("rolling_4", {"window_frames": 24}, 2.4e-2),
         ("rolling_4", {"schedule": "chunk", "sink_position": "clamped", "window_frames": 24}, 1.9e-1),
+        ("memflow", {"memory_frames": 0}, 3.9e-2),
         ("reward_chunk", {"sink_average": None}, 8.9e-4),
         ("reward_chunk", {"sink_average": 0.99}, 7.2e-3),
         ("reward_chunk", {"sink_average": 0.998}, 8.7e-4),
@@ -113,6 +115,15 @@ def test_a_wrong_variant_is_as_far_away_as_was_recorded(case: str, changes: dict
 def test_a_wrong_set_of_weights_is_told_apart(case: str, sets: tuple[str, str], off: float) -> None:
     error = relative(play(start(case, model=two_sets(*sets)), case).latents, recorded(case))
     assert error == pytest.approx(off, rel=0.05)
+
+
+def test_a_bank_that_keeps_the_newest_frames_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    def keep_newest(keys: Tensor, values: Tensor, text_keys: Tensor, new: tuple[Tensor, Tensor]) -> None:
+        for bank, newest in ((keys, new[0]), (values, new[1])):
+            bank.copy_(torch.cat([bank[:, newest.shape[1] :], newest], dim=1))
+
+    monkeypatch.setattr("sf_core.model.kv_cache.keep_best", keep_newest)
+    assert relative(play(start("memflow"), "memflow").latents, recorded("memflow")) == pytest.approx(1.4e-2, rel=0.05)
 
 
 def test_top_aligned_is_clamped_where_the_window_is_what_was_trained() -> None:

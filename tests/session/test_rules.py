@@ -11,6 +11,7 @@ import torch
 from torch._dynamo.testing import CompileCounter
 
 import sf_core
+from sf_core.model.bank import BankRule, keep_best
 from tests.helpers import SIZE, prompt, random_latents, random_model
 from tests.session.test_session_properties import Boom, CountedPasses, reencode
 
@@ -28,6 +29,7 @@ RULES: dict[str, dict[str, Any]] = {
     "average": {"sink_average": 0.9, "window_frames": 6, "sink_frames": 2},
     "clamped average": {"sink_average": 0.9, "window_frames": 6, "sink_frames": 2, "sink_position": "clamped"},
     "rolling": ROLLING,
+    "bank": {"memory_frames": 2, "memory_interval": 2, "window_frames": 6, "sink_frames": 2},
     "recompute": {"context": "recompute", "context_frames": 4, "window_frames": 6},
 }
 every_rule = pytest.mark.parametrize("rule", sorted(RULES))
@@ -56,7 +58,7 @@ def test_the_cache_takes_the_bytes_that_are_planned_and_no_more_later(rule: str)
         assert model.caches.nbytes == model.cache_bytes(config(rule), SIZE)
 
 
-@pytest.mark.parametrize("rule", ["clamped average", "rolling"])
+@pytest.mark.parametrize("rule", ["clamped average", "rolling", "bank"])
 def test_blocks_are_compiled_whole(rule: str) -> None:
     torch._dynamo.reset()
     model, counter = random_model(layers=2), CompileCounter()
@@ -194,3 +196,22 @@ def test_what_encodes_a_context_anew_is_checked() -> None:
             run(session, 4)
     with pytest.raises(ValueError, match="switch the prompt without a recache"):
         session.with_prompt(prompt(1), recache=True)
+
+
+# Bank -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_full_bank_keeps_what_the_prompt_looks_at_most() -> None:
+    """Three frames of one token and one number; in a batch, each element keeps its own."""
+    keys = torch.tensor([[3.0, 1.0, 2.0], [1.0, 2.0, 3.0]]).reshape(2, 3, 1, 1)
+    values, text = keys * 10, torch.ones(2, 5, 1, 1)
+    keep_best(keys, values, text, (torch.full((2, 1, 1, 1), 9.0), torch.full((2, 1, 1, 1), 90.0)))
+    assert keys.flatten(1).tolist() == [[3.0, 2.0, 9.0], [3.0, 2.0, 9.0]]
+    assert values.flatten(1).tolist() == [[30.0, 20.0, 90.0], [30.0, 20.0, 90.0]]
+
+
+def test_places_of_a_bank_are_filled_one_an_interval() -> None:
+    rule = BankRule(frames=3, interval=3, chunk=3)
+    assert [rule.filled(3 * chunk, 0) for chunk in range(9)] == [0, 1, 1, 1, 2, 2, 2, 3, 3]
+    assert [rule.place(3 * chunk, 0) for chunk in range(10)] == [0, 0, 0, 1, 1, 1, 2, 2, 2, None]
+    assert rule.filled(30, 27) == 1, "a cut empties it"

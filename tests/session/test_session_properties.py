@@ -152,6 +152,19 @@ def recomputed_contexts(draw: st.DrawFn) -> sf_core.RolloutConfig:
     return sf_core.RolloutConfig(context="recompute", denoising_steps=(1000, 500), **settings)
 
 
+@st.composite
+def banks(draw: st.DrawFn) -> sf_core.RolloutConfig:
+    chunk, sink = draw(st.integers(1, 3)), draw(st.integers(0, 3))
+    return sf_core.RolloutConfig(
+        chunk_frames=chunk,
+        window_frames=chunk + sink + draw(st.integers(0, 4)),
+        sink_frames=sink,
+        memory_frames=draw(st.integers(1, 3)),
+        memory_interval=draw(st.integers(1, 2)),
+        denoising_steps=(1000, 500),
+    )
+
+
 RULES: list[dict[str, Any]] = [
     {},
     {"context_noise": 50},
@@ -190,7 +203,7 @@ moves = st.lists(
 
 
 @given(
-    st.one_of(rollouts(), averaged_sinks(), rolling_schedules(), recomputed_contexts()),
+    st.one_of(rollouts(), averaged_sinks(), rolling_schedules(), recomputed_contexts(), banks()),
     st.integers(1, 2),
     st.integers(0, 2),
     moves,
