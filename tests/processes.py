@@ -20,7 +20,7 @@ def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
 
-def run(count: int, *command: object, seconds: float = 240) -> subprocess.CompletedProcess[str]:
+def run(count: int, *command: object, seconds: float = 600) -> subprocess.CompletedProcess[str]:
     """Run it to its end, whatever that is. Raises TimeoutExpired, the group ended, after ``seconds``."""
     return subprocess.run(
         torchrun(count, *command), cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=seconds

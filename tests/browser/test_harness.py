@@ -60,7 +60,8 @@ LISTEN = """() => {
 }"""
 
 
-def test_a_failure_and_a_stop_reach_the_caller(page: Editor, mode: Mode) -> None:
+@pytest.mark.one_mode
+def test_a_failure_and_a_stop_reach_the_caller(page: Editor) -> None:
     page.load_workflow(workflow(node(1, "ProbeWait", [0.0, True])))
     with pytest.raises(PromptFailed, match="as told"):
         page.run()
@@ -70,7 +71,7 @@ def test_a_failure_and_a_stop_reach_the_caller(page: Editor, mode: Mode) -> None
     page.js("async () => { await harness.begun; }")  # an interrupt before the run begins is forgotten
     page.server.interrupt()
     with pytest.raises(PromptInterrupted):
-        page.wait(waiting, timeout=10)
+        page.wait(waiting)
 
 
 @pytest.mark.one_mode

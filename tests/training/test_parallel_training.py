@@ -271,7 +271,7 @@ def test_a_killed_process_is_started_again_and_the_training_ends_with_the_same_b
     try:
         wait_until(lambda: saved_in_the_middle(out) or agent.poll() is not None, "a save in the middle of the training")
         os.kill(process_of(1, agent), signal.SIGKILL)
-        assert agent.wait(timeout=240) == 0, log.read_text()
+        assert agent.wait(timeout=600) == 0, log.read_text()
     finally:
         agent.terminate()
     # at least: torch may abort a process at its very end, on a busy machine, and then it is started once more
