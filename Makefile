@@ -38,8 +38,9 @@ soak: .venv/.comfyui
 check: .venv/.check lint
 	SF_TEST_PROFILE=quick .venv/bin/python -m pytest -q -n 2 -m unit tests
 
+# one worker for each server and its browser, and one for the rest, which fills the time that those wait
 test: .venv/.test lint
-	.venv/bin/python -m pytest -q -n 2 -m "not alone" tests
+	.venv/bin/python -m pytest -q -n 3 -m "not alone" --durations 15 tests
 	.venv/bin/python -m pytest -q -m alone tests/browser
 
 # the property tests with 16 times the examples, drawn anew each time

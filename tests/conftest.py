@@ -10,11 +10,11 @@ import torch
 from hypothesis import HealthCheck, settings
 from xdist.remote import Producer  # type: ignore[import-untyped]
 
-from tests.scheduling import ByServerOrFile
+from tests.scheduling import ByServerOrFile, longest_first
 
 NOT_UNIT = tuple(Path(__file__).parent / name for name in ("browser", "comfyui"))
 
-torch.set_num_threads(1)  # two workers share two cores; results are bit-equal either way
+torch.set_num_threads(1)  # the workers share two cores; results are bit-equal either way
 # quick: make check. fast: make test. thorough: make test-thorough, drawn anew each time.
 for profile, examples in (("quick", 5), ("fast", 25)):
     settings.register_profile(
@@ -45,6 +45,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         marked = any(item.get_closest_marker(name) for name in ("slow", "alone"))
         if not marked and not any(item.path.is_relative_to(folder) for folder in NOT_UNIT):
             item.add_marker("unit")
+    longest_first(items, NOT_UNIT)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

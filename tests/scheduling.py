@@ -8,7 +8,10 @@ method of xdist that a scheduler of one's own overrides, as `LoadGroupScheduling
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from pathlib import Path
 
+import pytest
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 VERSION = re.compile(r"[\[-](\d+\.\d+\.\d+)[]-]")  # of ComfyUI, in the parameters of a test
@@ -25,11 +28,25 @@ def group(nodeid: str) -> str:
     return f"comfyui-{version[1]}" if version else file
 
 
+def longest_first(items: list[pytest.Item], servers: Sequence[Path]) -> None:
+    """Sort tests by what takes the longest, so that no worker has a long file left when the others are done.
+
+    The tests in the folders of ``servers`` come first, then files with slow tests, then the others.
+    """
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+
+    def rank(item: pytest.Item) -> int:
+        if any(item.path.is_relative_to(folder) for folder in servers):
+            return 0
+        return 1 if item.path in slow else 2
+
+    items.sort(key=rank)  # stable: the tests of a file stay together and in order
+
+
 class ByServerOrFile(LoadScopeScheduling):
     """Scheduler that keeps the tests of a server, and those of a file, in one worker.
 
-    Groups start in the order of the folders: servers and browsers, which take the longest, come first, and many short
-    files fill up the workers at the end.
+    Groups start in the order of their first tests, see `longest_first`.
     """
 
     def _split_scope(self, nodeid: str) -> str:
