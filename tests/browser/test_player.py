@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import itertools
-from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
 import pytest
 import torch
-from playwright.sync_api import Browser, Locator, expect
+from playwright.sync_api import Locator, expect
 from playwright.sync_api import TimeoutError as PlaywrightTimeout
 from torch import Tensor
 
 from tests.comfyui.graphs import BLUE, RED, Graph, Tiny, forget_all, latents, probe, temp_videos
-from tests.comfyui.servers import PROBES, VERSIONS
-from tools.comfyui.browser import Editor, Mode, editor
-from tools.comfyui.checkout import ROOT, primary
-from tools.comfyui.server import PACK, Server
+from tests.comfyui.servers import VERSIONS
+from tools.comfyui.browser import Editor, Mode
 
 CHUNK = 12  # frames of a chunk, but 9 of the first
 FPS = 16
@@ -131,7 +128,7 @@ def first_of(chunk: int) -> int:
     return max(0, CHUNK * chunk - 3)
 
 
-# a minute alone on the machine: each editor and each way of drawing once, not each with each
+# alone on the machine, in real time: each editor and each way of drawing once, not each with each
 WATCHED = [(role, mode) for role, mode in (("primary", "classic"), ("latest", "nodes2")) if role in VERSIONS]
 
 
@@ -143,14 +140,15 @@ WATCHED = [(role, mode) for role, mode in (("primary", "classic"), ("latest", "n
 def test_nine_frames_in_ten_are_shown_in_order_at_the_videos_rate_while_it_is_made(page: Editor) -> None:
     live = Live(page, slow=SLOW)
     second = live.until("state.chunk >= 2")
-    live.until("state.chunk >= 56")
+    live.until("state.chunk >= 28")
     live.stop()
     ended = live.until("state.state === 'ended'")["at"]
     during = [(at, number) for at, number, _ in live.seen() if at <= ended]
     times, numbers = np.array(during).T
     assert times[0] < second["at"]
     assert (np.diff(numbers) > 0).all()
-    assert len(numbers) >= 0.9 * frames_in(page)
+    assert len(numbers) >= 0.9 * (numbers[-1] + 1)
+    assert numbers[-1] >= frames_in(page) - 5 * CHUNK  # the run is ahead of what is shown, but not far
     playing = slice(2, None)  # the first ones were drawn while the page was busy with the run's beginning
     rate = np.polyfit(times[playing], numbers[playing], 1)[0]
     assert 15 <= rate <= 17
@@ -302,6 +300,7 @@ def test_a_picture_can_be_taken(page: Editor) -> None:
     live.stop()
 
 
+@pytest.mark.one_mode  # the panel does not depend on how nodes are drawn
 @pytest.mark.parametrize("own_page", [{"Comfy.RightSidePanel.IsOpen": True}], ids=["open"], indirect=True)
 def test_the_panel_beside_the_canvas_has_no_empty_place_for_the_player(own_page: Editor) -> None:
     """Newer editors list a selected node's widgets there."""
@@ -429,11 +428,12 @@ HELD = """() => ({
   elements: document.querySelectorAll("[class*='sf-']").length })"""
 
 
-def test_a_hundred_nodes_added_and_removed_leave_nothing(own_page: Editor) -> None:
+def test_nodes_added_and_removed_leave_nothing(own_page: Editor, mode: Mode) -> None:
+    count = {"classic": 100, "nodes2": 10}[mode]  # Nodes 2.0 takes seconds for a hundred
     own_page.js(COUNT)
     before = own_page.js(HELD)
     for kind in ("SFStreamVideo", "SFSampleChunks", "SFDecodeChunks", "SFPromptTimeline"):
-        own_page.js(ADD, [kind, 100])
+        own_page.js(ADD, [kind, count])
         own_page.page.wait_for_function(f"(before) => ({HELD})().elements > before", arg=before["elements"])
         own_page.js(DRAWN)
         own_page.js(REMOVE)
@@ -488,15 +488,12 @@ def test_ten_thousand_messages_of_garbage_change_nothing(page: Editor) -> None:
     assert page.errors == []
 
 
-@pytest.mark.parametrize("mode", ["classic"], indirect=True)  # the policy is of the page, not of a mode
-def test_it_plays_under_the_policy_of_disable_api_nodes(browser: Browser, mode: Mode, tmp_path: Path) -> None:
-    """Which lets the page load nothing but its own files, and no blobs as media."""
-    packs = {PACK: ROOT, "probe_pack": PROBES}
-    strict = Server(primary(), tmp_path, packs=packs, arguments=["--disable-api-nodes"], threads=1)
-    with strict as server, editor(browser, server, mode) as page:
-        policy = page.js("async () => (await fetch('/')).headers.get('content-security-policy')")
-        assert "default-src 'self'" in policy
-        live = Live(page)
-        page.page.wait_for_function("() => window.seen.length > 20")
-        live.stop()
-        assert [error for error in page.errors if "self-forcing" in error or "self_forcing" in error] == []
+@pytest.mark.one_mode
+def test_it_plays_under_the_policy_of_disable_api_nodes(page: Editor) -> None:
+    """Which lets the page load nothing but its own files, and no blobs as media. All servers of the tests have it."""
+    policy = page.js("async () => (await fetch('/')).headers.get('content-security-policy')")
+    assert "default-src 'self'" in policy
+    live = Live(page)
+    page.page.wait_for_function("() => window.seen.length > 20")
+    live.stop()
+    assert [error for error in page.errors if "self-forcing" in error or "self_forcing" in error] == []

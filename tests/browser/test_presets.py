@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 from tools.comfyui.browser import Editor, Mode
@@ -113,6 +114,7 @@ def test_loading_is_no_edit(page: Editor) -> None:
     values_are(page, {"preset": "LongLive", **presets["LongLive"], "window_frames": 18}, 1)
 
 
+@pytest.mark.one_mode
 def test_an_api_prompt_loads_as_it_is(page: Editor) -> None:
     presets = page.js(PRESETS)
     longlive = {"preset": "LongLive", **presets["LongLive"]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from playwright.sync_api import Locator, expect
 
 from tools.comfyui.browser import Editor
@@ -88,6 +89,7 @@ def test_it_is_used_by_keys_alone(page: Editor) -> None:
     page.page.locator(".sf-timeline-edit").wait_for()
 
 
+@pytest.mark.one_mode
 def test_what_is_typed_in_the_text_is_drawn_and_what_is_wrong_is_said(page: Editor) -> None:
     found = timeline(page)
     page.set_widget(1, "rows", "0: a red circle\n3 blend 2: a blue circle")
