@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 
@@ -13,7 +15,7 @@ from .cli.options import check_options
 from .cli.parser import build_parser
 from .out_of_memory import is_out_of_memory
 
-INTERRUPTED = 130  # the exit status of a command that Ctrl-C ended
+INTERRUPTED = 130  # the exit status of a command that Ctrl-C or SIGTERM ended
 _TRACEBACK = "SF_DEBUG"  # this environment variable set to 1 shows where an error was raised
 
 
@@ -24,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments; None for those of the process.
 
     Returns:
-        The exit status: 1 if the command failed with an error for the user, 130 after Ctrl-C.
+        The exit status: 1 if the command failed with an error for the user, 130 after Ctrl-C or SIGTERM.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # names of files may hold what the terminal's encoding does not
@@ -34,7 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_options(args)
         if getattr(args, "threads", None) is not None:
             torch.set_num_threads(args.threads)
-        args.run(args)
+        with _sigterm_as_ctrl_c():
+            args.run(args)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -44,6 +47,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {_in_words(error)}", file=sys.stderr)
         return 1
     return 0
+
+
+@contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM (of ``kill``, a container or a job queue that ends) do in the block what Ctrl-C does."""
+    try:
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    except ValueError:  # not the main thread, which alone gets signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _in_words(error: Exception) -> str:

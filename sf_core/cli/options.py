@@ -11,9 +11,10 @@ import torch
 
 from ..files.file_names import check_new_file
 from ..files.video import check_video_name
-from ..ranges import FPS, PIXELS, SECONDS, Range
+from ..ranges import FPS, LENGTH, PIXELS, Range
 
 THREADS = Range(1, 1024, whole=True)
+BENCH_CHUNKS = Range(2, 1_000_000, whole=True, words="2 or more, and at most 1,000,000")
 _CHUNKS = Range(0, 1_000_000, whole=True)
 _STRENGTH = Range(-100.0, 100.0)
 
@@ -43,8 +44,10 @@ def check_options(args: argparse.Namespace) -> None:
         ValueError: An option is out of range, or would be ignored beside the others; the message says what to do.
     """
     for options, needed, why in _GO_WITH.get(args.command, ()):
-        if any(_given(args, option) for option in options) and not _given(args, needed):
-            raise ValueError(f"{_listed(options)} {'goes' if len(options) == 1 else 'go'} with {_flag(needed)}: {why}")
+        given = [option for option in options if _given(args, option)]
+        if given and not _given(args, needed):
+            rule = f"{_listed(options)} {'goes' if len(options) == 1 else 'go'} with {_flag(needed)}: {why}"
+            raise ValueError(rule if given == list(options) else f"{_listed(given)} without {_flag(needed)}. {rule}")
     for one, other in _ALTERNATIVES.get(args.command, ()):
         if _given(args, one) and _given(args, other):
             raise ValueError(f"give {_flag(one)} or {_flag(other)}, not both")
@@ -52,19 +55,21 @@ def check_options(args: argparse.Namespace) -> None:
         THREADS.check("--threads", args.threads)
     if getattr(args, "lora_strength", None) is not None:
         _STRENGTH.check("--lora-strength", args.lora_strength)
+    if args.command == "bench":
+        BENCH_CHUNKS.check("--chunks", args.chunks)
     if args.command == "generate":
         _check_generate(args)
 
 
 def _check_generate(args: argparse.Namespace) -> None:
-    if _given(args, "session") and any(_given(args, option) for option in _BEGINNINGS):
-        raise ValueError(f"{_listed(_BEGINNINGS)} begin a video; a session has begun already")
-    if args.seconds is not None and not 0 < args.seconds <= SECONDS.most:
-        raise ValueError(f"--seconds is {args.seconds:g}; expected more than 0, and at most {SECONDS.most:,.0f}")
-    if not FPS.least <= args.fps <= FPS.most:
+    if _given(args, "session") and (given := [option for option in _BEGINNINGS if _given(args, option)]):
+        begins = "begins" if len(given) == 1 else "begin"
         raise ValueError(
-            f"--fps is {args.fps:g}; expected more than 0: {FPS.least:g} to {FPS.most:g} frames per second"
+            f"{_listed(given)} {begins} a video, and a session has begun already: leave one of the two out"
         )
+    if args.seconds is not None:
+        LENGTH.check("--seconds", args.seconds)
+    FPS.check("--fps", args.fps)
     if args.rewind is not None:
         _CHUNKS.check("--rewind", args.rewind)
     for name, pixels in zip(("width", "height"), args.size or (), strict=False):

@@ -16,6 +16,7 @@ import pytest
 
 from sf_core import Session, tiny
 from sf_core.files.video import sidecar_of
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -59,3 +60,22 @@ def test_after_a_kill_the_video_plays_and_the_session_loads(seed: int, tmp_path:
     assert playable >= promised > 0
     if saved.exists():
         assert Session.load(saved, tiny.load_transformer()).chunks % 2 == 0
+
+
+def test_sigterm_ends_a_video_as_ctrl_c_does(tmp_path: Path) -> None:
+    """Such as of a container that is stopped: the video plays, and the session goes on from its end."""
+    video, saved = tmp_path / "v.mp4", tmp_path / "s"
+    command = [sys.executable, "-m", "sf_core", "generate", "--seconds", "3600"]
+    command += ["--out", str(video), "--save-session", str(saved)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    sidecar = sidecar_of(video)
+    wait_until(lambda: sidecar.exists() and json.loads(sidecar.read_text())["frames"], "the first chunk is written")
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate()
+    assert process.returncode in (0, 130), said
+    assert b"interrupted" in said
+    with av.open(str(video)) as container:
+        frames = sum(1 for _ in container.decode(video=0))
+    session = Session.load(saved, tiny.load_transformer())
+    assert frames >= 1 + 4 * (session.frames - 1) > 0
+    assert not sidecar.exists()

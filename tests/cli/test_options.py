@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,13 @@ from sf_core.__main__ import main
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("generate --lora nowhere.safetensors", "go with --model"),
+        ("generate --lora nowhere.safetensors", "--lora without --model. --vae, --text-encoder, --lora and --dtype go"),
         ("generate --dtype float16", "go with --model"),
         ("generate --lora-strength 0.5", "--lora-strength goes with --lora"),
         ("generate --model m --lora-strength 0.5", "--lora-strength goes with --lora"),
-        ("generate --session s --size 64 64", "a session has begun already"),
+        ("generate --session s --size 64 64", "--size begins a video, and a session has begun already"),
+        ("generate --session s --size 64 64 --image i", "--image and --size begin a video, and a session has begun"),
+        ("generate --fork-to f", "--fork-to without --session. --rewind, --fork-to and --recache go with --session"),
         ("generate --session s --recache", "--recache goes with --prompt"),
         ("generate --session s --fork-to a --save-session b", "give --fork-to or --save-session, not both"),
         ("generate --webm --out a.mp4", "leave --webm out, or let the name end in .webm"),
@@ -26,6 +29,7 @@ from sf_core.__main__ import main
         ("generate --size 64 99999999", "the height of --size is 99999999; expected"),
         ("generate --fps 0.0001", "--fps is 0.0001; expected more than 0: 1 to 240 frames per second"),
         ("generate --fps nan", "--fps is nan; expected"),
+        ("generate --fps 1e9", "--fps is 1,000,000,000; expected more than 0: 1 to 240 frames per second"),
         ("generate --seconds nan", "--seconds is nan; expected more than 0"),
         ("generate --seconds 1e308", "--seconds is 1e+308; expected more than 0, and at most 31,536,000"),
         ("generate --session s --rewind -1", "--rewind is -1; expected a whole number from 0"),
@@ -39,6 +43,7 @@ from sf_core.__main__ import main
         ("generate --save-session v --out v.mp4 --video v.mp4", "--video and --out both name v.mp4"),
         ("generate --save-session v.mp4 --out v.mp4", "--out and --save-session both name v.mp4"),
         ("generate --session .", ". is a folder"),
+        ("bench --chunks 99999999999", "--chunks is 99999999999; expected 2 or more, and at most 1,000,000"),
         ("train --plan --smoke", "--out, --resume and --smoke go with --recipe: --plan trains nothing"),
         ("convert a.pt b.safetensors --lora-strength 2", "--lora-strength goes with --lora"),
     ],
@@ -65,6 +70,19 @@ def test_an_empty_prompt_is_a_prompt(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("sf_core.cli.generate.Session.start", lambda *_, **__: 1 / 0)
     main(["generate", "--prompt", "", "--out", str(tmp_path / "a.mp4")])
     assert given == [""]
+
+
+def test_sigterm_ends_any_command_as_ctrl_c_does(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    monkeypatch.setattr("sf_core.cli.parser.environment_report", lambda: signal.raise_signal(signal.SIGTERM))
+    try:
+        assert main(["info"]) == 130
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN  # as it was before
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert capsys.readouterr().err == "interrupted\n"
 
 
 def test_a_fault_of_the_program_shows_when_it_is_asked_for(
