@@ -13,6 +13,7 @@ from ..sf_core.config import RolloutConfig
 from ..sf_core.files.clean_text import clean_text
 from ..sf_core.files.disk import check_room, make_folder
 from ..sf_core.files.file_names import check_new_file, is_plain_name
+from ..sf_core.training.cost.disk import run_bytes
 from ..sf_core.training.cost.plan import parameter_count, training_bytes
 from ..sf_core.training.recipe import AdapterSettings, Files, Recipe, Samples
 from ..sf_core.training.stage_settings import CausalStage, Optimizer, SelfForcingStage
@@ -98,7 +99,7 @@ class Job:
             stages=_stages(values),
         )
         teacher = parameter_count(wan.arch) * dtype.itemsize
-        return Job(recipe, prompts, folder, file, memory.total, teacher + memory.moments + memory.average)
+        return Job(recipe, prompts, folder, file, memory.total, teacher + run_bytes(recipe, lambda _: wan.arch))
 
     @property
     def newest_network(self) -> Path | None:
@@ -117,7 +118,7 @@ class Job:
         for folder in (self.folder, self.file.parent):
             make_folder(folder)
         if not self.begun:
-            check_room({self.folder / STATE: self.writes})
+            check_room({self.folder: self.writes}, or_else="choose LoRA as 'result'")
         if not any(self.folder.iterdir()):  # a training that is refused leaves nothing
             self.folder.rmdir()
 

@@ -14,8 +14,12 @@ from ..byte_units import format_bytes
 
 def free_bytes(folder: Path) -> int:
     """Return the free space of the disk that ``folder`` is on; it need not exist yet."""
-    existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
-    return shutil.disk_usage(existing).free
+    return shutil.disk_usage(_existing(folder)).free
+
+
+def _existing(folder: Path) -> Path:
+    """Return the folder, or the nearest one above it that exists."""
+    return next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
 
 
 def make_folder(folder: Path) -> None:
@@ -34,18 +38,19 @@ def make_folder(folder: Path) -> None:
         raise OSError(error.errno, f"no file can be made in {folder}: {reason}. Name another folder") from error
 
 
-def check_room(sizes: Mapping[Path, int]) -> None:
+def check_room(sizes: Mapping[Path, int], or_else: str = "make a shorter video") -> None:
     """Check that files fit their disks.
 
     Args:
-        sizes: Estimated bytes by path; the folders exist.
+        sizes: Estimated bytes by path; the folders need not exist.
+        or_else: What else helps than more room or another disk.
 
     Raises:
         OSError: A disk has too little room, in numbers.
     """
     disks: dict[int, dict[Path, int]] = defaultdict(dict)
     for path, size in sizes.items():
-        disks[path.parent.stat().st_dev][path] = size
+        disks[_existing(path.parent).stat().st_dev][path] = size
     for files in disks.values():
         first, needed = next(iter(files)), sum(files.values())
         free = free_bytes(first.parent)
@@ -54,5 +59,5 @@ def check_room(sizes: Mapping[Path, int]) -> None:
             raise OSError(
                 errno.ENOSPC,
                 f"{names} will take about {format_bytes(needed)}, and the disk has {format_bytes(free)} free. "
-                "Make room, write elsewhere, or make a shorter video",
+                f"Make room, write elsewhere, or {or_else}",
             )

@@ -16,7 +16,10 @@ import torch
 from torch import Tensor
 
 from ..cancellation import Cancellation, Cancelled
+from ..files.disk import check_room
 from ..files.safetensors_file import open_tensors
+from .cost.disk import architecture_in, run_bytes
+from .data.video_folder import video_files
 from .engine.process_group import Group
 from .engine.run_log import RunLog
 from .recipe import Recipe
@@ -102,7 +105,10 @@ class Trainer:
 
         Raises:
             TrainingStopped: After SIGTERM or Ctrl-C.
+            OSError: The disk has too little room for a new run; nothing has been made.
         """
+        if not self._resumed:
+            self._check_disk()
         self.folder.mkdir(parents=True, exist_ok=True)
         if not self._resumed:
             self._save({})
@@ -116,6 +122,12 @@ class Trainer:
             while self._stage < len(self.recipe.stages):
                 self._run_stage(context, run_log)
         return context.network_path(STAGES[self.recipe.stages[-1].kind].makes)
+
+    def _check_disk(self) -> None:
+        files, world = self.recipe.files, self.recipe.world
+        clips = len(video_files(files.videos)) if files.videos else world.clips if world else 0
+        needed = run_bytes(self.recipe, lambda name: architecture_in(self.recipe, name), clips)
+        check_room({self.folder: needed}, or_else="train adapters ([lora])")
 
     def request_stop(self) -> None:
         """Let `run` stop after the current step, as SIGTERM does."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -16,13 +19,16 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
+from torch import Tensor
 
 import sf_core
 from sf_core import tiny
+from sf_core.__main__ import main
 from sf_core.files.checkpoint import latent_normalisation
 from sf_core.files.video import read_record
 from sf_core.tiny.world import prompts
 from sf_core.training import DMD, TeacherForcing, Trainer, rollout, trainer
+from sf_core.training.cost.disk import run_bytes
 from sf_core.training.data.latent_store import LatentStore
 from sf_core.training.recipe import RECIPES, Recipe
 from sf_core.training.trainer import TrainingStopped
@@ -37,11 +43,40 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A whole small training, never disturbed."""
+    """A whole small training, never disturbed; beside it the size of its largest state."""
     folder = tmp_path_factory.mktemp("training")
     write(folder, WORLD + VAE + TEACHER + CAUSAL + SELF_FORCING)
-    Trainer(folder / "recipe.toml", folder / "run").run()
+    states: list[int] = []
+
+    class Watched(Trainer):
+        def _save(self, tensors: dict[str, Tensor]) -> None:
+            super()._save(tensors)
+            states.append((self.folder / "state.safetensors").stat().st_size)
+
+    Watched(folder / "recipe.toml", folder / "run").run()
+    (folder / "largest_state").write_text(str(max(states)))
     return folder / "run"
+
+
+def test_a_run_takes_the_room_on_the_disk_that_is_predicted(run: Path) -> None:
+    recipe = Recipe.read(run.parent / "recipe.toml")
+    assert recipe.world is not None
+    arch = sf_core.load_model(run / "teacher.safetensors").arch
+    predicted = run_bytes(recipe, lambda _: arch, recipe.world.clips)
+    networks = [run / f"{name}.safetensors" for name in ("teacher", "causal", "model", "critic")]
+    files = sum(file.stat().st_size for file in (*networks, *(run / "latents").iterdir()))
+    most = files + 2 * int((run.parent / "largest_state").read_text())  # the old one is there while one is written
+    assert 0.8 * most < predicted < 1.25 * most
+
+
+def test_a_run_that_does_not_fit_the_disk_is_refused_before_it_makes_anything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = write(tmp_path, WORLD + TEACHER)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=2**16))
+    assert main(["train", "--recipe", str(recipe), "--out", str(tmp_path / "run")]) == 1
+    assert re.search(r"run will take about .* MiB, and the disk has 64 KiB free", capsys.readouterr().err)
+    assert [path.name for path in tmp_path.iterdir()] == ["recipe.toml"]
 
 
 def saved_step(folder: Path) -> int:

@@ -48,7 +48,7 @@ class VideoFolder:
             raise ValueError(
                 f"clips of {frames} frames, {size[1]} x {size[0]} pixels, {fps} a second: each number must be above 0"
             )
-        self.files = _videos(self.folder)
+        self.files = video_files(self.folder)
         self.captions = _captions(self.files)
 
     def __len__(self) -> int:
@@ -120,7 +120,8 @@ class VideoFolder:
         )
 
 
-def _videos(folder: Path) -> list[Path]:
+def video_files(folder: Path) -> list[Path]:
+    """Return the videos below a folder, sorted. Raises ValueError if there are none."""
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder; expected one with videos and their captions")
     named = (path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS and path.name[0] != ".")
