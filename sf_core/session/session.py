@@ -529,13 +529,13 @@ class Session(SessionRecord):
             noise: The noise source of a session that was made with the caller's own.
             allow_other_model: Accept a session that other weights made; they are recorded in ``other_models``.
             archive_folder: As for `start`.
-            cancellation: Polled before each block is read.
+            cancellation: Polled while the record is checked, and before each block is read.
             reencode: As for `start`.
 
         Raises:
             ValueError: The file holds no whole session, or another model made it.
         """
-        with open_session(Path(path), model, noise, allow_other_model) as saved:
+        with open_session(Path(path), model, noise, allow_other_model, cancellation) as saved:
             begin = saved.next
             size, batch = saved.latent_size, saved.batch
             session = Session.start(

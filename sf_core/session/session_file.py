@@ -17,6 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from ..cancellation import Cancellation
 from ..config import RolloutConfig
 from ..files.file_kinds import other_kind
 from ..files.safetensors_file import open_tensors, write_tensors
@@ -159,8 +160,12 @@ def record_of(session: SessionRecord) -> tuple[dict[str, Any], list[Prompt]]:
     return record, used
 
 
-def read_record(path: Path) -> dict[str, Any]:
-    """The record of a session file, checked. Raises ValueError if it is none, or damaged."""
+def read_record(path: Path, cancellation: Cancellation | None = None) -> dict[str, Any]:
+    """The record of a session file, checked; long ones with a look at ``cancellation`` now and then.
+
+    Raises:
+        ValueError: It is no session file, or damaged.
+    """
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file")
     if path.is_dir():
@@ -177,7 +182,7 @@ def read_record(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is a safetensors file, but holds no session")
     try:
         record = json.loads(metadata[KEY])
-        fault = next(_faults(record, layout), None)
+        fault = next(_faults(record, layout, cancellation or Cancellation()), None)
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
         fault = f"its record cannot be read, {type(error).__name__}: {error}"
     if fault:
@@ -195,15 +200,17 @@ _FIELDS = {
 }  # fmt: skip
 
 
+_POLLED = 10_000  # blocks
 _MOST = (1024, 4096, 4096, 4096)  # videos in a batch, channels, rows and columns of a latent frame
 
 
-def _faults(record: Any, layout: Mapping[str, tuple[str, list[int]]]) -> Iterator[str]:
+def _faults(record: Any, layout: Mapping[str, tuple[str, list[int]]], cancellation: Cancellation) -> Iterator[str]:
     """Faults of a record. Only the first one counts: every check relies on those before it.
 
     Args:
         record: The JSON of a session file.
         layout: Dtype and shape of each tensor in the file.
+        cancellation: Polled every `_POLLED` blocks.
     """
     if not isinstance(record, dict) or not _is_whole(record.get("version"), 1):
         yield "its record has no version"
@@ -237,14 +244,25 @@ def _faults(record: Any, layout: Mapping[str, tuple[str, list[int]]]) -> Iterato
         yield f"next is {reprlib.repr(record['next'])}; expected numbers of a prompt, a seed and an event"
     config = RolloutConfig.from_dict(record["config"])
     start, sampled = 0, False
-    for block in record["blocks"]:
+    right = set[str]()  # a session of a million blocks has few different ones
+    for number, block in enumerate(record["blocks"]):
+        if number % _POLLED == 0:
+            cancellation.raise_if_asked()
+        look = repr(block)
+        if look in right:
+            start += block[1]
+            continue
         kinds = ("chunk",) if sampled else ("context", "chunk")
         whole = isinstance(block, list) and len(block) == 6 and type(block[2]) in (int, float)
         if not (whole and block[0] in kinds and 0 <= block[2] <= TRAIN_STEPS and is_made(block[3:])):
             yield f"the block at frame {start} is {reprlib.repr(block)}; expected one of {' or '.join(kinds)}"
         if block[1] != config.frames_of_block(start):
             yield f"the block at frame {start} has {reprlib.repr(block[1])} frames, not {config.frames_of_block(start)}"
-        start, sampled = start + config.frames_of_block(start), block[0] == "chunk"
+        if start and sampled == (block[0] == "chunk"):
+            right.add(look)
+        else:  # the first block may have a length of its own, and no context follows a chunk
+            right.clear()
+        start, sampled = start + block[1], block[0] == "chunk"
     stored = set(_stored_names(config)) if start else set[str]()
     flying, fault = _frames_in_flight(record, config)
     if fault:
@@ -331,11 +349,15 @@ class SavedSession:
 
 @contextmanager
 def open_session(
-    path: Path, model: CausalModel, noise: NoiseSource | None, allow_other_model: bool
+    path: Path,
+    model: CausalModel,
+    noise: NoiseSource | None,
+    allow_other_model: bool,
+    cancellation: Cancellation | None = None,
 ) -> Iterator[SavedSession]:
     """A session file as `Session.load` reads it; see there for arguments and errors."""
     version = _version_of(path)
-    record = read_record(path)
+    record = read_record(path, cancellation)
     others = _check_model(path, record, model, allow_other_model)
     sources = [noise or MissingNoise() if seed is None else SeededNoise(seed) for seed in record["seeds"]]
     # read, not mapped: whoever shortens a mapped file kills the process, and whoever changes it changes the session

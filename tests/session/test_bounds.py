@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import sf_core
+from sf_core.session import session_file
 from tests.helpers import SIZE, prompt, random_model
 
 MODEL = random_model(layers=1)
@@ -68,6 +69,31 @@ def test_a_session_file_has_bounds(changes: dict[str, Any], tmp_path: Path) -> N
     sf_core.Session.start(MODEL, prompt(0), SIZE, CONFIG).save(tmp_path / "s")
     with pytest.raises(ValueError, match=r"is damaged: .*(expected at most|window_frames is)"):
         sf_core.Session.load(changed(tmp_path / "s", **changes), MODEL)
+
+
+def test_a_record_of_a_million_blocks_is_checked_quickly_and_can_be_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each different block is looked at once, the others are compared; nobody waits for the end of the check."""
+    looked, is_whole = [0], session_file._is_whole
+    answers = iter([False, False, True])
+    cancellation = sf_core.Cancellation(lambda: next(answers))
+
+    def counted(*values: Any) -> bool:
+        looked[0] += 1
+        return is_whole(*values)
+
+    monkeypatch.setattr(session_file, "_is_whole", counted)
+    sf_core.Session.start(MODEL, prompt(0), SIZE, CONFIG).save(tmp_path / "s")
+    blocks = [["chunk", 1, 0, 0, 0, number % 3] for number in range(1_000_000)]
+    with pytest.raises(ValueError, match=r"is damaged: it holds \['prompt.0'\]; expected \['latents'"):
+        sf_core.Session.load(changed(tmp_path / "s", blocks=blocks), MODEL)
+    assert looked[0] < 50
+    with pytest.raises(sf_core.Cancelled):
+        sf_core.Session.load(tmp_path / "s", MODEL, cancellation=cancellation)
+    blocks[900_000] = ["context", 1, 0, 0, 0, 0]
+    with pytest.raises(ValueError, match=r"the block at frame 900000 is \['context'"):
+        sf_core.Session.load(changed(tmp_path / "s", blocks=blocks), MODEL)
 
 
 def test_loading_a_session_can_be_interrupted_at_each_block(tmp_path: Path) -> None:
