@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from ..out_of_memory import is_out_of_memory
 from .layers import StreamState
+
+log = logging.getLogger("self_forcing")
 
 
 class StreamableVAE(Protocol):
@@ -31,16 +35,19 @@ class StreamableVAE(Protocol):
 class ChunkDecoder:
     """A decoder that turns a video's latents, chunk by chunk, into the frames that decoding the whole video gives.
 
-    A call that fails changes nothing: the decoder keeps its position.
+    A call that fails changes nothing: the decoder keeps its position. A call that runs out of memory is made again
+    sparingly: it makes the same frames with a fraction of the memory, and takes longer. The decoder stays sparing.
 
     Attributes:
         at: Index of the latent that it expects next.
         history: Number of latents before a frame's own that the frame depends on. The decoder needs them again to
             start at any other place of a video.
+        sparing: Whether it has run out of memory before, see `StreamState`.
     """
 
     def __init__(self, vae: StreamableVAE) -> None:
         self.vae = vae
+        self.sparing = False
         self.history = vae.history
         self.temporal_factor = vae.temporal_factor
         self.reset()
@@ -49,7 +56,7 @@ class ChunkDecoder:
         """Return to the beginning of a video, and free the state of the last one."""
         self.at = 0
         self._size: tuple[int, ...] = ()  # batch, height and width of the latents so far
-        self._state = self.vae.state_type()
+        self._state = self.vae.state_type(sparing=self.sparing)
 
     @property
     def cache_bytes(self) -> int:
@@ -70,14 +77,28 @@ class ChunkDecoder:
 
         Raises:
             ValueError: The history is too short, or the latents are of another model.
+            torch.OutOfMemoryError: The memory is not even enough for decoding sparingly.
         """
         self.vae.check_latents(latents)
+        while True:
+            try:
+                frames, state = self._decode(latents, at, history)
+                break
+            except Exception as error:
+                if self.sparing or not is_out_of_memory(error):
+                    raise
+            # the error is gone, and what it held is free
+            log.warning("the memory is not enough to decode several frames at once: decoding one by one, more slowly")
+            self.sparing = True
+            self._state.spare()
+        self.at, self._size, self._state = at + latents.shape[2], _size(latents), state
+        return frames
+
+    def _decode(self, latents: Tensor, at: int, history: Tensor | None) -> tuple[Tensor, StreamState]:
         with torch.no_grad():
             state = self._state_before(at, latents, history)
             parts = [self.vae.decode_next(part, state) for part in self.vae.latent_passes(latents)]
-            frames = torch.cat(parts, dim=1)
-        self.at, self._size, self._state = at + latents.shape[2], _size(latents), state
-        return frames
+            return torch.cat(parts, dim=1), state
 
     def _state_before(self, at: int, latents: Tensor, history: Tensor | None) -> StreamState:
         """Return the state after decoding all latents of the video before ``at``."""
@@ -86,7 +107,7 @@ class ChunkDecoder:
         if at == self.at and _size(latents) == self._size:
             return self._state.copy()
         needed = min(at, self.history)
-        state = self.vae.state_type(at_start=at == needed)
+        state = self.vae.state_type(at == needed, self.sparing)
         if needed:
             before = self._checked_history(at, needed, latents, history)
             for part in self.vae.latent_passes(before[:, :, -needed:]):

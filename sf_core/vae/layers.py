@@ -6,7 +6,7 @@ prefer it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -45,10 +45,12 @@ class StreamState:
     Args:
         at_start: The next frame is the first of its video, which temporal up- and downsampling treat separately. An
             empty state without it starts in mid-video: its output is right after the warm-up frames of the layers.
+        sparing: Take little memory of the device and more time: frames pass through `run_sparing` one by one, and those
+            held between calls are in RAM.
     """
 
-    def __init__(self, at_start: bool = True) -> None:
-        self.at_start = at_start
+    def __init__(self, at_start: bool = True, sparing: bool = False) -> None:
+        self.at_start, self.sparing = at_start, sparing
         self._past: dict[nn.Module, Tensor] = {}
 
     def prepend(self, layer: nn.Module, x: Tensor, frames: int) -> Tensor:
@@ -61,19 +63,31 @@ class StreamState:
         past = self._past.get(layer)
         # the weights may have moved to another device since the last call
         joined = F.pad(x, (0, 0, 0, 0, frames, 0)) if past is None else torch.cat([past.to(x), x], dim=2)
-        self._past[layer] = joined[:, :, -frames:].clone()  # a view would keep the whole of x
+        newest = joined[:, :, -frames:]  # a view would keep the whole of x
+        self._past[layer] = in_ram(newest) if self.sparing else newest.clone()
         return joined
+
+    def spare(self) -> None:
+        """Be sparing from now on."""
+        self.sparing = True
+        for layer, past in self._past.items():
+            self._past[layer] = in_ram(past)
 
     def copy(self) -> StreamState:
         """Return an independent state with the same past."""
-        twin = type(self)(self.at_start)
+        twin = type(self)(self.at_start, self.sparing)
         twin._past = dict(self._past)
         return twin
 
     @property
     def bytes(self) -> int:
-        """Size of the frames held, in bytes."""
-        return sum(past.numel() * past.element_size() for past in self._past.values())
+        """Memory of the device that the frames held take, in bytes."""
+        return 0 if self.sparing else sum(past.numel() * past.element_size() for past in self._past.values())
+
+
+def in_ram(tensor: Tensor) -> Tensor:
+    """Return a copy in RAM."""
+    return tensor.to("cpu", copy=True)
 
 
 class StatefulLayer(nn.Module):
@@ -92,6 +106,23 @@ def run(layers: Iterable[nn.Module], x: Tensor, state: StreamState) -> Tensor:
     """Pass ``x`` through ``layers`` in sequence."""
     for layer in layers:
         x = layer(x, state) if isinstance(layer, StatefulLayer) else layer(x)
+    return x
+
+
+def run_sparing(layers: Sequence[nn.Module], x: Tensor, state: StreamState) -> Tensor:
+    """Pass ``x`` through causal ``layers`` without temporal downsampling: frame by frame, if ``state`` is sparing.
+
+    Wherever there is more than one frame, each passes through all layers that are left before the next; ``state``
+    joins them as it joins the chunks of a stream.
+    """
+    for number, layer in enumerate(layers):
+        if state.sparing and x.shape[2] > 1:
+            frames = []
+            for frame in x.split(1, dim=2):
+                frames.append(run_sparing(layers[number:], frame, state))
+                state.at_start = False  # the layers that are left have seen the first frame
+            return torch.cat(frames, dim=2)
+        x = run([layer], x, state)
     return x
 
 

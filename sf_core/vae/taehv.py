@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..files.checkpoint import Source
 from ..files.pixels import to_floats
-from .layers import FrameConv, StatefulLayer, StreamState, run, warmup_frames
+from .layers import FrameConv, StatefulLayer, StreamState, run, run_sparing, warmup_frames
 from .video_vae import Shapes, VideoVAE, load_into, vae_weights
 
 
@@ -125,8 +125,9 @@ class TAEHV(VideoVAE):
 
     def decode_next(self, latents: Tensor, state: StreamState) -> Tensor:
         """Decode the latents that follow those which ``state`` has seen, and advance it."""
-        frames = run(self.decoder, self.at_weights(latents), state).movedim(1, -1)
-        if state.at_start:  # the network makes frames before the video's first out of its first latent
+        at_start = state.at_start
+        frames = run_sparing(list(self.decoder), self.at_weights(latents), state).movedim(1, -1)
+        if at_start:  # the network makes frames before the video's first out of its first latent
             frames = frames[:, self.temporal_factor - 1 :]
         state.at_start = False
         return frames.float().clamp(0, 1)

@@ -20,6 +20,7 @@ from .layers import (
     StreamState,
     Upsample,
     run,
+    run_sparing,
     warmup_frames,
 )
 from .video_vae import Shapes, VideoVAE
@@ -197,7 +198,7 @@ class WanVAE(VideoVAE):
     def decode_next(self, latents: Tensor, state: StreamState) -> Tensor:
         """Decode the latents that follow those which ``state`` has seen, and advance it."""
         z = latents.to(self.std.device, torch.float32) * _per_channel(self.std) + _per_channel(self.mean)
-        pixels = self.unfold(run([self.conv2, *self.decoder.layers()], self.at_weights(z), state))
+        pixels = self.unfold(run_sparing([self.conv2, *self.decoder.layers()], self.at_weights(z), state))
         state.at_start = False
         return (pixels.movedim(1, -1).float() / 2 + 0.5).clamp(0, 1)
 

@@ -255,13 +255,28 @@ def test_a_decoder_that_runs_out_of_memory_says_what_would_fit_and_the_next_try_
     graph("PreviewImage", images=graph("SFDecodeChunks", session=sampled, vae=tiny.vae, fps=16.0)[0])
     failing = Graph()
     tiny = Tiny.of(failing)
-    vae = failing("ProbeDecoderOutOfMemory", vae=tiny.vae)[0]
+    vae = failing("ProbeDecoderOutOfMemory", vae=tiny.vae, times=2)[0]
     decoded = failing("SFDecodeChunks", session=tiny.sampled(tiny.session(BLUE), 2), vae=vae, fps=16.0)
     failing("PreviewImage", images=decoded[0])
     with pytest.raises(PromptFailed, match=r"ran out of memory.*it has been freed\. ") as failure:
         server.run(failing.prompt)
     assert "OutOfMemoryError" in failure.value.exception_type
     server.run(graph.prompt)
+
+
+def test_a_decoder_that_runs_out_of_memory_makes_the_same_video_sparingly(server: Server) -> None:
+    """As ComfyUI's own VAE Decode goes on with tiles; frame by frame there are no seams."""
+    frames = []
+    for fails in (False, True):
+        forget_all(server)
+        graph = Graph()
+        tiny = Tiny.of(graph)
+        vae = graph("ProbeDecoderOutOfMemory", vae=tiny.vae, times=1)[0] if fails else tiny.vae
+        decoded = graph("SFDecodeChunks", session=tiny.sampled(tiny.session(BLUE), 2), vae=vae, fps=16.0)
+        number = graph("ProbeTensor", image=decoded[0], name=f"sparing-{fails}").number
+        frames.append(tensor(server.run(graph.prompt), number))
+    assert torch.equal(*frames)
+    assert "decoding one by one, more slowly" in server.log_tail(40)
 
 
 def test_running_out_of_memory_frees_the_cache_and_says_what_would_fit(server: Server) -> None:

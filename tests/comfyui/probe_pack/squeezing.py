@@ -56,20 +56,25 @@ class ProbeOutOfMemory(io.ComfyNode):
 
 
 class ProbeDecoderOutOfMemory(io.ComfyNode):
-    """Memory runs out in the next call of the Wan decoder."""
+    """Memory runs out in the next calls of the Wan decoder: in ``times`` of them."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(node_id="ProbeDecoderOutOfMemory", inputs=[io.Vae.Input("vae")], outputs=[io.Vae.Output()])
+        inputs: list[Any] = [io.Vae.Input("vae"), io.Int.Input("times", default=1)]
+        return io.Schema(node_id="ProbeDecoderOutOfMemory", inputs=inputs, outputs=[io.Vae.Output()])
 
     @classmethod
-    def execute(cls, vae: Any) -> io.NodeOutput:
+    def execute(cls, vae: Any, times: int) -> io.NodeOutput:
         (module,) = [m for name, m in sys.modules.items() if name.endswith("self-forcing.sf_core.vae.wan_vae")]
         kind = vars(module)["WanVAE"]
         decode = kind.decode_next
 
+        left = [times]
+
         def fail(*args: Any) -> Any:
-            kind.decode_next = decode
+            left[0] -= 1
+            if not left[0]:
+                kind.decode_next = decode
             raise torch.OutOfMemoryError("as told by the probe")
 
         kind.decode_next = fail
