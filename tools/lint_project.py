@@ -21,7 +21,7 @@ CHINESE = re.compile(r"[\u4e00-\u9fff]")
 
 def check_help(folder: Path) -> Iterator[str]:
     """Check the pages of help and their pictures."""
-    for page in sorted(folder.glob("*.md")):
+    for page in sorted(folder.rglob("*.md")):
         count = len(page.read_text(encoding="utf-8").splitlines())
         if count > HELP_LINES:
             yield f"{page}: {count} lines; at most {HELP_LINES}"

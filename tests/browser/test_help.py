@@ -25,8 +25,12 @@ LABELS = """(id) => {
 
 @pytest.mark.one_mode
 def test_the_help_panel_shows_page_and_picture(page: Editor) -> None:
+    """Its first request for the page finds it."""
+    asked: list[tuple[str, int]] = []
+    page.page.on("response", lambda answer: asked.append((answer.url, answer.status)))
     text = page.node_help(page.js(ADD, "SFStreamVideo"))
     assert "How it behaves" in text
+    assert [status for url, status in asked if url.endswith(".md")] == [200]
     page.page.wait_for_function(
         f"() => ({PICTURES})().some(([name, width]) => name.includes('SFStreamVideo') && width)"
     )

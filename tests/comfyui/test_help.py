@@ -37,8 +37,8 @@ def test_every_node_has_a_page(server: Server) -> None:
 
 def test_pages_and_pictures_are_served(server: Server) -> None:
     for node in NODES:
-        page = fetch(server, f"/extensions/{PACK}/docs/{node}.md")
-        assert page == (DOCS / f"{node}.md").read_bytes()
+        for name in (f"{node}.md", f"{node}/en.md"):
+            assert fetch(server, f"/extensions/{PACK}/docs/{name}") == (DOCS / name).read_bytes()
         picture = fetch(server, f"/extensions/{PACK}/docs/pictures/{node}.webp")
         assert picture == (DOCS / "pictures" / f"{node}.webp").read_bytes()
     with pytest.raises(urllib.error.HTTPError, match="404"):

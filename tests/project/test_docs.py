@@ -11,9 +11,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from tools.assets.help_pages import english_pages
+
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "js" / "docs"
 LANGUAGES = ("en", "zh")
+CHINESE = re.compile(r"[\u4e00-\u9fff]")
 SYNTAX_OF_MESSAGES = re.compile(r"[{}|@$%]")  # the editor reads these in a translation as more than themselves
 
 
@@ -60,28 +63,53 @@ def test_the_nodes_are_found() -> None:
     assert "preset" in SCHEMAS["SFRolloutSettings"]["inputs"]
 
 
+def pages(node: str) -> list[str]:
+    """Return the texts of a node's pages: for any language, English, and those that are translated."""
+    return [path.read_text(encoding="utf-8") for path in (DOCS / f"{node}.md", *sorted((DOCS / node).glob("*.md")))]
+
+
+def test_english_pages_are_where_every_editor_asks_first() -> None:
+    """Else its log has an error for each page that is opened; and they are the pages of all other languages."""
+    copies = english_pages()
+    assert len(copies) == len(SCHEMAS)
+    for path, content in copies.items():
+        assert path.is_file(), f"{path}: python -m tools.assets.help_pages writes it"
+        assert path.read_bytes() == content, f"{path}: python -m tools.assets.help_pages writes it anew"
+
+
 @NODES
 def test_a_page_names_every_input(node: str) -> None:
-    page = (DOCS / f"{node}.md").read_text(encoding="utf-8")
+    for page in pages(node):
+        check_page(node, page)
+
+
+def check_page(node: str, page: str) -> None:
     missing = [name for name in SCHEMAS[node]["inputs"] if f"| `{name}` |" not in page]
     assert missing == []
-    for heading in ("# ", "## How it behaves", "## If it fails"):
-        assert f"\n{heading}" in f"\n{page}"
+    assert page.startswith("# ")
+    if not CHINESE.search(page):
+        assert "\n## How it behaves" in page
+        assert "\n## If it fails" in page
+    assert page.count("\n## ") >= 2
 
 
 @NODES
 def test_a_page_shows_the_node(node: str) -> None:
-    page = (DOCS / f"{node}.md").read_text(encoding="utf-8")
-    pictures = re.findall(r"!\[[^]]+\]\(([^)]+)\)", page)
-    assert pictures[0] == f"pictures/{node}.webp"  # relative: the folder of the pack may have any name
-    assert pictures[1:] in ([], [f"pictures/{node}_live.webp"])
-    for path in (DOCS / name for name in pictures):
-        with Image.open(path) as image:
-            image.verify()
+    for page in pages(node):
+        pictures = re.findall(r"!\[[^]]+\]\(([^)]+)\)", page)
+        # relative to docs/, also in its folders: the folder of the pack may have any name
+        assert pictures[0] == f"pictures/{node}.webp"
+        assert pictures[1:] in ([], [f"pictures/{node}_live.webp"])
+        for path in (DOCS / name for name in pictures):
+            with Image.open(path) as image:
+                image.verify()
 
 
 def test_no_page_or_picture_is_of_a_node_that_is_gone() -> None:
     assert {path.stem for path in DOCS.glob("*.md")} == set(SCHEMAS)
+    translated = [path.relative_to(DOCS) for path in DOCS.glob("*/*.md")]
+    assert {path.parts[0] for path in translated} == set(SCHEMAS)
+    assert {path.stem for path in translated} <= set(LANGUAGES)
     assert {path.stem.removesuffix("_live") for path in (DOCS / "pictures").iterdir()} == set(SCHEMAS)
 
 
