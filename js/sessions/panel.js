@@ -2,14 +2,14 @@ import { make } from "../lib/dom.js";
 import * as editor from "../lib/editor.js";
 import { translator } from "../lib/i18n.js";
 import { isState } from "../lib/messages.js";
-import { get, listen, post, url } from "../lib/server.js";
+import { get, getBlob, listen, post, url } from "../lib/server.js";
 import { continueInNewNodes, hasModel, loadSession } from "./continue.js";
 import { factsOf, isNews, keyOf, kindOf, nameToKeep, titleOf } from "./model.js";
 import { STYLE } from "./style.js";
 
 /**
  * @typedef {import("./model.js").Entry} Entry
- * @typedef {{element: HTMLElement, show: (entry: Entry) => void}} Card
+ * @typedef {{element: HTMLElement, show: (entry: Entry) => void, remove: () => void}} Card
  * @typedef {{tooltip: TextKey, label: TextKey, run: (entry: Entry, t: Translate, refresh: () => Promise<void>) => unknown}}
  *   Action of a button on a card
  */
@@ -102,7 +102,7 @@ function mountSessions(place) {
     for (const [key, card] of cards) {
       if (keys.has(key)) continue;
       if (card.element.contains(document.activeElement)) button.focus();
-      card.element.remove();
+      card.remove();
       cards.delete(key);
     }
     let next = list.firstChild;
@@ -124,6 +124,7 @@ function mountSessions(place) {
     removed = true;
     clearTimeout(timer);
     for (const stop of stops) stop();
+    for (const card of cards.values()) card.remove();
     root.remove();
   };
 }
@@ -144,6 +145,9 @@ function makeCard(entry, t, refresh) {
   const facts = make("div");
   const buttons = make("div", { className: "sf-buttons" }, ...actionsFor(entry).map(makeButton));
   const element = make("li", {}, picture, placeholder, make("div", {}, make("div", {}, name, kind), facts), buttons);
+  let pictured = ""; // the path of the picture that was asked for last
+  let copy = ""; // the address of a picture in the page's memory
+  let removed = false;
 
   /** @param {boolean} shown */
   function showPicture(shown) {
@@ -151,14 +155,29 @@ function makeCard(entry, t, refresh) {
     placeholder.hidden = shown;
   }
 
+  /** @param {string} path */
+  async function loadPicture(path) {
+    pictured = path;
+    if (entry.kind !== "live") return showPictureAt(url(path));
+    // a run's pictures are its user's alone, and an <img> asks without saying whose it is
+    const blob = await getBlob(path).catch(() => null); // its frame was withdrawn, or the run has just ended
+    if (!blob || removed || path !== pictured) return;
+    const older = copy;
+    copy = URL.createObjectURL(blob);
+    showPictureAt(copy);
+    URL.revokeObjectURL(older);
+  }
+
+  /** @param {string} source */
+  function showPictureAt(source) {
+    picture.src = source;
+    showPicture(true);
+  }
+
   /** @param {Entry} newer */
   function show(newer) {
     entry = newer;
-    const source = entry.picture ? url(entry.picture) : "";
-    if (source && source !== picture.getAttribute("src")) {
-      picture.src = source;
-      showPicture(true);
-    }
+    if (entry.picture && entry.picture !== pictured) loadPicture(entry.picture);
     name.textContent = element.ariaLabel = titleOf(entry, t);
     kind.textContent = t(KINDS[kindOf(entry)]);
     kind.className = `sf-kind sf-${kindOf(entry)}`;
@@ -183,7 +202,13 @@ function makeCard(entry, t, refresh) {
     return button;
   }
 
-  return { element, show };
+  function remove() {
+    removed = true;
+    URL.revokeObjectURL(copy);
+    element.remove();
+  }
+
+  return { element, show, remove };
 }
 
 /** @param {Entry} entry */

@@ -15,6 +15,7 @@ from server import PromptServer
 
 from .running_prompt import running_prompt
 
+REMEMBERED = 10_000  # client ids without a websocket
 DEFAULT = "default"  # ComfyUI's only user without --multi-user; with it, whoever names none
 _SIGNATURE = "self_forcing_user"  # in the data that is queued beside a graph
 _of_request: ContextVar[str | None] = ContextVar("self_forcing_user", default=None)
@@ -54,7 +55,8 @@ def give_client(client_id: str, user: str) -> bool:
     """Give a client id to ``user``. False: it is another user's.
 
     It stays that user's until a new websocket has the id, as when a page is loaded again after its user has changed.
-    Client ids are no secret: everybody's are in ComfyUI's queue.
+    Client ids are no secret: everybody's are in ComfyUI's queue. So one is given to whoever uses it first, before it is
+    there.
     """
     owner, socket = _of_client.get(client_id, (user, None))
     now = PromptServer.instance.sockets.get(client_id)
@@ -62,6 +64,10 @@ def give_client(client_id: str, user: str) -> bool:
         _of_client[client_id] = (owner, socket or now)
         return False
     _of_client[client_id] = (user, now or socket)
+    if len(_of_client) > 2 * REMEMBERED:
+        gone = [one for one in _of_client if one not in PromptServer.instance.sockets]
+        for one in gone[:-REMEMBERED]:
+            forget_client(one)
     return True
 
 
@@ -87,10 +93,13 @@ async def _noting_the_user(
 
 
 def _sign(queued: dict[str, Any]) -> dict[str, Any]:
-    """Write the user of the request into a prompt that it queues."""
+    """Write the user of the request into a prompt that it queues, and give the user its client id."""
+    user, client = _of_request.get() or DEFAULT, queued.get("client_id")
+    if isinstance(client, str) and (user != DEFAULT or client not in _of_client):  # a page's programs may name no user
+        give_client(client, user)
     extra = queued.setdefault("extra_data", {})
     if isinstance(extra, dict):
         extra.pop(_SIGNATURE, None)
-        if (user := _of_request.get()) not in (None, DEFAULT):
+        if user != DEFAULT:
             extra[_SIGNATURE] = user
     return queued

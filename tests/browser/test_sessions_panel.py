@@ -113,6 +113,13 @@ def test_a_live_run_appears_grows_and_is_forked(page: Editor) -> None:
         page.page.get_by_role("button", name="Refresh", exact=True).last.click()
         live = page.page.locator(".sf-sessions li").filter(has=page.page.locator(".sf-live"))
         expect(live).to_contain_text(f"Node {node}")
+        # by the editor's own requests, which name the user: an <img> does not, and is refused with --multi-user
+        with page.page.expect_request("**/self_forcing/frames/**") as asked:
+            expect(live.locator("img[src^='blob:']")).to_be_visible()
+        assert "comfy-user" in asked.value.headers
+        page.page.wait_for_function(
+            "() => document.querySelector('.sf-sessions li img[src^=\"blob:\"]').naturalWidth === 64"
+        )
         before = live.inner_text()
         page.page.wait_for_function(
             "(before) => document.querySelector('.sf-sessions li').innerText !== before", arg=before

@@ -160,6 +160,19 @@ def test_a_client_id_from_the_queue_takes_over_nothing(shared: Server) -> None:
     assert not [event for event in dans.all if event.kind.startswith("self_forcing.") and event.data["run"] == run]
 
 
+def test_a_client_id_belongs_to_whoever_queues_with_it_first(shared: Server) -> None:
+    """Before its page or program has asked for messages: from the queue, anybody may know it by then."""
+    gil, hal = (ask(shared, "/users", None, {"username": name})[1] for name in ("gil", "hal"))
+    graph = Graph()
+    graph("ProbeNothing", number=1)
+    attach = "/self_forcing/attach"
+    for user in (gil, None):  # None: a program that names no user
+        client = f"of {user}, who has not attached"
+        shared.wait(queue(shared, graph, user, client))
+        assert ask(shared, attach, hal, {"client_id": client})[0] == 409
+        assert ask(shared, attach, user, {"client_id": client})[0] == 200
+
+
 def test_the_same_graph_saves_a_session_for_each_user(shared: Server) -> None:
     graph = Graph()
     tiny = Tiny.of(graph)
