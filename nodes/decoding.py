@@ -59,10 +59,10 @@ class SFDecodeChunks(io.ComfyNode):
             )
         missing = cost.decoding(wan.setup(core, cost)) - wan.shared.decoder_bytes
         memory.make_room(missing, wan.device, last=wan.shared.idle)
-        progress = host.NodeProgress(cls, core.frames - session.decoded, cancellation)
+        progress = host.NodeProgress(core.frames - session.decoded, cancellation)
         blocks = sum(block.place.end > session.decoded for block in core.head.back()) if core.head else 0
         path, parts = results.new_video("chunks"), []
-        view = LiveView(cls, progress.node_id, fps, blocks)
+        view = LiveView(cls, fps, blocks)
         with view.until_end(path), freed_if_out_of_memory(core, cost), PreviewVideo(path, fps, view.say) as video:
             for block, (end, frames) in enumerate(decode_rest(session, ours, vae)):
                 parts.append(host.intermediate(frames[0]))

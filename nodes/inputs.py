@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from comfy_api.v0_0_2 import io
@@ -53,18 +53,20 @@ def checked(execute: Callable[..., Any]) -> Callable[..., Any]:
 
     ComfyUI checks the values of widgets only. Nothing of the node runs before all values are checked.
     """
+    inputs: list[Any] = []  # of the schema, which lists files of the disk: it is made once
 
     @functools.wraps(execute)
     def checked_execute(node: Any, **values: Any) -> Any:
-        return execute(node, **{**values, **_checked_values(node, values)})
+        inputs[:] = inputs or node.define_schema().inputs
+        return execute(node, **{**values, **_checked_values(inputs, values)})
 
     return checked_execute
 
 
-def _checked_values(node: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+def _checked_values(inputs: Iterable[Any], values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of widgets, whole numbers as int. Raises ValueError, naming input, value and range."""
     checked_values = {}
-    for one in node.define_schema().inputs:
+    for one in inputs:
         if one.id not in values or (values[one.id] is None and one.optional):
             continue
         value, name = values[one.id], f"'{one.id}'"

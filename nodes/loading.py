@@ -67,7 +67,7 @@ class SFLoadModel(io.ComfyNode):
     def execute(cls, model_name: str, weight_dtype: str, preset: str) -> Any:
         path = host.file("diffusion_models", model_name)
         fast = {"fp8_optimizations": True} if weight_dtype.endswith("fast") else {}
-        shown = host.remark(cls, preset_remark(preset) if preset != FROM_MODEL else remark_on(model_by_file_name(path)))
+        shown = host.remark(preset_remark(preset) if preset != FROM_MODEL else remark_on(model_by_file_name(path)))
         return io.NodeOutput(_with_preset(build_model(path, _DTYPES[weight_dtype], **fast), preset), ui=shown)
 
 
@@ -96,7 +96,7 @@ class SFFromModel(io.ComfyNode):
         check_wan(model)
         source = source_of(model)
         of_file = remark_on(model_by_file_name(source)) if source is not None else ""
-        shown = host.remark(cls, of_file if preset == FROM_MODEL else preset_remark(preset))
+        shown = host.remark(of_file if preset == FROM_MODEL else preset_remark(preset))
         return io.NodeOutput(_with_preset(model, preset), ui=shown)
 
 

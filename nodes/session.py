@@ -20,7 +20,7 @@ from .adapters.images import fit_pictures
 from .adapters.memory_report import freed_if_out_of_memory, memory_in_words
 from .adapters.model import HostedWan, comfy_model, latent_size
 from .adapters.model_settings import config_for
-from .adapters.running_prompt import words_of
+from .adapters.running_prompt import executing_node, running_prompt, words_of
 from .adapters.vae import check_fits, open_vae
 from .adapters.wire_types import ConfigWire, GraphSession, SessionWire
 from .inputs import checked, schema, with_extra
@@ -124,11 +124,11 @@ class SFRolloutSettings(io.ComfyNode):
     @classmethod
     @checked
     def execute(cls, preset: str, **values: Any) -> Any:
-        inputs = (cls.hidden.prompt or {}).get(str(cls.hidden.unique_id), {}).get("inputs", {})
+        inputs = running_prompt().graph.get(executing_node(), {}).get("inputs", {})
         wired = {name for name, value in inputs.items() if isinstance(value, list)}
         config, note = chosen_settings(preset, values, wired)
         remark = ". ".join(filter(None, (note, preset_remark(preset))))
-        return io.NodeOutput(config, ui=host.remark(cls, remark))
+        return io.NodeOutput(config, ui=host.remark(remark))
 
 
 class SFSession(io.ComfyNode):
@@ -198,7 +198,7 @@ class SFSession(io.ComfyNode):
         words = words_of("positive")
         session = Session.start(wan, embeddings(positive), size, config, seed=seed, archive_folder=archive, words=words)
         text = memory_in_words(session) + _unusual_size(wan, size)
-        return io.NodeOutput(GraphSession(session), ui=host.keep_saying(cls.hidden.unique_id, text))
+        return io.NodeOutput(GraphSession(session), ui=host.keep_saying(text))
 
 
 def _unusual_size(wan: HostedWan, size: tuple[int, int]) -> str:

@@ -67,7 +67,7 @@ class SFSaveSession(io.ComfyNode):
         results.remember(cls, path)
         size = format_bytes(path.stat().st_size)
         summary = f"{path.name}: {session.core.chunks} chunks, {size}"
-        shown = host.keep_saying(cls.hidden.unique_id, summary)
+        shown = host.keep_saying(summary)
         return io.NodeOutput(str(path), ui={**ui.PreviewText(summary).as_dict(), **shown})
 
 
@@ -172,7 +172,7 @@ class SFSessionInfo(io.ComfyNode):
         text = session_in_words(session)
         picture = torch.from_numpy(np.asarray(draw_session(session)).copy()).float()[None] / 255
         previews = {**ui.PreviewImage(picture, cls=cls).as_dict(), **ui.PreviewText(text).as_dict()}
-        return io.NodeOutput(text, picture, ui={**previews, **host.keep_saying(cls.hidden.unique_id, text)})
+        return io.NodeOutput(text, picture, ui={**previews, **host.keep_saying(text)})
 
 
 NODES = [SFSaveSession, SFLoadSession, SFSessionInfo]

@@ -121,7 +121,7 @@ class SFStreamVideo(io.ComfyNode):
                 cancellation.cancel()
             cancellation.raise_if_asked()
         results.remember(cls, path)
-        if not host.output_is_taken(cls, SESSION_OUTPUT):  # nothing that is left to run needs the cache
+        if not host.output_is_taken(SESSION_OUTPUT):  # nothing that is left to run needs the cache
             comfy_model(core).shared.release()
         core = replace(core, reencode=None)  # the VAE is this run's
         grown = session.grown(core, tuple(run.timings), decoded=core.frames)

@@ -27,6 +27,7 @@ from .adapters.conditioning import embeddings, encode
 from .adapters.model import HostedWan
 from .adapters.model_loader import build_model
 from .adapters.model_settings import Settings, config_for, with_settings
+from .adapters.running_prompt import executing_node
 from .adapters.training import HostRunContext, teacher_file, write_teacher
 from .adapters.vae import check_fits, open_vae
 from .adapters.wire_types import ConfigWire
@@ -198,10 +199,10 @@ class SFTrain(io.ComfyNode):
         if decoder is not None:
             check_fits(decoder, wan)
         embedded = _embed_all(clip, [*job.prompts, job.recipe.negative], cancellation)
-        _make_room(cls.hidden.unique_id, job, wan, 0 if decoder is None else DecoderCost.of(decoder).weights)
-        view = LiveView(cls, str(cls.hidden.unique_id), FPS, job.recipe.steps)
+        _make_room(job, wan, 0 if decoder is None else DecoderCost.of(decoder).weights)
+        view = LiveView(cls, FPS, job.recipe.steps)
         with view.until_end():
-            losses = _train(cls, view, job, wan, embedded, decoder, cancellation)
+            losses = _train(view, job, wan, embedded, decoder, cancellation)
         results.remember(cls, job.file)
         trained = with_settings(_with_result(model, job), Settings(config, job.recipe.latent_size))
         return io.NodeOutput(trained, {"loss": losses}, ui=view.on_node())
@@ -223,7 +224,7 @@ def _embed_all(clip: Any, prompts: Sequence[str], cancellation: Cancellation) ->
     return embedded
 
 
-def _make_room(node_id: str, job: Job, wan: HostedWan, extra_bytes: int) -> None:
+def _make_room(job: Job, wan: HostedWan, extra_bytes: int) -> None:
     """Let ComfyUI unload models. Raises MemoryError if that is not enough."""
     device, needs = torch.device(job.recipe.device), job.needs + extra_bytes
     memory.make_room(needs, device)
@@ -231,11 +232,10 @@ def _make_room(node_id: str, job: Job, wan: HostedWan, extra_bytes: int) -> None
     words = f"training takes about {format_bytes(needs)}; the {name} has {format_bytes(free)} free"
     if needs > free:
         raise MemoryError(f"{words}. {_LESS}")
-    host.say(node_id, words)
+    host.say(executing_node(), words)
 
 
 def _train(
-    node: Any,
     view: LiveView,
     job: Job,
     wan: HostedWan,
@@ -244,7 +244,7 @@ def _train(
     cancellation: Cancellation,
 ) -> list[float]:
     """Train, or resume a training, and publish the result, also of an interrupted one -> the generator's losses."""
-    group = NodeGroup(job.recipe, view, host.NodeProgress(node, job.recipe.steps, cancellation), cancellation)
+    group = NodeGroup(job.recipe, view, host.NodeProgress(job.recipe.steps, cancellation), cancellation)
     make_context = partial(HostRunContext, embeddings=embedded, vae=decoder)
     job.folder.mkdir(parents=True, exist_ok=True)
     write_teacher(wan, teacher_file(wan, job.folder), cancellation)

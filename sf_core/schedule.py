@@ -13,14 +13,22 @@ import torch
 from torch import Tensor
 
 TRAIN_STEPS = 1000
+_WITH_FLOAT64 = {"cpu", "cuda"}  # kinds of devices
+
+
+def declare_without_float64(kind: str) -> None:
+    """Note that the devices of a kind, such as "cuda", have no float64 here. For a host that knows its devices."""
+    _WITH_FLOAT64.discard(kind)
 
 
 def wide_dtype(device: torch.device) -> torch.dtype:
     """float64 on CPUs and CUDA GPUs, float32 elsewhere: MPS, Intel's Arc GPUs and DirectML have no float64.
 
+    A host may know better: some devices that call themselves CUDA have none either; see `declare_without_float64`.
+
     In float32 the results differ only by rounding: timesteps are at most `TRAIN_STEPS`.
     """
-    return torch.float64 if device.type in ("cpu", "cuda") else torch.float32
+    return torch.float64 if device.type in _WITH_FLOAT64 else torch.float32
 
 
 class FlowSchedule:

@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import comfy.model_management as mm
 import comfy.utils
@@ -28,6 +27,7 @@ from ...sf_core.files.disk import make_folder
 from ...sf_core.files.file_names import check_file_name
 from . import leftovers, users
 from .rate_limit import RateLimit
+from .running_prompt import executing_node, running_prompt
 
 log = logging.getLogger("self_forcing")
 _counter = itertools.count()
@@ -60,8 +60,8 @@ class NodeProgress:
     Each move of a bar costs the editor some memory for good, so after a burst of moves it moves once a second.
     """
 
-    def __init__(self, node: Any, total: int, cancellation: Cancellation) -> None:
-        self.node_id: str = str(node.hidden.unique_id)
+    def __init__(self, total: int, cancellation: Cancellation) -> None:
+        self.node_id = executing_node()
         self.total = max(1, total)
         self._bar = comfy.utils.ProgressBar(self.total, node_id=self.node_id)
         self._cancellation, self._moves = cancellation, RateLimit(burst=MOVES_AT_ONCE, per_second=1)
@@ -79,37 +79,37 @@ class NodeProgress:
         say(self.node_id, text)
 
 
-def say(node_id: str | None, text: str) -> None:
+def say(node_id: str, text: str) -> None:
     """Show ``text`` on a node while it runs, to the client whose graph runs.
 
     Without such a client nobody gets it: ComfyUI would send it to everybody. Editors show this text as HTML, so it is
     escaped: names in it may come from anybody's files.
     """
     server = PromptServer.instance
-    if node_id is not None and server.client_id is not None:
-        server.send_progress_text(html.escape(text, quote=False), str(node_id), server.client_id)
+    if node_id and server.client_id is not None:
+        server.send_progress_text(html.escape(text, quote=False), node_id, server.client_id)
 
 
-def keep_saying(node_id: str | None, text: str) -> dict[str, list[str]]:
-    """Show ``text`` on a node, and return the node's ``ui`` with which js/words.js shows it after the run too."""
+def keep_saying(text: str) -> dict[str, list[str]]:
+    """Show ``text`` on the node that runs, and return its ``ui``, with which js/words.js shows it after the run too."""
     if text:
-        say(node_id, text)
+        say(executing_node(), text)
     return {"sf_text": [text]}
 
 
-def output_is_taken(node: Any, output: int) -> bool:
-    """Whether a node of the same prompt takes an output of ``node``; true where that cannot be known."""
-    prompt, node_id = node.hidden.prompt or {}, str(node.hidden.unique_id)
+def output_is_taken(output: int) -> bool:
+    """Whether a node of the prompt takes an output of the node that runs; true where that cannot be known."""
+    prompt, node_id = running_prompt().graph, executing_node()
     if node_id not in prompt:  # a node that another node expanded to
         return True
     return any([node_id, output] == value for other in prompt.values() for value in other["inputs"].values())
 
 
-def remark(node: Any, text: str) -> dict[str, list[str]]:
-    """Show ``text`` on a node as `keep_saying` does, and write it to the log, if it is not empty."""
+def remark(text: str) -> dict[str, list[str]]:
+    """Show ``text`` on the node that runs as `keep_saying` does, and write it to the log, if it is not empty."""
     if text:
         log.info(text)
-    return keep_saying(node.hidden.unique_id, text)
+    return keep_saying(text)
 
 
 # Tensors ----------------------------------------------------------------------------------------------------------

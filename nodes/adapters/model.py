@@ -23,7 +23,7 @@ from ...sf_core.model.architecture import WanArchitecture
 from ...sf_core.model.attention import prefers_cudnn, sdpa
 from ...sf_core.model.cache_pool import CachePool
 from ...sf_core.model.forward import WanForward
-from ...sf_core.schedule import TRAIN_STEPS
+from ...sf_core.schedule import TRAIN_STEPS, declare_without_float64
 from ...sf_core.session.session import Session
 from ...sf_core.vae.wan_vae import WAN_MEAN
 from . import host, memory
@@ -36,6 +36,13 @@ WAN_SPATIAL_FACTOR, WAN_TEMPORAL_FACTOR = 8, 4
 WAN_CHANNELS = 16  # of its latents
 
 
+def _ask_for_float64(device: torch.device) -> None:
+    """Tell `sf_core` if ComfyUI knows the device for one without float64; older versions do not say."""
+    supports = getattr(mm, "supports_fp64", None)
+    if supports is not None and not supports(device):
+        declare_without_float64(device.type)
+
+
 class HostedWan(WanForward):
     """A Wan 2.1 text-to-video MODEL from any loader, LoRA or merge. Raises ValueError for another model."""
 
@@ -43,6 +50,7 @@ class HostedWan(WanForward):
         net = check_wan(patcher)
         settings = settings_of(patcher)
         self.patcher = patcher.clone()
+        _ask_for_float64(self.patcher.load_device)
         self.shared = shared_state_of(self.patcher.model, self.patcher.load_device)
         self.cancellation: Cancellation = host.HostCancellation()  # of the run that uses the model, if one does
         self.arch = _architecture(net)

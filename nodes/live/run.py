@@ -61,6 +61,14 @@ def times_steered() -> int:
     return _times_steered.get(graph_digest(executing_node()), 0)
 
 
+def _note_steered(graph: bytes) -> None:
+    """Change the fingerprint of a node with this graph before it; see `times_steered`."""
+    _times_steered[graph] = next(_steering_number)
+    _times_steered.move_to_end(graph)
+    while len(_times_steered) > STEERED_REMEMBERED:
+        _times_steered.popitem(last=False)
+
+
 class Run(StreamHost):
     """One node's sampling of chunks, alone or in a stream."""
 
@@ -97,10 +105,11 @@ class Run(StreamHost):
         self._chunks = chunks
         self._made, self._finished, self._frames = 0, 0, 0  # chunks sampled, chunks decoded, frames of these
         self._steps = len(session.core.config.denoising_steps)
-        self._bar = host.NodeProgress(node, max(1, chunks) * self._steps, cancellation)
+        self._bar = host.NodeProgress(max(1, chunks) * self._steps, cancellation)
         self._started = time.perf_counter()
-        self._graph = graph_digest(self.node_id)
-        self.view = LiveView(node, self.node_id, fps, chunks, steerable)
+        # without a reference to the run, which is freed when the node has ended, not by a later collection
+        self.note_steered = partial(_note_steered, graph_digest(self.node_id))
+        self.view = LiveView(node, fps, chunks, steerable)
         self._stored, self._copy = ChunkCache(self.view.say), LiveCopy()
         view = self.view  # not the run, which is freed when the node has ended
         self._idle = IdlePause(lambda: bool(view.watchers), partial(_say_idle, view))
@@ -135,13 +144,6 @@ class Run(StreamHost):
     def waiting(self) -> int:
         """Number of commands and actions that wait for the next chunk."""
         return self.commands.qsize() + (0 if self.steering is None else self.steering.waiting)
-
-    def note_steered(self) -> None:
-        """Change the fingerprint of this node with this graph before it; see `times_steered`."""
-        _times_steered[self._graph] = next(_steering_number)
-        _times_steered.move_to_end(self._graph)
-        while len(_times_steered) > STEERED_REMEMBERED:
-            _times_steered.popitem(last=False)
 
     def sleep(self, seconds: float) -> None:
         """Wait, paused or ahead of the viewer, which counts as no work."""

@@ -21,7 +21,7 @@ from torch import Tensor
 from ...sf_core.files.pixels import to_bytes
 from ..adapters import host, users
 from ..adapters.images import jpegs_of
-from ..adapters.running_prompt import running_prompt
+from ..adapters.running_prompt import executing_node, running_prompt
 from . import clients, thumbnails
 from .frame_store import FrameStore
 from .pictures import Pictures
@@ -62,17 +62,16 @@ class LiveView:
     Any thread may read it, and call `tell`, `say`, `refuse` and `accept`; all else is for the graph's thread.
     """
 
-    def __init__(self, node: Any, node_id: str, fps: float, chunks: int = 0, steerable: bool = False) -> None:
+    def __init__(self, node: Any, fps: float, chunks: int = 0, steerable: bool = False) -> None:
         """Begin a view, and announce the run.
 
         Args:
             node: The node's class, with hidden ``extra_pnginfo``.
-            node_id: The node's execution id.
             fps: Frames a second of the video.
             chunks: Number of chunks to come; 0: unknown.
             steerable: Whether the run takes prompts.
         """
-        self.run, self.node_id = secrets.token_hex(8), node_id
+        self.run, self.node_id = secrets.token_hex(8), executing_node()
         prompt = running_prompt()
         self.client, self.user = prompt.client_id, users.current()
         self._prompt_id, self._workflow = prompt.prompt_id, _id_of_workflow(node.hidden.extra_pnginfo)
@@ -89,7 +88,7 @@ class LiveView:
         self._begun, self._made_frames = time.perf_counter(), 0  # withdrawn ones included
         self.idle_seconds = 0.0  # in which the run was paused, or waited for its viewer
         self._telling = threading.RLock()  # viewers get the states in the order of the changes
-        self._pictures = Pictures({"node_id": node_id, "run": self.run}, fps, self.store, lambda: self.watchers)
+        self._pictures = Pictures({"node_id": self.node_id, "run": self.run}, fps, self.store, lambda: self.watchers)
         self._remember()
         self.tell()
 

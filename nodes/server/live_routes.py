@@ -12,11 +12,12 @@ from server import PromptServer
 from ...sf_core.noise import MAX_SEED
 from ...sf_core.session.commands import Command, Pause, ReRoll, Resume, Stop
 from ...sf_core.session.timeline import MAX_BLEND
+from ..adapters import users
 from ..live import clients
 from ..live.run import Run, run_of
 from ..live.view import picture_of, states_for
 from . import session_routes
-from .validation import NODE_ID, Kinds, Refused, body_of, json_route, user_of
+from .validation import NODE_ID, Kinds, Refused, body_of, json_route
 
 MAX_ACTIONS = 1000  # of one run
 MAX_WAITING = 64  # actions that wait for a run's next chunk
@@ -42,7 +43,7 @@ async def attach(request: web.Request) -> Any:
     client = body["client_id"]
     if not 0 < len(client) <= LONGEST_CLIENT_ID:
         raise Refused(400, "client_id is of the wrong length; expected that of your websocket")
-    user, own = user_of(request), body.get("own", False)
+    user, own = users.current(), body.get("own", False)
     states = states_for(user, client if own else None)
     shown = body.get("runs")
     left_out = frozenset() if shown is None else frozenset(one["run"] for one in states if one["run"] not in shown)
@@ -58,7 +59,7 @@ async def steer(request: web.Request) -> Any:
     optional: dict[str, Kinds] = {"prompt": str, "blend": int, "recache": bool, "seed": (int, str)}
     body = await body_of(request, {"node_id": NODE_ID, "action": str}, {**optional, **which})
     action, node_id = body["action"], str(body["node_id"])
-    run = run_of(node_id, user_of(request), body.get("run"), body.get("client_id"))
+    run = run_of(node_id, users.current(), body.get("run"), body.get("client_id"))
     if run is None:
         raise _ended(node_id)
     if run.steering is None and action != "stop":
@@ -125,7 +126,7 @@ async def frame(request: web.Request) -> Any:
     number = request.match_info["number"]
     if not (number.isascii() and number.isdigit() and len(number) <= 12):
         raise Refused(400, "expected the number of a frame")
-    user, run = user_of(request), request.match_info["run"]
+    user, run = users.current(), request.match_info["run"]
     or_newest = request.query.get("or") == "newest"
     picture = await asyncio.to_thread(picture_of, user, run, int(number), or_newest)  # it reads a file
     if picture is None:

@@ -10,11 +10,11 @@ from typing import Any
 
 from aiohttp import web
 
-from ..adapters import host
+from ..adapters import host, users
 from ..adapters.model import comfy_model
 from ..live.run import Run, live_runs, run_of
 from . import session_listing
-from .validation import NODE_ID, Refused, body_of, json_route, user_of
+from .validation import NODE_ID, Refused, body_of, json_route
 
 
 def register(routes: web.RouteTableDef) -> None:
@@ -29,7 +29,7 @@ def register(routes: web.RouteTableDef) -> None:
 @json_route
 async def listed(request: web.Request) -> dict[str, Any]:
     """Answer ``{"sessions": [...]}``: the live sessions of this user, then the files, newest first."""
-    runs = live_runs(user_of(request))
+    runs = live_runs(users.current())
     try:
         return {"sessions": await asyncio.to_thread(_all, runs)}
     except OSError as error:
@@ -77,7 +77,7 @@ async def keep(request: web.Request) -> dict[str, Any]:
     except ValueError as error:
         raise Refused(400, str(error)) from error
     node_id = str(body["node_id"])
-    run = run_of(node_id, user_of(request), body.get("run"))
+    run = run_of(node_id, users.current(), body.get("run"))
     if run is None:
         raise Refused(404, f"node {node_id[:40]} makes no video now")
     session = run.newest
@@ -96,7 +96,6 @@ async def keep(request: web.Request) -> dict[str, Any]:
 async def keep_file(request: web.Request) -> dict[str, Any]:
     """Save a session that Load Session lists for good. Body: ``{"session"}``, perhaps ``"name"``."""
     body = await body_of(request, {"session": str}, {"name": str})
-    user_of(request)
     try:
         return {"name": await asyncio.to_thread(session_listing.keep_file, body["session"], body.get("name"))}
     except FileNotFoundError as error:
@@ -112,7 +111,6 @@ async def keep_file(request: web.Request) -> dict[str, Any]:
 async def delete(request: web.Request) -> dict[str, Any]:
     """Delete a file that Load Session lists. Body: ``{"name"}``."""
     name = (await body_of(request, {"name": str}))["name"]
-    user_of(request)
     try:
         await asyncio.to_thread(session_listing.delete, name)
     except FileNotFoundError as error:

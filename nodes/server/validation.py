@@ -43,6 +43,7 @@ def json_route(route: Route) -> Callable[[web.Request], Awaitable[web.StreamResp
     @functools.wraps(route)
     async def handler(request: web.Request) -> web.StreamResponse:
         try:
+            _check_user(request)
             answer = await route(request)
         except Refused as refused:
             return web.json_response({"error": refused.sentence}, status=refused.status)
@@ -116,9 +117,9 @@ def _in_words(kinds: Kinds) -> str:
     return " or ".join(_IN_WORDS.get(kind, kind.__name__) for kind in allowed)
 
 
-def user_of(request: web.Request) -> str:
-    """Return ComfyUI's user of a request. Raises `Refused` for an unknown one."""
+def _check_user(request: web.Request) -> None:
+    """Raise `Refused` if a request names a user that ComfyUI does not know; `users.current` is its user else."""
     try:
-        return users.of_request(request)
+        users.of_request(request)
     except KeyError as error:
         raise Refused(400, "this ComfyUI does not know the user that the request names") from error

@@ -6,7 +6,7 @@ import time
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import giving, identity, looking, meddling, numbering, squeezing
+from . import giving, identity, insides, looking, meddling, numbering, squeezing
 
 
 class ProbeNothing(io.ComfyNode):
@@ -55,7 +55,7 @@ class ProbeWait(io.ComfyNode):
 
 class ProbeExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        families = (looking, meddling, giving, numbering, squeezing, identity)
+        families = (looking, meddling, giving, numbering, squeezing, identity, insides)
         return [ProbeNothing, ProbeWait, *(node for family in families for node in family.NODES)]
 
 

@@ -1,0 +1,112 @@
+"""Probes of the pack's own modules, which only a real ComfyUI can import."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import weakref
+from typing import Any
+
+import comfy.model_management as mm
+from comfy_api.latest import io
+
+_runs: list[weakref.ref[Any]] = []
+
+
+def _module(ending: str) -> Any:
+    (module,) = [m for name, m in sys.modules.items() if name.endswith(f"self-forcing.{ending}")]
+    return module
+
+
+class ProbeFloat64(io.ComfyNode):
+    """The dtype of times on the device of a session's MODEL, as ComfyUI says of the device; nothing of it stays."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        inputs: list[Any] = [io.Custom("SF_SESSION").Input("session")]
+        return io.Schema(node_id="ProbeFloat64", inputs=inputs, outputs=[], is_output_node=True)
+
+    @classmethod
+    def execute(cls, session: Any) -> io.NodeOutput:
+        schedule, wan = _module("sf_core.schedule"), session.core.model
+        kinds, supports = schedule._WITH_FLOAT64, getattr(mm, "supports_fp64", None)
+        before, facts = set(kinds), {}
+        try:
+            for answer in (True, False):
+                mm.supports_fp64 = lambda device=None, answer=answer: answer
+                type(wan)(wan.patcher)  # as a node begins with a MODEL
+                facts[str(answer)] = str(schedule.wide_dtype(wan.device))
+        finally:
+            kinds |= before
+            if supports is None:
+                del mm.supports_fp64
+            else:
+                mm.supports_fp64 = supports
+        return io.NodeOutput(ui={"facts": [facts]})
+
+
+class ProbeChecked(io.ComfyNode):
+    """How often a checked node's schema is made in three executions."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(node_id="ProbeChecked", inputs=[], outputs=[], is_output_node=True)
+
+    @classmethod
+    def execute(cls) -> io.NodeOutput:
+        made: list[int] = []
+        schema = io.Schema(node_id="Counted", inputs=[io.Int.Input("number", min=0, max=9)])
+
+        class Counted:
+            @classmethod
+            def define_schema(cls) -> io.Schema:
+                made.append(1)
+                return schema
+
+        execute = _module("nodes.inputs").checked(lambda node, number: number)
+        # ComfyUI makes a class of the node's for each execution
+        values = [execute(type("Clone", (Counted,), {}), number=number) for number in (1, 2.0, 3)]
+        return io.NodeOutput(ui={"facts": [{"made": len(made), "values": values}]})
+
+
+class ProbeRunBegins(io.ComfyNode):
+    """From here on runs are noted, and nothing is collected until `ProbeRunGone`. Hands a session on."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        session = io.Custom("SF_SESSION")
+        return io.Schema(node_id="ProbeRunBegins", inputs=[session.Input("session")], outputs=[session.Output()])
+
+    @classmethod
+    def execute(cls, session: Any) -> io.NodeOutput:
+        kind = _module("nodes.live.run").Run
+        close = kind.close
+
+        def noted(run: Any) -> None:
+            _runs.append(weakref.ref(run))
+            kind.close = close
+            run.close()
+
+        _runs.clear()
+        kind.close = noted
+        gc.collect()
+        gc.disable()
+        return io.NodeOutput(session)
+
+
+class ProbeRunGone(io.ComfyNode):
+    """How many runs there were since `ProbeRunBegins`, and how many of them are still in memory."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        inputs: list[Any] = [io.AnyType.Input("after")]
+        return io.Schema(node_id="ProbeRunGone", inputs=inputs, outputs=[], is_output_node=True)
+
+    @classmethod
+    def execute(cls, after: Any) -> io.NodeOutput:
+        gc.enable()
+        facts = {"runs": len(_runs), "alive": sum(run() is not None for run in _runs)}
+        return io.NodeOutput(ui={"facts": [facts]})
+
+
+NODES: list[type[io.ComfyNode]] = [ProbeFloat64, ProbeChecked, ProbeRunBegins, ProbeRunGone]

@@ -1,0 +1,34 @@
+"""What the pack's modules promise each other in a real ComfyUI."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.comfyui.graphs import BLUE, Graph, Tiny, facts
+from tools.comfyui.checkout import PRIMARY
+from tools.comfyui.server import Server
+
+
+def test_float64_is_not_used_where_comfyui_says_that_the_device_has_none(server: Server) -> None:
+    """Also on a device that calls itself CUDA, or as here a CPU. Versions that do not say change nothing."""
+    graph = Graph()
+    number = graph("ProbeFloat64", session=Tiny.of(graph).session(BLUE)).number
+    assert facts(server.run(graph.prompt), number) == {"True": "torch.float64", "False": "torch.float32"}
+
+
+@pytest.mark.parametrize("server", ["primary"], ids=[PRIMARY], indirect=True)
+def test_a_nodes_inputs_are_checked_without_making_its_schema_each_time(server: Server) -> None:
+    graph = Graph()
+    number = graph("ProbeChecked").number
+    assert facts(server.run(graph.prompt), number) == {"made": 1, "values": [1, 2, 3]}
+
+
+@pytest.mark.parametrize("server", ["primary"], ids=[PRIMARY], indirect=True)
+def test_a_run_is_freed_when_its_node_has_ended(server: Server) -> None:
+    """Not by a later collection: a cycle would keep its session, decoder and frames until then."""
+    graph = Graph()
+    tiny = Tiny.of(graph)
+    session = graph("ProbeRunBegins", session=tiny.session(BLUE, seed=77))[0]
+    run = graph("SFStreamVideo", session=session, vae=tiny.vae, seconds=0.5, fps=16.0, clip=tiny.clip)
+    number = graph("ProbeRunGone", after=run[1]).number
+    assert facts(server.run(graph.prompt), number) == {"runs": 1, "alive": 0}
