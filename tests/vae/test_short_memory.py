@@ -13,10 +13,11 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils._pytree import tree_leaves
 
 from sf_core.vae import layers
+from sf_core.vae.loading import load_vae
 from sf_core.vae.taehv import load_taehv
 from sf_core.vae.video_vae import VideoVAE
-from sf_core.vae.wan_vae import load_vae
-from tests.vae.networks import latents_for, stream, taehv_state, wan_vae_state
+from sf_core.vae.wan22_vae import Wan22VAEConfig
+from tests.vae.networks import latents_for, random_vae_weights, stream, taehv_state, wan_vae_state
 
 
 class Card(TorchDispatchMode):
@@ -54,6 +55,7 @@ class Card(TorchDispatchMode):
 def vaes() -> list[Any]:
     return [
         pytest.param(load_vae(wan_vae_state(dim=8, mult=(1, 2, 4), temporal=(True, True))), id="wan"),
+        pytest.param(load_vae(random_vae_weights(Wan22VAEConfig(4, 6, (1, 2, 2), 1, (False, True), 8))), id="wan 2.2"),
         pytest.param(load_taehv(taehv_state()), id="taehv"),
     ]
 
