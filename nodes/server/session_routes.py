@@ -6,6 +6,7 @@ Files are read and written in a worker thread, because the event loop also serve
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 from aiohttp import web
@@ -59,7 +60,7 @@ def _live(run: Run) -> dict[str, Any]:
     }
 
 
-@json_route
+@partial(json_route, anybody=True)  # a page's <img> names no user, and nobody guesses the key
 async def picture(request: web.Request) -> Any:
     """Answer with the picture of a session, by the address in its entry."""
     jpeg = await asyncio.to_thread(session_listing.picture, request.match_info["key"])

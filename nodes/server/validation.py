@@ -37,13 +37,19 @@ class Refused(Exception):
 Route = Callable[[web.Request], Awaitable[Any]]
 
 
-def json_route(route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    """Decorator: make an aiohttp handler of ``route``. JSON values become the body, `Refused` an error response."""
+def json_route(route: Route, anybody: bool = False) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    """Decorator: make an aiohttp handler of ``route``. JSON values become the body, `Refused` an error response.
+
+    Args:
+        route: Answers a request; `users.current` is whose it is.
+        anybody: Whether the request need not be of a user whom ComfyUI knows.
+    """
 
     @functools.wraps(route)
     async def handler(request: web.Request) -> web.StreamResponse:
         try:
-            _check_user(request)
+            if not anybody:
+                _check_user(request)
             answer = await route(request)
         except Refused as refused:
             return web.json_response({"error": refused.sentence}, status=refused.status)
@@ -118,7 +124,7 @@ def _in_words(kinds: Kinds) -> str:
 
 
 def _check_user(request: web.Request) -> None:
-    """Raise `Refused` if a request names a user that ComfyUI does not know; `users.current` is its user else."""
+    """Raise `Refused` if a request is of no user whom ComfyUI knows."""
     try:
         users.of_request(request)
     except KeyError as error:
