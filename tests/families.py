@@ -1,10 +1,13 @@
-"""The recorded runs of other families of causal Wan models, played by this pack."""
+"""The recorded runs of other families of causal Wan models, played by this pack.
+
+``python -m tests.families`` prints the error of each against its authors' code.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import sf_core
-from tests.helpers import RecordedNoise
+from tests.helpers import RecordedNoise, relative
 
 FOLDER = Path(__file__).parent / "parity" / "family"
 CASES: dict[str, Any] = json.loads((FOLDER / "cases.json").read_text())
@@ -141,3 +144,22 @@ def play(session: sf_core.Session, case: str, acts: Mapping[int, Any] | None = N
 def recorded(case: str) -> Tensor:
     """The latents of the recorded run [B, C, F, H, W]."""
     return tensors_of(case)["latents"].transpose(1, 2)
+
+
+def acts_of(case: str) -> dict[int, Any]:
+    """What was done to the recorded run on its way."""
+    if case == "krea_prompt":  # a blend, one step a chunk
+        used = {block: tensors_of(case)[f"prompt_used.c{block:02d}"] for block in (3, 4, 5)}
+        return {3 * block: partial(sf_core.Session.with_prompt, prompt=text) for block, text in used.items()}
+    return switches(case) if "switch" in case else {}
+
+
+def main() -> None:
+    """Print a table: case, relative L2 error, largest error."""
+    for case in sorted(CASES):
+        ours, theirs = play(start(case), case, acts_of(case)).latents, recorded(case)
+        print(f"{case:26}{relative(ours, theirs):.2e}  {float((ours - theirs).abs().max()):.1e}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -103,6 +103,8 @@ class NaiveRollout:
                         self.sink[layer].append(entry)
                 elif into_ring:
                     self.ring[layer].append(entry)
+            if room is not None and self.config.sink_average is not None:
+                self._average(layer, self.ring[layer][: max(0, len(self.ring[layer]) - room)])
             if room is not None:
                 self._evict(self.ring[layer], room)
 
@@ -110,6 +112,15 @@ class NaiveRollout:
         while len(ring) > room:
             pinned = self.pin if self.config.pin_shots else range(0)
             ring.remove(next(entry for entry in ring if entry[0] not in pinned))
+
+    def _average(self, layer: int, leaving: list[Frame]) -> None:
+        """Unrotated keys, and values, of what leaves are averaged into the sink: frame by frame, in order."""
+        weight = self.config.sink_average or 0.0
+        for frame, k, v in leaving:
+            at = (frame - self.scene) % self.config.sink_frames
+            own, sink_k, sink_v = self.sink[layer][at]
+            kept = (own, weight * sink_k + (1 - weight) * k, weight * sink_v + (1 - weight) * v)
+            self.sink[layer][at] = kept
 
     def _forward(self, x: Tensor, start: int, timestep: float) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
         model, new = self.model, []

@@ -14,7 +14,7 @@ index, of the scene's first frame and of the ring's origin.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -75,6 +75,25 @@ class Seen:
     bank: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """Frames that leave the ring, one after another, and are averaged into the sink.
+
+    Attributes:
+        index: Index, within the pass that takes their place, of the frame that takes the first one's.
+        slot: Slot of the first behind the front; -1: there is no ring, and they are frames of the pass.
+        into: Frame of the sink that the first is averaged into.
+        turn: Frames from their positions to those of the sink.
+        count: Number of frames.
+    """
+
+    index: int
+    slot: int
+    into: int
+    turn: int
+    count: int
+
+
 @dataclass(frozen=True)
 class CacheShape:
     """Everything that decides the size of a cache and the slot of a frame in it."""
@@ -129,23 +148,24 @@ class CacheShape:
         """Whether the sink is kept as it was written, beside where attention sees it."""
         return self.sink_moves or self.sink_average is not None
 
-    def evicted(self, place: Place) -> list[tuple[int, int, int]]:
-        """What leaves the ring when the frames at ``place`` are stored, for an average with the sink.
-
-        Returns:
-            (index within the pass, slot behind the front or -1, frame) of each: the slot that it is in, which the frame
-            with the index takes; without a ring, the frame of the pass itself.
-        """
-        ring = self.ring_frames
+    def leaving(self, place: Place) -> list[Leaving]:
+        """What leaves the ring, and is averaged into the sink, when the frames at ``place`` are stored."""
+        ring, sink, runs = self.ring_frames, self.sink_frames, list[Leaving]()
         if self.sink_average is None or ring is None:
             return []
-        leaving: list[tuple[int, int, int]] = []
         for index, frame in enumerate(range(place.start, place.end)):
             gone = frame - ring
-            if gone >= max(place.ring_origin, place.scene + self.sink_frames):
-                slot = self.sink_frames + (gone - place.ring_origin) % ring if ring else -1
-                leaving.append((index, slot, gone))
-        return leaving
+            if gone < max(place.ring_origin, place.scene + sink):
+                continue
+            slot = sink + (gone - place.ring_origin) % ring if ring else -1
+            into = (gone - place.scene) % sink
+            last = runs[-1] if runs else None
+            beside = (index, slot if slot < 0 else slot - last.count, into - last.count) if last else None
+            if last and beside == (last.index + last.count, last.slot, last.into):
+                runs[-1] = replace(last, count=last.count + 1)
+            else:
+                runs.append(Leaving(index, slot, into, place.scene + into - gone, 1))
+        return runs
 
     def sink_shift(self, place: Place) -> int:
         """Shift of the sink, in frames, against the position that it was written at."""
@@ -319,11 +339,14 @@ class RollingKVCache:
         """
         front, unit = self.shape.front_frames, self.shape.frame_tokens
         chunk = slice((front - place.frames) * unit, front * unit)
-        runs, leaving = self.shape.committed_runs(place, keep_sink), self.shape.evicted(place)
+        shape, runs = self.shape, self.shape.committed_runs(place, keep_sink)
+        leaving = [
+            (gone, rope_rotations([gone.turn], 1, 1, shape.head_dim, shape.device)) for gone in shape.leaving(place)
+        ]
         for layer, (keys, values) in enumerate(zip(self._keys, self._values, strict=True)):
             new = keys[:, chunk.start : chunk.stop], values[:, chunk.start : chunk.stop]
             if leaving:
-                self._average(layer, *new, place.scene, leaving)
+                self._average(layer, *new, leaving)
             self.store(layer, *new, runs)
 
     def store(self, layer: int, keys: Tensor, values: Tensor, runs: Sequence[tuple[int, int, int]]) -> None:
@@ -342,28 +365,25 @@ class RollingKVCache:
                 if self._sink_values:
                     self._sink_values[layer][:, sink_slots] = values[:, own]
 
-    def _average(
-        self, layer: int, keys: Tensor, values: Tensor, scene: int, leaving: Sequence[tuple[int, int, int]]
-    ) -> None:
-        """Let the sink of a layer follow what leaves the ring, see `CacheShape.evicted` (Reward Forcing).
+    def _average(self, layer: int, keys: Tensor, values: Tensor, leaving: Sequence[tuple[Leaving, Tensor]]) -> None:
+        """Let the sink of a layer follow what leaves the ring (Reward Forcing).
 
         Keys are averaged at the sink's own positions, values as they are. Frame f is averaged into frame f modulo the
         sink's length, counted from the scene's first.
         """
         shape, unit, front = self.shape, self.shape.frame_tokens, self.shape.front_frames
         assert shape.sink_average is not None
-        for index, slot, frame in leaving:
-            at = slice((front + slot) * unit, (front + slot + 1) * unit)
-            of_pass = slice(index * unit, (index + 1) * unit)
-            key = keys[:, of_pass] if slot < 0 else self._keys[layer][:, at]
-            value = values[:, of_pass] if slot < 0 else self._values[layer][:, at]
-            own = (frame - scene) % shape.sink_frames
-            turn = rope_rotations([scene + own - frame], 1, 1, shape.head_dim, shape.device)
-            tokens = slice(own * unit, (own + 1) * unit)
-            self._written_sink[layer][:, tokens].lerp_(apply_rope(key.to(SINK_MEAN), turn), 1 - shape.sink_average)
-            self._sink_values[layer][:, tokens].lerp_(value.to(SINK_MEAN), 1 - shape.sink_average)
-            seen = slice((front + own) * unit, (front + own + 1) * unit)
-            self._values[layer][:, seen] = self._sink_values[layer][:, tokens]
+        for gone, turn in leaving:
+            at = slice((front + gone.slot) * unit, (front + gone.slot + gone.count) * unit)
+            key, value = self._keys[layer][:, at], self._values[layer][:, at]
+            if gone.slot < 0:
+                of_pass = slice(gone.index * unit, (gone.index + gone.count) * unit)
+                key, value = keys[:, of_pass], values[:, of_pass]
+            into = slice(gone.into * unit, (gone.into + gone.count) * unit)
+            self._written_sink[layer][:, into].lerp_(apply_rope(key.to(SINK_MEAN), turn), 1 - shape.sink_average)
+            self._sink_values[layer][:, into].lerp_(value.to(SINK_MEAN), 1 - shape.sink_average)
+            seen = slice((front + gone.into) * unit, (front + gone.into + gone.count) * unit)
+            self._values[layer][:, seen] = self._sink_values[layer][:, into]
         self._shift = None  # the keys are rotated anew
 
     def load(self, layer: int, runs: Sequence[tuple[int, int]], keys: Tensor, values: Tensor) -> None:

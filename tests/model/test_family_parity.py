@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.families import play, recorded, start, switches, tensors_of, two_sets
+from tests.families import acts_of, play, recorded, start, switches, two_sets
 from tests.helpers import relative
 
 
@@ -30,18 +30,8 @@ def test_a_rollout_gives_the_latents_of_its_authors_code(case: str) -> None:
     assert_close(play(start(case), case).latents, recorded(case))
 
 
-def krea_prompts(late: bool = True) -> dict[int, Any]:
-    """The prompts of `krea_prompt`: a blend, one step a chunk."""
-    tensors = tensors_of("krea_prompt")
-
-    def switch(name: str) -> Any:
-        return lambda session: session.with_prompt(tensors[name])
-
-    return {3 * block: switch(f"prompt_used.c{block:02d}") for block in (3, 4, 5)}
-
-
 def test_a_recomputed_context_is_passed_under_the_prompt_before() -> None:
-    assert_close(play(start("krea_prompt"), "krea_prompt", krea_prompts()).latents, recorded("krea_prompt"))
+    assert_close(play(start("krea_prompt"), "krea_prompt", acts_of("krea_prompt")).latents, recorded("krea_prompt"))
 
 
 def not_encoded_anew(session: Any) -> Tensor:

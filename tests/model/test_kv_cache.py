@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 import weakref
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 import sf_core
 from sf_core.model.cache_pool import CachePool
-from sf_core.model.kv_cache import CacheShape, Place, RollingKVCache
+from sf_core.model.kv_cache import CacheShape, Leaving, Place, RollingKVCache
 from sf_core.model.sink import SinkRule
 from tests.helpers import SIZE, prompt, random_latents, random_model, relative, sink_settings
 from tests.naive import NaiveRollout
@@ -55,6 +56,29 @@ def test_the_ring_equals_concatenate_and_slice(config: sf_core.RolloutConfig, ba
     naive = NaiveRollout(MODEL, config, batch, sf_core.SeededNoise(3), prompt(0))
     naive.give(context)
     for _ in range(chunks):
+        naive.sample()
+    assert relative(session.latents, naive.latents) < 2e-5
+
+
+@pytest.mark.parametrize("position", ["absolute", "clamped"])
+@pytest.mark.parametrize(("chunk", "chunks"), [(1, 2), (2, 3), (3, 2), (2, 5)])
+def test_an_averaged_sink_equals_an_average_of_unrotated_keys(position: str, chunk: int, chunks: int) -> None:
+    """Also where the window is sink and chunk alone, so that each chunk leaves it at once."""
+    config = sf_core.RolloutConfig(
+        chunk_frames=chunk,
+        sink_frames=chunk,
+        window_frames=chunks * chunk,
+        sink_position=position,
+        sink_average=0.8,
+        denoising_steps=(1000, 500),
+    )
+    session = sf_core.Session.start(MODEL, prompt(0), SIZE, config, noise=sf_core.SeededNoise(3))
+    naive = NaiveRollout(MODEL, config, 1, sf_core.SeededNoise(3), prompt(0))
+    for number in range(9):
+        if number == 6:
+            session = session.with_cut()
+            naive.cut()
+        session, _ = session.next_chunk()
         naive.sample()
     assert relative(session.latents, naive.latents) < 2e-5
 
@@ -215,3 +239,12 @@ def test_room_is_made_for_a_shape_before_it_is_planned() -> None:
     assert pool.nbytes
     pool.make_way(small_shape(1))
     assert pool.nbytes == 0
+
+
+def test_a_chunk_that_leaves_an_aligned_ring_is_one_run() -> None:
+    shape = replace(small_shape(sink=3), sink_average=0.9)
+    assert shape.leaving(Place(3, 3, 0, 3)) == []
+    assert shape.leaving(Place(9, 3, 0, 3)) == [Leaving(0, 3, 0, -3, 3)]
+    assert shape.leaving(Place(12, 3, 0, 3)) == [Leaving(0, 6, 0, -6, 3)]
+    assert replace(shape, ring_frames=0).leaving(Place(6, 3, 0, 3)) == [Leaving(0, -1, 0, -6, 3)]
+    assert small_shape(sink=3).leaving(Place(9, 3, 0, 3)) == [], "a sink that stays averages nothing"

@@ -58,7 +58,7 @@ def test_the_cache_takes_the_bytes_that_are_planned_and_no_more_later(rule: str)
         assert model.caches.nbytes == model.cache_bytes(config(rule), SIZE)
 
 
-@pytest.mark.parametrize("rule", ["clamped average", "rolling", "bank"])
+@pytest.mark.parametrize("rule", ["rolling"])  # the others pass the same shapes as plain chunks
 def test_blocks_are_compiled_whole(rule: str) -> None:
     torch._dynamo.reset()
     model, counter = random_model(layers=2), CompileCounter()
@@ -70,7 +70,7 @@ def test_blocks_are_compiled_whole(rule: str) -> None:
 
 
 @every_rule
-@pytest.mark.parametrize("at", [0, 1, 3, 6])
+@pytest.mark.parametrize("at", [1, 4])
 def test_an_interrupt_at_any_forward_leaves_the_next_chunk_bit_equal(rule: str, at: int) -> None:
     model = random_model(layers=2)
     expected = run(start(rule, model), 6).latents
