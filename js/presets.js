@@ -14,9 +14,10 @@ const CUSTOM = "custom";
  * @param {() => boolean} enabled whether changes are the user's
  */
 export function followPreset(node, enabled) {
-  const inputs = node.constructor.nodeData?.input?.required;
+  const groups = node.constructor.nodeData?.input;
+  const inputs = { ...groups?.required, ...groups?.optional };
   /** @type {Record<string, Record<string, unknown>> | undefined} */
-  const presets = inputs?.preset?.[1]?.sf_presets;
+  const presets = inputs.preset?.[1]?.sf_presets;
   const preset = widgetOf(node, "preset");
   if (!presets || !preset) return;
   const names = new Set(Object.values(presets).flatMap(Object.keys));

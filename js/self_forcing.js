@@ -18,6 +18,7 @@ import { LOOP_SETTING, Player } from "./player/player.js";
 import { Runs } from "./player/runs.js";
 import { Tabs } from "./player/tabs.js";
 import { followPreset } from "./presets.js";
+import { addRecognition } from "./recognition.js";
 import { replayFromFile } from "./replay/replay.js";
 import { addSessionsPanel } from "./sessions/panel.js";
 import { addTimeline } from "./timeline/widget.js";
@@ -36,7 +37,7 @@ const ADDITIONS = {
     followPreset(node, () => !loading());
     addWords(node);
   },
-  SFLoadModel: addWords,
+  SFLoadModel: addRecognition,
   SFFromModel: addWords,
   SFSession: addWords,
   SFSaveSession(node) {

@@ -12,7 +12,7 @@ const KEYBOARD = ["keydown", "keyup", "copy"]; // the editor would take a copied
 const texts = new Map();
 
 /**
- * Shows the text in the node's results on the node, once there is one.
+ * Shows the text in the node's results on the node, once there is one. Returns a function that shows another text.
  *
  * @param {ComfyNode} node
  */
@@ -36,6 +36,7 @@ export function addWords(node) {
     const text = texts.get(key());
     if (text !== undefined) show(text);
   });
+  return show;
 }
 
 class Words {

@@ -8,15 +8,14 @@ from typing import Any
 import torch
 from comfy_api.v0_0_2 import io
 
-from ..sf_core.files.published_models import model_by_file_name, remark_on
 from .adapters import host
 from .adapters.fingerprint import source_of
 from .adapters.model import check_wan
-from .adapters.model_loader import build_model
+from .adapters.model_loader import build_model, recognised
 from .adapters.model_settings import settings_of, with_settings
 from .adapters.tiny import WEIGHTS, tiny_clip, tiny_model, tiny_vae
 from .inputs import checked, schema
-from .presets import FROM_MODEL, MODEL_PRESETS, preset_config, preset_remark
+from .presets import FROM_MODEL, MODEL_PRESETS, preset_config, said_of
 
 _DTYPES: dict[str, torch.dtype | None] = {
     "default": None,
@@ -29,7 +28,7 @@ _DTYPES: dict[str, torch.dtype | None] = {
 }
 _PRESET_TOOLTIP = (
     "The published model that this is; it sets chunk, window, sink, steps and shift. "
-    "'from the model' reads the file's metadata or name, else uses Self Forcing's settings."
+    "'from the model' finds it by the file's contents and name; the node says which, and why."
 )
 
 
@@ -67,8 +66,8 @@ class SFLoadModel(io.ComfyNode):
     def execute(cls, model_name: str, weight_dtype: str, preset: str) -> Any:
         path = host.file("diffusion_models", model_name)
         fast = {"fp8_optimizations": True} if weight_dtype.endswith("fast") else {}
-        shown = host.remark(preset_remark(preset) if preset != FROM_MODEL else remark_on(model_by_file_name(path)))
-        return io.NodeOutput(_with_preset(build_model(path, _DTYPES[weight_dtype], **fast), preset), ui=shown)
+        model = _with_preset(build_model(path, _DTYPES[weight_dtype], **fast), preset)
+        return io.NodeOutput(model, ui=host.remark(said_of(recognised(path), preset)))
 
 
 class SFFromModel(io.ComfyNode):
@@ -95,8 +94,7 @@ class SFFromModel(io.ComfyNode):
     def execute(cls, model: Any, preset: str) -> Any:
         check_wan(model)
         source = source_of(model)
-        of_file = remark_on(model_by_file_name(source)) if source is not None else ""
-        shown = host.remark(of_file if preset == FROM_MODEL else preset_remark(preset))
+        shown = host.remark(said_of(recognised(source) if source is not None else None, preset))
         return io.NodeOutput(_with_preset(model, preset), ui=shown)
 
 

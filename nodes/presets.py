@@ -1,23 +1,35 @@
-"""Rollout settings of published models, by name."""
+"""Rollout settings of published models by name, as widgets show them, and what a node says of a model."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import replace
+from dataclasses import fields
 from typing import Any
 
 from ..sf_core.config import RolloutConfig
-from ..sf_core.files.published_models import PUBLISHED_MODELS, model_by_name, remark_on
+from ..sf_core.files.published_models import (
+    PUBLISHED_MODELS,
+    format_settings,
+    model_by_name,
+    preset,
+    presets,
+    remark_on,
+)
+from ..sf_core.files.recognition import Recognition
 
 FROM_MODEL = "from the model"
 CUSTOM = "custom"
-_WEB_DEMO = "Self Forcing, web demo (shift 8)"
+_WIDGETS = ("chunk_frames", "window_frames", "sink_frames", "sink_position", "denoising_steps", "shift")
+_WIDGETS += ("warp_steps", "context_noise", "first_chunk_frames", "first_chunk_steps")  # settings with a widget
+_PAPER = RolloutConfig()
+# settings without a widget of their own: they are written into the widget "rules"
+_RULES = {field.name: field for field in fields(RolloutConfig) if field.name not in _WIDGETS}
 
 
 def _presets() -> dict[str, RolloutConfig]:
-    named = {member.name: member.config for member in PUBLISHED_MODELS if member.config is not None}
-    first = {"Self Forcing": named.pop("Self Forcing")}
-    return {**first, _WEB_DEMO: replace(first["Self Forcing"], shift=8.0), **named}
+    names = presets()
+    first = [name for name in names if name in ("Self Forcing", "Self Forcing, web demo (shift 8)")]
+    return {name: preset(name) for name in (*first, *(name for name in names if name not in first))}
 
 
 PRESETS = _presets()
@@ -36,32 +48,56 @@ def preset_remark(name: str) -> str:
     return remark_on(next((model for model in PUBLISHED_MODELS if model.name == name), None))
 
 
-def chosen_settings(preset: str, values: Mapping[str, Any], wired: Collection[str]) -> tuple[RolloutConfig, str]:
+def said_of(recognised: Recognition | None, chosen: str) -> str:
+    """Say which model a file is taken for, why, its settings, and what contradicts the preset that was chosen.
+
+    Args:
+        recognised: What the file is; None if the file is not known.
+        chosen: `FROM_MODEL`, or the name of a preset.
+    """
+    if chosen == FROM_MODEL:
+        return recognised.text() if recognised is not None else ""
+    config = PRESETS.get(chosen) or model_by_name(chosen).config or _PAPER
+    remark = next((model.remark for model in PUBLISHED_MODELS if model.name == chosen), "")
+    sentences = [f"{chosen}: the preset that was chosen", format_settings(config), remark]
+    if recognised is not None and recognised.refusal:
+        sentences.insert(0, recognised.refusal)
+    elif recognised is not None and recognised.name and chosen not in (recognised.name, *recognised.could_be):
+        sentences.append(f"Mind: the file looks like {recognised.name}: {recognised.why}")
+    return ". ".join(filter(None, sentences))
+
+
+def chosen_settings(chosen: str, values: Mapping[str, Any], wired: Collection[str]) -> tuple[RolloutConfig, str]:
     """Return the settings of Rollout Settings, and a note on values that contradict the preset ("" if none does).
 
     A value that was wired or set replaces the preset's. A default that was not wired does not: it was left as it was.
 
     Args:
-        preset: Name of a preset, or `CUSTOM`.
+        chosen: Name of a preset, or `CUSTOM`.
         values: The values below the preset, by name of input.
         wired: Names of the inputs that are wired.
 
     Raises:
         ValueError: The settings are not possible; the message says why.
     """
-    if preset == CUSTOM:
+    values = {**_DEFAULTS, **values}
+    if chosen == CUSTOM:
         return _config(values), ""
-    own = widget_values(PRESETS[preset])
+    own = widget_values(PRESETS[chosen])
     differing = [name for name, value in own.items() if _spelled(values[name]) != _spelled(value)]
     used = {name for name in differing if name in wired or _spelled(values[name]) != _spelled(_DEFAULTS[name])}
     notes = [
-        f"{name} is {values[name]} in place of {own[name]}, the preset's"
+        f"{name} is {_shown(values[name])} in place of {_shown(own[name])}, the preset's"
         if name in used
-        else f"{name} is {own[name]}, the preset's, and not {values[name]}: choose '{CUSTOM}' to set it"
+        else f"{name} is {_shown(own[name])}, the preset's, and not {_shown(values[name])}: choose '{CUSTOM}' to set it"
         for name in differing
     ]
-    config = _config({**own, **{name: values[name] for name in used}}) if used else PRESETS[preset]
-    return config, f"{preset}: {'; '.join(notes)}" if notes else ""
+    config = _config({**own, **{name: values[name] for name in used}}) if used else PRESETS[chosen]
+    return config, f"{chosen}: {'; '.join(notes)}" if notes else ""
+
+
+def _shown(value: Any) -> Any:
+    return value if value != "" else "empty"
 
 
 def _spelled(value: Any) -> Any:
@@ -70,13 +106,14 @@ def _spelled(value: Any) -> Any:
 
 
 def _config(values: Mapping[str, Any]) -> RolloutConfig:
-    changes = {
+    changes: dict[str, Any] = {
         "denoising_steps": steps_from_words(values["denoising_steps"]),
         "first_chunk_steps": steps_from_words(values["first_chunk_steps"]) or None,
         "window_frames": values["window_frames"] or None,
         "first_chunk_frames": values["first_chunk_frames"] or None,
     }
-    return RolloutConfig(**{**values, **changes})
+    shown = {name: values[name] for name in _WIDGETS}
+    return RolloutConfig(**{**shown, **changes, **rules_from_words(values["rules"])})
 
 
 def widget_values(config: RolloutConfig) -> dict[str, object]:
@@ -92,20 +129,55 @@ def widget_values(config: RolloutConfig) -> dict[str, object]:
         "context_noise": config.context_noise,
         "first_chunk_frames": config.first_chunk_frames or 0,
         "first_chunk_steps": steps_in_words(config.first_chunk_steps or ()),
+        "rules": rules_in_words(config),
     }
 
 
 def steps_in_words(steps: tuple[float, ...]) -> str:
     """Return timesteps as text."""
-    return ", ".join(f"{step:.12g}" for step in steps)
+    return ", ".join(f"{step:.15g}" for step in steps)
 
 
-def steps_from_words(words: str) -> tuple[int, ...]:
-    """Read timesteps from text. Raises ValueError for anything but whole numbers between commas or blanks."""
+def steps_from_words(words: str) -> tuple[float, ...]:
+    """Read timesteps from text. Raises ValueError for anything but numbers between commas or blanks."""
     parts = words.replace(",", " ").split()
-    if not all(part.isascii() and part.isdigit() for part in parts):
-        raise ValueError(f"denoising steps are {words!r}; expected whole numbers such as 1000, 750, 500, 250")
-    return tuple(int(part) for part in parts)
+    if not all(part.isascii() and part.replace(".", "", 1).isdigit() for part in parts):
+        raise ValueError(f"denoising steps are {words!r}; expected numbers such as 1000, 750, 500, 250")
+    return tuple(float(part) if "." in part else int(part) for part in parts)
 
 
-_DEFAULTS = widget_values(RolloutConfig())  # of the inputs of Rollout Settings
+def rules_in_words(config: RolloutConfig) -> str:
+    """Return the settings that have no widget of their own, where they are not the default, as text."""
+    values = {name: getattr(config, name) for name, field in _RULES.items() if getattr(config, name) != field.default}
+    return ", ".join(f"{name}={value}" for name, value in values.items())
+
+
+def rules_from_words(words: str) -> dict[str, Any]:
+    """Read settings such as ``schedule=rolling, sink_average=0.999``.
+
+    Raises:
+        ValueError: A part is no such setting; the message names those that there are.
+    """
+    rules: dict[str, Any] = {}
+    for part in filter(None, (part.strip() for part in words.replace(";", ",").split(","))):
+        name, sign, value = (piece.strip() for piece in part.partition("="))
+        if not sign or not value or name not in _RULES or name in rules:
+            known = ", ".join(_RULES) or "none in this version"
+            raise ValueError(f"rules have {part[:60]!r}; expected name=value, each name once. The names: {known}")
+        rules[name] = _value(value)
+    return rules
+
+
+def _value(word: str) -> Any:
+    named = {"true": True, "false": False, "none": None}
+    if word.lower() in named:
+        return named[word.lower()]
+    for kind in (int, float):
+        try:
+            return kind(word)
+        except ValueError:
+            continue
+    return word.strip("'\"")
+
+
+_DEFAULTS = widget_values(_PAPER)  # of the inputs of Rollout Settings

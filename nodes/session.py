@@ -73,7 +73,7 @@ class SFRolloutSettings(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "sink_position",
-                    options=list(SINK_POSITIONS[:2]),  # the third needs a number that only presets have
+                    options=list(SINK_POSITIONS),
                     default=_PAPER.sink_position,
                     tooltip="Where attention sees the sink: 'absolute' at its position, 'clamped' before the window.",
                 ),
@@ -114,6 +114,12 @@ class SFRolloutSettings(io.ComfyNode):
                     "first_chunk_steps",
                     default="",
                     tooltip="Timesteps of the first chunk (Causal Forcing++); empty: as every other chunk.",
+                ),
+                io.String.Input(
+                    "rules",
+                    default="",
+                    optional=True,
+                    tooltip="Further rules as name=value between commas, as presets write them; see docs/models.md.",
                 ),
             ],
             outputs=[ConfigWire.Output(display_name="settings", tooltip="For Self Forcing Session.")],

@@ -4,6 +4,7 @@ from ._version import __version__
 from .cancellation import Cancellation, Cancelled
 from .config import RolloutConfig
 from .files.checkpoint import load_model
+from .files.published_models import preset, presets
 from .model.wan import CausalWan
 from .noise import NoiseSource, SeededNoise
 from .session.commands import CommandQueue, Pause, ReRoll, Resume, Stop
@@ -37,5 +38,7 @@ __all__ = [
     "load_taehv",
     "load_vae",
     "parse_rows",
+    "preset",
+    "presets",
     "stream",
 ]

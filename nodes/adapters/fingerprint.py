@@ -20,7 +20,8 @@ import comfy.sd
 import torch
 from torch import Tensor
 
-from ...sf_core.files.checkpoint import open_source, transformer_weights
+from ...sf_core.files.checkpoint import open_source
+from ...sf_core.files.weights import transformer_weights
 from ...sf_core.hashing import digest, sampled_values
 from ...sf_core.model.identity import contents_digest, describe_weights, weights_name
 

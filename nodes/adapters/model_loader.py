@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -13,21 +12,20 @@ import comfy.model_management as mm
 import comfy.model_patcher
 import comfy.sd
 import torch
-from torch import Tensor
 
 from ...sf_core.files.checkpoint import (
-    FP8,
     REAL_HEAD_DIM,
-    Weight,
     empty_model,
     latent_normalisation,
     open_source,
     rollout_settings,
-    transformer_weights,
 )
-from ...sf_core.files.published_models import model_by_file_name
+from ...sf_core.files.quantised import FP8
+from ...sf_core.files.recognition import Recognition, recognise
 from ...sf_core.files.safetensors_file import Value
+from ...sf_core.files.weights import memory_weights, transformer_weights
 from ...sf_core.model.architecture import WanArchitecture
+from . import core_formats, host
 from .fingerprint import remember_source
 from .latents import OwnLatents
 from .model import check_wan
@@ -56,9 +54,18 @@ def build_model(path: Path, dtype: torch.dtype | None, **model_options: Any) -> 
     config, latent_size = rollout_settings(metadata)
     check_wan(with_settings(patcher, Settings(config, latent_size)))
     if config is None:
-        known = model_by_file_name(path)
-        config = known.config if known else None
+        config = recognised(path).config
     return with_settings(patcher, Settings(config, latent_size))
+
+
+def recognised(path: Path) -> Recognition:
+    """Recognise the model in a file without reading it.
+
+    Raises:
+        ValueError: The file holds something else.
+    """
+    tensors, metadata = open_source(path)
+    return recognise(path, tensors, metadata, rollout_settings(metadata)[0])
 
 
 def _read(
@@ -75,53 +82,44 @@ def _read(
 def _read_weights(
     path: Path, dtype: torch.dtype | None, model_options: Mapping[str, Any], disable_dynamic: bool
 ) -> Any:
-    """Load a MODEL. Raises ValueError if it is no Wan 2.1 transformer."""
+    """Load a MODEL. Raises ValueError if it is no Wan 2.1 transformer.
+
+    A file under ComfyUI's names goes to its own loader. Else the weights go there under these names: mapped, so that
+    the file is in memory once, and quantised where ComfyUI can keep them so.
+    """
     tensors, metadata = open_source(path)
     options = {**model_options, **({} if dtype is None else {"dtype": dtype})}
     others = {"disable_dynamic": True} if disable_dynamic else {}  # unknown to older versions
-    if dtype in (None, *FP8) and _is_quantised_as_core_reads_it(tensors, metadata):
-        scaled = any(name.endswith("scaled_fp8") for name in tensors)
-        return comfy.sd.load_diffusion_model(str(path), dict(model_options) if scaled else options, **others)
+    keeps = dtype in (None, *FP8)  # a dtype that weights may be stored in beside quantised ones
+    if keeps and not _is_read_here(tensors) and core_formats.only_core_reads(path, tensors, metadata):
+        return comfy.sd.load_diffusion_model(str(path), dict(model_options), **others)
     weights = transformer_weights(tensors)
+    if memory_weights(tensors) is not None:
+        raise ValueError(f"{path.name} has two sets of weights (SGF+), one for the cache: not read here yet")
     arch = empty_model(weights, metadata, {}).arch
+    quantised = any(weight.scaling is not None for weight in weights.values())
     if arch.dim != arch.num_heads * REAL_HEAD_DIM or any(getattr(arch, k) != v for k, v in _ASSUMED.items()):
-        return _unusual(arch, _state(weights, None), dtype)
-    narrow = _dtype_to_read(weights, dtype)
-    if narrow is not None:
-        options["dtype"] = narrow
-    patcher = comfy.sd.load_diffusion_model_state_dict(_state(weights, narrow), model_options=options, **others)
+        wide = dtype if dtype in _FLOATS else torch.bfloat16
+        return _unusual(arch, core_formats.core_state(weights, wide if quantised else None)[0], dtype)
+    if quantised and keeps:
+        options = dict(model_options)
+    if (keeps or not quantised) and core_formats.is_cores(path, tensors, metadata, weights):
+        return comfy.sd.load_diffusion_model(str(path), options, **others)
+    if keeps and (count := core_formats.widened(weights)):
+        host.log.warning("%s: this ComfyUI cannot keep %s quantised weights; they become bf16", path.name, count)
+    state, facts = core_formats.core_state(weights, None if keeps else dtype)
+    patcher = comfy.sd.load_diffusion_model_state_dict(state, model_options=options, metadata=facts, **others)
     if patcher is None:
         raise ValueError(f"{path.name} is a Wan 2.1 transformer that this ComfyUI does not recognise; update ComfyUI")
     return patcher
 
 
-def _is_quantised_as_core_reads_it(tensors: Mapping[str, Value], metadata: Mapping[str, str]) -> bool:
-    """Whether ComfyUI's own loader keeps the weights as small as they are stored; it takes them under its own names."""
-    quantised = any(value.dtype not in _FLOATS for value in tensors.values() if len(value.shape) > 1)
-    named = any(f"{prefix}blocks.0.ffn.0.weight" in tensors for prefix in ("", "model.diffusion_model."))
-    has_scales = any(name.endswith(("scale_weight", "weight_scale")) for name in tensors)
-    marked = "_quantization_metadata" in metadata or any(
-        name.endswith(("scaled_fp8", "comfy_quant")) for name in tensors
-    )
-    return quantised and named and (marked or not has_scales)
-
-
-def _dtype_to_read(weights: Mapping[str, Weight], dtype: torch.dtype | None) -> torch.dtype | None:
-    """Return the 16-bit dtype in which ComfyUI will use wider weights; None: they are read as they are stored."""
-    if weights["head.head.weight"].dtype not in (torch.float32, torch.float64):
-        return None
-    count = sum(math.prod(weight.shape) for weight in weights.values())
-    kinds = [torch.float16, torch.bfloat16, torch.float32]  # as ComfyUI lists them for Wan
-    used = dtype or mm.unet_dtype(model_params=count, supported_dtypes=kinds, weight_dtype=torch.float32)
-    return used if used in (torch.float16, torch.bfloat16) else None
-
-
-def _state(weights: Mapping[str, Weight], dtype: torch.dtype | None) -> dict[str, Tensor]:
-    """Read the weights in ``dtype``, but the patch embedding, which ComfyUI keeps in float32, as it is stored."""
-    return {
-        name: weight.read("cpu", weight.dtype if dtype is None or name.startswith("patch_embedding") else dtype)
-        for name, weight in weights.items()
-    }
+def _is_read_here(tensors: Mapping[str, Value]) -> bool:
+    try:
+        transformer_weights(tensors)
+    except ValueError:
+        return False
+    return True
 
 
 def _unusual(arch: WanArchitecture, state: dict[str, Any], dtype: torch.dtype | None) -> Any:

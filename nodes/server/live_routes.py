@@ -16,7 +16,7 @@ from ..adapters import users
 from ..live import clients
 from ..live.run import Run, run_of
 from ..live.view import picture_of, states_for
-from . import session_routes
+from . import model_routes, session_routes
 from .validation import NODE_ID, Kinds, Refused, body_of, json_route
 
 MAX_ACTIONS = 1000  # of one run
@@ -33,6 +33,7 @@ def register() -> None:
     routes.post("/self_forcing/steer")(steer)
     routes.get("/self_forcing/frames/{run}/{number}")(frame)
     session_routes.register(routes)
+    model_routes.register(routes)
 
 
 @json_route

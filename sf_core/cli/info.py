@@ -9,14 +9,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..files.checkpoint import REAL_HEAD_DIM, Weight, empty_model, rollout_settings, transformer_weights
+from ..files.checkpoint import REAL_HEAD_DIM, empty_model, open_source, rollout_settings
 from ..files.lora import is_lora, lora_parts
-from ..files.published_models import PublishedModel, format_settings, model_by_file_name, model_by_name
-from ..files.safetensors_file import Value, open_tensors
+from ..files.published_models import PublishedModel, format_settings, model_by_name, model_by_words
+from ..files.recognition import recognise, slice_name
+from ..files.safetensors_file import Value
 from ..files.weight_names import LORA_GROUPS, MODEL_GROUPS, SKIPPED_GROUPS, group_of, is_gan_extra, wrappers_in
+from ..files.weights import Weight, transformer_weights
 from ..model.architecture import WanArchitecture
 from ..session.session_file import KEY, events_in, read_record
 
+_UNKNOWN = "unknown; where none are given, Self Forcing's are used"
 _SIZES = {(1536, 30): "1.3B", (5120, 40): "14B"}  # by width and layers
 
 
@@ -26,7 +29,7 @@ def describe(path: Path) -> str:
     Raises:
         ValueError: The file is none of these.
     """
-    tensors, metadata = open_tensors(path)
+    tensors, metadata = open_source(path)
     if KEY in metadata:
         return _describe_session(read_record(path))
     if "sf.recipe" in metadata:
@@ -37,7 +40,7 @@ def describe(path: Path) -> str:
     arch, heads = _architecture(weights, metadata)
     size = _SIZES.get((arch.dim, arch.num_layers))
     dtypes = Counter(str(weight.stored.dtype).removeprefix("torch.") for weight in weights.values())
-    scaled = any(weight.scale is not None for weight in weights.values())
+    scaled = any(weight.scaling is not None for weight in weights.values())
     lines = {
         "kind": "Wan 2.1 text-to-video transformer" + (f", {size}" if size else ""),
         "parameters": f"{sum(math.prod(w.shape) for w in weights.values()) / 1e6:.2f} million, "
@@ -80,31 +83,23 @@ def _layout(tensors: Mapping[str, Value]) -> dict[str, str]:
     return lines
 
 
-_ALIKE = "the weights do not tell: names and shapes are the same in all"
-
-
 def _origin(path: Path, tensors: Mapping[str, Value], metadata: Mapping[str, str], published: bool) -> dict[str, str]:
     """Name the model that this may be, the evidence for it, and its settings."""
-    config, _ = rollout_settings(metadata)
-    member = model_by_file_name(path)
-    if "sf.member" in metadata:
-        looks = f"{metadata['sf.member']}, as the file says of itself"
-    elif member:
-        looks = f"{member.name}, by the name of the file; {_ALIKE}"
-    elif group_of(tensors, MODEL_GROUPS[:2]):
-        looks = f"a generator that a trainer saved: Self Forcing, Causal Forcing, CausVid, LongLive ...; {_ALIKE}"
-    elif published:
-        looks = f"Wan 2.1 itself or any model distilled from it; {_ALIKE}"
-    else:
-        looks = "none that is published: no Wan 2.1 has this size"
-    if config is not None:
-        return {"looks like": looks, "settings": f"{format_settings(config)} (the file's own)"}
-    return {"looks like": looks, **_settings(member)}
+    found = recognise(path, tensors, metadata, rollout_settings(metadata)[0])
+    size = "" if published else "; none that is published has this size"
+    lines = {"looks like": f"{found.name or 'no model that is known here'}, {found.why}{size}"}
+    if found.could_be:
+        lines["could be"] = f"{'; '.join(found.could_be)} (say which, with --member of convert)"
+    if found.refusal:
+        return {**lines, "settings": "none", "mind": found.refusal}
+    settings = format_settings(found.config) if found.config else _UNKNOWN
+    lines |= {"settings": settings, **({"mind": found.remark} if found.remark else {})}
+    return {**lines, "slice": slice_name(tensors)}
 
 
 def _settings(member: PublishedModel | None) -> dict[str, str]:
     if member is None:
-        return {"settings": "unknown; where none are given, Self Forcing's are used"}
+        return {"settings": _UNKNOWN}
     settings = format_settings(member.config) if member.config else "none"
     return {"settings": settings, **({"mind": member.remark} if member.remark else {})}
 
@@ -114,7 +109,7 @@ def _describe_lora(path: Path, tensors: Mapping[str, Value], metadata: Mapping[s
     ranks = Counter(part["down"].shape[0] for part in parts.values() if "down" in part and part["down"].shape)
     dtypes = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()})
     peft = any(".lora_A." in name for name in tensors)
-    member, config = model_by_file_name(path), rollout_settings(metadata)[0]
+    member, config = model_by_words(f"{path.absolute().parent.name}/{path.name}"), rollout_settings(metadata)[0]
     if "sf.trained" in metadata:
         looks = f"{metadata['sf.trained']}, as the file says of itself"
     elif member:

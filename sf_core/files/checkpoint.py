@@ -7,30 +7,24 @@ import math
 import re
 import reprlib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ..config import RolloutConfig
-from ..hashing import sampled_values
 from ..model.architecture import WanArchitecture
 from ..model.wan import CausalWan
-from .lora import Difference, LowRank, is_lora, lora_changes
-from .safetensors_file import StoredTensor, Value, copy_of, open_tensors
+from .quantised import with_marks
+from .safetensors_file import Value
+from .shards import open_model
 from .torch_file import nested_tensors
-from .weight_names import select_weights
+from .weights import Weight, memory_weights, transformer_weights
 
 REAL_HEAD_DIM = 128  # of every published Wan; the number of heads is not in the weights
-FP8 = (torch.float8_e4m3fn, torch.float8_e5m2)
-_WEIGHT_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16, *FP8)
 # settings of the reference's model class that belong to `RolloutConfig` here
 _ROLLOUT_SETTINGS = {"local_attn_size", "sink_size", "max_attention_tokens"}
-# ComfyUI stores with an fp8 weight the number to multiply it by, and tensors that only fp8 arithmetic needs
-_SCALES = (".scale_weight", ".weight_scale")
-_FOR_FP8_ARITHMETIC = re.compile(r"(.+\.)?(scaled_fp8|scale_input|input_scale|comfy_quant)")
 # weights whose sizes determine the architecture, with their numbers of dimensions
 _LANDMARKS = {
     "patch_embedding.weight": 5,
@@ -43,51 +37,6 @@ _LANDMARKS = {
 LATENTS = "sf.latents"  # metadata: mean and std of the latents, of a model whose VAE is not Wan's
 
 Source = str | Path | Mapping[str, Any]  # a file, or a state dict, grouped perhaps as in a trainer's checkpoint
-
-
-@dataclass(frozen=True)
-class Weight:
-    """A stored parameter, and the operations that reading it includes.
-
-    Args:
-        stored: The values as the checkpoint has them.
-        scale: Factor of fp8 values.
-        change: Change by a LoRA.
-    """
-
-    stored: Value
-    scale: Value | None = None
-    change: LowRank | Difference | None = None
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the parameter."""
-        return tuple(self.stored.shape)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Dtype of the stored values; bfloat16 where they are fp8 and reading changes them."""
-        changes = self.scale is not None or self.change is not None
-        return torch.bfloat16 if changes and self.stored.dtype in FP8 else self.stored.dtype
-
-    def sampled_values(self) -> Tensor:
-        """Read what `hashing.sampled_values` returns of the parameter, scaled; changes by a LoRA are left out."""
-        stored = self.stored
-        values = stored.sampled_values() if isinstance(stored, StoredTensor) else sampled_values(stored)
-        return values if self.scale is None else values * copy_of(self.scale, "cpu", torch.float32).reshape(())
-
-    def read(self, device: str | torch.device, dtype: torch.dtype) -> Tensor:
-        """Read the parameter into a new tensor, rounded once."""
-        untouched = self.scale is None and self.change is None
-        wide = dtype if untouched else torch.promote_types(dtype, torch.float32)
-        # allocated before the temporary tensors, so that freeing those leaves no gaps in memory
-        result = None if wide == dtype else torch.empty(self.shape, dtype=dtype, device=device)
-        tensor = copy_of(self.stored, device, wide)
-        if self.scale is not None:
-            tensor *= copy_of(self.scale, device, wide).reshape(())
-        if self.change is not None:
-            self.change.add_to(tensor)
-        return tensor if result is None else result.copy_(tensor)
 
 
 def load_model(
@@ -103,10 +52,11 @@ def load_model(
     Weights go to ``device`` in ``dtype`` one by one: memory peaks at the model plus one weight.
 
     Args:
-        source: A ``.safetensors``, ``.pt`` or ``.pth`` file, or a state dict. Names may be the original ones or
-            diffusers', under the prefixes and wrappers of trainers and of ComfyUI; in a trainer's checkpoint,
-            ``generator_ema`` is preferred to ``generator``. Weights may be float32, bf16, fp16, or fp8 with or without
-            a scale.
+        source: A ``.safetensors``, ``.pt`` or ``.pth`` file, a folder with several (see `open_model`), or a state
+            dict. Names may be the original ones or diffusers', under the prefixes and wrappers of trainers and of
+            ComfyUI; in a trainer's checkpoint, ``generator_ema`` is preferred to ``generator``. Weights may be float32,
+            bf16, fp16, or quantised in a format that `quantised` reads. Of a file with two sets of weights (SGF+), the
+            second is the model's `memory`.
         device: Device of the model.
         dtype: Of its weights.
         lora: A LoRA in PEFT's, kohya's or ComfyUI's names, merged into the weights. Its rollout settings, if it has
@@ -119,13 +69,20 @@ def load_model(
         ValueError: The source does not fit, and the message says what; or it is a pickle that could run code.
     """
     tensors, metadata = open_source(source)
+    changes = None
     if lora is not None:
         metadata |= lora_settings(lora)
-    weights = transformer_weights(tensors, lora, lora_strength)
+        changes = open_source(lora)[0]
     config, latent_size = rollout_settings(metadata)
-    model = empty_model(weights, metadata, overrides)
-    model.load_state_dict({name: weight.read(device, dtype) for name, weight in weights.items()}, assign=True)
-    model.eval().requires_grad_(False)
+    sets = [transformer_weights(tensors, changes, lora_strength)]
+    if memory := memory_weights(tensors, changes, lora_strength):
+        sets.append(memory)
+    models = []
+    for weights in sets:
+        one = empty_model(weights, metadata, overrides)
+        one.load_state_dict({name: weight.read(device, dtype) for name, weight in weights.items()}, assign=True)
+        models.append(one.eval().requires_grad_(False))
+    model = models[0].with_memory(models[1]) if memory else models[0]
     model.metadata = metadata
     model.rollout_config, model.latent_size = config, latent_size
     return model
@@ -137,8 +94,8 @@ def load_model(
 def open_source(source: Source) -> tuple[dict[str, Value], dict[str, str]]:
     """Return tensors by name, nested names joined by dots, and metadata; files are not read yet."""
     if isinstance(source, (str, Path)):
-        stored, metadata = open_tensors(Path(source))
-        return dict(stored), metadata
+        stored, metadata = open_model(Path(source))
+        return with_marks(stored, metadata), metadata
     return dict(nested_tensors(source)), {}
 
 
@@ -146,48 +103,6 @@ def lora_settings(lora: Source) -> dict[str, str]:
     """Return the rollout metadata of a LoRA; one that was trained here has its own, other than its base's."""
     metadata = open_source(lora)[1]
     return {name: metadata[name] for name in ("sf.rollout", "sf.latent_size", "sf.trained") if name in metadata}
-
-
-def transformer_weights(
-    tensors: Mapping[str, Value], lora: Source | None = None, lora_strength: float = 1.0
-) -> dict[str, Weight]:
-    """Select the transformer's parameters, under original names, with scales and the changes of a LoRA attached.
-
-    Raises:
-        ValueError: A tensor cannot be read as a weight, or the LoRA does not fit.
-    """
-    state = select_weights(tensors)
-    if is_lora(state):
-        raise ValueError("this is a LoRA, not a model: load the model that it was trained on, with this as its lora")
-    weights = with_scales(state)
-    if lora is not None:
-        shapes = {name: weight.shape for name, weight in weights.items()}
-        for name, change in lora_changes(open_source(lora)[0], shapes, lora_strength).items():
-            weights[name] = replace(weights[name], change=change)
-    return weights
-
-
-def with_scales(state: Mapping[str, Value]) -> dict[str, Weight]:
-    """Attach the scales of fp8 weights to them, and drop what only arithmetic in fp8 needs.
-
-    Raises:
-        ValueError: A tensor is packed in a way that is not read here; the message names it.
-    """
-    scales = {name: value for name, value in state.items() if name.endswith(_SCALES)}
-    weights = {}
-    for name, value in state.items():
-        if name in scales or _FOR_FP8_ARITHMETIC.fullmatch(name):
-            continue
-        layer, _, kind = name.rpartition(".")
-        scale = next((scales[layer + s] for s in _SCALES if kind == "weight" and layer + s in scales), None)
-        if value.dtype not in _WEIGHT_DTYPES or (scale is not None and math.prod(scale.shape) != 1):
-            parts = f", with {math.prod(scale.shape)} scales" if scale is not None else ""
-            raise ValueError(
-                f"{name} is stored as {str(value.dtype).removeprefix('torch.')}{parts}, which is not read here: take "
-                "a file in float32, bf16, fp16, or fp8 with one scale a weight"
-            )
-        weights[name] = Weight(value, scale)
-    return weights
 
 
 def rollout_settings(metadata: Mapping[str, str]) -> tuple[RolloutConfig | None, tuple[int, int] | None]:

@@ -8,9 +8,11 @@ from typing import Any
 
 import torch
 
-from .checkpoint import Source, empty_model, lora_settings, open_source, transformer_weights
+from ..model.two_sets import memory_name
+from .checkpoint import Source, empty_model, lora_settings, open_source
 from .published_models import model_by_name
 from .safetensors_file import write_tensors
+from .weights import memory_weights, transformer_weights
 
 ENDING = ".safetensors"
 
@@ -29,7 +31,7 @@ def convert(
     Args:
         source: As in `load_model`.
         target: The safetensors file to write.
-        dtype: Of the weights; None keeps each weight's own (fp8 with scales or a LoRA becomes bf16).
+        dtype: Of the weights; None keeps each weight's own (quantised ones, and fp8 with a LoRA, become bf16).
         lora: As in `load_model`.
         lora_strength: As in `load_model`.
         member: Name of the published model that this is; its rollout settings become metadata.
@@ -45,10 +47,14 @@ def convert(
     if Path(target).suffix.lower() not in ("", ENDING):
         raise ValueError(f"{target}: convert writes safetensors; let the name end in {ENDING}")
     tensors, metadata = open_source(source)
+    changes = None
     if lora is not None:
         metadata |= lora_settings(lora)
-    weights = transformer_weights(tensors, lora, lora_strength)
+        changes = open_source(lora)[0]
+    weights = transformer_weights(tensors, changes, lora_strength)
     arch = empty_model(weights, metadata, overrides).arch
+    memory = memory_weights(tensors, changes, lora_strength) or {}
+    weights |= {memory_name(name): weight for name, weight in memory.items()}
     facts = {name: value for name, value in metadata.items() if name.startswith("sf.")}
     facts |= {"sf.num_heads": str(arch.num_heads), "sf.text_len": str(arch.text_len)}
     if member is not None:

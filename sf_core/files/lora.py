@@ -17,8 +17,8 @@ from .safetensors_file import Value, copy_of, read_value
 from .weight_names import LORA_GROUPS, select_weights
 
 _PART = re.compile(
-    r"(?P<layer>.+)\.(?:(?P<down>(?:lora_A(?:\.default)?|lora_down)\.weight)"
-    r"|(?P<up>(?:lora_B(?:\.default)?|lora_up)\.weight)|(?P<alpha>alpha)|(?P<diff>diff)|(?P<diff_b>diff_b))"
+    r"(?P<layer>.+)\.(?:(?P<down>(?:lora_A(?:\.\w+)?|lora_down)\.weight)"
+    r"|(?P<up>(?:lora_B(?:\.\w+)?|lora_up)\.weight)|(?P<alpha>alpha)|(?P<diff>diff)|(?P<diff_b>diff_b))"
 )
 Shapes = Mapping[str, tuple[int, ...]]
 

@@ -1,16 +1,19 @@
 """The published models that this core can run, with the rollout settings of each.
 
-All of them are a Wan 2.1 transformer with the same names and shapes, so weights alone do not identify a model. The
-file's metadata, its groups and, as a hint, its name do.
+Most of them are a Wan 2.1 transformer with the same names and shapes; `recognition` tells them apart.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 from ..config import RolloutConfig
+from ..rollout_rules import NOT_YET
+
+NO_FILE = r"(?!)"  # a pattern that matches nothing: settings without a file of their own
 
 
 @dataclass(frozen=True)
@@ -22,25 +25,127 @@ class PublishedModel:
         file: Regular expression that matches the names of its files, the folder's name included.
         config: Settings of its own inference code; None if it is not meant for a rollout.
         remark: What a user should know before using it.
+        ask: Names of other models whose files have these names too. A user should say which one it is.
+        causal: Whether it is made to be run chunk by chunk.
     """
 
     name: str
     file: str
     config: RolloutConfig | None
     remark: str = ""
+    ask: tuple[str, ...] = ()
+    causal: bool = True
+
+    @property
+    def refusal(self) -> str:
+        """Say that the model is not run here; empty if it is."""
+        if self.config is not None:
+            return ""
+        return f"{'not run by this version' if self.causal else 'not for streaming'}: {self.name}: {self.remark}"
+
+
+def _exactly(settings: Mapping[str, Any], otherwise: RolloutConfig, why: str, remark: str = "") -> dict[str, Any]:
+    """Return config and remark of a model: its own settings if this version has all of their rules.
+
+    Args:
+        settings: The model's own settings.
+        otherwise: The nearest settings that this version has.
+        why: What differs then.
+        remark: What is to be said in any case.
+    """
+    if settings.keys().isdisjoint(NOT_YET):
+        return {"config": RolloutConfig(**settings), "remark": remark}
+    return {"config": otherwise, "remark": "; ".join(filter(None, (remark, f"approximate: {why}")))}
 
 
 _FIRST = (1000, 750, 500, 250)  # Causal Forcing++ makes its first frame with four steps
+_FRAME_WISE = "Causal Forcing, frame-wise"
+_CHUNK_WISE = "Causal Forcing, chunk-wise"
+_ROLLING = "it denoises a chunk for each step together, each at its own noise level; here, chunk after chunk"
+_NO_SETTINGS = "its published settings are not known here; these are Self Forcing's"
+_TOP_ALIGNED = "from frame 21 on its positions stand still, with a gap behind the sink; here, without the gap"
+_RCM_STEPS = (1000 * 1600 / 1601, 937.5, 1000 * 5 / 6, 625.0)  # timesteps; the first is sigma_max / (sigma_max + 1)
+
+
+def _rcm(first: int, chunk: int, steps: int, noisy: bool = False) -> PublishedModel:
+    """Return Causal-rCM with blocks of ``first`` and then ``chunk`` frames, and ``steps`` steps after the first."""
+    later = {4: _RCM_STEPS, 2: (_RCM_STEPS[0], _RCM_STEPS[3 if noisy else 2]), 1: _RCM_STEPS[:1]}[steps]
+    nominal = {4: _FIRST, 2: (1000, 250 if noisy else 500), 1: (1000,)}[steps]
+    frames = {"chunk_frames": chunk, "first_chunk_frames": None if first == chunk else first, "window_frames": None}
+    exact: dict[str, Any] = {**frames, "denoising_steps": later, "exact_times": True}
+    near: dict[str, Any] = {**frames, "denoising_steps": nominal}
+    if steps < 4:
+        exact["first_chunk_steps"], near["first_chunk_steps"] = _RCM_STEPS, _FIRST
+    if noisy:
+        exact["context_from_last_step"] = True
+    number = rf"(?:.*step{steps})" if steps < 4 else r"(?!.*step[12])"
+    context = r"(?=.*noisy)" if noisy else r"(?!.*noisy)"
+    return PublishedModel(
+        f"Causal-rCM, c{first}-{chunk}, {steps} step{'s'[: steps > 1]}{', noisy context' if noisy else ''}",
+        rf"causal.?rcm(?=.*c{first}-{chunk}){context}{number}",
+        **_exactly(
+            exact,
+            RolloutConfig(**near),
+            "it takes timesteps as they are, and its noise begins at 0.9994"
+            + ("; it keeps the keys of its last step, here of a clean pass" if noisy else ""),
+        ),
+    )
+
 
 # The first with a matching pattern counts.
 PUBLISHED_MODELS = (
     PublishedModel(
-        "Rolling Forcing",
-        r"rolling.?forcing|chunkwise/longvideo",
-        RolloutConfig(
-            window_frames=24, sink_frames=3, sink_position="clamped", denoising_steps=(1000, 800, 600, 400, 200)
+        "SGF+, frame-wise",
+        r"(?=.*(?:sgf.?(?:plus|\+)|gradient.?forcing.?(?:plus|\+)))(?=.*frame.?wise)",
+        RolloutConfig(chunk_frames=1, window_frames=21, sink_frames=4, sink_position="clamped"),
+    ),
+    PublishedModel(
+        "SGF+",
+        r"sgf.?(?:plus|\+)|gradient.?forcing.?(?:plus|\+)",
+        RolloutConfig(window_frames=12, sink_frames=3, sink_position="clamped"),
+        "the chunk-wise one",
+    ),
+    PublishedModel(
+        "SGF, frame-wise",
+        r"(?=.*(?:\bsgf|gradient.?forcing))(?=.*frame.?wise)",
+        RolloutConfig(chunk_frames=1, window_frames=21, sink_frames=4, sink_position="clamped"),
+    ),
+    PublishedModel(
+        "SGF",
+        r"\bsgf|gradient.?forcing",
+        **_exactly(
+            {"window_frames": 12, "sink_frames": 3, "sink_position": "top_aligned", "trained_frames": 21},
+            RolloutConfig(window_frames=12, sink_frames=3, sink_position="clamped"),
+            _TOP_ALIGNED,
+            "the chunk-wise one",
         ),
-        "it is made for denoising five chunks at a time, each at its own noise level; here, chunk after chunk",
+    ),
+    PublishedModel(
+        "Rolling Forcing",
+        r"rolling.?forcing",
+        **_exactly(
+            {
+                "window_frames": 21,
+                "sink_frames": 3,
+                "sink_position": "clamped",
+                "schedule": "rolling",
+                "denoising_steps": (1000, 800, 600, 400, 200),
+            },
+            RolloutConfig(
+                window_frames=24, sink_frames=3, sink_position="clamped", denoising_steps=(1000, 800, 600, 400, 200)
+            ),
+            _ROLLING,
+        ),
+    ),
+    PublishedModel(
+        "Causal Forcing, long video",
+        r"longvideo",
+        **_exactly(
+            {"window_frames": 21, "sink_frames": 3, "sink_position": "clamped", "schedule": "rolling"},
+            RolloutConfig(window_frames=24, sink_frames=3, sink_position="clamped"),
+            _ROLLING,
+            "as Rolling Forcing, with four steps in place of five",
+        ),
     ),
     PublishedModel(
         "Causal Forcing++, frame-wise, 1 step",
@@ -53,68 +158,151 @@ PUBLISHED_MODELS = (
         RolloutConfig(chunk_frames=1, denoising_steps=(1000, 500), first_chunk_steps=_FIRST),
     ),
     PublishedModel(
-        "Causal Forcing, frame-wise",
+        _FRAME_WISE,
         r"frame.?wise/causal.?forcing|causal.?forcing.*frame.?wise",
         RolloutConfig(chunk_frames=1),
     ),
+    PublishedModel(_CHUNK_WISE, r"chunk.?wise/causal.?forcing|causal.?forcing.*chunk.?wise", RolloutConfig()),
     PublishedModel(
-        "Causal Forcing, chunk-wise", r"causal.?forcing", RolloutConfig(), "the frame-wise one has chunk_frames=1"
+        "Causal Forcing",
+        r"causal.?forcing",
+        RolloutConfig(),
+        "the chunk-wise and the frame-wise model have files of one name; these are the settings of the chunk-wise one",
+        (_CHUNK_WISE, _FRAME_WISE),
     ),
+    *(_rcm(first, chunk, 4) for first, chunk in ((3, 3), (1, 4), (1, 1))),
+    *(_rcm(first, chunk, 2) for first, chunk in ((3, 3), (1, 4), (1, 1))),
+    *(_rcm(first, chunk, 2, noisy=True) for first, chunk in ((3, 3), (1, 4), (1, 1))),
+    *(_rcm(first, chunk, 1) for first, chunk in ((3, 3), (1, 4), (1, 1))),
     PublishedModel(
         "CausVid",
         r"causvid",
         RolloutConfig(denoising_steps=(1000, 757, 522), warp_steps=False, shift=8.0),
     ),
     PublishedModel(
+        "LongLive 2",
+        r"long.?live.?2|longlive2",
+        None,
+        "it is a Wan 2.2 5B, with a solver of its own",
+    ),
+    PublishedModel(
+        "LongLive, infinite attention",
+        r"longlive.*infin",
+        RolloutConfig(window_frames=12, sink_frames=3, sink_position="clamped"),
+        "base and LoRA belong together",
+    ),
+    PublishedModel(
         "LongLive", r"longlive", RolloutConfig(window_frames=12, sink_frames=3), "base and LoRA belong together"
+    ),
+    PublishedModel(
+        "MemFlow",
+        r"mem.?flow",
+        **_exactly(
+            {"window_frames": 12, "sink_frames": 3, "memory_frames": 3},
+            RolloutConfig(window_frames=12, sink_frames=3),
+            "it looks up frames of the past in a bank; here, it has none",
+            "base and LoRA belong together",
+        ),
     ),
     PublishedModel(
         "Reward Forcing",
         r"reward.?forcing",
-        RolloutConfig(window_frames=9, sink_frames=3),
-        "its sink is an average of what the window has lost; here, the first frames",
+        **_exactly(
+            {"window_frames": 9, "sink_frames": 3, "sink_position": "clamped", "sink_average": 0.999},
+            RolloutConfig(window_frames=9, sink_frames=3, sink_position="clamped"),
+            "its sink is an average of what the window has lost; here, the first frames",
+        ),
+    ),
+    PublishedModel(
+        "Infinite-Forcing",
+        r"infinite.?forcing|\bvsink",
+        RolloutConfig(window_frames=6, sink_frames=1, sink_position="clamped"),
     ),
     PublishedModel(
         "Krea Realtime 14B",
-        r"krea",
-        RolloutConfig(window_frames=6, denoising_steps=(1000, 937, 833, 625), warp_steps=False),
-        "it encodes its window anew for every chunk; here, the cache stays",
+        r"krea.?(?:realtime|real.time|14b)|krea(?!.?2)",
+        **_exactly(
+            {"window_frames": 6, "denoising_steps": (1000, 750, 500, 250, 0), "context": "recompute"},
+            RolloutConfig(window_frames=6, denoising_steps=(1000, 750, 500, 250, 0)),
+            "it encodes its window anew for every chunk; here, the cache stays",
+        ),
     ),
     PublishedModel(
-        "an initialisation (ODE pairs)", r"ode.?init|causal.?ode", None, "it is meant to be trained, not to be run"
+        "flashdreams",
+        r"flash.?dreams",
+        RolloutConfig(window_frames=12, sink_frames=5, sink_position="clamped", shift=8.0),
+        "NVIDIA's preset sink5-window7-rerope for Self Forcing's weights",
+    ),
+    PublishedModel(
+        "StreamDiffusionV2",
+        r"stream.?diffusion.?v2|causal.?dmd.?v2v|\bsdv2",
+        None,
+        "it makes a video of a video, which this version does not do",
+    ),
+    PublishedModel("RAVEN", r"\braven|cmgrpo", RolloutConfig(), _NO_SETTINGS),
+    PublishedModel("One-Forcing", r"one.?forcing", RolloutConfig(), _NO_SETTINGS),
+    PublishedModel("ShotStream", r"shot.?stream", None, "it makes a shot from the one before, which is not done here"),
+    PublishedModel(
+        "an initialisation (ODE pairs)",
+        r"ode.?init|causal.?ode",
+        None,
+        "it is meant to be trained, not to be run",
+        causal=False,
+    ),
+    PublishedModel(
+        "Self Forcing, 10 seconds",
+        r"self.?forcing.?10.?s",
+        RolloutConfig(),
+        "trained on longer videos; its window is not published, and 21 frames are Self Forcing's",
     ),
     PublishedModel(
         "Self Forcing",
-        r"self.?forcing",
+        r"self.?forcing|\bsfwan",
         RolloutConfig(),
         "trained on 21 frames; shift=8 is what its web demo runs with",
     ),
+    PublishedModel("Self Forcing, web demo (shift 8)", NO_FILE, RolloutConfig(shift=8.0)),
     PublishedModel(
         "Wan 2.1 itself",
         r"wan_?2[._]?1.?t2v",
         None,
         "it is not distilled: a few denoising steps from it give no usable video",
+        causal=False,
     ),
     PublishedModel(
         "Wan 2.2 itself",
         r"wan_?2[._]?2",
         None,
         "it is not distilled for streaming, and its 14B is two models for two noise levels: it gives no usable video",
+        causal=False,
     ),
 )
 
 
-def model_by_file_name(path: Path) -> PublishedModel | None:
-    """Guess the model from the names of a file and its folder; only a hint, as files can have any name."""
-    name = f"{path.absolute().parent.name}/{path.name}".lower()
-    return next((model for model in PUBLISHED_MODELS if re.search(model.file, name)), None)
+def presets() -> list[str]:
+    """List the names of the published models whose settings `preset` knows."""
+    return [model.name for model in PUBLISHED_MODELS if model.config is not None and not model.ask]
+
+
+def preset(name: str) -> RolloutConfig:
+    """Return the rollout settings of a published model.
+
+    Args:
+        name: One of `presets`, or a name that a file of the model could have; capitals and blanks do not matter.
+
+    Raises:
+        ValueError: No model with rollout settings has that name; the message lists those that have.
+    """
+    config = model_by_name(name).config
+    assert config is not None
+    return config
 
 
 def remark_on(model: PublishedModel | None) -> str:
     """Return what a user should know of a model before running it; empty if there is nothing to say."""
     if model is None or not model.remark:
         return ""
-    return f"{'not for streaming: ' if model.config is None else ''}{model.name}: {model.remark}"
+    return model.refusal or f"{model.name}: {model.remark}"
 
 
 def model_by_name(name: str) -> PublishedModel:
@@ -123,12 +311,20 @@ def model_by_name(name: str) -> PublishedModel:
     Raises:
         ValueError: No model with rollout settings has that name; the message lists those that have.
     """
-    wanted = name.lower()
-    model = next((m for m in PUBLISHED_MODELS if m.name.lower() == wanted or re.search(m.file, wanted)), None)
+    named = [model for model in PUBLISHED_MODELS if _letters(model.name) == _letters(name)]
+    model = next(iter(named), None) or model_by_words(name)
     if model is None or model.config is None:
-        names = "; ".join(model.name for model in PUBLISHED_MODELS if model.config)
-        raise ValueError(f"no rollout settings are known for {name!r}; known are: {names}")
+        raise ValueError(f"no rollout settings are known for {name!r}; known are: {'; '.join(presets())}")
     return model
+
+
+def model_by_words(words: str) -> PublishedModel | None:
+    """Find the first model whose pattern matches the names of a folder and a file."""
+    return next((model for model in PUBLISHED_MODELS if re.search(model.file, words.lower())), None)
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[^a-z0-9+]", "", name.lower())
 
 
 def format_settings(config: RolloutConfig) -> str:

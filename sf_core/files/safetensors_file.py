@@ -38,6 +38,8 @@ _DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
+if hasattr(torch, "float8_e8m0fnu"):  # the factors of MXFP8
+    _DTYPES["F8_E8M0"] = torch.float8_e8m0fnu
 PIECE = 2**16  # values converted at a time: few, so that their freed memory does not fragment the heap
 _DTYPE_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
@@ -74,16 +76,38 @@ class StoredTensor:
             file.seek(self.offset)
             return self._values(file, extent).as_strided(self.shape, stride).contiguous()
 
+    @property
+    def is_row_major(self) -> bool:
+        """Whether the values are stored without gaps in row-major order."""
+        return self.stride in (None, _row_major(self.shape))
+
+    def reshape(self, shape: tuple[int, ...]) -> Tensor | StoredTensor:
+        """Return the tensor in another shape of as many values; it is read only if its order is another one."""
+        return replace(self, shape=shape, stride=None) if self.is_row_major else self.read().reshape(shape)
+
     def rows(self, start: int, count: int) -> StoredTensor:
         """Return a part of the first dimension of a row-major tensor."""
-        assert self.stride is None
+        assert self.is_row_major
         row_bytes = math.prod(self.shape[1:]) * self.dtype.itemsize
-        return replace(self, shape=(count, *self.shape[1:]), offset=self.offset + start * row_bytes)
+        return replace(self, shape=(count, *self.shape[1:]), offset=self.offset + start * row_bytes, stride=None)
+
+    def view_of(self, contents: Tensor) -> Tensor:
+        """Return the tensor as a view of its file's ``contents``, in bytes.
+
+        Raises:
+            ValueError: The file has become shorter since it was opened.
+        """
+        stride = self.stride or _row_major(self.shape)
+        extent = 1 + sum((n - 1) * s for n, s in zip(self.shape, stride, strict=True))
+        part = contents[self.offset : self.offset + extent * self.dtype.itemsize]
+        if len(part) < extent * self.dtype.itemsize:
+            raise ValueError(f"{self.path} has become shorter since it was opened")
+        return part.view(self.dtype).as_strided(self.shape, stride)
 
     def sampled_values(self) -> Tensor:
         """Read what `hashing.sampled_values` returns of the tensor, and not much more."""
         count = math.prod(self.shape)
-        if self.stride not in (None, _row_major(self.shape)) or count <= PIECE:
+        if not self.is_row_major or count <= PIECE:
             return sampled_values(self.read())
         with self.path.open("rb") as file:
             values = []
@@ -94,8 +118,7 @@ class StoredTensor:
 
     def to(self, device: str | torch.device, dtype: torch.dtype) -> Tensor:
         """Read the tensor to ``device`` in ``dtype``; on the CPU piece by piece, without a second copy of the whole."""
-        row_major = self.stride in (None, _row_major(self.shape))
-        if dtype == self.dtype or not row_major or torch.device(device).type != "cpu":
+        if dtype == self.dtype or not self.is_row_major or torch.device(device).type != "cpu":
             return self.read().to(device, dtype)
         result = torch.empty(self.shape, dtype=dtype, device=device)
         with self.path.open("rb") as file:
@@ -128,6 +151,27 @@ def copy_of(value: Value, device: str | torch.device, dtype: torch.dtype) -> Ten
     if isinstance(value, StoredTensor):
         return value.to(device, dtype)
     return value.to(device, dtype, copy=True, memory_format=torch.contiguous_format)
+
+
+def mapped(values: Mapping[str, Value]) -> dict[str, Tensor]:
+    """Return tensors whose memory is their files, mapped: what is not used is not read, and what is may be dropped.
+
+    A change of such a tensor does not reach its file. Tensors that their dtype cannot view where they are are read.
+    """
+    files: dict[Path, Tensor] = {}
+    tensors = {}
+    for name, value in values.items():
+        if not isinstance(value, StoredTensor):
+            tensors[name] = value
+        elif 0 in value.shape or value.offset % value.dtype.itemsize:
+            tensors[name] = value.read()
+        else:
+            path = value.path
+            if path not in files:
+                size = path.stat().st_size
+                files[path] = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
+            tensors[name] = value.view_of(files[path])
+    return tensors
 
 
 def open_tensors(path: Path) -> tuple[dict[str, StoredTensor], dict[str, str]]:

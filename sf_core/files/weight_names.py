@@ -10,10 +10,12 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
+from ..model.two_sets import PREFIX
+
 Value = TypeVar("Value")
 
 # Groups of a trainer's file. If a file has one of these, the first is loaded and all other tensors are skipped.
-MODEL_GROUPS = ("generator_ema", "generator", "model.diffusion_model")
+MODEL_GROUPS = ("generator_ema", "generator", "net_ema", "model.diffusion_model")
 LORA_GROUPS = ("generator_lora",)
 SKIPPED_GROUPS = ("critic", "critic_lora")
 
@@ -21,6 +23,7 @@ _WRAPPERS = {
     "_fsdp_wrapped_module",
     "_checkpoint_wrapped_module",
     "_orig_mod",
+    "base_layer",  # of PEFT, which keeps the changes beside it
     "base_model",
     "diffusion_model",
     "model",
@@ -71,6 +74,34 @@ def is_gan_extra(name: str) -> bool:
     return not _GAN_EXTRAS.isdisjoint(name.split("."))
 
 
+def is_counter(name: str) -> bool:
+    """Return whether this is a counter of Causal-rCM's trainer, not a weight."""
+    return any(word.startswith("accum_") for word in name.split("."))
+
+
+def split_sets(state: Mapping[str, Value]) -> tuple[dict[str, Value], dict[str, Value]]:
+    """Split the weights of a file with two sets (SGF+), and return both under the same names.
+
+    The second set has ``memory_`` before a word of each name; it writes the cache. A file with one set has none of it.
+
+    Raises:
+        ValueError: A weight is in one set only.
+    """
+    sets: tuple[dict[str, Value], dict[str, Value]] = ({}, {})
+    for name, value in state.items():
+        words = name.split(".")
+        plain = ".".join(word.removeprefix(PREFIX) for word in words)
+        sets[plain != name][plain] = value
+    alone = sorted(sets[0].keys() ^ sets[1].keys()) if sets[1] else []
+    if alone:
+        where = "memory_ set" if alone[0] in sets[1] else "plain set"
+        raise ValueError(
+            f"this file has two sets of weights, but {len(alone)} of them are in one set only ({alone[0]}, in the "
+            f"{where}): it is not whole"
+        )
+    return sets
+
+
 def group_of(names: Iterable[str], groups: Iterable[str]) -> str | None:
     """Return the first of ``groups`` that any name begins with, or None."""
     starts = {".".join(words[:n]) for words in (name.split(".") for name in names) for n in (1, 2)}
@@ -97,7 +128,7 @@ def select_weights(state: Mapping[str, Value], groups: Iterable[str] = MODEL_GRO
                 continue
         elif not name.startswith(f"{group}."):
             continue
-        if is_gan_extra(name):
+        if is_gan_extra(name) or is_counter(name):
             continue
         original = original_name(name.removeprefix(f"{group}."))
         if original in selected:

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..files.checkpoint import Weight, with_scales
 from ..files.clean_text import clean_text
 from ..files.safetensors_file import Value, read_value
+from ..files.weights import Weight, with_scales
 
 TextEncoder = Callable[[str], Tensor]  # prompt -> [1, rows, width]
 MAX_ROWS = 512  # of embeddings; Wan reads no more

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
 from playwright.sync_api import TimeoutError as PlaywrightTimeout
+from playwright.sync_api import expect
 
+from tests.comfyui import models
 from tools.comfyui.browser import Editor, Mode
 
 PRESETS = "() => LiteGraph.registered_node_types.SFRolloutSettings.nodeData.input.required.preset[1].sf_presets"
@@ -28,6 +31,12 @@ EDIT_ON_CANVAS = """([id, name, value]) => {
   const node = app.graph.getNodeById(id);
   const event = new PointerEvent("pointerup");
   node.widgets.find((one) => one.name === name).setValue(value, { e: event, node, canvas: app.canvas });
+}"""
+# what menus call
+CHOOSE = """([id, name, value]) => {
+  const widget = app.graph.getNodeById(id).widgets.find((one) => one.name === name);
+  widget.value = value;
+  widget.callback?.(value);
 }"""
 API_PROMPT = "async (prompt) => { await app.loadApiJson(prompt, 'api'); }"
 
@@ -131,3 +140,24 @@ def test_an_api_prompt_loads_as_it_is(page: Editor) -> None:
     values_are(page, longlive, 4)
     values_are(page, {**longlive, "window_frames": 9}, 5)
     values_are(page, {**longlive, "window_frames": 9}, 6)
+
+
+def test_the_load_node_says_which_model_a_file_is_before_any_run(page: Editor, mode: Mode) -> None:
+    for name in ("rewardforcing.pt", "causal_forcing.pt"):
+        models.put(
+            page.server, "diffusion_models", name, {f"model.{key}": value for key, value in models.wan().items()}
+        )
+    page.reload()
+    add(page, "SFLoadModel")
+    words = page.page.locator(".sf-words")
+    page.js(CHOOSE, [1, "model_name", "rewardforcing.pt"])
+    expect(words).to_contain_text("Reward Forcing: by the name of the file")
+    expect(words).to_contain_text("window_frames=9, sink_frames=3")
+    page.js(CHOOSE, [1, "model_name", "causal_forcing.pt"])
+    expect(words).to_contain_text("Choose the preset: ")
+    page.js(CHOOSE, [1, "preset", "Causal Forcing, frame-wise"])
+    expect(words).to_contain_text("Causal Forcing, frame-wise: the preset that was chosen")
+    page.load_workflow(page.workflow())  # nothing was run, and the text is there again
+    expect(words).to_contain_text("Causal Forcing, frame-wise: the preset that was chosen")
+    page.page.screenshot(path=os.environ["SF_LOOK"]) if "SF_LOOK" in os.environ else None
+    assert page.errors == []

@@ -18,7 +18,7 @@ from tools.comfyui.server import Server
 COUNT = 10_000 if os.environ.get("SF_TEST_PROFILE") == "thorough" else 2_000
 AT_ONCE = 8
 REFUSALS = (400, 404, 405, 409, 413)  # 405 is aiohttp's own
-POSTS = ("attach", "steer", "sessions/keep", "sessions/delete")
+POSTS = ("attach", "steer", "sessions/keep", "sessions/delete", "model")
 FIELDS = (
     "client_id",
     "node_id",
@@ -28,6 +28,7 @@ FIELDS = (
     "recache",
     "seed",
     "name",
+    "preset",
     "run",
     "number",
     "own",

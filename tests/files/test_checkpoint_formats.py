@@ -161,7 +161,7 @@ def test_fp8_with_comfyuis_scales(
     ("change", "message"),
     [
         ({"blocks.0.ffn.0.weight": torch.ones(96, 24, dtype=torch.uint8)}, "blocks.0.ffn.0.weight is stored as uint8"),
-        ({"blocks.0.ffn.0.scale_weight": torch.ones(96)}, "stored as float32, with 96 scales, which is not read here"),
+        ({"blocks.0.ffn.0.scale_weight": torch.ones(7)}, r"of the shape \[96, 48\] with factors of the shape \[7\]"),
     ],
 )
 def test_other_quantisations_are_refused(change: State, message: str) -> None:

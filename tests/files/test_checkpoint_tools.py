@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ import sf_core
 from sf_core.cli.info import describe
 from sf_core.files import safetensors_file as tensor_file
 from sf_core.files.convert import convert
-from sf_core.files.published_models import PUBLISHED_MODELS, model_by_file_name, model_by_name
+from sf_core.files.published_models import PUBLISHED_MODELS, model_by_name, model_by_words
 from tests.files.formats import GAN, State, diffusers, fsdp, prefixed
 from tests.helpers import random_model
 
@@ -47,8 +47,7 @@ def test_a_trainers_checkpoint_is_taken_apart(tmp_path: Path) -> None:
     )
     assert lines["wrapped in"] == "_checkpoint_wrapped_module, _fsdp_wrapped_module, _orig_mod, model"
     assert lines["not loaded"] == "3 tensors of a GAN discriminator"
-    assert "a generator that a trainer saved: Self Forcing, Causal Forcing" in lines["looks like"]
-    assert "the weights do not tell" in lines["looks like"]
+    assert "a trainer saved this file, and neither its weights nor its name tell the model" in lines["looks like"]
     assert lines["settings"] == "unknown; where none are given, Self Forcing's are used"
 
 
@@ -59,7 +58,7 @@ def test_diffusers_names_and_fp8_are_told(tmp_path: Path) -> None:
     text = describe(tmp_path / "m.safetensors")
     assert "names                 diffusers'" in text
     assert "float8_e4m3fn, with scales" in text
-    assert "none that is published" in text
+    assert "none that is published has this size" in text
 
 
 @pytest.mark.parametrize(
@@ -72,23 +71,46 @@ def test_diffusers_names_and_fp8_are_told(tmp_path: Path) -> None:
         ("framewise/causal_forcing.pt", "Causal Forcing, frame-wise"),
         ("causal-forcing++/framewise-2step.pt", "Causal Forcing++, frame-wise, 2 steps"),
         ("causal-forcing++/framewise-1step.pt", "Causal Forcing++, frame-wise, 1 step"),
-        ("chunkwise/longvideo.pt", "Rolling Forcing"),
+        ("chunkwise/longvideo.pt", "Causal Forcing, long video"),
         ("checkpoints/rolling_forcing_dmd.pt", "Rolling Forcing"),
         ("models/longlive_base.pt", "LongLive"),
         ("models/krea-realtime-video-14b.safetensors", "Krea Realtime 14B"),
         ("models/Wan21_CausVid_14B_T2V_lora_rank32.safetensors", "CausVid"),
         ("diffusion_models/wan2.1_t2v_1.3B_fp16.safetensors", "Wan 2.1 itself"),
         ("models/model.pt", None),
+        ("diffusion_models/causal_forcing.pt", "Causal Forcing"),
+        ("diffusion_models/causal_forcing-framewise.safetensors", "Causal Forcing, frame-wise"),
+        ("diffusion_models/longvideo.pt", "Causal Forcing, long video"),
+        ("models/rewardforcing.pt", "Reward Forcing"),
+        ("infinite-forcing/model.pt", "Infinite-Forcing"),
+        ("self_gradient_forcing_plus/model.pt", "SGF+"),
+        ("sgf_plus/framewise_ar_model.pt", "SGF+, frame-wise"),
+        ("self_gradient_forcing/chunkwise_ar_model.pt", "SGF"),
+        ("models/sgf_framewise.pt", "SGF, frame-wise"),
+        ("MemFlow/base.pt", "MemFlow"),
+        ("models/Causal_rCM_Wan2.1_T2V_1.3B_480p_dmd_c3-3.pt", "Causal-rCM, c3-3, 4 steps"),
+        ("models/Causal_rCM_Wan2.1_T2V_1.3B_480p_dmd_c1-4_step2.pt", "Causal-rCM, c1-4, 2 steps"),
+        (
+            "models/Causal_rCM_Wan2.1_T2V_1.3B_480p_x_c1-1_step2_noisy_ctx.pt",
+            "Causal-rCM, c1-1, 2 steps, noisy context",
+        ),
+        ("models/Causal_rCM_Wan2.1_T2V_1.3B_480p_x_c1-1_step1.pt", "Causal-rCM, c1-1, 1 step"),
+        ("longlive-2.0-5b/model_bf16.pt", "LongLive 2"),
+        ("SFWan2.1-T2V-1.3B-Diffusers/diffusion_pytorch_model.safetensors", "Self Forcing"),
+        ("models/self_forcing_10s.pt", "Self Forcing, 10 seconds"),
+        ("models/raven_model.pt", "RAVEN"),
+        ("wan_causal_dmd_v2v/model.pt", "StreamDiffusionV2"),
+        ("diffusion_models/krea2_turbo.safetensors", None),
     ],
 )
 def test_published_files_are_known_by_name(name: str, member: str | None) -> None:
-    found = model_by_file_name(Path("/data") / name)
+    found = model_by_words(name)
     assert (found.name if found else None) == member
 
 
 def test_a_name_is_a_hint_and_settings_follow_it(tmp_path: Path) -> None:
     text = describe(saved(tmp_path / "longlive" / "longlive_base.pt", {"generator": prefixed("model.", STATE)}))
-    assert "LongLive, by the name of the file; the weights do not tell" in text
+    assert "LongLive, by the name of the file; the weights of such models look alike" in text
     assert "window_frames=12, sink_frames=3, denoising_steps=(1000, 750, 500, 250), shift=5.0" in text
 
 
@@ -97,7 +119,7 @@ def test_every_members_settings_can_run() -> None:
         if member.config:
             assert member.config.timesteps(0)
             assert model_by_name(member.name) is member
-    with pytest.raises(ValueError, match="no rollout settings are known for 'Sora'; known are: Rolling Forcing; "):
+    with pytest.raises(ValueError, match="no rollout settings are known for 'Sora'; known are: SGF\\+, frame-wise; "):
         model_by_name("Sora")
 
 
@@ -122,11 +144,18 @@ def test_a_lora_is_told_with_its_rank(tmp_path: Path) -> None:
     assert "nothing in it says of which" in describe(tmp_path / "l.safetensors")
 
 
-def test_info_reads_no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_info_reads_hardly_any_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = saved(tmp_path / "m.pt", {"generator": STATE})
-    monkeypatch.setattr(tensor_file.StoredTensor, "read", None)
-    monkeypatch.setattr(tensor_file.StoredTensor, "to", None)
+    values = []
+    read = tensor_file.StoredTensor._values
+
+    def counted(stored: tensor_file.StoredTensor, file: BinaryIO, count: int) -> torch.Tensor:
+        values.append(count)
+        return read(stored, file, count)
+
+    monkeypatch.setattr(tensor_file.StoredTensor, "_values", counted)
     assert "256, 2, 2" in describe(path)
+    assert sum(values) < 2 * tensor_file.PIECE < sum(tensor.numel() for tensor in STATE.values()) / 4
 
 
 # convert --------------------------------------------------------------------------------------------------------------
@@ -155,7 +184,7 @@ def test_metadata_says_what_the_weights_cannot(tmp_path: Path) -> None:
     model = sf_core.load_model(tmp_path / "a.safetensors")
     assert (model.arch.num_heads, model.arch.text_len) == (4, 6)
     assert model.rollout_config == sf_core.RolloutConfig(window_frames=12, sink_frames=3)
-    assert "LongLive, as the file says of itself" in describe(tmp_path / "a.safetensors")
+    assert "LongLive, the file says so of itself" in describe(tmp_path / "a.safetensors")
     _, again = converted(tmp_path / "a.safetensors", tmp_path / "a.safetensors")  # onto itself
     assert again == facts
     assert json.loads(again["sf.rollout"])["window_frames"] == 12

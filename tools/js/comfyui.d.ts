@@ -83,7 +83,7 @@ interface ComfyNode {
   size: [number, number];
   /** Undefined until the node is added to a graph. */
   graph: ComfyGraph;
-  inputs: { name: string }[];
+  inputs: { name: string; link?: number | null }[];
   widgets?: ComfyWidget[];
   subgraph?: ComfyGraph;
   constructor: Function & { comfyClass?: string; nodeData?: any };

@@ -1,0 +1,36 @@
+"""HTTP route that says, before any run, which model a file holds."""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiohttp import web
+
+from ..adapters import host
+from ..adapters.model_loader import recognised
+from ..presets import MODEL_PRESETS, said_of
+from .validation import Refused, body_of, json_route
+
+
+def register(routes: web.RouteTableDef) -> None:
+    """Add the route. To be called while ComfyUI loads its packs."""
+    routes.post("/self_forcing/model")(described)
+
+
+@json_route
+async def described(request: web.Request) -> dict[str, str]:
+    """Answer what Load Self Forcing Model says of a file and a preset. Body: ``{"name", "preset"}``."""
+    body = await body_of(request, {"name": str, "preset": str})
+    name, preset = body["name"], body["preset"]
+    if name not in host.files("diffusion_models"):
+        raise Refused(404, f"there is no model {name[:100]!r}")
+    if preset not in MODEL_PRESETS:
+        raise Refused(400, f"there is no preset {preset[:100]!r}")
+    try:
+        return {"text": await asyncio.to_thread(_said, name, preset)}
+    except (ValueError, OSError) as error:
+        raise Refused(409, str(error)) from error
+
+
+def _said(name: str, preset: str) -> str:
+    return said_of(recognised(host.file("diffusion_models", name)), preset)

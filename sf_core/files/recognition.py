@@ -1,0 +1,144 @@
+"""Which published model a file holds: by what it says of itself, by its tensors, and only then by its name.
+
+Most models of the family have the same names and shapes, so their tensors tell them apart only by their values.
+`KNOWN_WEIGHTS` is for that. Nothing is guessed silently: a `Recognition` says why, and what else it could be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..config import RolloutConfig
+from ..model.identity import weights_name
+from ..model.two_sets import PREFIX
+from .published_models import PUBLISHED_MODELS, PublishedModel, format_settings, model_by_words
+from .safetensors_file import Value
+from .weight_names import group_of, is_counter, select_weights, split_sets
+from .weights import with_scales
+
+# Names of published weights, as `slice_name` gives them and ``python -m sf_core info`` prints them ("slice"), and the
+# model of each, as in PUBLISHED_MODELS. To add one: take a file from its authors' page, and the line that info prints.
+KNOWN_WEIGHTS: dict[str, str] = {}
+
+_SLICES = ("patch_embedding.bias", "blocks.0.self_attn.q.weight", "head.head.weight", "head.modulation")
+_CHANNELS_2_2 = 48  # of Wan 2.2's latents
+
+
+@dataclass(frozen=True)
+class Recognition:
+    """What a file is taken for.
+
+    Args:
+        name: Name of the model; "" if nothing tells.
+        config: Its settings. None: it has none, and Self Forcing's are used.
+        why: What tells so.
+        remark: What a user should know before running it.
+        could_be: Names of presets, of which a user has to choose one.
+        refusal: Why it is not run here; "" if it is.
+    """
+
+    name: str
+    config: RolloutConfig | None
+    why: str
+    remark: str = ""
+    could_be: tuple[str, ...] = ()
+    refusal: str = ""
+
+    def sentences(self) -> list[str]:
+        """Say all of it, the most important first."""
+        if self.refusal:
+            return [self.refusal, self.why]
+        settings = format_settings(self.config or RolloutConfig())
+        if not self.name:
+            return [f"Choose the preset: {self.why}. Without it, Self Forcing's settings are used", settings]
+        if self.could_be:
+            names = "; ".join(self.could_be)
+            first = [f"Choose the preset: {self.why}. It could be: {names}. Without it, it is taken for {self.name}"]
+        else:
+            first = [f"{self.name}: {self.why}"]
+        return [*first, settings, *([self.remark] if self.remark else [])]
+
+    def text(self) -> str:
+        """The sentences as one text."""
+        return ". ".join(self.sentences())
+
+
+def recognise(
+    path: Path | None, tensors: Mapping[str, Value], metadata: Mapping[str, str], own: RolloutConfig | None
+) -> Recognition:
+    """Recognise the model of a file.
+
+    Args:
+        path: The file; its name and that of its folder are the last hint. None: there is none.
+        tensors: All tensors of the file by name; they are not read but for a few values.
+        metadata: Of the file.
+        own: Rollout settings in its metadata, if it has any.
+
+    Raises:
+        ValueError: The tensors are not a model's.
+    """
+    by_name = model_by_words(f"{path.absolute().parent.name}/{path.name}") if path is not None else None
+    if own is not None:
+        name = metadata.get("sf.member") or metadata.get("sf.trained") or "Trained with this pack"
+        return Recognition(name, own, "the file says so of itself")
+    known = _by_values(tensors)
+    if known is not None:
+        return _recognised(known, "by its values, which are those of the published file")
+    return _by_names_and_shapes(tensors, by_name) or _by_file_name(tensors, by_name)
+
+
+def slice_name(tensors: Mapping[str, Value]) -> str:
+    """Return a name of weights that a few of their values make, the same in float32, bf16 and fp16."""
+    state = split_sets(select_weights(tensors))[0]
+    layers = {name.removesuffix(".weight").removesuffix(".bias") for name in _SLICES}
+    others = {name for name in state if name.rpartition(".")[2] not in ("weight", "bias")}  # factors, for example
+    wanted = {name for name in state if name in _SLICES or (name in others and name.rpartition(".")[0] in layers)}
+    weights = with_scales({name: state[name] for name in wanted})
+    return weights_name({name: (weights[name].shape, weights[name].sampled_values()) for name in _SLICES})
+
+
+def _by_values(tensors: Mapping[str, Value]) -> PublishedModel | None:
+    name = KNOWN_WEIGHTS.get(slice_name(tensors)) if KNOWN_WEIGHTS else None
+    return next((model for model in PUBLISHED_MODELS if model.name == name), None)
+
+
+def _by_names_and_shapes(tensors: Mapping[str, Value], by_name: PublishedModel | None) -> Recognition | None:
+    """Recognise what only some of the models have: two sets of weights, a Linear embedding, other latents."""
+    state = select_weights(tensors)
+    hint = by_name.name if by_name is not None else ""
+    if any(word.startswith(PREFIX) for name in state for word in name.split(".")):
+        return _one_of(("SGF+", "SGF+, frame-wise"), hint, "it has two sets of weights, as SGF+ alone has")
+    patch = state.get("patch_embedding.weight")
+    if (patch is not None and len(patch.shape) == 2) or any(map(is_counter, tensors)):
+        names = tuple(model.name for model in PUBLISHED_MODELS if model.name.startswith("Causal-rCM"))
+        return _one_of(names, hint, "its patch embedding is a Linear layer, as Causal-rCM's alone is")
+    if patch is not None and patch.shape[1] == _CHANNELS_2_2:
+        why = f"its latents have {_CHANNELS_2_2} channels, as Wan 2.2's"
+        is_trained = hint == "LongLive 2" or group_of(tensors, ("generator_ema", "generator")) is not None
+        return _one_of(("LongLive 2",) if is_trained else ("Wan 2.2 itself",), hint, why)
+    return None
+
+
+def _one_of(names: tuple[str, ...], hint: str, why: str) -> Recognition:
+    """Recognise the model of these names that the file's name hints at; without a hint, ask."""
+    models = {model.name: model for model in PUBLISHED_MODELS}
+    if hint in names:
+        return _recognised(models[hint], f"{why}, and by the name of the file" if len(names) > 1 else why)
+    if len(names) == 1:
+        return _recognised(models[names[0]], why)
+    first = models[names[0]]
+    return Recognition(first.name, first.config, why, first.remark, names)
+
+
+def _by_file_name(tensors: Mapping[str, Value], by_name: PublishedModel | None) -> Recognition:
+    if by_name is not None:
+        return _recognised(by_name, "by the name of the file; the weights of such models look alike")
+    if group_of(tensors, ("generator_ema", "generator")):
+        return Recognition("", None, "a trainer saved this file, and neither its weights nor its name tell the model")
+    return Recognition("", None, "neither the weights nor the name of this file tell the model")
+
+
+def _recognised(model: PublishedModel, why: str) -> Recognition:
+    return Recognition(model.name, model.config, why, model.remark, model.ask, model.refusal)
