@@ -19,8 +19,10 @@ from ..sf_core.files.recognition import Recognition
 
 FROM_MODEL = "from the model"
 CUSTOM = "custom"
-_WIDGETS = ("chunk_frames", "window_frames", "sink_frames", "sink_position", "denoising_steps", "shift")
-_WIDGETS += ("warp_steps", "context_noise", "first_chunk_frames", "first_chunk_steps")  # settings with a widget
+_WIDGETS = (  # settings with a widget
+    *("chunk_frames", "window_frames", "sink_frames", "sink_position", "denoising_steps", "shift"),
+    *("warp_steps", "context_noise", "first_chunk_frames", "first_chunk_steps"),
+)
 _PAPER = RolloutConfig()
 # settings without a widget of their own: they are written into the widget "rules"
 _RULES = {field.name: field for field in fields(RolloutConfig) if field.name not in _WIDGETS}

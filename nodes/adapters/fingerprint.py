@@ -21,9 +21,11 @@ import torch
 from torch import Tensor
 
 from ...sf_core.files.checkpoint import open_source
-from ...sf_core.files.weights import transformer_weights
+from ...sf_core.files.weights import memory_weights, transformer_weights
 from ...sf_core.hashing import digest, sampled_values
 from ...sf_core.model.identity import contents_digest, describe_weights, weights_name
+from ...sf_core.model.two_sets import memory_name
+from .second_set import published_name
 
 _PREFIX = "diffusion_model."
 _HALF = torch.float16  # the dtype that ComfyUI prefers for Wan on a GPU
@@ -53,7 +55,7 @@ class Weights:
                 value = parameter.data if backup is None else backup[0]
                 dtype = getattr(module, f"{part}_comfy_model_dtype", None)
                 plain = type(value) in (Tensor, torch.nn.Parameter) and value.dtype.is_floating_point
-                yield name, value, dtype if plain else None, has_parts
+                yield published_name(name), value, dtype if plain else None, has_parts
 
     @cached_property
     def _samples(self) -> Samples:
@@ -140,7 +142,9 @@ def _samples_of_file(path: Path | None, used: Samples) -> Samples | None:
     if path is None:
         return None
     try:
-        stored = transformer_weights(open_source(path)[0])
+        tensors = open_source(path)[0]
+        memory = memory_weights(tensors) or {}
+        stored = transformer_weights(tensors) | {memory_name(name): weight for name, weight in memory.items()}
         if stored.keys() != used.keys():
             return None
         samples = {name: (weight.shape, weight.sampled_values()) for name, weight in stored.items()}

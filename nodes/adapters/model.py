@@ -6,6 +6,7 @@ that the user chose all apply. A LoRA on ``modulation`` has no effect, as everyw
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
@@ -26,7 +27,7 @@ from ...sf_core.model.forward import WanForward
 from ...sf_core.schedule import TRAIN_STEPS, declare_without_float64
 from ...sf_core.session.session import Session
 from ...sf_core.vae.wan_vae import WAN_MEAN
-from . import host, memory
+from . import host, memory, second_set
 from .fingerprint import exact_patches, named_patches, token, weights_of
 from .model_settings import settings_of
 from .shared_state import shared_state_of
@@ -34,6 +35,7 @@ from .shared_state import shared_state_of
 # Pixels along the edge of a latent, and frames of a latent, of every Wan 2.1 VAE; where the latent format lacks them
 WAN_SPATIAL_FACTOR, WAN_TEMPORAL_FACTOR = 8, 4
 WAN_CHANNELS = 16  # of its latents
+_PARTS = ("blocks", "patch_embedding", "text_embedding", "time_embedding", "time_projection", "head")
 
 
 def _ask_for_float64(device: torch.device) -> None:
@@ -59,7 +61,10 @@ class HostedWan(WanForward):
         self.spatial_factor = int(getattr(latent_format, "spacial_downscale_ratio", WAN_SPATIAL_FACTOR))
         self.temporal_factor = int(getattr(latent_format, "temporal_downscale_ratio", WAN_TEMPORAL_FACTOR))
         self.latents_mean = torch.as_tensor(getattr(latent_format, "latents_mean", WAN_MEAN)).flatten()
-        for name in ("blocks", "patch_embedding", "text_embedding", "time_embedding", "time_projection", "head"):
+        self._memory = second_set.of(net)
+        if self._memory is not None:
+            second_set.patch_both(self.patcher)
+        for name in _PARTS:
             setattr(self, name, getattr(net, name))
         self._options: dict[str, Any] = {}
         self._ready: tuple[memory.Loaded | None, int] = (None, 0)  # what was loaded, with room for how many bytes
@@ -83,6 +88,17 @@ class HostedWan(WanForward):
     def device(self) -> torch.device:
         """Device of the computation."""
         return self.patcher.load_device
+
+    @property
+    def writer(self) -> HostedWan:
+        """See `WanForward.writer`; made anew each time, so that it has the options of the pass that asks for it."""
+        if self._memory is None:
+            return self
+        writer = copy.copy(self)
+        writer._memory = None
+        for name in _PARTS:
+            setattr(writer, name, getattr(self._memory, name))
+        return writer
 
     def cast_parameter(self, parameter: Tensor, like: Tensor) -> Tensor:
         """Cast a parameter that belongs to no layer, as ComfyUI does."""

@@ -23,9 +23,9 @@ from ...sf_core.files.checkpoint import (
 from ...sf_core.files.quantised import FP8
 from ...sf_core.files.recognition import Recognition, recognise
 from ...sf_core.files.safetensors_file import Value
-from ...sf_core.files.weights import memory_weights, transformer_weights
+from ...sf_core.files.weights import Weight, memory_weights, transformer_weights
 from ...sf_core.model.architecture import WanArchitecture
-from . import core_formats, host
+from . import core_formats, host, second_set
 from .fingerprint import remember_source
 from .latents import OwnLatents
 from .model import check_wan
@@ -93,25 +93,29 @@ def _read_weights(
     keeps = dtype in (None, *FP8)  # a dtype that weights may be stored in beside quantised ones
     if keeps and not _is_read_here(tensors) and core_formats.only_core_reads(path, tensors, metadata):
         return comfy.sd.load_diffusion_model(str(path), dict(model_options), **others)
-    weights = transformer_weights(tensors)
-    if memory_weights(tensors) is not None:
-        raise ValueError(f"{path.name} has two sets of weights (SGF+), one for the cache: not read here yet")
-    arch = empty_model(weights, metadata, {}).arch
-    quantised = any(weight.scaling is not None for weight in weights.values())
-    if arch.dim != arch.num_heads * REAL_HEAD_DIM or any(getattr(arch, k) != v for k, v in _ASSUMED.items()):
-        wide = dtype if dtype in _FLOATS else torch.bfloat16
-        return _unusual(arch, core_formats.core_state(weights, wide if quantised else None)[0], dtype)
-    if quantised and keeps:
-        options = dict(model_options)
-    if (keeps or not quantised) and core_formats.is_cores(path, tensors, metadata, weights):
-        return comfy.sd.load_diffusion_model(str(path), options, **others)
-    if keeps and (count := core_formats.widened(weights)):
-        host.log.warning("%s: this ComfyUI cannot keep %s quantised weights; they become bf16", path.name, count)
-    state, facts = core_formats.core_state(weights, None if keeps else dtype)
-    patcher = comfy.sd.load_diffusion_model_state_dict(state, model_options=options, metadata=facts, **others)
-    if patcher is None:
-        raise ValueError(f"{path.name} is a Wan 2.1 transformer that this ComfyUI does not recognise; update ComfyUI")
-    return patcher
+    memory = memory_weights(tensors)
+
+    def load(weights: Mapping[str, Weight]) -> Any:
+        arch = empty_model(weights, metadata, {}).arch
+        quantised = any(weight.scaling is not None for weight in weights.values())
+        if arch.dim != arch.num_heads * REAL_HEAD_DIM or any(getattr(arch, k) != v for k, v in _ASSUMED.items()):
+            wide = dtype if dtype in _FLOATS else torch.bfloat16
+            return _unusual(arch, core_formats.core_state(weights, wide if quantised else None)[0], dtype)
+        chosen = dict(model_options) if quantised and keeps else options
+        if (keeps or not quantised) and memory is None and core_formats.is_cores(path, tensors, metadata, weights):
+            return comfy.sd.load_diffusion_model(str(path), chosen, **others)
+        if keeps and (count := core_formats.widened(weights)):
+            host.log.warning("%s: this ComfyUI cannot keep %s quantised weights; they become bf16", path.name, count)
+        state, facts = core_formats.core_state(weights, None if keeps else dtype)
+        patcher = comfy.sd.load_diffusion_model_state_dict(state, model_options=chosen, metadata=facts, **others)
+        if patcher is None:
+            raise ValueError(
+                f"{path.name} is a Wan 2.1 transformer that this ComfyUI does not recognise; update ComfyUI"
+            )
+        return patcher
+
+    patcher = load(transformer_weights(tensors))
+    return patcher if memory is None else second_set.attach(patcher, load(memory))
 
 
 def _is_read_here(tensors: Mapping[str, Value]) -> bool:

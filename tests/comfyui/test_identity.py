@@ -197,7 +197,7 @@ def test_wan_2_2_with_its_own_latents_is_refused(server: Server) -> None:
     [
         ("wan2.1_t2v_1.3B_fp16.safetensors", "not for streaming: Wan 2.1 itself"),
         ("wan2.2_t2v_high_noise_14B.safetensors", "not for streaming: Wan 2.2 itself"),
-        ("krea-realtime.safetensors", "Krea Realtime 14B: it encodes its window anew"),
+        ("krea-realtime.safetensors", "Krea Realtime 14B: by the name of the file"),
     ],
 )
 def test_what_a_user_should_know_of_a_file_is_said(server: Server, name: str, remark: str) -> None:

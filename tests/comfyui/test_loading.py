@@ -6,7 +6,10 @@ import json
 
 import pytest
 import torch
+from torch import Tensor
 
+import sf_core
+from sf_core.model.two_sets import memory_name
 from tests.comfyui import models
 from tests.comfyui.graphs import Graph, forget_all
 from tests.comfyui.test_identity import facts_of
@@ -120,3 +123,35 @@ def test_a_model_in_several_files_is_loaded_by_any_of_them(server: Server) -> No
         for name in (*parts, "base.safetensors")
     ]
     assert len({facts["state"] for facts in facts_of(server, graph, *nodes)}) == 1
+
+
+def test_two_sets_are_one_model_whose_loras_apply_to_both(server: Server) -> None:
+    """Equal sets are as one set, with a LoRA too; another second set changes the result, the bytes and the name."""
+    models.put(server, "loras", "lora.safetensors", models.lora()[0])
+    models.put(server, "diffusion_models", "base.safetensors", models.wan())
+    for name, second in (("equal.safetensors", models.wan()), ("two.safetensors", models.wan(3))):
+        both = models.wan() | {memory_name(key): weight for key, weight in second.items()}
+        models.put(server, "diffusion_models", name, both)
+
+    def made(name: str, lora: bool) -> Tensor:
+        forget_all(server)
+        graph = Graph()
+        model = graph("SFLoadModel", model_name=name, weight_dtype="default", preset="from the model")[0]
+        if lora:
+            inputs = {"lora_name": "lora.safetensors", "strength_model": 0.7}
+            model = graph("LoraLoaderModelOnly", model=model, **inputs)[0]
+        return sampled(server, graph, model)
+
+    for lora in (False, True):
+        one = made("base.safetensors", lora)
+        assert float((made("equal.safetensors", lora) - one).abs().max()) < 1e-5
+        assert float((made("two.safetensors", lora) - one).abs().max()) > 1e-2
+    graph = Graph()
+    nodes = [
+        graph("SFLoadModel", model_name=name, weight_dtype="default", preset="from the model")[0]
+        for name in ("base.safetensors", "equal.safetensors", "two.safetensors")
+    ]
+    facts = facts_of(server, graph, *nodes)
+    assert len({one["fingerprint"] for one in facts}) == 3
+    library = sf_core.load_model(server.base / "models" / "diffusion_models" / "two.safetensors")
+    assert facts[2]["fingerprint"] == library.fingerprint

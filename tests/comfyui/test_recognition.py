@@ -68,6 +68,8 @@ FILES = {
     "longlive_base.pt": ("group", "LongLive"),
     "rewardforcing.pt": ("model.", "Reward Forcing"),
     "infinite-forcing/vsink1.pt": ("both groups", "Infinite-Forcing"),
+    "self_gradient_forcing_plus/chunkwise_model.pt": ("two sets", "SGF+"),
+    "self_gradient_forcing_plus/framewise_model.pt": ("two sets", "SGF+, frame-wise"),
     "self_gradient_forcing/chunkwise_model.pt": ("both groups", "SGF"),
     "self_gradient_forcing/framewise_model.pt": ("both groups", "SGF, frame-wise"),
     "Causal_rCM_Wan2.1_T2V_1.3B_480p_dmd_c3-3.pt": ("rcm", "Causal-rCM, c3-3, 4 steps"),
@@ -81,6 +83,10 @@ FILES = {
 # and those that need a word of the user
 ASKING = {
     "causal_forcing.pt": ("group", "It could be: Causal Forcing, chunk-wise; Causal Forcing, frame-wise"),
+    "ar/two_sets.pt": (
+        "two sets",
+        "it has two sets of weights, as SGF+ alone has. It could be: SGF+",
+    ),
     "unnamed.pt": ("rcm", "its patch embedding is a Linear layer, as Causal-rCM's alone is"),
     "ar/model.pt": ("both groups", "a trainer saved this file, and neither its weights nor its name tell the model"),
 }

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import save_file
 
 import sf_core
+from sf_core.files.safetensors_file import mapped, open_tensors
 from sf_core.files.weight_names import original_name
 from sf_core.model.architecture import WanArchitecture
 from tests.files.formats import GAN, State, diffusers, fsdp, prefixed
@@ -196,6 +197,44 @@ def test_a_file_is_never_in_memory_beside_its_model(tmp_path: Path) -> None:
     command = [sys.executable, "-c", PEAKS, *map(str, paths)]
     done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parents[2])
     assert all(float(peak) < 1.1 * size + 8 for peak in done.stdout.split())
+
+
+MAPPED = """
+import sys, torch
+from pathlib import Path
+from sf_core.files.safetensors_file import mapped, open_tensors
+def memory():
+    lines = open("/proc/self/status").read().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon:")) / 1024
+tensors = mapped(open_tensors(Path(sys.argv[1]))[0])
+before = memory()
+total = sum(float(tensor.sum()) for tensor in tensors.values())
+print(memory() - before, total)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells the memory that is not a file's")
+@pytest.mark.parametrize("suffix", ["safetensors", "pt"])
+def test_a_mapped_file_is_read_where_it_is(suffix: str, tmp_path: Path) -> None:
+    state = {"a": torch.ones(1024, 8192), "b": torch.ones(1024, 8192).t()}
+    path = tmp_path / f"m.{suffix}"
+    save_file({name: t.contiguous() for name, t in state.items()}, path) if suffix != "pt" else torch.save(state, path)
+    command = [sys.executable, "-c", MAPPED, str(path)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    grown, total = map(float, done.stdout.split())
+    assert total == 2 * 1024 * 8192
+    assert grown < 8  # MiB, of 64
+
+
+def test_a_change_of_a_mapped_tensor_does_not_reach_its_file(tmp_path: Path) -> None:
+    state = {"odd": torch.ones(3, dtype=torch.uint8), "whole": torch.arange(4.0)}
+    save_file(state, tmp_path / "m.safetensors")
+    data = (tmp_path / "m.safetensors").read_bytes()
+    tensors = mapped(open_tensors(tmp_path / "m.safetensors")[0])
+    assert all(torch.equal(tensors[name], state[name]) for name in state)
+    for tensor in tensors.values():
+        tensor.zero_()
+    assert (tmp_path / "m.safetensors").read_bytes() == data
 
 
 def test_loading_leaves_a_state_dict_alone_and_shares_nothing_with_it() -> None:
