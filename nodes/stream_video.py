@@ -139,7 +139,8 @@ def _chunks(
     core = with_vae(session.core, ours)
     run.make_ready(core)
     factor = ours.temporal_factor
-    run.view.begin_with(video_frames(core.frames, factor) - video_frames(session.decoded, factor))
+    decoded = video_frames(session.decoded, factor)
+    run.view.begin_with(video_frames(core.frames, factor) - decoded, decoded / fps)
     for _, frames in decode_rest(session, ours, vae):
         run.view.show(frames[0], BEFORE_RUN, 0)
         yield core, frames[0]

@@ -32,12 +32,14 @@
  *   newest
  * @property {RunAction[]} actions
  * @property {string} rows of a Prompt Timeline that makes the video again
+ * @property {number} begins the second of the rows at which frame 0 is
  * @property {number} seconds
  * @property {Record<string, Record<string, number | string>>} seeds by node and input; text beyond 2 ** 53
  * @property {Training | null} training
  * @property {string | null} session the name in Load Session under which the session that the run made is kept; null
  *   before the end, and if there is none any more
- * @property {ServerFile | null} video
+ * @property {ServerFile | null} video at the end
+ * @property {ServerFile | null} video_so_far before the end
  *
  * @typedef {{node_id: string, run: string, chunk: number, first: number, count: number, numbers: number[],
  *   frames: string[]}} FramesMessage frames: JPEGs in base64; numbers: which of the `count` frames they are
@@ -78,6 +80,8 @@ const point = (value) => list(amount)(value) && value.length === 2;
 
 const TRAINING = { stage: text, step: count, of: count, left: amount, file: text, losses: record(list(point)) };
 
+const FILE = { filename: text, subfolder: text, type: text };
+
 const STATE = {
   ...RUN,
   ...{ prompt_id: text, workflow: text, state: (/** @type {any} */ value) => STATES.includes(value) },
@@ -88,7 +92,9 @@ const STATE = {
   actions: list(shape({ action: text, chunk: count })),
   training: orNull(shape(TRAINING)),
   session: orNull(text),
-  video: orNull(shape({ filename: text, subfolder: text, type: text })),
+  begins: amount,
+  video: orNull(shape(FILE)),
+  video_so_far: orNull(shape(FILE)),
 };
 
 const FRAMES = {

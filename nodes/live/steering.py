@@ -75,6 +75,8 @@ class Steering:
         self._lock = threading.Lock()
         self._closed, self._prompt = False, ""  # prompt: the newest that was typed
         self._encoder = ThreadPoolExecutor(1, "self-forcing-text")
+        if timeline.rows:
+            view.tell(rows=self.rows)
 
     @property
     def waiting(self) -> int:

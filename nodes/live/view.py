@@ -80,8 +80,9 @@ class LiveView:
             **{"state": "running", "fps": fps, "chunk": 0, "chunks": chunks, "frames": 0, "made_fps": 0.0},
             **{"first_seconds": None, "cache_bytes": 0, "steerable": steerable, "prompt": "", "note": ""},
             **{"refused": {"count": 0, "prompt": ""}, "actions": [], "rows": "", "seconds": 0.0, "video": None},
-            **{"training": None, "seeds": _seeds_of(prompt.graph), "first_new": 0},
+            **{"training": None, "seeds": _seeds_of(prompt.graph), "first_new": 0, "begins": 0.0},
         }
+        self._growing: Path | None = None  # the video's file, while the run lasts
         self._kept: Path | None = None  # the session's file
         self._firsts: dict[int, int] = {}  # first frame of each of the newest chunks
         self._newest: tuple[int, Tensor] | None = None  # number and frame
@@ -114,8 +115,12 @@ class LiveView:
         )  # a newer one may have taken its place
         return {
             **{**names, "workflow": self._workflow, "first_frame": self.store.first},
-            **{**self._facts, "session": session},
+            **{**self._facts, "session": session, "video_so_far": self._video_so_far()},
         }
+
+    def _video_so_far(self) -> dict[str, str] | None:
+        growing = self._growing
+        return host.temp_file_facts(growing) if growing is not None and growing.exists() else None
 
     @property
     def watchers(self) -> list[str]:
@@ -133,9 +138,14 @@ class LiveView:
         """Note the file of the run's last session, from which one can go on."""
         self._kept = session
 
-    def begin_with(self, frames: int) -> None:
-        """Tell the viewers that the first ``frames`` frames will be older than the run."""
-        self.tell(first_new=frames)
+    def begin_with(self, frames: int, second: float) -> None:
+        """Tell the viewers that the first ``frames`` frames will be older than the run.
+
+        Args:
+            frames: Number of these frames.
+            second: Second of the session at which the video's first frame is.
+        """
+        self.tell(first_new=frames, begins=second)
 
     def say(self, note: str) -> None:
         """Show a note to the viewers."""
@@ -208,7 +218,8 @@ class LiveView:
 
     @contextmanager
     def until_end(self, video: Path | None = None) -> Iterator[None]:
-        """Tell the viewers how the block ended, and the address of ``video`` if it exists."""
+        """Tell the viewers how the block ended, and the address of ``video`` from when it exists."""
+        self._growing = video
         try:
             yield
         except BaseException as error:
@@ -220,6 +231,7 @@ class LiveView:
 
     def _end(self, state: str, video: Path | None) -> None:
         self._pictures.end()
+        self._growing = None
         self.tell(state=state, video=host.temp_file_facts(video) if video and video.exists() else None)
         clients.wait_until_sent()
 

@@ -172,6 +172,7 @@ def test_a_run_that_ends_keeps_its_session_which_can_be_continued_and_kept(serve
     node = more("SFStreamVideo", session=loaded, vae=tiny.vae, seconds=0.5, fps=16.0).number
     longer = last_state(server, more, node)
     assert longer["first_new"] == ended["frames"]
+    assert longer["begins"] == 0.0  # its rows count from the beginning of the session, as its video does
     assert longer["frames"] == ended["frames"] + round(longer["seconds"] * 16)
     assert entry(server, longer["session"])["chunks"] == ended["chunk"] + longer["chunk"]
 
