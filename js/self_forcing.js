@@ -5,7 +5,6 @@ import {
   locale,
   onLoad,
   register,
-  removeProgressText,
   replacePatterns,
   rootGraph,
   workflows,
@@ -13,7 +12,7 @@ import {
 import { setTexts, translator } from "./lib/i18n.js";
 import { executionIds } from "./lib/ids.js";
 import { isFrames, isState, isWithdrawn } from "./lib/messages.js";
-import { clientId, get, listen, onQueue, post } from "./lib/server.js";
+import { clientId, divert, get, listen, onQueue, post } from "./lib/server.js";
 import { LOOP_SETTING, Player } from "./player/player.js";
 import { Runs } from "./player/runs.js";
 import { Tabs } from "./player/tabs.js";
@@ -71,7 +70,6 @@ function addPlayer(node, options) {
   runs.add(node, player);
   // the node has an id now, but its subgraph gets its place only after the whole workflow is loaded
   after(node, "onAdded", () => queueMicrotask(() => runs.offer(node)));
-  after(node, "onExecuted", () => removeProgressText(node)); // the player says the same
   after(node, "onRemoved", () => runs.remove(node));
 }
 
@@ -124,6 +122,7 @@ listen("self_forcing.run", showState);
 listen("self_forcing.frames", (message) => isFrames(message) && runs.frames(message));
 listen("self_forcing.withdrawn", (message) => isWithdrawn(message) && runs.withdrawn(message));
 listen("executed", (message) => runs.result({ ...message, node: String(message.display_node ?? message.node) }));
+divert("progress_text", (message) => runs.progress(message)); // the editor would show it below the player
 listen("reconnected", () => attach());
 document.addEventListener("visibilitychange", attachToShown);
 onQueue(() => tabs.queue());

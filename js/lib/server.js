@@ -52,6 +52,20 @@ export function onQueue(begin) {
   };
 }
 
+/**
+ * Takes messages of a type before the editor does: of those for which `take(data)` is true the editor hears nothing.
+ *
+ * @param {string} type
+ * @param {(data: any) => boolean} take
+ */
+export function divert(type, take) {
+  const dispatch = api.dispatchCustomEvent;
+  /** @param {[type: string, data?: any]} message */
+  api.dispatchCustomEvent = function (...message) {
+    return (message[0] === type && take(message[1])) || dispatch.apply(this, message);
+  };
+}
+
 /** @param {string} path */
 export const url = (path) => api.apiURL(path);
 

@@ -3,10 +3,9 @@ import { Pictures } from "./pictures.js";
 const MAX_BYTES = 8 * 2 ** 20; // of pictures; older ones are fetched again when they are needed
 const GRACE = 1; // frames of delay that do not count as a wait
 const ROUNDING = 1e-6; // frames: sums of times are not exact
-const MEASURED = 2; // seconds over which shownFps counts
 
 /** @typedef {import("./screen.js").Picture} Picture */
-/** @typedef {{first: number, count: number, numbers: number[], arrived: number}} Chunk */
+/** @typedef {{first: number, count: number, numbers: number[], arrived: number}} Chunk frames of one message */
 
 /**
  * A playback queue of frames that come in chunks, early or late: says which frame to show at a time, at the video's own
@@ -28,10 +27,16 @@ export class FrameQueue {
   first = 0;
   /** The number after that of the newest frame. */
   end = 0;
-  /** Number of pictures that were drawn. */
-  shown = 0;
+
+  /** Frames that a re-roll took back and that were not made again yet: up to this number. */
+  withdrawnTo = 0;
+  /** Whether frames came, so that the position is one that was watched. */
+  sawFrames = false;
+  /** Frames of the longest message: those of a chunk, unless it came in parts. */
+  longest = 0;
 
   #fps;
+  #rate = 1; // of playback; 2: twice as fast
   #time = -Infinity; // of #position
   #position = 0; // in frames; equal to `end` after the newest frame had its time
   /** @type {number | null} */
@@ -41,10 +46,6 @@ export class FrameQueue {
   /** @type {Chunk[]} */
   #chunks = []; // in the order of their frames
   #pictures;
-  /** @type {number[]} */
-  #drawn = []; // times of the pictures drawn in the last MEASURED seconds
-  /** @type {number | null} */
-  #firstDrawn = null; // time of the first picture
 
   /** @param {{fps?: number, maxBytes?: number}} options */
   constructor({ fps = 16, maxBytes = MAX_BYTES } = {}) {
@@ -58,6 +59,11 @@ export class FrameQueue {
 
   get bytes() {
     return this.#pictures.bytes;
+  }
+
+  /** The oldest frame whose picture is in memory, as those of the frames after it that were sent. */
+  get bufferedFrom() {
+    return Math.min(this.#pictures.oldest ?? this.end, this.end);
   }
 
   get empty() {
@@ -79,6 +85,8 @@ export class FrameQueue {
     this.#chunks = this.#chunks.filter((one) => one.first !== first);
     const at = this.#chunks.findLastIndex((one) => one.first < first) + 1;
     this.#chunks.splice(at, 0, { first, count, numbers, arrived: now });
+    this.sawFrames = true;
+    this.longest = Math.max(this.longest, count);
     numbers.forEach((number, k) => this.#pictures.put(number, frames[k]));
     this.late = this.#excused = this.#counted = false;
     this.#due = null;
@@ -93,6 +101,7 @@ export class FrameQueue {
   withdraw(first, now) {
     this.#settle(now);
     if (first >= this.end) return;
+    this.withdrawnTo = Math.max(this.end, this.withdrawnTo);
     this.end = first;
     this.first = Math.min(this.first, first);
     this.#chunks = this.#chunks.filter((one) => one.first < first);
@@ -137,7 +146,10 @@ export class FrameQueue {
    * @param {number} first
    */
   forget(first) {
-    if (!this.empty) this.first = Math.min(Math.max(this.first, first), this.end - 1);
+    if (this.empty) return;
+    this.first = Math.min(Math.max(this.first, first), this.end - 1);
+    const needed = this.#chunks.findIndex((one) => one.first + one.count > this.first);
+    if (needed > 0) this.#chunks.splice(0, needed);
   }
 
   /**
@@ -183,6 +195,23 @@ export class FrameQueue {
     this.#settle(now);
     this.#position = Math.max(this.#position, this.#newest(now));
     this.#excused = this.playing = true;
+  }
+
+  /**
+   * Goes on at the newest frame: what came before was there before the run.
+   *
+   * @param {number} now
+   */
+  skipOld(now) {
+    this.#settle(now);
+    this.#position = this.end;
+    this.#excused = true;
+  }
+
+  /** @type {(rate: number, now: number) => void} */
+  setRate(rate, now) {
+    this.#settle(now);
+    this.#rate = rate;
   }
 
   /** @type {(fps: number, now: number) => void} */
@@ -259,28 +288,6 @@ export class FrameQueue {
     if (number < this.end) this.#pictures.put(number, picture);
   }
 
-  /**
-   * Counts a picture that was drawn.
-   *
-   * @param {number} now
-   */
-  drawn(now) {
-    this.shown += 1;
-    this.#drawn.push(now);
-    this.#firstDrawn ??= now;
-    while (this.#drawn[0] <= now - MEASURED) this.#drawn.shift();
-  }
-
-  /**
-   * Pictures drawn per second, over the last MEASURED seconds.
-   *
-   * @param {number} now
-   */
-  shownFps(now) {
-    const count = this.#drawn.filter((time) => time > now - MEASURED).length;
-    return count / Math.max(0.5, Math.min(MEASURED, now - (this.#firstDrawn ?? now)));
-  }
-
   // the clock ---------------------------------------------------------------------------------------------------------
 
   /**
@@ -293,7 +300,7 @@ export class FrameQueue {
     if (passed < 0) return;
     this.#time = now;
     if (!this.playing || this.empty || passed === Infinity) return;
-    const position = this.#position + passed * this.#fps;
+    const position = this.#position + passed * this.#fps * this.#rate;
     if (position < this.end - ROUNDING) this.#position = position;
     else this.#reachedEnd(position, now);
   }
@@ -308,13 +315,13 @@ export class FrameQueue {
       if (this.live) this.#markLate();
     } else {
       this.#position = this.end;
-      this.#due ??= now - (position - this.end) / this.#fps;
+      this.#due ??= now - (position - this.end) / (this.#fps * this.#rate);
       if (now - this.#due > GRACE / this.#fps) this.#markLate();
     }
   }
 
   #markLate() {
-    if (this.#excused) return;
+    if (this.#excused || this.#rate > 1) return; // whoever watches it faster than it is made has to wait
     this.late = true;
     if (!this.#counted) this.interruptions += 1;
     this.#counted = true;

@@ -2,7 +2,8 @@
 
 // on a control, these must not reach the canvas or a node of Nodes 2.0
 const KEYBOARD_EVENTS = ["keydown", "keyup", "keypress", "paste", "copy", "cut"];
-const CONTROL_EVENTS = [...KEYBOARD_EVENTS, "pointerdown", "mousedown", "dblclick", "contextmenu"];
+const POINTER_EVENTS = ["pointerdown", "pointerup", "mousedown", "mouseup", "touchstart", "dblclick", "contextmenu"];
+const CONTROL_EVENTS = [...KEYBOARD_EVENTS, ...POINTER_EVENTS];
 
 /** @param {EventTarget | null} target */
 const takesText = (target) => target instanceof Element && target.matches("input:not([type=range])");
@@ -15,7 +16,7 @@ const takesText = (target) => target instanceof Element && target.matches("input
 export function keepEvents(control) {
   for (const type of CONTROL_EVENTS)
     control.addEventListener(type, (event) => {
-      if (type !== "keydown" || takesText(event.target)) event.stopPropagation();
+      if (!type.startsWith("key") || takesText(event.target)) event.stopPropagation();
     });
 }
 
@@ -23,15 +24,23 @@ export function keepEvents(control) {
  * Runs an action for each key pressed in an element, but in an input of text. Such keys do not reach the editor.
  *
  * @param {HTMLElement} element
- * @param {Record<string, () => void>} actions by key
+ * @param {Record<string, () => void>} actions by key; "Shift+" before it: with that key
  */
 export function listenToKeys(element, actions) {
+  /** @param {KeyboardEvent} event */
+  const actionOf = ({ key, target, shiftKey, ctrlKey, metaKey, altKey }) => {
+    if (takesText(target) || ctrlKey || metaKey || altKey) return undefined;
+    const name = key.length === 1 ? key.toLowerCase() : key;
+    return actions[shiftKey && key.length > 1 ? `Shift+${name}` : name];
+  };
   element.addEventListener("keydown", (event) => {
-    const { key, target } = event;
-    if (takesText(target) || !actions[key] || event.ctrlKey || event.metaKey || event.altKey) return;
+    const act = actionOf(event);
+    if (!act) return;
     event.stopPropagation();
-    if (key === " " && target instanceof HTMLButtonElement) return; // the key presses the button
+    if (event.key === " " && event.target instanceof HTMLButtonElement) return; // the key presses the button
     event.preventDefault();
-    actions[key]();
+    act();
   });
+  for (const type of /** @type {const} */ (["keyup", "keypress"]))
+    element.addEventListener(type, (event) => actionOf(event) && event.stopPropagation());
 }

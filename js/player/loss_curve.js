@@ -1,6 +1,6 @@
 import { make, makeSvg } from "../lib/dom.js";
 
-/** The view of a training: its badge, and the plot of its losses. docs/live.md describes `training` of a state. */
+/** The view of a training: what is said of it, and the plot of its losses. docs/live.md describes `training` of a state. */
 
 /** @typedef {import("../lib/messages.js").Training} Training */
 
@@ -16,20 +16,38 @@ const NETWORKS = {
 };
 const OTHER_COLOUR = "#999"; // of a network that only another version's server has
 
+/** @typedef {Pick<import("../lib/messages.js").RunState, "training" | "state">} TrainingRun */
+
 /**
- * @param {Pick<import("../lib/messages.js").RunState, "training" | "state">} run
+ * Returns the line about a training.
+ *
+ * @param {TrainingRun} run
  * @param {Translate} t
- * @returns {import("./badge.js").Badge}
+ * @returns {import("./status.js").Status}
  */
-export function trainingBadge({ training, state }, t) {
-  const failure = state === "interrupted" ? t("player.interrupted") : state === "failed" ? t("player.failed") : "";
-  if (!training) return { facts: "", status: state === "running" ? t("training.starting") : failure };
-  const { stage, step, of, left, file } = training;
-  const stageText = STAGE_TEXTS[stage];
-  const facts = [stageText ? t(stageText, { n: step, m: of }) : stage];
-  if (state === "running" && left > 0) facts.push(t("training.timeLeft", { time: duration(left, t) }));
-  const result = file && t(state === "ended" ? "training.finished" : "training.unfinished", { file });
-  return { facts: facts.join(" · "), status: [failure, result].filter(Boolean).join(": ") };
+export function trainingStatus({ training, state }, t) {
+  const facts = [];
+  if (training) {
+    const { stage, step, of, left } = training;
+    const stageText = STAGE_TEXTS[stage];
+    facts.push(stageText ? t(stageText, { n: step, m: of }) : stage);
+    if (state === "running" && left > 0) facts.push(t("training.timeLeft", { time: duration(left, t) }));
+  }
+  if (state === "interrupted") return { tone: "failed", state: t("player.interrupted"), facts };
+  if (state === "failed") return { tone: "failed", state: t("player.failed"), facts };
+  if (state === "ended") return { tone: "ended", state: t("player.finished"), facts };
+  return { tone: training ? "live" : "held", state: t(training ? "training.running" : "training.starting"), facts };
+}
+
+/**
+ * Returns the sentence about a training's result; "" before there is one.
+ *
+ * @param {TrainingRun} run
+ * @param {Translate} t
+ */
+export function trainingMessage({ training, state }, t) {
+  if (!training?.file) return "";
+  return t(state === "ended" ? "training.finished" : "training.unfinished", { file: training.file });
 }
 
 /** @type {(seconds: number, t: Translate) => string} */

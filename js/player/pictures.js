@@ -12,6 +12,11 @@ export class Pictures {
     this.#maxBytes = maxBytes;
   }
 
+  /** The number of the picture that came first. @returns {number | undefined} */
+  get oldest() {
+    return this.#pictures.keys().next().value;
+  }
+
   /** @param {number} number */
   has(number) {
     return this.#pictures.has(number);

@@ -7,6 +7,8 @@ export class Playback {
   /** @type {boolean | null} */
   #loops = null; // the user's choice
   #paused = false; // by the user
+  #speed = 1;
+  #opensAt = 0; // the frame at which a video opens that this player did not see being made
 
   /** @param {import("./screen.js").Screen} screen */
   constructor(screen) {
@@ -22,7 +24,18 @@ export class Playback {
     this.#paused = false;
     this.queue = new FrameQueue({ fps: this.queue.fps });
     this.queue.loop = this.#loops ?? loops;
+    this.queue.setRate(this.#speed, clock());
+    this.#opensAt = 0;
     this.#screen.clear();
+  }
+
+  /**
+   * Lets the finished video begin at a frame, if this player did not see it being made.
+   *
+   * @param {number} frame
+   */
+  openAt(frame) {
+    this.#opensAt = frame;
   }
 
   /**
@@ -31,15 +44,28 @@ export class Playback {
    * @param {string} src
    */
   showVideo(src) {
-    this.#screen.video.loop = this.#loops ?? true;
+    const { video } = this.#screen;
+    video.loop = this.#loops ?? true;
+    video.defaultPlaybackRate = video.playbackRate = this.#speed;
     this.#screen.showVideo(src, {
-      moment: () => (this.queue.at(clock()) ?? 0) / this.queue.fps,
+      moment: () => (this.queue.sawFrames ? (this.queue.at(clock()) ?? 0) : this.#opensAt) / this.queue.fps,
       plays: () => !this.#paused,
     });
   }
 
   get playing() {
     return this.#screen.showsVideo ? !this.#screen.video.paused : this.queue.playing;
+  }
+
+  get speed() {
+    return this.#speed;
+  }
+
+  set speed(speed) {
+    this.#speed = speed;
+    const { video } = this.#screen;
+    video.defaultPlaybackRate = video.playbackRate = speed;
+    this.queue.setRate(speed, clock());
   }
 
   get loops() {
@@ -57,6 +83,20 @@ export class Playback {
     if (!this.#screen.showsVideo) return { at: (this.queue.at(clock()) ?? 0) / fps, from: first / fps, to: end / fps };
     // currentTime may be just before the frame that the video shows
     return { at: Math.floor(video.currentTime * fps + 0.01) / fps, from: 0, to: video.duration || 0 };
+  }
+
+  /** The frame that is shown. */
+  get frame() {
+    return Math.round(this.moment.at * this.queue.fps);
+  }
+
+  /** Where the frames begin and end that are in memory. @returns {[number, number]} */
+  get buffered() {
+    const [{ fps, bufferedFrom, end }, { video, showsVideo }] = [this.queue, this.#screen];
+    if (!showsVideo) return [bufferedFrom, end];
+    const { buffered } = video;
+    const last = buffered.length - 1;
+    return last < 0 ? [0, 0] : [buffered.start(last) * fps, buffered.end(last) * fps];
   }
 
   /** Plays or pauses. */
@@ -84,8 +124,19 @@ export class Playback {
    * @param {number} frames
    */
   step(frames) {
+    this.go(this.frame + frames);
+  }
+
+  /**
+   * Pauses at a frame.
+   *
+   * @param {number} frame
+   */
+  go(frame) {
     if (this.playing) this.toggle();
-    this.seek(this.moment.at + frames / this.queue.fps);
+    const { fps } = this.queue;
+    const { from, to } = this.moment;
+    this.seek(Math.max(from * fps, Math.min(frame, Math.round(to * fps) - 1)) / fps);
   }
 
   toggleLoop() {

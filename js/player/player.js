@@ -1,35 +1,39 @@
-import { make, saveAs } from "../lib/dom.js";
-import { addElement, after, locale, setting, toast } from "../lib/editor.js";
+import { addElement, after, growTo, locale, setting } from "../lib/editor.js";
 import { translator } from "../lib/i18n.js";
 import { isState } from "../lib/messages.js";
-import { fileUrl, getBlob, post } from "../lib/server.js";
-import { replay } from "../replay/replay.js";
-import { BadgeLines, EMPTY_BADGE, runBadge } from "./badge.js";
-import { createControls } from "./controls.js";
-import { keepEvents, listenToKeys } from "./keyboard.js";
-import { LossCurve, trainingBadge } from "./loss_curve.js";
-import { Note } from "./note.js";
+import { fileUrl, getBlob } from "../lib/server.js";
+import { chunkGrid } from "./chunk_grid.js";
+import { DrawnRate } from "./drawn_rate.js";
+import { Face } from "./face.js";
+import { trainingMessage, trainingStatus } from "./loss_curve.js";
+import { marksOf } from "./marks.js";
 import { Playback, clock } from "./playback.js";
 import { isLive, isSteered } from "./runs.js";
-import { Screen } from "./screen.js";
-import { createSteeringBar } from "./steering_bar.js";
-import { STYLE } from "./style.js";
+import { NO_STATUS, runDetails, runStatus } from "./status.js";
+import { UserActions } from "./user_actions.js";
 
 /**
  * @typedef {import("../lib/messages.js").RunState} RunState
  * @typedef {import("../lib/messages.js").FramesMessage} FramesMessage
  * @typedef {import("../lib/messages.js").WithdrawnMessage} WithdrawnMessage
  * @typedef {import("../lib/messages.js").ServerFile} ServerFile
- * @typedef {import("./controls.js").Size} Size
+ * @typedef {import("./message_line.js").Message} Message
  * @typedef {{steering?: import("./steering_bar.js").Steering, trains?: boolean}} Options steering: actions that runs of
  *   the node take; trains: whether they are trainings, whose frames are samples
  */
 
 export const LOOP_SETTING = "SelfForcing.Player.Loop";
-const HEIGHTS = { all: 320, stop: 180, none: 220 }; // pixels, at least, by the steering
-const REFRESH = 0.2; // seconds between two updates of the badge while something plays
-/** @type {Size[]} */
-const SIZES = ["fit", "natural", "double"];
+const WIDTH = 400; // pixels of a new node
+/** Pixels at least, and of a new node: for a picture of 16 : 9. */
+const HEIGHTS = { all: [320, 384], stop: [240, 350], none: [240, 350], trains: [320, 420] };
+const LEAD = 1.25; // seconds to the newest frame: the server makes so much in advance
+const REFRESH = 0.2; // seconds between two updates of the texts while something plays
+const FORMER_RUNS = 100; // whose late messages are ignored
+const LASTING = 1; // seconds that work takes that is worth a word
+const FACTS = / fps · /; // of a progress text that says what the line of facts says too
+
+/** What is shown over the picture when a run comes into a state. @type {Record<string, import("./icons.js").Icon>} */
+const BEZELS = { running: "play", paused: "hold", stopping: "stop", ended: "stop", interrupted: "stop", failed: "stop" };
 
 /**
  * The player on a node: shows a run's frames as they come and then its video, and steers the run.
@@ -38,63 +42,56 @@ const SIZES = ["fit", "natural", "double"];
  * it.
  */
 export class Player {
-  #node;
   #t = translator(locale());
+  #options;
   /** @type {RunState | null} */
   #state = null;
   /** @type {string | null} */
   #run = null;
   /** @type {Set<string>} */
   #formerRuns = new Set(); // late messages of these are ignored
-  #size = SIZES[0];
   #animation = 0; // handle of the next animation frame; -1 after remove()
-  #refreshed = 0; // when the badge was updated
-
-  #screen;
+  #refreshed = 0; // when the texts were updated
+  #progress = ""; // what the server says of the work
+  #progressSince = 0;
+  #marksKey = "";
+  /** @type {import("./marks.js").Mark[]} */
+  #marks = [];
+  #said = ""; // the state that was last said over the picture
+  /** @type {UserActions} */
+  #actions;
+  /** @type {Face} */
+  #face;
   /** @type {Playback} */
   #playback;
-  #controls;
-  #bar;
-  #note; // of a node without a bar
-  #curve;
-  #hint = make("div", { className: "sf-hint" });
-  #lines = new BadgeLines();
-  #frame; // the picture with the badge over it
-  #element;
+  #rate = new DrawnRate();
 
   /**
    * @param {ComfyNode} node
    * @param {Options} options
    */
-  constructor(node, { steering, trains = false } = {}) {
-    this.#node = node;
-    this.#screen = new Screen({
-      fetch: (number) => this.#fetch(number),
-      drawn: () => this.#queue.drawn(clock()),
+  constructor(node, options = {}) {
+    this.#options = options;
+    this.#actions = new UserActions(node, this.#t, {
+      ...{ face: () => this.#face, playback: () => this.#playback, state: () => this.#state, grid: () => this.#grid },
       changed: () => this.#wake(),
     });
-    this.#playback = new Playback(this.#screen);
-    this.#controls = createControls(this.#t, {
-      toggle: () => this.#change((playback) => playback.toggle()),
-      seek: (seconds) => this.#change((playback) => playback.seek(seconds)),
-      loop: () => this.#change((playback) => playback.toggleLoop()),
-      live: () => this.#change((playback) => playback.goLive()),
-      size: () => this.#resize(),
-      snapshot: () => this.#snapshot(),
-      replay: () => this.#replay(),
-    });
-    /** @param {object} body */
-    const send = (body) => post("/self_forcing/steer", body);
-    this.#bar = steering ? createSteeringBar(this.#t, steering, send, this.#showRefusal) : null;
-    this.#note = steering ? null : new Note();
-    this.#curve = trains ? new LossCurve(this.#t) : null;
-    this.#hint.textContent = this.#hintFor(steering);
-    this.#frame = this.#makeFrame();
-    const height = HEIGHTS[steering ?? "none"];
-    this.#element = this.#makeElement();
-    addElement(node, "live", this.#element, () => height);
+    const screen = {
+      fetch: (/** @type {number} */ number) => this.#fetch(number),
+      drawn: () => this.#rate.count(clock()),
+      changed: () => this.#wake(),
+    };
+    const details = () => this.#details();
+    this.#face = new Face(this.#t, options, { screen, details, ...this.#actions.host() });
+    this.#playback = new Playback(this.#face.screen);
+    this.#face.hint.textContent = this.#hint();
+    const [least, usual] = HEIGHTS[options.trains ? "trains" : (options.steering ?? "none")];
+    addElement(node, "live", this.#face.element, () => least);
+    growTo(node, [WIDTH, node.computeSize()[1] + usual - least]);
     after(node, "onRemoved", () => this.remove());
-    this.#refresh();
+    for (const change of ["onAdded", "onConfigure", "onConnectionsChange"])
+      after(node, change, () => queueMicrotask(() => this.#face.bar?.rewired()));
+    this.#wake();
   }
 
   get run() {
@@ -123,10 +120,10 @@ export class Player {
     this.#queue.forget(state.first_frame);
     if (state.state === "paused") this.#queue.excuse(now);
     if (!isLive(state)) this.#queue.finish(now);
+    this.#playback.openAt(state.first_new);
     if (state.video) this.showVideo(state.video);
-    this.#bar?.show(state);
-    this.#note?.show(state.note);
-    this.#curve?.show(state.training);
+    this.#face.bar?.show(state);
+    this.#face.curve?.show(state.training);
     this.#wake();
   }
 
@@ -135,6 +132,7 @@ export class Player {
     if (this.#formerRuns.has(message.run)) return;
     if (message.run !== this.#run) this.#begin(message.run);
     this.#queue.add(message, clock());
+    if (message.chunk < 0) this.#queue.skipOld(clock()); // it opens at what is new
     this.#wake();
   }
 
@@ -142,7 +140,7 @@ export class Player {
   withdraw({ run, first }) {
     if (run !== this.#run) return;
     this.#queue.withdraw(first, clock());
-    this.#screen.forget();
+    this.#face.screen.forget();
     this.#wake();
   }
 
@@ -169,16 +167,31 @@ export class Player {
     this.#playback.showVideo(fileUrl(file));
   }
 
+  /**
+   * Takes what ComfyUI would show below the player while the node works.
+   *
+   * @param {string} text
+   */
+  showProgress(text) {
+    this.#progress = FACTS.test(text) ? "" : text;
+    this.#progressSince = clock();
+    this.#wake();
+  }
+
   remove() {
     cancelAnimationFrame(this.#animation);
     this.#animation = -1;
-    this.#screen.remove();
+    this.#actions.remove();
+    this.#face.remove();
   }
 
   /** @param {string} run */
   #begin(run) {
     if (this.#run) this.#formerRuns.add(this.#run);
-    [this.#run, this.#state] = [run, null];
+    if (this.#formerRuns.size > FORMER_RUNS) this.#formerRuns.delete([...this.#formerRuns][0]);
+    [this.#run, this.#state, this.#progress] = [run, null, ""];
+    [this.#rate, this.#said] = [new DrawnRate(), ""];
+    this.#actions.begin();
     this.#playback.begin(Boolean(setting(LOOP_SETTING)));
   }
 
@@ -198,76 +211,17 @@ export class Player {
     }
   }
 
-  // actions of the user -----------------------------------------------------------------------------------------------
-
-  /** @param {(playback: Playback) => void} change */
-  #change(change) {
-    change(this.#playback);
-    this.#wake();
-  }
-
-  #resize() {
-    this.#size = SIZES[(SIZES.indexOf(this.#size) + 1) % SIZES.length];
-    this.#screen.element.classList.toggle("sf-fit", this.#size === "fit");
-    const zoom = { fit: "", natural: "1", double: "2" }[this.#size];
-    for (const part of [this.#screen.canvas, this.#screen.video]) part.style.zoom = zoom;
-    this.#refresh();
-  }
-
-  async #snapshot() {
-    const picture = await this.#screen.snapshot();
-    if (!picture) return;
-    try {
-      await navigator.clipboard.write([new ClipboardItem({ "image/png": picture })]);
-      toast("success", this.#t("player.copied"));
-    } catch {
-      saveAs(picture, "frame.png"); // the page has no access to the clipboard
-      toast("success", this.#t("player.downloaded"));
-    }
-  }
-
-  #replay() {
-    try {
-      if (this.#state) replay(this.#node, this.#state);
-    } catch (error) {
-      this.#showRefusal(/** @type {Error} */ (error));
-    }
-  }
-
-  /** @param {Error} error */
-  #showRefusal = (error) => toast("error", this.#t("player.refused"), error.message);
-
-  // elements ----------------------------------------------------------------------------------------------------------
-
-  #makeFrame() {
-    this.#screen.element.append(this.#hint);
-    this.#screen.element.classList.add("sf-fit");
-    return make("div", { className: "sf-frame" }, this.#screen.element, this.#lines.element);
-  }
-
-  #makeElement() {
-    const below = [this.#curve, this.#controls, this.#bar, this.#note].flatMap((part) => (part ? [part.element] : []));
-    for (const part of below) keepEvents(part);
-    const step = (/** @type {number} */ frames) => this.#change((playback) => playback.step(frames));
-    const style = make("style", { textContent: STYLE });
-    const properties = { className: "sf-player", tabIndex: 0, role: "group", "aria-label": this.#t("player.title") };
-    const element = make("div", properties, style, this.#frame, ...below);
-    listenToKeys(element, {
-      " ": () => this.#change((playback) => playback.toggle()),
-      Home: () => this.#change((playback) => playback.seek(playback.moment.from)),
-      End: () => this.#change((playback) => playback.seek(playback.moment.to)),
-      ...{ ArrowLeft: () => step(-1), ArrowDown: () => step(-1), ArrowRight: () => step(1), ArrowUp: () => step(1) },
-    });
-    return element;
-  }
-
-  /** @param {import("./steering_bar.js").Steering} [steering] */
-  #hintFor(steering) {
-    if (this.#curve) return this.#t("training.nothingYet");
-    return this.#t(steering === "stop" ? "player.wireVae" : "player.nothingYet");
-  }
-
   // drawing -----------------------------------------------------------------------------------------------------------
+
+  /** Whether there is nothing to show: of a run that continues a video, not before all of that is there. */
+  get #isEmpty() {
+    const { empty, end } = this.#queue;
+    return !this.#face.screen.showsVideo && (empty || end < (this.#state?.first_new ?? 0));
+  }
+
+  get #grid() {
+    return this.#state && !this.#options.trains ? chunkGrid(this.#state, this.#queue.longest) : null;
+  }
 
   /** Draws after a change, and continues while something plays. */
   #wake() {
@@ -288,38 +242,108 @@ export class Player {
 
   /** @param {number} now */
   #draw(now) {
-    const number = this.#screen.showsVideo ? null : this.#queue.at(now);
-    if (number === null) return;
+    const number = this.#face.screen.showsVideo ? null : this.#queue.at(now);
+    if (number === null || this.#isEmpty) return;
     // while paused there is time to fetch the very frame, if it was left out
     const exact = !this.#queue.playing && !this.#queue.has(number);
-    this.#screen.want(exact ? { number, picture: undefined } : this.#queue.pictureOf(number));
+    this.#face.screen.want(exact ? { number, picture: undefined } : this.#queue.pictureOf(number));
   }
 
   /** Updates all but the picture. */
   #refresh() {
-    const [now, queue, state, video] = [clock(), this.#queue, this.#state, this.#screen.showsVideo];
+    const [state, face, playback] = [this.#state, this.#face, this.#playback];
     const live = isLive(state);
-    this.#refreshed = now;
-    this.#hint.hidden = video || !this.#screen.canvas.hidden || live;
-    this.#controls.element.hidden = !video && queue.empty;
-    this.#controls.show({
-      ...this.#playback.moment,
-      step: 1 / queue.fps,
-      playing: this.#playback.playing,
-      loops: this.#playback.loops,
-      behind: live && !video ? queue.behind(now) : null,
-      size: this.#size,
-      canReplay: !live && isSteered(state),
+    this.#refreshed = clock();
+    face.hint.hidden = live || face.screen.size !== null;
+    this.#showPosition();
+    face.controls.show({ ...this.#behind(live), ...{ empty: this.#isEmpty, playing: playback.playing }, speed: playback.speed, full: face.full.on });
+    const kept = Boolean(state?.session);
+    face.showEnd({
+      ...{ canContinue: kept, canKeep: kept && !this.#actions.kept },
+      canReplay: state !== null && !live && isSteered(state),
     });
-    this.#frame.classList.toggle("sf-over", !live);
-    this.#lines.show(state ? this.#badgeOf(state, now) : EMPTY_BADGE);
+    face.message.show(this.#message());
+    const status = this.#status();
+    face.status.show(status);
+    this.#sayOver(status);
   }
 
-  /** @type {(state: RunState, now: number) => import("./badge.js").Badge} */
-  #badgeOf(state, now) {
-    if (this.#curve) return trainingBadge(state, this.#t);
-    const { empty, late, interruptions, playing } = this.#queue;
-    const shownFps = isLive(state) && this.#playback.moves ? this.#queue.shownFps(now) : null;
-    return runBadge(state, { empty, late, interruptions, paused: !playing, shownFps }, this.#t);
+  /** @param {boolean} live */
+  #behind(live) {
+    const { queue } = this.#playback;
+    if (!live || this.#face.screen.showsVideo || queue.empty || this.#options.trains) return { behind: null, atNewest: false };
+    const behind = Math.round(10 * queue.behind(clock())) / 10;
+    return { behind, atNewest: queue.playing && behind < LEAD };
+  }
+
+  #showPosition() {
+    const [playback, state, { fps }] = [this.#playback, this.#state, this.#queue];
+    const { from, to } = playback.moment;
+    const [made, grid] = [Math.round(to * fps), this.#grid];
+    this.#face.seekBar.show({
+      ...{ at: playback.frame, from: Math.round(from * fps), made, buffered: playback.buffered },
+      end: grid && isLive(state) ? Math.max(made, grid.end) : made,
+      withdrawn: isLive(state) ? this.#queue.withdrawnTo : 0,
+      ...{ grid, fps, marks: this.#marksOf(state) },
+    });
+  }
+
+  /** @param {RunState | null} state */
+  #marksOf(state) {
+    const [rows, fps, begins] = [state?.rows ?? "", state?.fps ?? 1, state?.begins ?? 0];
+    const key = `${fps} ${begins} ${rows}`;
+    if (key !== this.#marksKey) [this.#marksKey, this.#marks] = [key, marksOf(rows, fps, begins)];
+    return this.#marks;
+  }
+
+  #playbackFacts() {
+    const [{ late, interruptions, playing }, empty] = [this.#queue, this.#isEmpty];
+    const shownFps = this.#state?.state === "running" && playing && this.#playback.moves ? this.#rate.fps(clock()) : null;
+    return { frame: this.#playback.frame, empty, late, interruptions, paused: !playing, shownFps };
+  }
+
+  #status() {
+    if (!this.#state) return NO_STATUS;
+    if (this.#options.trains) return trainingStatus(this.#state, this.#t);
+    return runStatus(this.#state, this.#playbackFacts(), this.#t);
+  }
+
+  #details() {
+    if (!this.#state || this.#options.trains) return [];
+    const size = this.#face.screen.size?.join(" × ") ?? "";
+    return runDetails(this.#state, { ...this.#playbackFacts(), size }, this.#t);
+  }
+
+  /** What there is to say below the input, the most important first. @returns {import("./message_line.js").Message | null} */
+  #message() {
+    const [state, bar, { information, kept }] = [this.#state, this.#face.bar, this.#actions];
+    if (bar?.message?.tone === "warn") return bar.message;
+    if (information) return { text: information };
+    if (bar?.message) return bar.message;
+    if (!bar && state?.note) return { text: state.note, tone: "warn" };
+    if (state && this.#options.trains) return { text: trainingMessage(state, this.#t) || this.#progress };
+    if (kept) return { text: this.#t("player.kept", { name: kept }) };
+    if (!state) return null;
+    const isNews = this.#queue.empty || clock() - this.#progressSince > LASTING;
+    if (isLive(state)) return isNews ? { text: this.#progress } : null;
+    return state.session ? { text: this.#t("player.canContinue") } : null;
+  }
+
+  /**
+   * Says over the picture that the state of the run has changed. What the viewer does is shown where it is done.
+   *
+   * @param {import("./status.js").Status} status
+   */
+  #sayOver({ state, tone }) {
+    const run = this.#state?.state ?? "";
+    if (run === this.#said) return;
+    const [before, drawing] = [this.#said, BEZELS[run]];
+    this.#said = run;
+    if (before && drawing && !this.#options.trains) this.#face.bezel.flash(drawing, tone === "live" ? "" : state);
+  }
+
+  #hint() {
+    if (this.#options.trains) return this.#t("training.nothingYet");
+    return this.#t(this.#options.steering === "stop" ? "player.wireVae" : "player.nothingYet");
   }
 }

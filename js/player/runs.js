@@ -96,6 +96,7 @@ const plain = (prompt = "") => prompt.trim().replace(/\s+/g, " ");
  * @property {(message: FramesMessage) => void} addFrames
  * @property {(message: WithdrawnMessage) => void} withdraw
  * @property {(output: any) => void} showResult
+ * @property {(text: string) => void} showProgress
  */
 
 /**
@@ -195,6 +196,21 @@ export class Runs {
   /** @param {WithdrawnMessage} message */
   withdrawn(message) {
     for (const player of this.#playersOf(message)) player.withdraw(message);
+  }
+
+  /**
+   * Shows what a node says while it works. Returns whether a player shows it.
+   *
+   * @param {{nodeId?: string | number, text?: string} | undefined} message
+   */
+  progress({ nodeId, text } = {}) {
+    let shown = false;
+    for (const [node, player] of this.#players) {
+      if (typeof text !== "string" || !this.#idsOf(node).includes(String(nodeId))) continue;
+      player.showProgress(text);
+      shown = true;
+    }
+    return shown;
   }
 
   /**

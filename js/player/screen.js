@@ -17,6 +17,7 @@ export class Screen {
   /** @type {number | null} */
   #drawn = null; // number of the frame on the canvas
   #drawing = false;
+  #retried = ""; // address of the video that was loaded again after an error
   #generation = 0; // counts clear() and forget(): results of asynchronous work that began before are dropped
   #removed = new AbortController();
 
@@ -30,11 +31,18 @@ export class Screen {
     const { signal } = this.#removed;
     for (const type of ["play", "pause", "timeupdate", "seeked", "durationchange"])
       this.video.addEventListener(type, () => this.showsVideo && host.changed(), { signal });
-    this.video.addEventListener("error", () => this.video.hasAttribute("src") && this.#dropVideo(), { signal });
+    this.video.addEventListener("error", () => this.video.hasAttribute("src") && this.#retryVideo(), { signal });
   }
 
   get showsVideo() {
     return !this.video.hidden;
+  }
+
+  /** Width and height of what is shown, in pixels; null if nothing is. @returns {[number, number] | null} */
+  get size() {
+    const { canvas, video } = this;
+    if (this.showsVideo) return [video.videoWidth, video.videoHeight];
+    return canvas.hidden ? null : [canvas.width, canvas.height];
   }
 
   /**
@@ -65,10 +73,11 @@ export class Screen {
 
   /** @param {ImageBitmap} bitmap */
   #copyToCanvas(bitmap) {
-    Object.assign(this.canvas, { width: bitmap.width, height: bitmap.height });
+    const { width, height } = bitmap;
+    if (this.canvas.width !== width || this.canvas.height !== height) Object.assign(this.canvas, { width, height });
     this.canvas.getContext("2d")?.drawImage(bitmap, 0, 0);
     bitmap.close();
-    this.canvas.hidden = this.showsVideo;
+    if (this.canvas.hidden !== this.showsVideo) this.canvas.hidden = this.showsVideo;
   }
 
   /**
@@ -119,6 +128,14 @@ export class Screen {
     this.video.play().catch(() => {}); // rejected if the video is cleared meanwhile
   }
 
+  /** Loads the video once more after an error, which a busy server may have made; then the frames stay. */
+  #retryVideo() {
+    const src = this.video.getAttribute("src") ?? "";
+    if (this.#retried === src) return this.#dropVideo();
+    this.#retried = src;
+    this.video.load();
+  }
+
   #dropVideo() {
     this.video.hidden = true;
     this.video.removeAttribute("src");
@@ -132,10 +149,10 @@ export class Screen {
    * @returns {Promise<Blob | null>}
    */
   async snapshot() {
-    const { canvas, video } = this;
-    const source = this.showsVideo ? video : canvas;
-    if (source.hidden) return null;
-    const [width, height] = this.showsVideo ? [video.videoWidth, video.videoHeight] : [canvas.width, canvas.height];
+    const { size } = this;
+    if (!size) return null;
+    const [width, height] = size;
+    const source = this.showsVideo ? this.video : this.canvas;
     const copy = make("canvas", { width, height });
     copy.getContext("2d")?.drawImage(source, 0, 0);
     return new Promise((resolve) => copy.toBlob(resolve, "image/png"));

@@ -239,7 +239,7 @@ def test_a_run_can_be_paused_and_gone_on_with(page: Editor) -> None:
     live = Live(page)
     live.until("state.chunk >= 2")
     live.button("Pause run").click()
-    expect(live.player).to_contain_text("The run is paused")
+    expect(live.player).to_contain_text("Run paused")
     page.page.wait_for_function("() => performance.now() / 1000 - window.seen.at(-1)[0] > 1.5")  # no new frame
     first = len(live.seen())
     live.button("Resume run").click()
@@ -261,18 +261,22 @@ def test_a_prompt_that_is_not_understood_is_said_below_its_field_and_the_run_goe
     live = Live(page)
     live.until("state.chunk >= 1")
     live.type("an elephant")
-    note = live.player.locator(".sf-note")
-    expect(note.get_by_text("'elephant'.")).to_be_visible()
-    field, place = live.player.get_by_role("textbox").bounding_box(), note.bounding_box()
+    message = live.player.locator(".sf-message")
+    expect(message).to_contain_text("The prompt was not understood")
+    field, place = live.player.get_by_role("textbox").bounding_box(), message.bounding_box()
     assert field
     assert place
     assert place["y"] >= field["y"] + field["height"]
-    words = note.get_by_text("purple")
+    words = message.get_by_text("purple")
     expect(words).to_be_hidden()
-    note.locator("summary").click()
+    message.get_by_role("button", name="More").click()
     expect(words).to_be_visible()
+    page.page.keyboard.press("Escape")
     chunk = live.until("state.note !== ''")["chunk"]
     live.until(f"state.chunk >= {chunk + 2}")
+    expect(message).to_contain_text("The prompt was not understood")
+    live.player.get_by_role("textbox").fill("a red circle")  # it holds no longer
+    expect(message).not_to_contain_text("The prompt was not understood")
     live.stop()
     assert page.errors == []
 
@@ -295,8 +299,9 @@ def test_the_player_is_used_by_keys_alone(page: Editor) -> None:
 def test_a_picture_can_be_taken(page: Editor) -> None:
     live = Live(page)
     live.until("state.chunk >= 1")
-    live.button("Snapshot of this frame").click()
-    page.page.get_by_text("Frame ").first.wait_for()
+    live.button("More").click()
+    live.button("Copy frame").click()
+    expect(live.player.locator(".sf-message")).to_contain_text("Frame ")
     live.stop()
 
 

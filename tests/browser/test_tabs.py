@@ -48,7 +48,7 @@ def runs(page: Editor) -> set[str]:
 
 
 def shows_a_run(page: Editor) -> Locator:
-    return player(page).locator(".sf-steering:not([hidden])")
+    return player(page).locator(".sf-stop:enabled")
 
 
 @pytest.mark.one_mode

@@ -45,13 +45,14 @@ def test_a_lora_is_trained_interrupted_and_finished(page: Editor) -> None:
     page.command("Comfy.Interrupt")
     with pytest.raises(PromptInterrupted):
         page.wait(run)
-    expect(player.locator(".sf-status")).to_have_text(
-        f"Interrupted: loras/{name}.safetensors holds the training so far; Run continues it"
+    expect(player.locator(".sf-state")).to_have_text("Interrupted")
+    expect(player.locator(".sf-text")).to_have_text(
+        f"loras/{name}.safetensors holds the training so far; Run continues it"
     )
     assert page.js("() => window.states.at(-1).chunk") < FEW["start_steps"] + 5 * FEW["steps"]
 
     page.wait(page.press_run(), timeout=180)
-    expect(player.locator(".sf-status")).to_have_text(f"loras/{name}.safetensors is ready")
+    expect(player.locator(".sf-text")).to_have_text(f"loras/{name}.safetensors is ready")
     assert player.locator(".sf-losses polyline").count() == 2
     expect(player.locator(".sf-legend")).to_contain_text("critic")
     assert player.locator(".sf-picture canvas").evaluate("(canvas) => canvas.width") == 128  # four samples of 64

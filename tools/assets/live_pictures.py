@@ -20,7 +20,7 @@ from .help_pictures import BLUE, PLAIN, TARGET, compressed
 WORKFLOW = ROOT / "workflows" / "tiny_live.json"
 NODE = """() => {
   const node = app.graph.nodes.find((one) => one.type === "SFStreamVideo");
-  node.setSize([300, 540]); // WIDTH, HEIGHT
+  node.setSize([400, 540]); // WIDTH, HEIGHT
   app.canvas.ds.scale = 1;
   app.canvas.ds.offset = [120 - node.pos[0], 120 - node.pos[1]];
   app.canvas.setDirty(true, true);
@@ -28,7 +28,7 @@ NODE = """() => {
 }"""
 
 
-WIDTH, HEIGHT, MARGIN, TITLE = 300, 540, 14, 44  # of the node on the page, and what is seen around it
+WIDTH, HEIGHT, MARGIN, TITLE = 400, 540, 14, 44  # of the node on the page, and what is seen around it
 COLUMNS, CAPTION = 3, 26
 
 Pictures = dict[str, Image.Image]
@@ -87,13 +87,13 @@ def steered(tab: Editor, pictures: Pictures) -> None:
     press(tab, "Stop")
     tab.wait(run)
     tab.page.locator(".sf-picture video").wait_for()
-    shoot(tab, pictures, "Stopped: the video, and Replay")
+    shoot(tab, pictures, "Stopped: Continue, Keep and Replay")
 
 
 def slow(tab: Editor, pictures: Pictures) -> None:
     """Asked for more frames a second than the model makes."""
     run, _ = begin(tab, seed=3, fps=240)
-    tab.page.get_by_text("slower than", exact=False).first.wait_for(timeout=20_000)
+    tab.page.locator(".sf-status[data-tone=late]").wait_for(timeout=20_000)
     shoot(tab, pictures, "Slower than real time")
     press(tab, "Stop")
     tab.wait(run)

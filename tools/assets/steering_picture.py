@@ -37,11 +37,10 @@ LEFT, TOP = 140, 215  # of the first node on the page: clear of the editor's bar
 SIZE = (860, 716)  # of the picture
 MARGIN = (36, 58)  # of the picture, left of the first node and above its body
 WINDOW = (1060, 990)
-# A pixel of the video is five pixels of the page, so that it is sharp. The line of facts would cover the video.
+# A pixel of the video is five pixels of the page, so that it is sharp.
 # The caret blinks by a clock that cannot be slowed.
 STYLE = """
 .sf-picture > canvas { width: 256px !important; height: 256px !important; image-rendering: pixelated; }
-.sf-badge { display: none !important; }
 .sf-steering input { caret-color: transparent; }
 """
 # Without the note and Save Video, for which there is no room. The session is folded: its line on memory is about the

@@ -23,6 +23,7 @@ interface ComfyApi extends EventTarget {
   apiURL(path: string): string;
   fetchApi(path: string, options?: RequestInit): Promise<Response>;
   queuePrompt(...details: any[]): Promise<any>;
+  dispatchCustomEvent(type: string, data?: any): boolean;
 }
 
 interface ComfyApp {

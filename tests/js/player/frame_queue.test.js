@@ -328,20 +328,6 @@ test("another rate holds from the moment on it is set", () => {
   assert.equal(queue.at(0.601), 7);
 });
 
-test("pictures drawn are counted, a second of wall time, over the last two", () => {
-  const queue = new FrameQueue({ fps: FPS });
-  for (let k = 0; k < 80; k++) queue.drawn(k / 16);
-  assert.equal(queue.shown, 80);
-  assert.ok(Math.abs(queue.shownFps(79 / 16) - 16) < 0.6);
-  assert.equal(queue.shownFps(79 / 16 + 2.1), 0);
-});
-
-test("what was drawn in the first second is not taken for two", () => {
-  const queue = new FrameQueue({ fps: FPS });
-  for (let k = 0; k <= 16; k++) queue.drawn(5 + k / 16);
-  assert.ok(Math.abs(queue.shownFps(6) - 16) < 1.1);
-});
-
 /** Numbers that look random and are the same each time. */
 function draws(seed) {
   let state = seed;
@@ -423,4 +409,40 @@ test("a wait that the user's own pause of the run makes is not late", () => {
   queue.at(10 * SECONDS);
   assert.equal(queue.late, false);
   assert.equal(queue.interruptions, 0);
+});
+
+test("at twice the speed twice as many frames are shown, and at a quarter a quarter", () => {
+  for (const [rate, at] of [[2, 16], [0.25, 2]]) {
+    const queue = new FrameQueue({ fps: FPS });
+    queue.add(chunk(0, { count: 48 }), 0);
+    queue.setRate(rate, 0);
+    assert.equal(queue.at(0.5), at);
+  }
+});
+
+test("whoever watches faster than the video is made waits, which is not late", () => {
+  const queue = new FrameQueue({ fps: FPS });
+  queue.setRate(2, 0);
+  watch(queue, 0, 4, { arrivals: arrive(queue, 0) });
+  assert.equal(queue.interruptions, 0);
+  assert.equal(queue.late, false);
+});
+
+test("a run that goes on from older frames opens at what is new", () => {
+  const queue = new FrameQueue({ fps: FPS });
+  queue.add(chunk(0, { count: 33 }), 0);
+  queue.skipOld(0);
+  assert.equal(queue.at(0.1), 32);
+  queue.add(chunk(33), 0.5);
+  assert.equal(queue.at(0.5), 33);
+});
+
+test("frames that a re-roll took back are known until they were made again", () => {
+  const queue = new FrameQueue({ fps: FPS });
+  queue.add(chunk(0), 0);
+  queue.add(chunk(12), 0);
+  queue.withdraw(12, 0.1);
+  assert.ok(queue.withdrawnTo > queue.end);
+  queue.add(chunk(12), 0.2);
+  assert.ok(queue.withdrawnTo <= queue.end);
 });

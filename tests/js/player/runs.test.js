@@ -89,6 +89,9 @@ class Listener {
   withdraw(message) {
     this.heard.push(-message.chunk);
   }
+  showProgress(text) {
+    this.heard.push(text);
+  }
   showResult(output) {
     this.heard.push(output.sf_run[0]);
   }
@@ -204,4 +207,14 @@ test("of a node's runs, an ended one that is remembered does not take the place 
   runs.state({ ...RUNNING, run: "new" }, true);
   runs.state({ ...RUNNING, run: "old", state: "ended" }, true);
   assert.deepEqual(open("one", ["5"]).player.heard, [["new", true]]);
+});
+
+test("what a node says while it works is its player's, and the editor's if it has none", () => {
+  const { runs, add } = setUp();
+  const { player } = add(["3:7", "4:7"]);
+  assert.equal(runs.progress({ nodeId: "4:7", text: "rebuilding the cache" }), true);
+  assert.equal(runs.progress({ nodeId: "9", text: "something else" }), false);
+  assert.equal(runs.progress({ nodeId: "4:7" }), false);
+  assert.equal(runs.progress(undefined), false);
+  assert.deepEqual(player.heard, ["rebuilding the cache"]);
 });

@@ -1,0 +1,160 @@
+import { make } from "../lib/dom.js";
+import { Bezel } from "./bezel.js";
+import { createControls } from "./controls.js";
+import { createEndBar } from "./end_bar.js";
+import { FullScreen } from "./full_screen.js";
+import { keepEvents, listenToKeys } from "./keyboard.js";
+import { LossCurve } from "./loss_curve.js";
+import { fillMenu } from "./menu.js";
+import { MessageLine } from "./message_line.js";
+import { Screen } from "./screen.js";
+import { SeekBar } from "./seek_bar.js";
+import { StatusLine } from "./status_line.js";
+import { SteeringBar } from "./steering_bar.js";
+import { STYLE } from "./style.js";
+
+/**
+ * @typedef {object} FaceHost what the elements ask for, and what the user does
+ * @property {ConstructorParameters<typeof Screen>[0]} screen
+ * @property {import("./steering_bar.js").SteeringHost} steering
+ * @property {import("./menu.js").MenuActions} menu
+ * @property {import("./end_bar.js").EndActions} end
+ * @property {() => import("./menu.js").MenuState} menuState
+ * @property {() => import("./status.js").Details} details
+ * @property {() => void} toggle
+ * @property {(frames: number) => void} step
+ * @property {(chunks: 1 | -1) => void} stepChunk
+ * @property {(frame: number) => void} seek
+ * @property {() => void} begin
+ * @property {() => void} live
+ * @property {() => void} changed
+ * @property {(error: Error) => void} failed
+ */
+
+const CLICK = 4; // pixels that a pointer may move in a click
+
+/** The elements of a player, from the picture to the line of facts. It decides nothing. */
+export class Face {
+  #t;
+  #host;
+  screen;
+  bezel = new Bezel();
+  seekBar;
+  controls;
+  /** @type {SteeringBar | null} */
+  bar = null;
+  /** @type {ReturnType<typeof createEndBar> | null} of a node whose runs take prompts */
+  endBar = null;
+  /** @type {LossCurve | null} */
+  curve = null;
+  message;
+  status;
+  full;
+  hint = make("div", { className: "sf-hint" });
+  element;
+
+  /**
+   * @param {Translate} t
+   * @param {import("./player.js").Options} options
+   * @param {FaceHost} host
+   */
+  constructor(t, { steering, trains }, host) {
+    this.#t = t;
+    this.#host = host;
+    this.screen = new Screen(host.screen);
+    this.screen.element.classList.add("sf-fit");
+    this.seekBar = new SeekBar(t, host.seek);
+    if (steering) this.bar = new SteeringBar(t, host.steering);
+    if (steering === "all") this.endBar = createEndBar(t, host.end, host.failed);
+    if (trains) this.curve = new LossCurve(t);
+    this.controls = createControls(t, this.#actions(), steering === "stop" && this.bar ? [this.bar.stop] : []);
+    this.message = new MessageLine(t);
+    this.status = new StatusLine(t, host.details);
+    this.element = this.#assemble();
+    this.full = new FullScreen(this.element, host.changed);
+  }
+
+  /** @returns {import("./controls.js").Actions} */
+  #actions() {
+    const { toggle, step, live, menu, menuState } = this.#host;
+    return {
+      ...{ toggle, step, live, normalSpeed: () => menu.speed(1), full: () => this.#toggleFull() },
+      fillMenu: (panel) => fillMenu(panel, menuState(), menu, this.#t),
+    };
+  }
+
+  #toggleFull() {
+    this.full.toggle().catch(this.#host.failed);
+  }
+
+  #assemble() {
+    const stage = make("div", { className: "sf-stage" }, this.screen.element, this.hint, this.bezel.element);
+    this.#listenToClicks(stage);
+    const slot = this.bar && this.endBar ? [make("div", { className: "sf-slot" }, this.bar.element, this.endBar.element)] : [];
+    const curve = this.curve ? [this.curve.element] : [];
+    const lines = [this.message.element, this.status.element];
+    const below = make("div", { className: "sf-below" }, ...curve, this.seekBar.element, this.controls.element, ...slot, ...lines);
+    keepEvents(below);
+    const properties = { className: "sf-player", tabIndex: 0, role: "group", "aria-label": this.#t("player.title") };
+    const element = make("div", properties, make("style", { textContent: STYLE }), stage, below);
+    listenToKeys(element, this.#keys());
+    return element;
+  }
+
+  /** @returns {Record<string, () => void>} */
+  #keys() {
+    const { toggle, step, stepChunk, begin, live } = this.#host;
+    const [back, forth] = [() => step(-1), () => step(1)];
+    const steering = /** @type {const} */ ({ c: "cut", r: "reroll", p: "pause" });
+    const actions = Object.entries(steering).map(([key, action]) => [key, () => this.bar?.act(action)]);
+    return {
+      ...{ " ": toggle, Home: begin, End: live, f: () => this.#toggleFull() },
+      ...{ ArrowLeft: back, ArrowDown: back, ArrowRight: forth, ArrowUp: forth },
+      ...{ "Shift+ArrowLeft": () => stepChunk(-1), "Shift+ArrowRight": () => stepChunk(1) },
+      ...(this.endBar ? { ...Object.fromEntries(actions), "/": () => this.bar?.focusPrompt() } : {}),
+    };
+  }
+
+  /**
+   * A click plays or pauses; a press that moves drags the node.
+   *
+   * @param {HTMLElement} stage
+   */
+  #listenToClicks(stage) {
+    let [x, y] = [0, 0];
+    stage.addEventListener("pointerdown", (event) => ([x, y] = [event.clientX, event.clientY]));
+    stage.addEventListener("click", (event) => {
+      if (Math.hypot(event.clientX - x, event.clientY - y) <= CLICK) this.#host.toggle();
+    });
+    stage.addEventListener("dblclick", (event) => {
+      event.stopPropagation();
+      this.#toggleFull();
+    });
+  }
+
+  /** @param {import("./menu.js").Size} size */
+  setSize(size) {
+    this.screen.element.classList.toggle("sf-fit", size === "fit");
+    const zoom = { fit: "", natural: "1", double: "2" }[size];
+    for (const part of [this.screen.canvas, this.screen.video]) part.style.zoom = zoom;
+  }
+
+  /**
+   * Shows either the bar of a live run or the buttons of an ended one; both take the same room.
+   *
+   * @param {{canContinue: boolean, canKeep: boolean, canReplay: boolean}} can
+   */
+  showEnd(can) {
+    if (!this.bar || !this.endBar) return;
+    const ended = Object.values(can).some(Boolean);
+    this.endBar.show(can);
+    this.bar.element.hidden = ended;
+    this.endBar.element.hidden = !ended;
+  }
+
+  remove() {
+    this.full.remove();
+    this.seekBar.remove();
+    this.screen.remove();
+  }
+}

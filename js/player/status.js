@@ -1,0 +1,87 @@
+import { formatBytes } from "../lib/format.js";
+
+/** What the player says of a run: its state in a word, a line of facts, and details on demand. */
+
+/**
+ * @typedef {import("../lib/messages.js").RunState} RunState
+ *
+ * @typedef {object} Playback of the player
+ * @property {number} frame that is shown
+ * @property {boolean} empty
+ * @property {boolean} late
+ * @property {boolean} paused by the viewer
+ * @property {number} interruptions
+ * @property {number | null} shownFps null if not measured
+ *
+ * @typedef {"idle" | "live" | "held" | "late" | "ended" | "failed"} Tone which colour the state has
+ * @typedef {{tone: Tone, state: string, facts: string[]}} Status
+ * @typedef {[label: string, value: string][]} Details
+ */
+
+/** @type {Status} */
+export const NO_STATUS = { tone: "idle", state: "", facts: [] };
+
+/**
+ * Returns the line about the run of a video.
+ *
+ * @param {RunState} state
+ * @param {Playback} playback
+ * @param {Translate} t
+ * @returns {Status}
+ */
+export function runStatus(state, playback, t) {
+  const { chunk, chunks, made_fps, fps } = state;
+  const second = (playback.frame / fps).toFixed(2);
+  const facts = [
+    !playback.empty && t("player.second", { n: second }),
+    !playback.empty && t("player.frame", { n: playback.frame }),
+    chunk && (chunks ? t("player.chunkOf", { n: chunk, m: chunks }) : t("player.chunk", { n: chunk })),
+    made_fps && t("player.fps", { n: made_fps.toFixed(made_fps < 10 ? 1 : 0) }),
+  ];
+  return { ...stateOf(state, playback, t), facts: facts.filter((fact) => typeof fact === "string") };
+}
+
+/** @type {(state: RunState, playback: Playback, t: Translate) => {tone: Tone, state: string}} */
+function stateOf(state, playback, t) {
+  const { chunk, chunks } = state;
+  if (state.state === "paused") return { tone: "held", state: t("player.runPaused") };
+  if (state.state === "stopping") return { tone: "held", state: t("player.stopping") };
+  if (state.state === "interrupted") return { tone: "failed", state: t("player.interrupted") };
+  if (state.state === "failed") return { tone: "failed", state: t("player.failed") };
+  if (state.state === "ended") return { tone: "ended", state: t(chunk < chunks ? "player.stopped" : endOf(chunks)) };
+  if (playback.empty) return { tone: "held", state: t("player.waitingFirst") };
+  if (playback.paused) return { tone: "held", state: t("player.paused") };
+  if (playback.late) return { tone: "late", state: t("player.late") };
+  return { tone: "live", state: t("player.live") };
+}
+
+/** @type {(chunks: number) => TextKey} */
+const endOf = (chunks) => (chunks ? "player.finished" : "player.stopped");
+
+/**
+ * Returns what is said on demand.
+ *
+ * @param {RunState} state
+ * @param {Playback & {size: string}} playback
+ * @param {Translate} t
+ * @returns {Details}
+ */
+export function runDetails(state, playback, t) {
+  const { made_fps, fps, first_seconds, cache_bytes, seeds } = state;
+  const rate = { n: made_fps.toFixed(1), fps: Number(fps.toFixed(2)) };
+  /** @type {[label: TextKey, value: string | number | null | false][]} */
+  const details = [
+    ["player.detailSize", playback.size],
+    ["player.detailFirst", first_seconds !== null && t("player.seconds", { n: first_seconds.toFixed(1) })],
+    ["player.detailMade", made_fps > 0 && t(made_fps < fps ? "player.madeSlower" : "player.madeKeepsUp", rate)],
+    ["player.detailShown", playback.shownFps !== null && t("player.fps", { n: playback.shownFps.toFixed(1) })],
+    ["player.detailWaits", playback.interruptions],
+    ["player.detailCache", cache_bytes > 0 && formatBytes(cache_bytes)],
+    ["player.detailSeed", seedsOf(seeds)],
+    ["player.detailPrompt", state.prompt],
+  ];
+  return details.flatMap(([label, value]) => (value ? [[t(label), String(value)]] : []));
+}
+
+/** @param {RunState["seeds"]} seeds */
+const seedsOf = (seeds) => [...new Set(Object.values(seeds).flatMap((inputs) => Object.values(inputs)))].join(", ");
