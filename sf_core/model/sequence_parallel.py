@@ -108,6 +108,8 @@ class HeadParallelWan(CausalWan):
 
     def cache_shape(self, config: RolloutConfig, latent_size: tuple[int, int], batch: int) -> CacheShape:
         """The cache of this process. The text, which it holds completely, counts as more rows of its heads."""
+        if config.schedule == "rolling":
+            raise ValueError("schedule='rolling' passes frames of several timesteps together: start one process")
         whole, size = super().cache_shape(config, latent_size, batch), dist.get_world_size()
         for frames in {config.chunk_frames, config.frames_of_block(0)}:
             if frames * whole.frame_tokens % size:

@@ -41,6 +41,7 @@ from .sampler import ChunkForward, denoise, hold, write_pass
 from .session_file import open_session, save_session
 
 NEAR_CHUNKS = 64
+FLIGHTS_NEAR = 2  # chunks whose flights stay in memory: only a rewind reads them
 
 # Called before every forward as (stage, index, count): "rebuild" for passes that only fill the cache, "step" for
 # denoising steps. An exception that it raises ends next_chunk; everything made before is kept.
@@ -496,7 +497,12 @@ class Session(SessionRecord):
 
     def _archive_old_blocks(self) -> None:
         """Move latents that no replay needs to disk; those of the sink too, since a replay reads them only once."""
-        if self._reach is None or self.head is None:
+        if self.head is None:
+            return
+        for block in reversed(list(takewhile(_holds_flights, islice(self.head.back(), FLIGHTS_NEAR, None)))):
+            assert block.flights is not None
+            block.flights.latents.move_to(self.archive)
+        if self._reach is None:
             return
         older = takewhile(lambda block: block.latents.in_memory, islice(self.head.back(), self._reach + 1, None))
         for block in reversed(
@@ -569,6 +575,10 @@ _REASONS = {
     "extend": "a cache of an earlier moment was live",
     "replay": "no cache of this past was live",
 }
+
+
+def _holds_flights(block: Block) -> bool:
+    return block.flights is not None and block.flights.latents.in_memory
 
 
 class _Watched:

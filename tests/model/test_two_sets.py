@@ -10,7 +10,7 @@ from torch._dynamo.testing import CompileCounter
 
 import sf_core
 from sf_core.model.two_sets import memory_name
-from tests.helpers import SIZE, prompt, random_model
+from tests.helpers import SIZE, prompt, random_latents, random_model
 
 CONFIG = sf_core.RolloutConfig(chunk_frames=2, window_frames=6, sink_frames=2, denoising_steps=(1000, 500))
 
@@ -79,3 +79,21 @@ def test_sets_that_are_not_of_one_model_are_refused() -> None:
         random_model(layers=2).with_memory(random_model(layers=1))
     with pytest.raises(ValueError, match="it has one already"):
         two_sets().with_memory(random_model(layers=2))
+
+
+@pytest.mark.parametrize("recache", [False, True, "joint"])
+def test_lost_caches_rewinds_and_files_give_the_bits_of_a_straight_run(recache: bool | str, tmp_path: Path) -> None:
+    def switched(session: sf_core.Session) -> sf_core.Session:
+        return session.with_prompt(prompt(1), recache)
+
+    given = random_latents(2)
+    straight = run(switched(run(start(two_sets()).with_context(given), 3)), 3).latents
+    model = two_sets()
+    session = run(start(model).with_context(given), 4).rewind(1)
+    model.release_cache()
+    session = switched(session)
+    session.save(tmp_path / "s")
+    session = run(sf_core.Session.load(tmp_path / "s", model), 1)
+    run(start(model), 1)
+    model.release_cache()
+    assert torch.equal(run(session, 2).latents, straight)

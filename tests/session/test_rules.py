@@ -132,6 +132,16 @@ def test_a_finished_video_goes_on_and_rewinds_into_what_was_in_flight() -> None:
     assert run(one_left, 2).frames == 12
 
 
+def test_what_was_in_flight_moves_to_disk_and_a_rewind_reads_it() -> None:
+    model = random_model(layers=2)
+    session = run(start("rolling", model), 9)
+    assert session.head is not None
+    flights = [block.flights for block in session.head.back()]
+    held = [flight is not None and flight.latents.in_memory for flight in flights]
+    assert held == [True] * 3 + [False] * 6, "those of the last three chunks, the newest of which came last"
+    assert torch.equal(run(session.rewind(6), 6).latents, session.latents)
+
+
 def test_what_is_in_flight_follows_a_new_prompt_and_is_given_up_by_a_cut() -> None:
     model = random_model(layers=2)
     session = run(start("rolling", model), 3)
