@@ -325,7 +325,8 @@ export class Player {
     if (kept) return { text: this.#t("player.kept", { name: kept }) };
     if (!state) return null;
     const isNews = this.#queue.empty || clock() - this.#progressSince > LASTING;
-    if (isLive(state)) return isNews ? { text: this.#progress } : null;
+    const isSlow = this.#queue.interruptions > 0 && state.made_fps < state.fps;
+    if (isLive(state)) return { text: (isNews && this.#progress) || (isSlow ? this.#t("player.slow") : "") };
     return state.session ? { text: this.#t("player.canContinue") } : null;
   }
 
