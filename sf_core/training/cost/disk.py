@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
-from ...files.checkpoint import empty_model, open_source, transformer_weights
+from ...files.checkpoint import empty_model, open_source
+from ...files.weights import transformer_weights
 from ...model.architecture import WanArchitecture
 from ..recipe import Files, Recipe
 from ..stage_settings import CausalStage, Optimizer, SelfForcingStage, Stage, TeacherStage
