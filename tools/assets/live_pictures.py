@@ -30,6 +30,7 @@ NODE = """() => {
 
 WIDTH, HEIGHT, MARGIN, TITLE = 400, 540, 14, 44  # of the node on the page, and what is seen around it
 COLUMNS, CAPTION = 3, 26
+WIDEST = 1000  # pixels of a picture in the help
 
 Pictures = dict[str, Image.Image]
 
@@ -49,6 +50,7 @@ def side_by_side(pictures: Pictures) -> Image.Image:
         left, top = number % COLUMNS * width, number // COLUMNS * (height + CAPTION)
         draw.text((left + MARGIN, top + 6), caption, fill="#e8e8ea", font=ImageFont.load_default(14))
         sheet.paste(picture, (left, top + CAPTION))
+    sheet.thumbnail((WIDEST, sheet.height), Image.Resampling.LANCZOS)
     return sheet
 
 
