@@ -12,7 +12,7 @@ import {
 import { setTexts, translator } from "./lib/i18n.js";
 import { executionIds } from "./lib/ids.js";
 import { isFrames, isState, isWithdrawn } from "./lib/messages.js";
-import { clientId, divert, get, listen, onQueue, post } from "./lib/server.js";
+import { clientId, divert, get, listen, onQueue, onTemplates, post } from "./lib/server.js";
 import { LOOP_SETTING, Player } from "./player/player.js";
 import { Runs } from "./player/runs.js";
 import { Tabs } from "./player/tabs.js";
@@ -20,6 +20,7 @@ import { followPreset } from "./presets.js";
 import { addRecognition } from "./recognition.js";
 import { replayFromFile } from "./replay/replay.js";
 import { addSessionsPanel } from "./sessions/panel.js";
+import { folderOf, inOrder } from "./templates.js";
 import { addTimeline } from "./timeline/widget.js";
 import { addWords } from "./words.js";
 
@@ -127,6 +128,8 @@ listen("reconnected", () => attach());
 document.addEventListener("visibilitychange", attachToShown);
 onQueue(() => tabs.queue());
 onLoad(beginLoading);
+const folder = folderOf(import.meta.url);
+onTemplates((all) => (all[folder] ? { ...all, [folder]: inOrder(all[folder]) } : all));
 
 await loadTexts(); // the editor waits for this module, so no node is made before
 const t = translator(locale());

@@ -66,6 +66,17 @@ export function divert(type, take) {
   };
 }
 
+/**
+ * Lets `change` arrange what the template browser lists: names of templates by the folder of their pack.
+ *
+ * @param {(templates: Record<string, string[]>) => Record<string, string[]>} change
+ */
+export function onTemplates(change) {
+  const templates = api.getWorkflowTemplates;
+  if (!templates) return; // an editor without it lists them as it likes
+  api.getWorkflowTemplates = async () => change(await templates.call(api));
+}
+
 /** @param {string} path */
 export const url = (path) => api.apiURL(path);
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from playwright.sync_api import Browser
 
-from tools.comfyui.browser import Editor, Mode
-from tools.comfyui.checkout import ROOT
+from tests.browser.conftest import pictured
+from tests.comfyui import servers
+from tools.comfyui.browser import NEW_USER, QUIET, Editor, Mode, editor
+from tools.comfyui.checkout import ROOT, newest_frontend
 from tools.comfyui.prompt import ONLY_IN_THE_EDITOR, to_prompt
 
 FOLDER = ROOT / "workflows"
@@ -22,7 +27,23 @@ BOXES = """() => app.graph.nodes.map((node) => {
   return [node.title, x, y, width, element ? element.getBoundingClientRect().height / app.canvas.ds.scale : height];
 })"""
 TEXT_HEIGHT = "() => app.canvas.ds.scale * LiteGraph.NODE_TEXT_SIZE"
+NOTE_HEIGHT = """() => {
+  const line = document.querySelector(".comfy-markdown p, .comfy-markdown-content p");
+  return app.canvas.ds.scale * parseFloat(getComputedStyle(line).fontSize);
+}"""
+# how far the nodes are from the edges of the page: left, top, right, bottom
+EDGES = """() => {
+  const { scale, offset } = app.canvas.ds, page = app.canvas.canvas.getBoundingClientRect();
+  const boxes = app.graph.nodes.map(({ boundingRect: [x, y, width, height] }) => [x, y, x + width, y + height]);
+  const [left, top, right, bottom] = [0, 1, 2, 3].map((side) =>
+    Math[side < 2 ? "min" : "max"](...boxes.map((box) => (box[side] + offset[side % 2]) * scale)));
+  return [page.x + left, page.y + top, innerWidth - page.x - right, innerHeight - page.y - bottom];
+}"""
+BARS = (56, 76, 0, 50)  # pixels that the editor's bars take of a page, at the same edges
+IS_APP = "() => app.extensionManager.workflow.activeWorkflow.initialMode === 'app'"
+SET = "([name, value]) => app.extensionManager.setting.set(name, value)"
 READABLE = 8  # pixels; with a new user's settings an editor draws no text of nodes that is smaller
+READABLE_NOTE = 6  # pixels; its usual text is smaller than that of nodes, and is drawn at any size
 # pixels from the bottom of the note's last line to the bottom of the note
 ROOM = """() => {
   const box = document.querySelector(".comfy-markdown, .comfy-markdown-content");
@@ -55,24 +76,39 @@ def overlaps(boxes: list[list[Any]]) -> list[tuple[str, str]]:
     return found
 
 
+@contextlib.contextmanager
+def settings_of_a_new_user(page: Editor) -> Iterator[None]:
+    for name, value in NEW_USER.items():
+        page.js(SET, [name, value])
+    try:
+        yield
+    finally:
+        for name in NEW_USER:
+            page.js(SET, [name, QUIET[name]])
+
+
 def each_opens(page: Editor, enlarged: bool = False) -> None:
     """One page for all: opening a page takes longer than opening a template."""
     info = page.server.object_info()
-    for name in NAMES:
-        page.load_workflow(workflow(name), name)
-        page.still()
-        page.dismiss()  # that models are missing
-        assert page.js(TEXT_HEIGHT) >= READABLE, f"the view that {name} opens with"
-        page.fit_view()
-        assert enlarged or page.js(TEXT_HEIGHT) >= READABLE, f"{name}, fitted into the view"
-        assert set(page.js(UNKNOWN)) <= ONLY_IN_THE_EDITOR, name
-        assert sent(page, info) == to_prompt(workflow(name), info), name
-        assert page.js(ROOM) >= 0, f"the note of {name} is cut off"
-        assert overlaps(page.js(BOXES)) == [], name
+    with settings_of_a_new_user(page):
+        for name in NAMES:
+            content = workflow(name)
+            content["extra"].pop("linearMode", None)  # App mode has no canvas; it has a test of its own
+            page.load_workflow(content, name)
+            page.still()
+            page.dismiss()  # that models are missing
+            assert set(page.js(UNKNOWN)) <= ONLY_IN_THE_EDITOR, name
+            assert overlaps(page.js(BOXES)) == [], name
+            assert page.js(ROOM) >= 0, f"the note of {name} is cut off"
+            assert page.js(NOTE_HEIGHT) >= READABLE_NOTE, f"the note of {name}"
+            assert page.js(TEXT_HEIGHT) >= READABLE, f"the view that {name} opens with"
+            if not enlarged:
+                assert all(room >= bar for room, bar in zip(page.js(EDGES), BARS, strict=True)), f"{name} is in view"
+            assert sent(page, info) == to_prompt(workflow(name), info), name
     assert [error for error in page.errors if ASKED_FOR_SIZE not in error] == []
 
 
-def test_each_template_opens_readable_and_nothing_overlaps(page: Editor, mode: Mode) -> None:
+def test_each_template_opens_readable_and_in_view_and_nothing_overlaps(page: Editor, mode: Mode) -> None:
     # the oldest editor enlarges all nodes by a fifth for its Nodes 2.0
     each_opens(page, enlarged=mode == "nodes2" and page.server.checkout.version.startswith("0.3."))
 
@@ -94,3 +130,60 @@ def test_the_browser_of_templates_opens_one_and_its_missing_models_are_named(pag
         details.click()
     for node in loaders:
         page.page.get_by_text(node["widgets_values"][0], exact=False).first.wait_for()
+
+
+BLUEPRINT = "Self Forcing (live)"
+SHOWN_BY_BLUEPRINT = ["model_name", "clip_name", "vae_name", "text", "seed", "seconds"]
+OF_BLUEPRINT = "() => app.graph.nodes.filter((node) => node.subgraph)"
+
+
+def add_by_search(page: Editor, name: str) -> None:
+    """Add a node as a user does: search for its name on the empty canvas, and put it down."""
+    page.page.mouse.dblclick(700, 300)
+    page.page.get_by_role("dialog").or_(page.page.locator(".comfy-vue-node-search-container")).first.wait_for()
+    page.page.keyboard.type(name, delay=20)
+    page.page.get_by_text(name).first.wait_for()
+    page.page.keyboard.press("Enter")
+    page.page.wait_for_function("() => app.graph.nodes.length > 0")
+    for x in (640, 620, 600):
+        page.page.mouse.move(x, 200)
+    page.page.mouse.click(600, 200)
+
+
+def check_blueprint(page: Editor) -> None:
+    add_by_search(page, BLUEPRINT)
+    (widgets,) = page.js(f"() => ({OF_BLUEPRINT})().map((node) => node.widgets.map((widget) => widget.name))")
+    assert [name for name in widgets if name in SHOWN_BY_BLUEPRINT] == SHOWN_BY_BLUEPRINT
+    (outputs,) = page.js(f"() => ({OF_BLUEPRINT})().map((node) => node.outputs.map((slot) => slot.name))")
+    assert outputs == ["VIDEO", "session"]
+    assert page.errors == []
+
+
+@pytest.mark.one_mode
+def test_a_new_comfyui_offers_the_blueprint_and_an_old_one_is_silent(page: Editor) -> None:
+    if page.server.checkout.version.startswith("0.3."):
+        assert BLUEPRINT not in page.server.log_text()
+        assert page.errors == []
+    else:
+        check_blueprint(page)
+
+
+def test_the_newest_editor_offers_the_blueprint(newest_page: Editor) -> None:
+    check_blueprint(newest_page)
+
+
+def test_the_app_opens_with_prompt_and_player_and_runs(browser: Browser, request: pytest.FixtureRequest) -> None:
+    """A page of its own, since an app turns Nodes 2.0 on."""
+    server = servers.get("latest", request.config)
+    with editor(browser, server, "classic", frontend=newest_frontend()) as page, pictured(page, request):
+        page.load_workflow(workflow("tiny_live_app"), "tiny_live_app")
+        page.page.get_by_role("button", name="Skip").click()  # the editor's own tutorial
+        player = page.page.locator(".sf-player:visible").first
+        player.wait_for()
+        page.page.get_by_role("textbox").filter(visible=True).first.wait_for()
+        assert page.js(IS_APP)
+        run = page.queue()
+        player.locator("canvas").first.wait_for()
+        player.get_by_role("button", name="Stop").first.click()
+        page.wait(run)
+        assert page.errors == []

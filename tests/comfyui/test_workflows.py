@@ -23,6 +23,7 @@ from safetensors.torch import load_file
 
 from benchmarks.tiny_world.observe import observe
 from benchmarks.tiny_world.scorer import judge, summarize
+from sf_core.files.published_models import model_by_name
 from tests.comfyui import models
 from tests.comfyui.servers import VERSIONS
 from tests.comfyui.workflow_checks import DOWNLOADABLE, FOLDERS, check_choices, choices_of, decoded, inputs_of
@@ -40,6 +41,7 @@ TITLE_HEIGHT = 30
 FRAMES = {
     "tiny_text_to_video": [81],
     "tiny_live": [81],
+    "tiny_live_app": [81],
     "tiny_image_to_video": [1 + 72],
     "tiny_extend_video": [33 + 72],
     "tiny_prompt_timeline": [153],
@@ -80,17 +82,31 @@ def test_the_first_minutes_have_their_workflow() -> None:
 
 
 def test_a_real_model_has_a_template_for_each_use() -> None:
-    assert REAL == ["image_to_video", "live_steering", "long_video", "text_to_video", "with_lora"]
+    uses = ["extend_video", "image_to_video", "live_steering", "long_video", "prompt_timeline", "text_to_video"]
+    assert [*uses, "with_lora"] == REAL
     kinds = {name: {node["type"]: node for node in nodes(name)} for name in REAL}
     for found in kinds.values():
-        assert {"SFRolloutSettings", "SFSession", "SFStreamVideo", "SaveVideo"} <= set(found)
+        assert {"SFSession", "SFStreamVideo", "SaveVideo"} <= set(found)
     assert {"LoadImage", "SFStartFromImages"} <= set(kinds["image_to_video"])
+    assert {"LoadVideo", "GetVideoComponents", "SFStartFromImages"} <= set(kinds["extend_video"])
     assert {"UNETLoader", "LoraLoaderModelOnly", "SFFromModel"} <= set(kinds["with_lora"])
-    minutes, endless = (kinds[name]["SFStreamVideo"] for name in ("long_video", "live_steering"))
-    assert minutes["widgets_values"][0] >= 60
-    assert "timeline" in _linked(minutes)
-    assert endless["widgets_values"][0] == 0
-    assert "clip" in _linked(endless), "it takes prompts while it runs"
+    streams = {name: found["SFStreamVideo"] for name, found in kinds.items()}
+    assert streams["long_video"]["widgets_values"][0] >= 60
+    assert streams["live_steering"]["widgets_values"][0] == 0
+    assert "clip" in _linked(streams["live_steering"]), "it takes prompts while it runs"
+    assert "fps" in _linked(streams["extend_video"]), "the clip's own speed"
+    for name in ("long_video", "prompt_timeline"):
+        assert "timeline" in _linked(streams[name])
+
+
+def test_a_long_video_runs_with_the_preset_that_its_model_was_trained_with() -> None:
+    """No other node changes that preset: 12 latent frames with a sink of 3."""
+    kinds = {node["type"]: node for node in nodes("long_video")}
+    assert kinds["SFLoadModel"]["widgets_values"] == ["longlive_base.pt", "default", "LongLive"]
+    assert "SFRolloutSettings" not in kinds
+    config = model_by_name("LongLive").config
+    assert config is not None
+    assert (config.window_frames, config.sink_frames) == (12, 3)
 
 
 def _linked(node: dict[str, Any]) -> set[str]:
@@ -101,9 +117,9 @@ def _linked(node: dict[str, Any]) -> set[str]:
 @real
 def test_a_template_for_a_real_model_suits_a_small_card(name: str) -> None:
     """A window of 12 latent frames, whose cache is 3.2 GiB, and a sink, at the size that the model was trained at."""
-    (settings,) = (node["widgets_values"] for node in nodes(name) if node["type"] == "SFRolloutSettings")
+    settings = [node["widgets_values"][:4] for node in nodes(name) if node["type"] == "SFRolloutSettings"]
     (session,) = (node["widgets_values"] for node in nodes(name) if node["type"] == "SFSession")
-    assert settings[:4] == ["custom", 3, 12, 3]
+    assert settings == ([] if name == "long_video" else [["custom", 3, 12, 3]])
     assert session[:2] == [832, 480]
 
 
@@ -179,14 +195,18 @@ def test_every_loader_says_where_its_model_is_had(name: str) -> None:
 
 @every
 def test_a_note_explains_it_and_names_what_it_needs(name: str) -> None:
-    notes = [node["widgets_values"][0] for node in nodes(name) if node["type"] == "MarkdownNote"]
+    boxes = [node for node in nodes(name) if node["type"] == "MarkdownNote"]
+    notes = [node["widgets_values"][0] for node in boxes]
     assert len(notes) == 1
+    # in the colours of the editor's theme: a fixed colour is hardly readable in another one
+    assert [boxes[0][key] for key in ("title", "color", "bgcolor")] == ["Note", "", ""]
     assert notes[0].startswith("## ")
     assert "**To try**" in notes[0]
     for node in nodes(name):
         for model in node["properties"].get("models", []):
             row = next(line for line in notes[0].splitlines() if f"[{model['name']}]({model['url']})" in line)
             assert "GB |" in row
+            assert "**Licences**" in notes[0]
             assert f"| {model['directory']} |" in row
         if node["type"] in ("LoadImage", "LoadVideo"):
             assert (FOLDER / "input" / node["widgets_values"][0]).is_file()
@@ -226,12 +246,17 @@ def test_no_node_covers_another(name: str) -> None:
 
 
 @every
-def test_it_has_a_picture_for_the_template_browser(name: str) -> None:
+def test_it_has_a_moving_picture_for_the_template_browser(name: str) -> None:
+    """Under the one name that the editor asks for."""
     with Image.open(FOLDER / f"{name}.jpg") as picture:
-        assert picture.format == "JPEG"
+        assert picture.format == "WEBP"
         assert picture.width == picture.height >= 384
-        assert np.asarray(picture).std() > 5
-    assert (FOLDER / f"{name}.jpg").stat().st_size < 150_000
+        assert getattr(picture, "n_frames", 1) >= 8
+        first = np.asarray(picture.convert("RGB")).astype(int)
+        picture.seek(picture.n_frames // 2)  # type: ignore[attr-defined]
+        assert first.std() > 5
+        assert np.abs(np.asarray(picture.convert("RGB")) - first).max() > 50, "it moves"
+    assert (FOLDER / f"{name}.jpg").stat().st_size < 100_000
 
 
 def test_the_template_browser_lists_them_all(server: Server) -> None:
@@ -241,6 +266,13 @@ def test_the_template_browser_lists_them_all(server: Server) -> None:
 @every
 def test_the_server_has_every_node(name: str, info: dict[str, Any]) -> None:
     assert {node["type"] for node in nodes(name)} - ONLY_IN_THE_EDITOR <= set(info)
+
+
+@every
+def test_no_node_is_deprecated(name: str, info: dict[str, Any]) -> None:
+    for kind in {node["type"] for node in nodes(name)} - ONLY_IN_THE_EDITOR:
+        assert not info[kind].get("deprecated")
+        assert "DEPRECATED" not in info[kind]["display_name"]
 
 
 @every
@@ -312,8 +344,10 @@ def test_what_needs_no_download_runs(name: str, server: Server, info: dict[str, 
 def small_models(server: Server) -> Iterator[None]:
     """Small models under the names of the real ones, while a test runs. umT5 has no small one."""
     weights = models.wan()
+    published = {"generator_ema": {f"model.{k}": v for k, v in weights.items()}}
     states: dict[tuple[str, str], Any] = {
-        ("diffusion_models", "self_forcing_dmd.pt"): {"generator_ema": {f"model.{k}": v for k, v in weights.items()}},
+        ("diffusion_models", "self_forcing_dmd.pt"): published,
+        ("diffusion_models", "longlive_base.pt"): published,
         ("diffusion_models", "wan2.1_t2v_1.3B_fp16.safetensors"): weights,
         ("loras", "Wan2_1_self_forcing_dmd_1_3B_lora_rank_32_fp16.safetensors"): models.lora()[0],
         ("vae", "wan_2.1_vae.safetensors"): load_file(PARITY / "weights_vae.safetensors"),
@@ -344,7 +378,8 @@ def test_a_template_for_a_real_model_runs(name: str, server: Server, small_model
     outputs = server.run(prompt, timeout=300)
     (saved,) = (str(node["id"]) for node in nodes(name) if node["type"] == "SaveVideo")
     (path,) = server.files({saved: outputs[saved]})
-    assert decoded(path).shape == (37 if name == "image_to_video" else 33, 64, 64, 3)
+    frames = {"image_to_video": 1 + 36, "extend_video": 33 + 36}.get(name, 33)
+    assert decoded(path).shape == (frames, 64, 64, 3)
 
 
 def test_a_timeline_changes_the_colours(server: Server, info: dict[str, Any]) -> None:

@@ -30,7 +30,7 @@ EACH_PAGE = pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.rel
 LINK = re.compile(r"(?:\]\(|src=\")([^)\s#\"]*)(?:#([^)\s\"]*))?[)\"]")
 FENCE = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
 CODE = re.compile(r"`([^`\n]+)`")
-FOLDERS = {"benchmarks", "docs", "js", "locales", "nodes", "sf_core", "tests", "tools", "workflows"}
+FOLDERS = {"benchmarks", "docs", "js", "locales", "nodes", "sf_core", "subgraphs", "tests", "tools", "workflows"}
 TOP_FILE = re.compile(r"[\w-]+\.(txt|toml)")
 GAP = "\0"  # a value in an f-string
 

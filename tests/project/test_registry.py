@@ -74,7 +74,7 @@ def test_the_registry_reads_what_is_published() -> None:
 
 def test_the_archive_has_only_what_is_used() -> None:
     """A new file at the top is decided on: it is named here, or in .comfyignore."""
-    loaded = {"__init__.py", "prestartup_script.py", "js", "locales", "nodes", "sf_core", "workflows"}
+    loaded = {"__init__.py", "prestartup_script.py", "js", "locales", "nodes", "sf_core", "subgraphs", "workflows"}
     loaded |= {"requirements.txt", "pyproject.toml"}  # read by those who install the pack
     texts = {"CHANGELOG.md", "LICENSE", "README.md", "SECURITY.md", "docs", "icon.png"}
     assert {name.split("/")[0] for name in shipped()} == loaded | texts | {".comfyignore"}

@@ -1,10 +1,11 @@
-"""The picture that the template image_to_video begins with: `python -m tools.assets.boat_picture` draws it.
+"""What the templates image_to_video and extend_video begin with: `python -m tools.assets.boat_picture` draws both.
 
-A drawn sunset over the sea, so that the pack ships no photo of somebody else.
+A drawn sunset over the sea, so that the pack ships no photo and no clip of somebody else.
 """
 
 from __future__ import annotations
 
+import av
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
@@ -12,6 +13,9 @@ from PIL import Image, ImageDraw, ImageFilter
 from tools.comfyui.checkout import ROOT
 
 TARGET = ROOT / "workflows" / "input" / "sailing_boat.jpg"
+CLIP = TARGET.with_suffix(".mp4")
+FRAMES, FPS = 33, 16  # of the clip: 9 latent frames
+SPEED = 2.0  # pixels a frame that the boat sails to the right
 WIDTH, HEIGHT, SCALE = 832, 480, 2  # drawn larger by SCALE, for smooth edges
 HORIZON = 300
 SUN = (250, 262)
@@ -30,8 +34,8 @@ def gradient(colours: tuple[Colour, ...], rows: int) -> NDArray[np.float64]:
     return np.stack(channels, axis=-1)[:, None]
 
 
-def sky_and_sea() -> Image.Image:
-    """The background: two gradients, the sun and its glow, its reflection in the waves."""
+def sky_and_sea(phase: float = 0.0) -> Image.Image:
+    """The background: two gradients, the sun and its glow, its reflection in the waves at a phase in radians."""
     height, width = HEIGHT * SCALE, WIDTH * SCALE
     horizon = HORIZON * SCALE
     picture = np.concatenate([gradient(SKY, horizon), gradient(SEA, height - horizon)]).repeat(width, axis=1)
@@ -39,7 +43,7 @@ def sky_and_sea() -> Image.Image:
     distance = np.hypot(x - SUN[0], y - SUN[1])
     glow = np.where(y < HORIZON, 120 * np.exp(-distance / 70), 0)
     depth = np.clip((y - HORIZON) / (HEIGHT - HORIZON), 0, 1)
-    waves = np.sin(y * (1.9 - 1.3 * depth) + 1.5 * np.sin(x / 37)) * np.sin(x / (9 + 26 * depth) + y / 3)
+    waves = np.sin(y * (1.9 - 1.3 * depth) + 1.5 * np.sin(x / 37)) * np.sin(x / (9 + 26 * depth) + y / 3 + phase)
     path = np.exp(-(((x - SUN[0]) / (14 + 60 * depth)) ** 2))
     shine = np.where(y >= HORIZON, 150 * path * (waves > 0) + 9 * waves, 0)
     picture += (glow + shine)[..., None] * np.array([1.0, 0.72, 0.42])
@@ -70,26 +74,41 @@ def boat(draw: ImageDraw.ImageDraw, x: float, y: float) -> None:
     shape(draw, [(x - 6, y - 132), (x - 52, y - 16), (x - 6, y - 12)], (232, 206, 190))
 
 
-def draw() -> Image.Image:
-    picture = sky_and_sea()
+def draw(x: float = 420, phase: float = 0.0) -> Image.Image:
+    """The boat at ``x`` pixels from the left, as one picture."""
+    picture = sky_and_sea(phase)
     pen = ImageDraw.Draw(picture)
     hills(pen)
     reflection = Image.new("RGB", picture.size)
     mask = Image.new("L", picture.size)
-    boat(ImageDraw.Draw(reflection), 420, 340)
+    boat(ImageDraw.Draw(reflection), x, 340)
     mask.paste(90, (0, 0, *picture.size), reflection.convert("L").point(lambda value: 255 if value else 0))
     middle = 2 * 364 * SCALE  # rows mirrored at the waterline
     mirror = (1, 0, 0, 0, -1, middle)
     reflection, mask = (image.transform(picture.size, Image.Transform.AFFINE, mirror) for image in (reflection, mask))
     blur = ImageFilter.GaussianBlur(2 * SCALE)
     picture.paste(reflection.filter(blur), (0, 0), mask.filter(blur))
-    boat(pen, 420, 340)
+    boat(pen, x, 340)
     return picture.resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS)
 
 
+def write_clip() -> None:
+    """The boat sails to the right, and the sea glitters."""
+    with av.open(str(CLIP), "w") as video:
+        stream = video.add_stream("libx264", rate=FPS, options={"crf": "20", "preset": "veryslow"})
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        for number in range(FRAMES):
+            picture = draw(420 + SPEED * (number - FRAMES + 1), number * np.pi / 10)
+            video.mux(stream.encode(av.VideoFrame.from_image(picture)))
+        video.mux(stream.encode())
+
+
 def main() -> None:
+    """Draw the picture and the clip."""
     draw().save(TARGET, quality=QUALITY, subsampling=0, optimize=True)
-    print(f"{TARGET}: {TARGET.stat().st_size / 1000:.0f} kB")
+    write_clip()
+    for path in (TARGET, CLIP):
+        print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
 
 
 if __name__ == "__main__":

@@ -1,143 +1,233 @@
-"""The pictures that the template browser shows: `python -m tools.assets.template_pictures [names]` makes them.
+"""The moving pictures that the template browser shows: `python -m tools.assets.template_pictures [names]` makes them.
 
-For a template that runs here, its frames in the order of time; for one with a real model, its title and its graph.
+For a template that runs here, its video; for one with a real model, which cannot run here, its graph at work, drawn.
+The editor asks for `<name>.jpg` and nothing else, so that is their name. They are animated WebP: a browser looks at the
+content of a picture, not at its name.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import av
-import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from tools.comfyui.browser import Editor, chromium, editor
 from tools.comfyui.checkout import ROOT, primary
 from tools.comfyui.prompt import to_prompt, with_an_end
-from tools.comfyui.server import Server
-
-from .help_pictures import PLAIN
+from tools.comfyui.server import Prompt, Server
 
 FOLDER = ROOT / "workflows"
-SIZE, GAP = 512, 6
-COLOURS = ("#5aa9e6", "#f2a65a")  # what was given, or one future; the other future
-COLUMNS = {"tiny_long_video": 5, "tiny_fork_and_reroll": 4, "tiny_train": 4}
-GIVEN = {"tiny_image_to_video": 1, "tiny_extend_video": 3}  # cells that show what the video began with
-GIVEN_FRAMES = 33  # of the clip that is gone on from
-BACKGROUND, BRIGHT, PALE = "#1e1e24", "#f2f2f4", "#a9a9b4"
-# of a template for a real model, which cannot run here: its title, and what it makes
-CARDS = {
-    "text_to_video": ("Text to video", "5 seconds at 832 x 480 from a prompt.\nSelf Forcing, Wan 2.1 1.3B"),
-    "image_to_video": ("Image to video", "5 seconds that begin with a picture.\nSelf Forcing, Wan 2.1 1.3B"),
-    "long_video": ("Long video", "Minutes in flat memory, prompts by time.\nSelf Forcing, Wan 2.1 1.3B"),
-    "live_steering": ("Live steering", "A video without an end: type, and it follows.\nSelf Forcing, Wan 2.1 1.3B"),
-    "with_lora": ("With a LoRA", "Wan 2.1 1.3B and the Self Forcing LoRA,\nor any loader of a Wan 2.1 MODEL"),
+SIZE, GAP = 384, 6
+FPS = 8  # every second frame of a video
+LONGEST = 40  # frames of a picture; a longer video is shown faster
+MOST_BYTES = 90_000
+GIVEN = {"tiny_image_to_video": 1, "tiny_extend_video": 33}  # frames that the video began with
+HELD = 6  # frames that a given picture is shown for
+STEERED = "tiny_live"  # as somebody would steer it: its prompts by the second
+ROWS = {
+    0: "a red circle moving left quickly on a black background",
+    2: "a blue square moving up slowly on a white background",
+    5: "a green triangle moving right slowly on a gray background",
 }
-VIEW = 1500  # pixels, the width of the page's part that shows a whole graph
-FRAME_ALL = """([left, top, width, margin]) => {
-  const boxes = app.graph.groups.map((group) => group._bounding);
-  boxes.push(...app.graph.nodes.map((node) => node.boundingRect));
-  const [x0, y0] = [0, 1].map((axis) => Math.min(...boxes.map((box) => box[axis])) - margin);
-  const [x1, y1] = [0, 1].map((axis) => Math.max(...boxes.map((box) => box[axis] + box[axis + 2])) + margin);
-  const { ds } = app.canvas;
-  ds.scale = width / (x1 - x0);
-  ds.offset[0] = left / ds.scale - x0;
-  ds.offset[1] = top / ds.scale - y0;
-  app.canvas.setDirty(true, true);
-  return (y1 - y0) * ds.scale;
-}"""
+BACKGROUND, BRIGHT, PALE, BLUE = "#1e1e24", "#f2f2f4", "#a9a9b4", "#5aa9e6"
+BODY, BUSY = "#353540", "#5aa9e6"
+WIRES = {"MODEL": "#b39ddb", "CLIP": "#ffd500", "VAE": "#ff6e6e", "CONDITIONING": "#ffa931", "IMAGE": "#64b5f6"}
+# of a template for a real model: its title, and what it makes
+CARDS = {
+    "text_to_video": ("Text to video", "5 seconds from a prompt"),
+    "live_steering": ("Live steering", "type, and the video follows"),
+    "prompt_timeline": ("Prompt timeline", "prompts by the second"),
+    "image_to_video": ("Image to video", "5 seconds that begin with a picture"),
+    "extend_video": ("Extend a clip", "it continues without a seam"),
+    "long_video": ("Long video", "minutes in flat memory (LongLive)"),
+    "with_lora": ("With a LoRA", "plain Wan 2.1 and the LoRA of Self Forcing"),
+}
+MODEL_LINE = "Wan 2.1 1.3B, 832 x 480"
 
 
 def frames_of(path: Path) -> list[Image.Image]:
+    """Decode a video."""
     with av.open(str(path)) as video:
         return [frame.to_image() for frame in video.decode(video=0)]
 
 
-def chosen(frames: list[Image.Image], count: int) -> list[Image.Image]:
-    return [frames[round(at)] for at in np.linspace(0, len(frames) - 1, count)]
+def chosen(frames: list[Image.Image]) -> list[Image.Image]:
+    """At most LONGEST frames over the whole length, every second one of a short video."""
+    step = max(2, -(-len(frames) // LONGEST))
+    return frames[::step]
 
 
-def mosaic(cells: list[tuple[Image.Image, str | None]], columns: int) -> Image.Image:
-    """Cells row by row, each with a frame of its colour."""
-    picture = Image.new("RGB", (SIZE, SIZE), BACKGROUND)
+def captioned(picture: Image.Image, text: str) -> Image.Image:
+    """A picture with a line of text at the bottom."""
     draw = ImageDraw.Draw(picture)
-    pitch = (SIZE - GAP) / columns
-    for number, (frame, colour) in enumerate(cells):
-        left, top = (round(GAP + at * pitch) for at in (number % columns, number // columns))
-        side = round(pitch) - GAP
-        picture.paste(frame.convert("RGB").resize((side, side), Image.Resampling.NEAREST), (left, top))
-        if colour:
-            draw.rectangle((left - 3, top - 3, left + side + 2, top + side + 2), outline=colour, width=3)
+    font = ImageFont.load_default(15)
+    draw.rectangle((0, SIZE - 30, SIZE, SIZE), fill=BACKGROUND)
+    draw.text((SIZE / 2, SIZE - 15), text, fill=BRIGHT, font=font, anchor="mm")
     return picture
 
 
-def of_videos(name: str, videos: list[Path]) -> Image.Image:
-    columns = COLUMNS.get(name, 3)
-    count, given = columns * columns // len(videos), GIVEN.get(name, 0)
+def side_by_side(frames: tuple[Image.Image, ...], words: tuple[str, str]) -> Image.Image:
+    """Two videos, one above the other, each with a word."""
+    picture = Image.new("RGB", (SIZE, SIZE), BACKGROUND)
+    side = (SIZE - 3 * GAP) // 2
+    for number, (frame, word) in enumerate(zip(frames, words, strict=True)):
+        top = GAP + number * (side + GAP)
+        picture.paste(frame.convert("RGB").resize((side, side), Image.Resampling.BICUBIC), (SIZE - side - GAP, top))
+        ImageDraw.Draw(picture).text(
+            (16, top + side / 2), word, fill=BRIGHT, font=ImageFont.load_default(19), anchor="lm"
+        )
+    return picture
+
+
+def of_videos(name: str, videos: list[Path]) -> list[Image.Image]:
+    """The frames of a template's picture, of the videos that it saves."""
     if len(videos) > 1:
-        pairs = zip(videos, COLOURS, strict=True)
-        return mosaic([(frame, colour) for path, colour in pairs for frame in chosen(frames_of(path), count)], columns)
+        words = ("with the LoRA", "without it") if name == "tiny_train" else ("one future", "another one")
+        pairs = zip(*(chosen(frames_of(path)) for path in videos), strict=True)
+        return [side_by_side(pair, words) for pair in pairs]
     frames = frames_of(videos[0])
-    begin = GIVEN_FRAMES if given > 1 else given
-    cells = [(frame, COLOURS[0]) for frame in chosen(frames[:begin], given)] if given else []
-    return mosaic([*cells, *((frame, None) for frame in chosen(frames[begin:], count - given))], columns)
+    large = [frame.convert("RGB").resize((SIZE, SIZE), Image.Resampling.BICUBIC) for frame in frames]
+    if (given := GIVEN.get(name, 0)) == 1:
+        return [captioned(large[0], "the picture")] * HELD + chosen(large[1:])
+    if given:
+        return [captioned(frame, "the clip") for frame in chosen(large[:given])] + chosen(large[given:])
+    if name in (STEERED, "tiny_prompt_timeline"):
+        seconds = [number / 16 for number in range(len(large))]
+        rows = ROWS if name == STEERED else TIMELINE_ROWS
+        for frame, second in zip(large, seconds, strict=True):
+            captioned(frame, rows[max(start for start in rows if start <= second)])
+    return chosen(large)
 
 
-def whole_graph(tab: Editor, name: str) -> Image.Image:
-    """All nodes of a template, as the editor draws them."""
-    tab.load_workflow(FOLDER / f"{name}.json", name)
-    tab.page.wait_for_timeout(1000)
-    tab.dismiss()  # the dialog that names the missing models
-    left, top = 120, 140  # clear of the editor's bars
-    height = tab.js(FRAME_ALL, [left, top, VIEW, 20])
-    tab.media_ready()
-    tab.page.wait_for_timeout(1000)
-    return tab.photo(left, top, VIEW, height)
+TIMELINE_ROWS = {3 * number: text for number, text in enumerate(ROWS.values())}  # of the template itself
 
 
-def card(name: str, graph: Image.Image) -> Image.Image:
-    """A template's title and what it makes, above its graph."""
-    title, line = CARDS[name]
-    picture = Image.new("RGB", (SIZE, SIZE), BACKGROUND)
-    draw = ImageDraw.Draw(picture)
-    draw.text((22, 26), title, fill=BRIGHT, font=ImageFont.load_default(50))
-    draw.multiline_text((24, 102), line, fill=PALE, font=ImageFont.load_default(22), spacing=9)
-    width = SIZE - 2 * GAP
-    small = graph.resize((width, round(graph.height * width / graph.width)), Image.Resampling.LANCZOS)
-    room = SIZE - GAP - 180
-    picture.paste(small, (GAP, 180 + max(0, (room - small.height) // 2)))
-    return picture
+# A graph at work -----------------------------------------------------------------------------------------------------
 
 
-def videos_of(server: Server, workflow: dict[str, Any]) -> list[Path]:
-    outputs = server.run(with_an_end(to_prompt(workflow, server.object_info())), timeout=900)
+def curve(start: tuple[float, float], end: tuple[float, float]) -> list[tuple[float, float]]:
+    """Points of a wire, as the editor draws it."""
+    (x, y), (u, v) = start, end
+    reach = max(12.0, abs(u - x) / 2)
+    points = []
+    for step in range(17):
+        t = step / 16
+        a, b, c, d = (1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t * t * (1 - t), t**3
+        points.append((a * x + b * (x + reach) + c * (u - reach) + d * u, a * y + b * y + c * v + d * v))
+    return points
+
+
+def at_work(workflow: dict[str, Any], title: str, line: str) -> Iterator[Image.Image]:
+    """The graph of a template, node after node at work, below its title."""
+    nodes = [node for node in workflow["nodes"] if node["type"] != "MarkdownNote"]
+    left, top = (min(node["pos"][axis] for node in nodes) for axis in (0, 1))
+    wide, high = (
+        max(node["pos"][axis] + node["size"][axis] for node in nodes) - low for axis, low in ((0, left), (1, top))
+    )
+    scale = min((SIZE - 32) / wide, (SIZE - 150) / high)
+    down = 120 + (SIZE - 136 - high * scale) / 2
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        return 16 + (x - left) * scale, down + (y - top) * scale
+
+    order = sorted(nodes, key=lambda node: depth(node["id"], workflow["links"]))
+    for busy in [*range(len(order)), *[len(order) - 2] * 8]:
+        picture = Image.new("RGB", (SIZE, SIZE), BACKGROUND)
+        draw = ImageDraw.Draw(picture)
+        draw.text((16, 18), title, fill=BRIGHT, font=ImageFont.load_default(38))
+        draw.text((17, 66), line, fill=PALE, font=ImageFont.load_default(18))
+        draw.text((17, 90), MODEL_LINE, fill=PALE, font=ImageFont.load_default(14))
+        boxes = {
+            node["id"]: (*at(*node["pos"]), *at(*map(sum, zip(node["pos"], node["size"], strict=True))))
+            for node in nodes
+        }
+        for _, source, _, target, slot, kind in workflow["links"]:
+            ends = (boxes[source][2], boxes[source][1] + 6), (boxes[target][0], boxes[target][1] + 6 + 3 * slot)
+            draw.line(curve(*ends), fill=WIRES.get(kind, "#8a8a96"), width=2)
+        for number, node in enumerate(order):
+            works = number == busy
+            draw.rounded_rectangle(
+                boxes[node["id"]], 5, fill=BODY, outline=BUSY if works else "#4a4a56", width=3 if works else 1
+            )
+            if node["type"] == "SFStreamVideo":
+                screen(draw, boxes[node["id"]], busy >= number)
+        yield picture
+
+
+def screen(draw: ImageDraw.ImageDraw, box: tuple[float, float, float, float], plays: bool) -> None:
+    """The player of Stream Video, as a sign."""
+    left, top, right, bottom = box
+    draw.rectangle((left + 10, top + 22, right - 10, bottom - 14), fill="#101014")
+    x, y = (left + right) / 2, (top + bottom + 8) / 2
+    draw.polygon([(x - 10, y - 13), (x - 10, y + 13), (x + 14, y)], fill=BLUE if plays else "#4a4a56")
+
+
+def depth(node: int, links: list[list[Any]]) -> int:
+    """The number of nodes that must run before one, in the longest chain."""
+    return max((depth(link[1], links) + 1 for link in links if link[3] == node), default=0)
+
+
+# Files ---------------------------------------------------------------------------------------------------------------
+
+
+def animated(pictures: Iterable[Image.Image]) -> bytes:
+    """An animated WebP that repeats, in the best quality that keeps below MOST_BYTES."""
+    first, *rest = pictures
+    for quality in (85, 75, 65, 55, 45, 35):
+        file = io.BytesIO()
+        first.save(
+            file, "WEBP", save_all=True, append_images=rest, duration=1000 // FPS, loop=0, quality=quality, method=6
+        )
+        if file.tell() < MOST_BYTES:
+            break
+    return file.getvalue()
+
+
+def prompt_of(name: str, workflow: dict[str, Any], server: Server) -> Prompt:
+    """What is run; a live video is steered by rows of a timeline."""
+    prompt = with_an_end(to_prompt(workflow, server.object_info()), 8.0)
+    if name == STEERED:
+        rows = "\n".join(f"{second}: {text}" for second, text in ROWS.items())
+        (stream,) = (node["inputs"] for node in prompt.values() if node["class_type"] == "SFStreamVideo")
+        prompt["rows"] = {
+            "class_type": "SFPromptTimeline",
+            "inputs": {"clip": stream["clip"], "rows": rows, "recache": True},
+        }
+        stream["timeline"] = ["rows", 0]
+    return prompt
+
+
+def videos_of(server: Server, name: str, workflow: dict[str, Any]) -> list[Path]:
+    """Run a template, and return the videos that it saved."""
+    outputs = server.run(prompt_of(name, workflow, server), timeout=1200)
     saved = [str(node["id"]) for node in workflow["nodes"] if node["type"] == "SaveVideo"]
     return [path for node in saved for path in server.files({node: outputs[node]})]
 
 
 def main() -> None:
+    """Make the pictures of the templates that are named, or of all of them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", default=sorted(path.stem for path in FOLDER.glob("*.json")))
     names = parser.parse_args().names
-    with (
-        tempfile.TemporaryDirectory() as base,
-        Server(primary(), Path(base), threads=1) as server,
-        chromium() as browser,
-    ):
-        for name in names:
-            workflow = json.loads((FOLDER / f"{name}.json").read_text())
-            if any(node["type"] == "SFLoadTiny" for node in workflow["nodes"]):
-                picture = of_videos(name, videos_of(server, workflow))
-            else:
-                server.settings(PLAIN)
-                with editor(browser, server, size=(VIEW + 300, 1200)) as tab:
-                    picture = card(name, whole_graph(tab, name))
-            picture.convert("RGB").save(FOLDER / f"{name}.jpg", quality=88, optimize=True)
-            print(FOLDER / f"{name}.jpg")
+    workflows = {name: json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8")) for name in names}
+
+    def write(name: str, pictures: Iterable[Image.Image]) -> None:
+        target = FOLDER / f"{name}.jpg"
+        target.write_bytes(animated(pictures))
+        print(f"{target}: {target.stat().st_size / 1000:.0f} kB", flush=True)
+
+    for name in [name for name in names if name in CARDS]:
+        write(name, at_work(workflows[name], *CARDS[name]))
+    if runnable := [name for name in names if name not in CARDS]:
+        with tempfile.TemporaryDirectory() as base, Server(primary(), Path(base), threads=1) as server:
+            for name in runnable:
+                write(name, of_videos(name, videos_of(server, name, workflows[name])))
 
 
 if __name__ == "__main__":

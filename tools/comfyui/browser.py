@@ -38,6 +38,8 @@ QUIET = {
     "LiteGraph.Canvas.MinFontSizeForLOD": 0,
     "Comfy.Locale": "en",
 }
+# what QUIET has otherwise than a new user: for pictures and tests of what is seen
+NEW_USER = {"Comfy.Minimap.Visible": True, "LiteGraph.Canvas.MinFontSizeForLOD": 8}
 READY = (
     "() => window.app?.extensionManager && window.app.graph"
     " && Object.keys(window.LiteGraph?.registered_node_types ?? {}).length > 50"

@@ -24,6 +24,7 @@ interface ComfyApi extends EventTarget {
   fetchApi(path: string, options?: RequestInit): Promise<Response>;
   queuePrompt(...details: any[]): Promise<any>;
   dispatchCustomEvent(type: string, data?: any): boolean;
+  getWorkflowTemplates?(): Promise<Record<string, string[]>>;
 }
 
 interface ComfyApp {
