@@ -37,8 +37,9 @@ WIDTHS |= {
     "SFSessionInfo": 340,
 }
 USUAL_WIDTH = 300
-HEIGHTS = {"SFStreamVideo": 460, "SaveVideo": 360, "SFSession": 310, "SFSampleChunks": 360, "SFDecodeChunks": 360}
-HEIGHTS |= {"LoadImage": 300, "LoadVideo": 300, "SFSessionInfo": 480, "CLIPTextEncode": 130, "SFPromptTimeline": 300}
+HEIGHTS = {"SFStreamVideo": 540, "SaveVideo": 360, "SFSession": 310, "SFSampleChunks": 430, "SFDecodeChunks": 430}
+HEIGHTS |= {"SFTrain": 1000, "LoadImage": 300, "LoadVideo": 300, "SFSessionInfo": 480}
+HEIGHTS |= {"CLIPTextEncode": 130, "SFPromptTimeline": 300}
 # what takes the width that is left in a row; where none of them is, the last of the row
 WIDENS = (("SFStreamVideo",), ("CLIPTextEncode", "SFPromptTimeline"))
 HEIGHTENS: tuple[str, ...] = (
