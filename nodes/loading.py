@@ -92,7 +92,7 @@ class SFFromModel(io.ComfyNode):
     @classmethod
     @checked
     def execute(cls, model: Any, preset: str) -> Any:
-        check_wan(model)
+        check_wan(_with_preset(model, preset))
         source = source_of(model)
         shown = host.remark(said_of(recognised(source) if source is not None else None, preset))
         return io.NodeOutput(_with_preset(model, preset), ui=shown)

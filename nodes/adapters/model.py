@@ -14,6 +14,7 @@ from typing import Any
 import comfy.model_management as mm
 import torch
 from comfy.cli_args import args
+from comfy.latent_formats import Wan22
 from comfy.ldm.modules.attention import attention_pytorch, optimized_attention
 from torch import Tensor
 
@@ -34,6 +35,7 @@ from .shared_state import shared_state_of
 
 # Pixels along the edge of a latent, and frames of a latent, of every Wan 2.1 VAE; where the latent format lacks them
 WAN_SPATIAL_FACTOR, WAN_TEMPORAL_FACTOR = 8, 4
+WAN22_SPATIAL_FACTOR = 16  # of Wan 2.2's 5B model
 WAN_CHANNELS = 16  # of its latents
 _PARTS = ("blocks", "patch_embedding", "text_embedding", "time_embedding", "time_projection", "head")
 
@@ -58,7 +60,8 @@ class HostedWan(WanForward):
         self.arch = _architecture(net)
         self.rollout_config, self.latent_size = settings.config, settings.latent_size
         latent_format = self.patcher.model.latent_format
-        self.spatial_factor = int(getattr(latent_format, "spacial_downscale_ratio", WAN_SPATIAL_FACTOR))
+        usual = WAN22_SPATIAL_FACTOR if isinstance(latent_format, Wan22) else WAN_SPATIAL_FACTOR
+        self.spatial_factor = int(getattr(latent_format, "spacial_downscale_ratio", usual))
         self.temporal_factor = int(getattr(latent_format, "temporal_downscale_ratio", WAN_TEMPORAL_FACTOR))
         self.latents_mean = torch.as_tensor(getattr(latent_format, "latents_mean", WAN_MEAN)).flatten()
         self._memory = second_set.of(net)
@@ -129,7 +132,7 @@ class HostedWan(WanForward):
     def before_pass(self, x: Tensor, timestep: Tensor) -> None:
         """Set the options that attention overrides of other packs read."""
         rows, columns = self.arch.token_grid((x.shape[3], x.shape[4]))
-        self._options |= {"sigmas": timestep[:, 0] / TRAIN_STEPS, "grid_sizes": (x.shape[2], rows, columns)}
+        self._options |= {"sigmas": timestep.amax(dim=1) / TRAIN_STEPS, "grid_sizes": (x.shape[2], rows, columns)}
 
     def state_key(self) -> bytes:
         """Return the digest of everything that keys and values depend on: stored bits, patches, kinds of arithmetic."""
@@ -235,8 +238,9 @@ def check_wan(patcher: Any) -> Any:
         )
     if net.in_dim != WAN_CHANNELS and settings_of(patcher).config is None:  # a file of this pack has its settings in it
         raise ValueError(
-            f"this MODEL ({kind}) makes latents of {net.in_dim} channels, as Wan 2.2's 5B model does. Self Forcing "
-            f"models are Wan 2.1 ones, of {WAN_CHANNELS} channels; only one that was trained with this pack may differ"
+            f"this MODEL ({kind}) makes latents of {net.in_dim} channels, as Wan 2.2's 5B model does. That one is not "
+            "made for streaming: a few denoising steps give no usable video. If the weights are LongLive 2.0's, or "
+            "another causal model's of this kind, choose its preset"
         )
     return net
 

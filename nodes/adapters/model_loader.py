@@ -52,10 +52,11 @@ def build_model(path: Path, dtype: torch.dtype | None, **model_options: Any) -> 
     patcher.cached_patcher_init = (_read, (path, dtype, model_options))
     remember_source(patcher, path)
     config, latent_size = rollout_settings(metadata)
-    check_wan(with_settings(patcher, Settings(config, latent_size)))
     if config is None:
         config = recognised(path).config
-    return with_settings(patcher, Settings(config, latent_size))
+    with_own = with_settings(patcher, Settings(config, latent_size))
+    check_wan(with_own)
+    return with_own
 
 
 def recognised(path: Path) -> Recognition:

@@ -159,7 +159,8 @@ def _start(args: argparse.Namespace, models: LoadedModels) -> Session:
     text = models.encode(tiny.PROMPT if args.prompt is None else args.prompt)
     transformer, factor = models.transformer, models.vae.spatial_factor
     size = None if args.size is None else transformer.arch.latent_size(args.size[0], args.size[1], factor)
-    session = Session.start(transformer, text, size or transformer.latent_size or (60, 104), seed=args.seed or 0)
+    usual = transformer.arch.latent_size(832, 480, factor)
+    session = Session.start(transformer, text, size or transformer.latent_size or usual, seed=args.seed or 0)
     if args.image is None and args.video is None:
         return session
     height, width = (length * factor for length in session.latent_size)

@@ -182,8 +182,18 @@ PUBLISHED_MODELS = (
     PublishedModel(
         "LongLive 2",
         r"long.?live.?2|longlive2",
-        None,
-        "it is a Wan 2.2 5B, with a solver of its own",
+        RolloutConfig(
+            chunk_frames=8,
+            window_frames=32,
+            sink_frames=8,
+            solver="unipc",
+            solver_steps=4,
+            shot_offset=8,
+            pin_shots=True,
+            context_in_chunk=True,
+        ),
+        "a Wan 2.2 5B: 24 frames a second, sizes in multiples of 32, and the VAE of Wan 2.2; models of 2 steps have "
+        "solver_steps=2",
     ),
     PublishedModel(
         "LongLive, infinite attention",

@@ -27,6 +27,7 @@ from .frame_counts import video_frames
 from .session import Session
 
 MAX_BLEND = 1000  # chunks
+SHOT = "The scene transitions. "  # LongLive 2 was trained to begin a shot where a prompt begins so
 _SAME = 1e-6  # seconds; rows are written with this many digits
 _BLEND = " (blend, "  # begins the remark behind the words of a prompt that is blended in
 _COLONS = ":\uff1a"  # and the full-width one of Chinese and Japanese keyboards
@@ -172,7 +173,8 @@ class Timeline:
     def steer(self, session: Session, temporal_factor: int, fps: float) -> Session:
         """Return ``session`` with prompt, seed and cut of its next chunk.
 
-        The result depends on the session alone: a blend continues from the prompt of the newest chunk.
+        The result depends on the session alone: a blend continues from the prompt of the newest chunk. Where shots
+        are pinned, a prompt that begins with "The scene transitions. " begins one, see `Session.with_shot`.
 
         Args:
             session: The session to be extended.
@@ -194,6 +196,8 @@ class Timeline:
             # from the newest chunk's prompt: after a rewind, the session's own is that of the removed chunk
             target = _mixed(session.head.prompt.text, target, 1 / left)
             words = f"{words}{_BLEND}{left - 1} chunks to go)"
+        if behind == 0 and current.prompt.startswith(SHOT) and session.config.pin_shots:
+            return session.with_shot(self.embeddings[current.prompt], words=current.prompt)
         switched = session.with_prompt(target, recache=current.recache and not 0 < behind < current.blend, words=words)
         return session if switched.prompt.digest == session.prompt.digest else switched
 

@@ -184,7 +184,9 @@ def test_the_settings_of_presets_are_those_of_the_code() -> None:
             str(config.chunk_frames),
             str(config.window_frames),
             str(config.sink_frames),
-            ", ".join(f"{step:g}" for step in config.denoising_steps),
+            ", ".join(
+                f"{step:g}" for step in (config.timesteps(0) if config.solver != "renoise" else config.denoising_steps)
+            ),
             f"{config.shift:g}",
         ]
         for name, config in configs.items()

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import sf_core
 from sf_core.model.pins import ring_after
+from sf_core.session.timeline import Timeline, parse_rows
 from tests.helpers import SIZE, prompt, random_latents, random_model, relative
 from tests.naive import NaiveRollout
 from tests.session.test_session_properties import MODEL, Act, Branch, begin, straight_run
@@ -113,3 +114,19 @@ def test_the_first_chunk_begins_a_shot_by_itself() -> None:
     given = begin(config, 1, random_latents(2))  # given frames are not a shot of their own
     shot, _ = given.with_shot(prompt(1)).next_chunk()
     assert not torch.equal(shot.latents, given.with_prompt(prompt(1)).next_chunk()[0].latents)
+
+
+def test_the_words_that_the_model_was_trained_with_begin_a_shot_in_a_timeline() -> None:
+    config = sf_core.RolloutConfig(chunk_frames=2, window_frames=8, sink_frames=2, shot_offset=3, pin_shots=True)
+    words = "The scene transitions. a dog"
+    timeline = Timeline(parse_rows(f"0: a cat\n4: {words}"), {"a cat": prompt(0), words: prompt(1)})
+    session = begin(config, 1, None)
+    while session.chunks < 5:
+        session, _ = timeline.steer(session, 1, 1).next_chunk()
+    codes = [block.event.shot for block in session.head.back()] if session.head else []
+    assert codes == [False, False, True, False, False]  # newest first: frame 4 begins chunk 2
+    plain = sf_core.RolloutConfig(**{**vars(config), "shot_offset": 0, "pin_shots": False})
+    other = begin(plain, 1, None)
+    while other.chunks < 5:
+        other, _ = timeline.steer(other, 1, 1).next_chunk()  # without shots it is a prompt like any other
+    assert not torch.equal(session.latents, other.latents)
