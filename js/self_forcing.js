@@ -1,14 +1,19 @@
 import {
   after,
   growTo,
+  isOnScreen,
   loading,
   locale,
+  offerPreview,
   onLoad,
+  hidePreviews,
   register,
+  removePreview,
   replacePatterns,
   rootGraph,
   workflows,
 } from "./lib/editor.js";
+import { sayLength } from "./length.js";
 import { setTexts, translator } from "./lib/i18n.js";
 import { executionIds } from "./lib/ids.js";
 import { isFrames, isState, isWithdrawn } from "./lib/messages.js";
@@ -48,13 +53,17 @@ const ADDITIONS = {
     addWords(node);
     growTo(node, SESSION_INFO);
   },
-  SFStreamVideo: (node) => addPlayer(node, { steering: "all" }),
+  SFStreamVideo(node) {
+    addPlayer(node, { steering: "all" });
+    sayLength(node);
+  },
   SFSampleChunks: (node) => addPlayer(node, { steering: "stop" }),
   SFDecodeChunks: (node) => addPlayer(node),
   SFPromptTimeline: addTimeline,
   SFTrain: (node) => addPlayer(node, { trains: true }),
 };
 
+const PLAYER = "live"; // the widget of the player
 const TABS = "SelfForcing.Tabs"; // in the storage that a page keeps when it is loaded again, as the editor does its name
 const tabs = new Tabs(workflows, {
   read: () => JSON.parse(sessionStorage.getItem(TABS) ?? "null"),
@@ -68,6 +77,7 @@ const runs = new Runs({ idsOf: executionIds, tabs });
  */
 function addPlayer(node, options) {
   const player = new Player(node, options);
+  offerPreview(node);
   runs.add(node, player);
   // the node has an id now, but its subgraph gets its place only after the whole workflow is loaded
   after(node, "onAdded", () => queueMicrotask(() => runs.offer(node)));
@@ -84,20 +94,38 @@ async function attach(shown) {
     const asked = { client_id: await clientId(), own: true, visible: !document.hidden, ...(shown && { runs: shown }) };
     const { runs: states } = await post("/self_forcing/attach", asked);
     for (const state of states) if (isState(state)) runs.state(state, true);
-    if (shown && runs.shown.some((run) => !shown.includes(run))) attachToShown(); // these states put them on their nodes
+    if (shown && onScreen().some((run) => !shown.includes(run))) attachToShown(); // these states put them on their nodes
   } catch (error) {
     console.warn("Self Forcing: cannot show the runs that began before this page was loaded:", error);
   }
 }
 
-const attachToShown = () => attach(runs.shown);
+/** @param {ComfyNode} node */
+function showsPlayer(node) {
+  const shows = isOnScreen(node, PLAYER);
+  if (shows) removePreview(node);
+  return shows;
+}
+
+const onScreen = () => runs.shownWhere(showsPlayer);
+
+let asked = ""; // the runs whose frames the server was asked for
+
+/** Asks for the frames of the runs that are on the screen. Of others the server sends ComfyUI's own previews. */
+function attachToShown() {
+  const shown = onScreen();
+  asked = String(shown);
+  return attach(shown);
+}
 
 /** @param {unknown} state */
 function showState(state) {
   if (!isState(state)) return;
   const isNew = !runs.knows(state.run);
   runs.state(state);
-  if (isNew && !runs.shown.includes(state.run)) attachToShown(); // it is another tab's: no frames of it
+  const shown = onScreen();
+  // the server sends frames of a new run, of which a player in another tab has no use; or a subgraph was opened or closed
+  if ((isNew && !shown.includes(state.run)) || asked !== String(shown)) attachToShown();
 }
 
 /** Begins to load a workflow, whose tab may be another one. */
@@ -109,6 +137,13 @@ function beginLoading() {
     attachToShown();
   };
 }
+
+/**
+ * The name of a workflow, as its tab shows it.
+ *
+ * @param {string} path
+ */
+const nameOf = (path) => path.split("/").pop()?.replace(/(\.app)?\.json$/i, "") ?? "";
 
 async function loadTexts() {
   try {
@@ -126,7 +161,10 @@ listen("executed", (message) => runs.result({ ...message, node: String(message.d
 divert("progress_text", (message) => runs.progress(message)); // the editor would show it below the player
 listen("reconnected", () => attach());
 document.addEventListener("visibilitychange", attachToShown);
-onQueue(() => tabs.queue());
+onQueue(
+  () => tabs.queue(),
+  () => nameOf(workflows.path()),
+);
 onLoad(beginLoading);
 const folder = folderOf(import.meta.url);
 onTemplates((all) => (all[folder] ? { ...all, [folder]: inOrder(all[folder]) } : all));
@@ -147,11 +185,15 @@ register({
     },
   ],
   setup() {
-    addSessionsPanel();
+    hidePreviews();
+    addSessionsPanel((prompt) => tabs.pathOf(prompt));
     attach(); // not awaited: the editor would not open before the server has answered
   },
   nodeCreated(/** @type {ComfyNode} */ node) {
     ADDITIONS[node.constructor.comfyClass ?? ""]?.(node);
   },
-  afterConfigureGraph: () => replayFromFile(rootGraph(), rootGraph().extra),
+  afterConfigureGraph() {
+    delete rootGraph().extra?.sf_workflow; // of a video or picture that was dropped; see onQueue
+    replayFromFile(rootGraph(), rootGraph().extra);
+  },
 });

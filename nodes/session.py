@@ -16,11 +16,12 @@ from ..sf_core.session.beginning import frames_to_begin_with
 from ..sf_core.session.session import Session
 from .adapters import host, memory
 from .adapters.conditioning import embeddings
+from .adapters.graph_facts import words_of
 from .adapters.images import fit_pictures
 from .adapters.memory_report import freed_if_out_of_memory, memory_in_words
 from .adapters.model import HostedWan, comfy_model, latent_size
 from .adapters.model_settings import config_for
-from .adapters.running_prompt import executing_node, running_prompt, words_of
+from .adapters.running_prompt import executing_node, running_prompt
 from .adapters.vae import check_fits, open_vae
 from .adapters.wire_types import ConfigWire, GraphSession, SessionWire
 from .inputs import checked, schema, with_extra

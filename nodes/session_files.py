@@ -13,6 +13,7 @@ from comfy_api.v0_0_2 import io, ui
 from ..sf_core.byte_units import format_bytes
 from ..sf_core.session.session import Session
 from .adapters import host, users
+from .adapters.graph_facts import about_session
 from .adapters.model import HostedWan
 from .adapters.wire_types import GraphSession, SessionWire
 from .inputs import checked, schema
@@ -73,10 +74,11 @@ class SFSaveSession(io.ComfyNode):
 
 def _saved(session: Session, prefix: str) -> Path:
     """Save a session; if that fails, keep it with those of interrupted runs, and say so in the error."""
+    about = about_session()
     try:
-        return saved_sessions.save_new(session, prefix)
+        return saved_sessions.save_new(session, prefix, about)
     except (OSError, ValueError) as error:
-        path = saved_sessions.keep(session, "unsaved") if session.frames else None
+        path = saved_sessions.keep(session, "unsaved", about) if session.frames else None
         if path is None:
             raise
         kept = f"The session is kept: Load Session lists it as '{path.stem}'"

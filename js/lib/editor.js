@@ -1,4 +1,6 @@
 import { app } from "../../../scripts/app.js";
+import { make } from "./dom.js";
+import { nodeAt } from "./ids.js";
 
 /**
  * Adapter to ComfyUI's editor. No other module uses `app` or `LiteGraph`; nodes and their widgets, which the editor
@@ -35,9 +37,19 @@ export function toast(severity, summary, detail) {
 export const confirm = (title, message) => app.extensionManager.dialog.confirm({ title, message });
 
 /**
+ * Asks for a text. Resolves to null if the user gives none.
+ *
+ * @param {string} title
+ * @param {string} message
+ * @param {string} defaultValue
+ */
+export const ask = (title, message, defaultValue) =>
+  app.extensionManager.dialog.prompt({ title, message, defaultValue });
+
+/**
  * Adds a tab to the sidebar. To be called from an extension's setup().
  *
- * @param {{id: string, icon: string, title: string}} tab icon: a class of PrimeIcons
+ * @param {{id: string, icon: string, title: string, label: string}} tab icon: a class of PrimeIcons; label: below it
  * @param {(place: HTMLElement) => (() => void)} mount fills the tab when it is shown; returns the function that undoes it
  */
 export function registerTab(tab, mount) {
@@ -123,6 +135,31 @@ export function showNodes(nodes) {
   app.canvas.selectNodes(nodes);
   app.canvas.centerOnNode(nodes[0]);
   redraw();
+}
+
+/**
+ * Shows a node in the middle of the canvas, after opening its tab and its subgraph.
+ *
+ * @param {string} id the node's execution id
+ * @param {string} path of the workflow in its tab
+ * @returns {Promise<boolean>} whether there still is such a node
+ */
+export async function showNodeOf(id, path) {
+  const { workflow, command } = app.extensionManager;
+  for (let tabs = workflow?.openWorkflows.length ?? 0; tabs > 0 && workflows.path() !== path; tabs--)
+    await command.execute("Workspace.NextOpenedWorkflow");
+  const node = workflows.path() === path ? nodeAt(rootGraph(), id) : null;
+  if (!node) return false;
+  if (node.graph !== graphInView()) openGraph(node.graph, id);
+  showNodes([node]);
+  return true;
+}
+
+/** @type {(graph: ComfyGraph, id: string) => void} */
+function openGraph(graph, id) {
+  const holder = nodeAt(rootGraph(), id.split(":").slice(0, -1).join(":"));
+  if (holder) app.canvas.openSubgraph?.(graph, holder);
+  else app.canvas.setGraph?.(graph);
 }
 
 /**
@@ -239,6 +276,26 @@ export function setWidget(node, name, value) {
   redraw();
 }
 
+/** Labels of widgets as they were before `setLabel`. @type {WeakMap<ComfyWidget, string | undefined>} */
+const labels = new WeakMap();
+
+/**
+ * Sets the label of a widget, which no workflow keeps.
+ *
+ * @param {ComfyNode} node
+ * @param {string} name
+ * @param {string | null} label null: the one that it had
+ */
+export function setLabel(node, name, label) {
+  const widget = widgetOf(node, name);
+  if (!widget) return;
+  if (!labels.has(widget)) labels.set(widget, widget.label);
+  const wanted = label ?? labels.get(widget);
+  if (widget.label === wanted) return;
+  widget.label = wanted;
+  redraw();
+}
+
 /**
  * Lets a node's list offer a value that the server did not know when it made the list.
  *
@@ -278,6 +335,38 @@ export function addElement(node, name, element, height) {
   growTo(node, node.computeSize()); // the classic canvas leaves a new node as high as it was without the element
 }
 
+/**
+ * Lets subgraphs show a node's previews outside, as they do for a node that has a widget of such a name.
+ *
+ * @param {ComfyNode} node
+ */
+export function offerPreview(node) {
+  const options = { serialize: false, hidden: true, canvasOnly: true };
+  const widget = { name: "$$sf-preview", type: "sf_preview", value: "", options, hidden: true, serialize: false };
+  node.addCustomWidget?.({ ...widget, draw: () => {}, computeSize: () => [0, -4] }); // -4: the gap below it
+}
+
+/** CSS for Nodes 2.0, which draws a node's preview in its body: the player shows more. */
+const NO_PREVIEW = `
+[data-testid^="node-body-"]:has(.sf-player) > img, [data-testid^="node-body-"]:has(.sf-player) > img + div { display: none; }
+`;
+
+/** Adds the CSS that nodes with a player need outside of it. */
+export const hidePreviews = () => document.head.append(make("style", { textContent: NO_PREVIEW }));
+
+/**
+ * Removes the preview from a node whose player is on the screen again: the server sent it while it was not.
+ *
+ * @param {ComfyNode} node
+ */
+export function removePreview(node) {
+  for (const key of [`${node.id}`, `${node.graph.id}:${node.id}`]) delete app.nodePreviewImages?.[key];
+  if (!node.imgs) return;
+  node.imgs = undefined;
+  removeWidget(node, "$$canvas-image-preview");
+  redraw();
+}
+
 /** Parents of elements whose nodes were removed a moment ago. @type {Map<string, HTMLElement | null>} */
 const parents = new Map();
 
@@ -308,12 +397,27 @@ function keepPlace(node, name, element) {
 }
 
 /**
+ * Whether the user can see the element of a node's widget, at least after moving the canvas: it is not in a subgraph that
+ * is closed, nor behind App mode unless it is a part of the app.
+ *
+ * @param {ComfyNode} node
+ * @param {string} name
+ */
+export function isOnScreen(node, name) {
+  if (widgetOf(node, name)?.element?.checkVisibility()) return true;
+  return node.graph === graphInView() && Boolean(app.canvas.canvas?.checkVisibility());
+}
+
+/**
  * Removes the text that ComfyUI shows on a node while it runs. Some editors keep it after the run, others do not.
  *
  * @param {ComfyNode} node
  */
-export function removeProgressText(node) {
-  const at = node.widgets?.findIndex((widget) => widget.name === "$$node-text-preview") ?? -1;
+export const removeProgressText = (node) => removeWidget(node, "$$node-text-preview");
+
+/** @type {(node: ComfyNode, name: string) => void} */
+function removeWidget(node, name) {
+  const at = node.widgets?.findIndex((widget) => widget.name === name) ?? -1;
   if (at < 0) return;
   node.widgets?.[at].onRemove?.();
   node.widgets?.splice(at, 1);

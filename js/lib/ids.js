@@ -15,3 +15,14 @@ export function executionIds(node) {
   if (node.graph) search(node.graph.rootGraph, "");
   return ids;
 }
+
+/**
+ * Returns the node of an execution id: "7", or "3:7" inside subgraph node 3.
+ *
+ * @type {(graph: ComfyGraph, id: string) => ComfyNode | null | undefined}
+ */
+export function nodeAt(graph, id) {
+  const [first, ...inner] = id.split(":");
+  const node = graph.getNodeById(first) ?? graph.getNodeById(Number(first)); // older editors' ids are numbers
+  return inner.length && node ? node.subgraph && nodeAt(node.subgraph, inner.join(":")) : node;
+}

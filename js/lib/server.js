@@ -32,15 +32,18 @@ export const clientId = () =>
 
 /**
  * Calls `begin()` when the page queues a prompt, and the function that it returns with the id of that prompt, or with
- * nothing if the server refused it.
+ * nothing if the server refused it. The server learns the name of the workflow.
  *
  * @param {() => (prompt?: string) => void} begin
+ * @param {() => string} name
  */
-export function onQueue(begin) {
+export function onQueue(begin, name) {
   const queue = api.queuePrompt;
   /** @param {...any} details */
   api.queuePrompt = async function (...details) {
     const end = begin();
+    const [number, prompt, ...more] = details;
+    details = [number, named(prompt, name()), ...more];
     /** @type {{prompt_id?: string} | undefined} */
     let answer;
     try {
@@ -76,6 +79,25 @@ export function onTemplates(change) {
   if (!templates) return; // an editor without it lists them as it likes
   api.getWorkflowTemplates = async () => change(await templates.call(api));
 }
+
+/**
+ * Returns a prompt whose workflow has its name, as nodes/adapters/graph_facts.py reads it.
+ *
+ * @type {(prompt: any, name: string) => any}
+ */
+const named = (prompt, name) =>
+  prompt?.workflow && name
+    ? { ...prompt, workflow: { ...prompt.workflow, extra: { ...prompt.workflow.extra, sf_workflow: name } } }
+    : prompt;
+
+/**
+ * Calls `then` with the number of prompts that wait for the one that runs, when it changes; returns the function that ends
+ * it.
+ *
+ * @param {(waiting: number) => void} then
+ */
+export const onWaiting = (then) =>
+  listen("status", (status) => then(Math.max(0, (status?.exec_info?.queue_remaining ?? 0) - 1)));
 
 /** @param {string} path */
 export const url = (path) => api.apiURL(path);

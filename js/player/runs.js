@@ -137,6 +137,15 @@ export class Runs {
     return [...this.#players.values()].flatMap(({ run }) => (run === null ? [] : [run]));
   }
 
+  /**
+   * Those that are on the screen: not in a subgraph that is closed, and not behind App mode.
+   *
+   * @param {(node: ComfyNode) => boolean} isOnScreen
+   */
+  shownWhere(isOnScreen) {
+    return [...this.#players].flatMap(([node, { run }]) => (run !== null && isOnScreen(node) ? [run] : []));
+  }
+
   /** @param {string} run */
   knows(run) {
     return this.#states.has(run);

@@ -81,6 +81,16 @@ export class Tabs {
     return this.#prompts.get(prompt);
   }
 
+  /**
+   * The path of the workflow whose tab queued a prompt; undefined if no tab of this page did.
+   *
+   * @param {string} prompt
+   */
+  pathOf(prompt) {
+    const name = this.#prompts.get(prompt) ?? "";
+    return (this.#places.get(name) ?? this.#former.get(name))?.path;
+  }
+
   /** Notes that the open tab queues a prompt. Returns the function that takes its id, or nothing if it was refused. */
   queue() {
     const asked = { tab: this.current };

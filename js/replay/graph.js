@@ -1,5 +1,6 @@
 import { freePlace } from "../lib/free_place.js";
 import { translator } from "../lib/i18n.js";
+import { nodeAt } from "../lib/ids.js";
 
 /**
  * @typedef {Pick<import("../lib/messages.js").RunState, "rows" | "seconds">} Mark what makes the video of a run again
@@ -109,14 +110,3 @@ export function makeReplay(editor) {
  * @param {any} value
  */
 const isMark = (value) => typeof value?.rows === "string" && value.rows && Number.isFinite(value.seconds);
-
-/**
- * Returns the node of an execution id: "7", or "3:7" inside subgraph node 3.
- *
- * @type {(graph: ComfyGraph, id: string) => ComfyNode | null | undefined}
- */
-function nodeAt(graph, id) {
-  const [first, ...inner] = id.split(":");
-  const node = graph.getNodeById(first) ?? graph.getNodeById(Number(first)); // older editors' ids are numbers
-  return inner.length && node ? node.subgraph && nodeAt(node.subgraph, inner.join(":")) : node;
-}

@@ -14,7 +14,13 @@ import { formatBytes } from "../lib/format.js";
  * @property {number | null} frames
  * @property {number | null} width
  * @property {number | null} height
- * @property {string | null} model
+ * @property {string | null} model its fingerprint
+ * @property {string} prompt the one at its end; "" if it is not known
+ * @property {number | null} seconds
+ * @property {string} model_name "" if it is not known
+ * @property {string} workflow its name; "" if it is not known
+ * @property {string} [run] of a live session
+ * @property {string} [prompt_id] of a live session
  * @property {number | null} bytes
  * @property {number | null} modified seconds since 1970
  * @property {string | null} [picture] a path
@@ -35,18 +41,26 @@ export const keyOf = (entry) => JSON.stringify([entry.kind, entry.error != null,
 export const kindOf = (entry) => (entry.error != null ? "damaged" : entry.kind);
 
 /**
- * Returns the name of a file without its ending; for a live session, its node.
+ * Returns the name of a saved session without its ending; for others, whose names say less, the prompt.
  *
  * @param {Entry} entry
  * @param {Translate} t
  */
 export function titleOf(entry, t) {
-  if (entry.kind === "live") return t("sessions.node", { id: entry.node_id });
-  return entry.name.replace(/\.session$/i, "");
+  if (entry.kind !== "saved" && entry.prompt) return entry.prompt;
+  return entry.kind === "live" ? t("sessions.node", { id: entry.node_id }) : nameOf(entry);
 }
 
 /**
- * Returns the lines of a card: length and size, file, model; for a damaged file what is wrong with it.
+ * Returns the name of a session's file without its ending.
+ *
+ * @param {Pick<Entry, "name">} entry
+ */
+export const nameOf = (entry) => entry.name.replace(/\.session$/i, "");
+
+/**
+ * Returns the lines of a card: its prompt if that is no part of its title, length and size, model and workflow, file; for a
+ * damaged file what is wrong with it.
  *
  * @param {Entry} entry
  * @param {Translate} t
@@ -59,18 +73,14 @@ export function factsOf(entry, t, locale) {
     const modified = new Date(1000 * entry.modified);
     file.push(modified.toLocaleString(locale, { dateStyle: "short", timeStyle: "short" }));
   }
-  const { error, chunks, frames, width, height, model } = entry;
-  const session = [t("sessions.length", { chunks, frames }), `${width} × ${height}`];
-  const lines = error != null ? [[error], file] : [session, file, [t("sessions.model", { model })]];
+  const { error, chunks, width, height, model, prompt } = entry;
+  const seconds = t("sessions.seconds", { n: (entry.seconds ?? 0).toFixed(1) });
+  const session = [seconds, t("sessions.chunks", { n: chunks }), `${width} × ${height}`];
+  const source = [entry.model_name || t("sessions.model", { model }), ...(entry.workflow ? [entry.workflow] : [])];
+  const said = titleOf(entry, t).startsWith(prompt) ? [] : [prompt];
+  const lines = error != null ? [[error], file] : [said, session, source, file];
   return lines.filter((parts) => parts.length).map((parts) => parts.join(" · "));
 }
-
-/**
- * Returns the name under which a live session is saved.
- *
- * @param {Entry} entry
- */
-export const nameToKeep = (entry) => `fork of node ${entry.node_id}`.replace(/[^\w .-]/g, "-");
 
 /**
  * Whether the list of sessions changes with this state of a run.

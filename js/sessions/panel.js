@@ -2,19 +2,17 @@ import { make } from "../lib/dom.js";
 import * as editor from "../lib/editor.js";
 import { translator } from "../lib/i18n.js";
 import { isState } from "../lib/messages.js";
-import { get, getBlob, listen, post, url } from "../lib/server.js";
-import { continueInNewNodes, hasModel, loadSession } from "./continue.js";
-import { factsOf, isNews, keyOf, kindOf, nameToKeep, titleOf } from "./model.js";
+import { get, getBlob, listen, onWaiting, url } from "../lib/server.js";
+import { PATH, actionsFor } from "./actions.js";
+import { factsOf, isNews, keyOf, kindOf, nameOf, titleOf } from "./model.js";
 import { STYLE } from "./style.js";
 
 /**
  * @typedef {import("./model.js").Entry} Entry
+ * @typedef {import("./actions.js").PathOf} PathOf
  * @typedef {{element: HTMLElement, show: (entry: Entry) => void, remove: () => void}} Card
- * @typedef {{tooltip: TextKey, label: TextKey, run: (entry: Entry, t: Translate, refresh: () => Promise<void>) => unknown}}
- *   Action of a button on a card
  */
 
-const PATH = "/self_forcing/sessions";
 const REFRESH = 2000; // milliseconds between two requests while something is live
 const ENDS = ["execution_success", "execution_error", "execution_interrupted"];
 
@@ -27,18 +25,24 @@ const KINDS = {
   damaged: "sessions.damaged",
 };
 
-/** Adds the tab of sessions to the sidebar. To be called from the extension's setup(). */
-export function addSessionsPanel() {
-  const title = translator(editor.locale())("sessions.title");
-  editor.registerTab({ id: "self-forcing-sessions", icon: "pi pi-video", title }, mountSessions);
+/**
+ * Adds the tab of sessions to the sidebar. To be called from the extension's setup().
+ *
+ * @param {PathOf} pathOf
+ */
+export function addSessionsPanel(pathOf) {
+  const t = translator(editor.locale());
+  const tab = { id: "self-forcing-sessions", icon: "pi pi-video", title: t("sessions.title"), label: t("sessions.tab") };
+  editor.registerTab(tab, (place) => mountSessions(place, pathOf));
 }
 
 /**
  * Fills an element with the list of sessions and keeps it up to date. Returns the function that ends that.
  *
  * @param {HTMLElement} place
+ * @param {PathOf} pathOf
  */
-function mountSessions(place) {
+function mountSessions(place, pathOf) {
   const t = translator(editor.locale());
   /** @type {Map<string, Card>} */
   const cards = new Map(); // by keyOf
@@ -52,13 +56,14 @@ function mountSessions(place) {
 
   const list = make("ul");
   const note = make("p", { role: "status" });
+  const waiting = make("p", { role: "status", hidden: true });
   const label = { title: t("sessions.refresh"), "aria-label": t("sessions.refresh") };
   const icon = make("span", { className: "pi pi-refresh" });
   const button = make("button", { type: "button", onclick: () => refresh(), ...label }, icon);
   const header = make("header", {}, make("h2", {}, t("sessions.title")), button);
   const style = make("style", { textContent: STYLE });
   const properties = { className: "sf-sessions", "aria-label": t("sessions.title") };
-  const root = make("section", properties, style, header, note, list);
+  const root = make("section", properties, style, header, waiting, note, list);
   place.replaceChildren(root);
 
   /** Asks the server for the list. A call during a request sends one more after it. */
@@ -107,7 +112,7 @@ function mountSessions(place) {
     }
     let next = list.firstChild;
     for (const entry of entries) {
-      const card = cards.get(keyOf(entry)) ?? makeCard(entry, t, refresh);
+      const card = cards.get(keyOf(entry)) ?? makeCard(entry, t, { refresh, pathOf });
       cards.set(keyOf(entry), card);
       card.show(entry);
       if (card.element === next) next = next.nextSibling;
@@ -115,7 +120,14 @@ function mountSessions(place) {
     }
   }
 
+  /** @param {number} prompts */
+  function showWaiting(prompts) {
+    waiting.hidden = !prompts;
+    waiting.textContent = prompts ? t("sessions.waiting", { n: prompts }) : "";
+  }
+
   const stops = [
+    onWaiting(showWaiting),
     listen("self_forcing.run", (state) => isState(state) && isNews(state, entries) && refresh()),
     ...ENDS.map((type) => listen(type, () => refresh())), // Save Session may come after the run
   ];
@@ -134,16 +146,16 @@ function mountSessions(place) {
  *
  * @param {Entry} entry
  * @param {Translate} t
- * @param {() => Promise<void>} refresh
+ * @param {import("./actions.js").Page} page
  * @returns {Card}
  */
-function makeCard(entry, t, refresh) {
+function makeCard(entry, t, page) {
   const picture = make("img", { alt: "", loading: "lazy", hidden: true, onerror: () => showPicture(false) });
   const placeholder = make("i", { className: "pi pi-video", "aria-hidden": "true" });
   const name = make("b");
   const kind = make("span");
   const facts = make("div");
-  const buttons = make("div", { className: "sf-buttons" }, ...actionsFor(entry).map(makeButton));
+  const buttons = make("div", { className: "sf-buttons" }, ...actionsFor(entry, page).map(makeButton));
   const element = make("li", {}, picture, placeholder, make("div", {}, make("div", {}, name, kind), facts), buttons);
   let pictured = ""; // the path of the picture that was asked for last
   let copy = ""; // the address of a picture in the page's memory
@@ -179,21 +191,22 @@ function makeCard(entry, t, refresh) {
     entry = newer;
     if (entry.picture && entry.picture !== pictured) loadPicture(entry.picture);
     name.textContent = element.ariaLabel = titleOf(entry, t);
+    name.title = entry.kind === "live" ? t("sessions.node", { id: entry.node_id }) : nameOf(entry);
     kind.textContent = t(KINDS[kindOf(entry)]);
     kind.className = `sf-kind sf-${kindOf(entry)}`;
     facts.replaceChildren(
-      ...factsOf(entry, t, editor.locale()).map((line) => make("div", { className: "sf-fact" }, line)),
+      ...factsOf(entry, t, editor.locale()).map((line) => make("div", { className: "sf-fact", title: line }, line)),
     );
   }
 
-  /** @param {Action} action */
+  /** @param {import("./actions.js").Action} action */
   function makeButton({ label, tooltip, run }) {
     const button = make("button", { type: "button", title: t(tooltip) }, t(label));
     button.ariaLabel = `${t(label)}: ${titleOf(entry, t)}`;
     button.addEventListener("click", async () => {
       button.disabled = true;
       try {
-        await run(entry, t, refresh);
+        await run(entry, t, page);
       } catch (error) {
         editor.toast("error", t("sessions.refused"), /** @type {Error} */ (error).message);
       }
@@ -209,58 +222,4 @@ function makeCard(entry, t, refresh) {
   }
 
   return { element, show, remove };
-}
-
-/** @param {Entry} entry */
-const actionsFor = (entry) => {
-  if (entry.kind === "live") return [FORK];
-  return kindOf(entry) === "damaged" ? [DELETE] : [CONTINUE, LOAD, DELETE];
-};
-
-/** @type {Action} */
-const LOAD = {
-  label: "sessions.load",
-  tooltip: "sessions.loadTooltip",
-  run: ({ name }, t) => showAdded([loadSession(name)], t),
-};
-
-/** @type {Action} */
-const CONTINUE = {
-  label: "sessions.continue",
-  tooltip: "sessions.continueTooltip",
-  run: ({ name }, t) => showAdded(continueInNewNodes(name), t),
-};
-
-/** @type {Action} */
-const FORK = {
-  label: "sessions.fork",
-  tooltip: "sessions.forkTooltip",
-  async run(entry, t, refresh) {
-    const { name } = await post(`${PATH}/keep`, { node_id: entry.node_id, name: nameToKeep(entry) });
-    editor.toast("success", t("sessions.kept", { name }));
-    showAdded([loadSession(name)], t);
-    refresh();
-  },
-};
-
-/** @type {Action} */
-const DELETE = {
-  label: "sessions.delete",
-  tooltip: "sessions.deleteTooltip",
-  async run(entry, t, refresh) {
-    const name = titleOf(entry, t);
-    if (!(await editor.confirm(t("sessions.deleteTitle"), t("sessions.deleteQuestion", { name })))) return;
-    try {
-      await post(`${PATH}/delete`, { name: entry.name });
-      editor.toast("success", t("sessions.deleted", { name }));
-    } finally {
-      await refresh();
-    }
-  },
-};
-
-/** @type {(nodes: ComfyNode[], t: Translate) => void} */
-function showAdded(nodes, t) {
-  editor.showNodes(nodes);
-  editor.toast("info", t("sessions.added"), hasModel(nodes[0]) ? "" : t("sessions.wireModel"));
 }

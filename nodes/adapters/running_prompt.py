@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,8 +11,6 @@ from comfy_execution.utils import get_executing_context
 from server import PromptServer
 
 from ...sf_core.hashing import digest
-
-PROMPT_INPUTS = ("text", "prompt", "value", "string")  # of text encoders, and of nodes that hold a text for them
 
 
 @dataclass(frozen=True)
@@ -47,35 +46,20 @@ def executing_node() -> str:
     return "" if context is None else str(context.node_id)
 
 
-def words_of(name: str) -> str:
-    """Return the prompt behind an input of the node that is executed: the text of the nearest node that has one.
-
-    Args:
-        name: The input, a CONDITIONING.
-
-    Returns:
-        The text; "" if no node before it has exactly one.
-    """
-    graph = running_prompt().graph
-    nearest, seen = [graph.get(executing_node(), {}).get("inputs", {}).get(name)], set[str]()
+def nodes_before(*values: Any) -> Iterator[list[dict[str, Any]]]:
+    """Yield the nodes of the running graph before some inputs: those that are wired to them, those before these, ..."""
+    graph, seen, nearest = running_prompt().graph, set[str](), list(values)
     while nearest:
-        nodes = [graph.get(number, {}) for number in map(_origin, nearest) if number and number not in seen]
-        seen.update(filter(None, map(_origin, nearest)))
-        texts = [value for node in nodes for value in _texts(node)]
-        if texts:
-            return texts[0].strip() if len(texts) == 1 else ""
+        numbers = dict.fromkeys(number for number in map(origin_of, nearest) if number is not None)
+        nodes = [graph.get(number, {}) for number in numbers if number not in seen]
+        seen.update(numbers)
+        yield nodes
         nearest = [value for node in nodes for value in node.get("inputs", {}).values()]
-    return ""
 
 
-def _origin(value: Any) -> str | None:
+def origin_of(value: Any) -> str | None:
     """Return the node that an input is wired to; None: the input has a value."""
     return str(value[0]) if isinstance(value, list) and len(value) == 2 else None
-
-
-def _texts(node: Any) -> list[str]:
-    inputs = node.get("inputs", {})
-    return [value for key, value in inputs.items() if key in PROMPT_INPUTS and isinstance(value, str) and value.strip()]
 
 
 def graph_digest(node_id: str) -> bytes:
@@ -88,5 +72,5 @@ def graph_digest(node_id: str) -> bytes:
         node = graph.get(number, {})  # a node that another one made while it ran is not in the prompt
         inputs = node.get("inputs", {})
         parts[number] = json.dumps([node.get("class_type"), inputs], sort_keys=True, default=str)
-        todo += filter(None, map(_origin, inputs.values()))
+        todo += filter(None, map(origin_of, inputs.values()))
     return digest(node_id.encode(), *(f"{number} {part}".encode() for number, part in sorted(parts.items())))

@@ -70,6 +70,11 @@ def attach(client_id: str, asked: Attached) -> bool:
     return True
 
 
+def is_attached(client_id: str) -> bool:
+    """Whether a client has asked for the messages of its user's runs."""
+    return client_id in _attached
+
+
 def watching(user: str, queued_by: str) -> list[str]:
     """Return the connected clients that watch a run of ``user``, which the client ``queued_by`` queued."""
     sockets, attached = PromptServer.instance.sockets, dict(_attached)

@@ -11,6 +11,7 @@ from ...sf_core.files.disk import free_bytes
 from ...sf_core.session.session import Session
 from ...sf_core.session.session_file import file_bytes
 from ..adapters import host
+from ..adapters.graph_facts import About
 
 LEAST_PAUSE = 20.0  # seconds between two copies
 SHARE_OF_TIME = 0.02  # of a run, that its copies may take
@@ -20,7 +21,8 @@ ROOM = 4  # a copy is made where the disk has room for as many
 class LiveCopy:
     """The newest copy of a run's session. The pack puts it among the interrupted sessions when ComfyUI starts again."""
 
-    def __init__(self) -> None:
+    def __init__(self, about: About) -> None:
+        self._about = about
         self._folder = host.unfinished_folder()
         self._path: Path | None = None
         self._next = time.monotonic()
@@ -59,7 +61,7 @@ class LiveCopy:
         if free_bytes(folder) < ROOM * file_bytes(session):
             return
         name = f"killed at chunk {session.chunks} ({time.strftime('%H.%M.%S')}){host.SESSION_ENDING}"
-        session.save(folder / name)
+        session.save(folder / name, self._about)
         self._delete()
         self._path = folder / name
 

@@ -15,6 +15,7 @@ from ..adapters.images import jpegs_of
 from ..adapters.rate_limit import RateLimit
 from . import clients
 from .frame_store import FrameStore
+from .preview import Preview
 
 IMAGES_A_SECOND = 30  # of wall time, at most; of a faster model some frames are left out
 PART = IMAGES_A_SECOND // 2  # frames in a message, at most
@@ -30,7 +31,9 @@ Watchers = Callable[[], list[str]]
 class Pictures:
     """A thread that compresses frames and sends them in order, leaving out frames that come too fast."""
 
-    def __init__(self, names: dict[str, str], fps: float, store: FrameStore, watchers: Watchers) -> None:
+    def __init__(
+        self, names: dict[str, str], fps: float, store: FrameStore, watchers: Watchers, preview: Preview
+    ) -> None:
         """Begin.
 
         Args:
@@ -38,8 +41,9 @@ class Pictures:
             fps: Frames a second of the video.
             store: Keeps the pictures.
             watchers: Returns the client ids of the run's viewers.
+            preview: For the client that queued the run, while it shows no frames.
         """
-        self._names, self._store, self._watchers = names, store, watchers
+        self._names, self._store, self._watchers, self._preview = names, store, watchers, preview
         self._fps = min(fps, IMAGES_A_SECOND)
         self._size = 0  # index in SIZES
         self._ending = threading.Event()
@@ -89,7 +93,10 @@ class Pictures:
         for number, picture in pictures.items():
             self._store.add(number, picture)
         self._choose_size(sum(map(len, pictures.values())) / len(pictures))
-        lagging = clients.any_lags(self._showing())
+        showing = self._showing()
+        if self._preview.client not in showing:
+            self._preview.offer(frames)
+        lagging = clients.any_lags(showing)
         small = dict(zip(numbers, jpegs_of(shown, *FOR_LAGGING), strict=True)) if lagging else {}
         self._send(chunk, first, len(frames), pictures, small)
 

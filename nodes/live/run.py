@@ -110,7 +110,7 @@ class Run(StreamHost):
         # without a reference to the run, which is freed when the node has ended, not by a later collection
         self.note_steered = partial(_note_steered, graph_digest(self.node_id))
         self.view = LiveView(node, fps, chunks, steerable)
-        self._stored, self._copy = ChunkCache(self.view.say), LiveCopy()
+        self._stored, self._copy = ChunkCache(self.view.say), LiveCopy(self.view.about)
         view = self.view  # not the run, which is freed when the node has ended
         self._idle = IdlePause(lambda: bool(view.watchers), partial(_say_idle, view))
         _runs[self.node_id] = self
@@ -254,7 +254,7 @@ class Run(StreamHost):
 
 def _keep(session: Session, error: BaseException, view: LiveView) -> bool:
     """Save the session of a run that ended early, and say where. Returns whether it could be saved."""
-    path = saved_sessions.keep(session, "interrupted" if host.is_interrupt(error) else "failed")
+    path = saved_sessions.keep(session, "interrupted" if host.is_interrupt(error) else "failed", view.about)
     if path is None:
         view.say(f"the session of {session.chunks} chunks could not be kept: no disk takes it")
     else:
@@ -275,7 +275,7 @@ def autosaved(run: Run) -> Iterator[None]:
     with shared.in_use():
         try:
             yield
-            if run.newest.chunks > begun and (path := saved_sessions.keep_ended(run.newest)):
+            if run.newest.chunks > begun and (path := saved_sessions.keep_ended(run.newest, run.view.about)):
                 run.view.keep(path)
         except BaseException as error:
             saved = run.newest.chunks > begun and _keep(run.newest, error, run.view)

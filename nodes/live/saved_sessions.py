@@ -7,6 +7,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from ...sf_core.byte_units import GIB
@@ -18,6 +19,7 @@ from ...sf_core.session.session import Session
 from ...sf_core.session.session_file import file_bytes
 from ...sf_core.session.timeline import without_blend
 from ..adapters import host
+from ..adapters.graph_facts import About
 from ..adapters.model import comfy_model
 from . import chunk_cache, thumbnails
 
@@ -27,12 +29,13 @@ TITLE = (60, 150)  # characters and bytes of a prompt in the name of a session, 
 _saving = threading.Lock()  # two savers do not write at once to a disk that has room for one
 
 
-def save_new(session: Session, prefix: str, picture: bytes | None = None) -> Path:
+def save_new(session: Session, prefix: str, about: About, picture: bytes | None = None) -> Path:
     """Save a session under the next free number below the output folder.
 
     Args:
         session: The session.
         prefix: Folder below output and beginning of the name, as of `host.output_path`.
+        about: Facts for people, as of `about_session`.
         picture: A JPEG to put next to it. None: the newest decoded frame, if one is remembered.
 
     Returns:
@@ -43,12 +46,22 @@ def save_new(session: Session, prefix: str, picture: bytes | None = None) -> Pat
         OSError: The file cannot be written. Nothing is left of it.
     """
     rows, columns = (length * comfy_model(session).spatial_factor for length in session.latent_size)
-    path = _save(session, (host.output_path(prefix, host.SESSION_ENDING, columns, rows) for _ in itertools.count()))
+    names = (host.output_path(prefix, host.SESSION_ENDING, columns, rows) for _ in itertools.count())
+    path = _save(session, names, about)
     thumbnails.write_next_to(path, session, picture)
     return path
 
 
-def keep(session: Session, why: str) -> Path | None:
+def save_as(session: Session, title: str, about: About, picture: bytes | None = None) -> Path:
+    """Save a session with the saved ones under ``title``, or with a number behind it; else as `save_new`."""
+    folder = host.saving_folder() / "sessions"
+    make_folder(folder)
+    path = _save(session, _names(folder, title), about)
+    thumbnails.write_next_to(path, session, picture)
+    return path
+
+
+def keep(session: Session, why: str, about: About) -> Path | None:
     """Save a session that would be lost, for Load Session: with the interrupted runs, else in output/sessions.
 
     Of the interrupted runs' sessions the newest `SESSIONS_KEPT` stay; of these, only as many as keep to the disk's
@@ -57,6 +70,7 @@ def keep(session: Session, why: str) -> Path | None:
     Args:
         session: The session.
         why: What happened to its run, in a word: the beginning of the name.
+        about: Facts for people, as of `about_session`.
 
     Returns:
         The file; None if it cannot be saved.
@@ -64,13 +78,13 @@ def keep(session: Session, why: str) -> Path | None:
     title = f"{why} at chunk {session.chunks} ({_now()})"
     for save in (_save_interrupted, _save_with_room, _save_in_output):
         try:
-            return save(session, title)
+            return save(session, title, about)
         except OSError as error:
             host.log.warning("cannot keep the session of a run: %s", error)
     return None
 
 
-def keep_ended(session: Session) -> Path | None:
+def keep_ended(session: Session, about: About) -> Path | None:
     """Save the last session of a run that ended well, so that one can go on from it.
 
     The newest `SESSIONS_KEPT` stay, within the disk's budget, apart from those of `keep`. Nothing makes room for them:
@@ -78,13 +92,13 @@ def keep_ended(session: Session) -> Path | None:
 
     Args:
         session: The session.
+        about: Facts for people, as of `about_session`.
 
     Returns:
         The file; None if it cannot be saved.
     """
-    words = title_of(prompt_of(session))
     try:
-        return _save_in(host.ended_folder(), session, f"{words or 'ended'} at chunk {session.chunks} ({_now()})")
+        return _save_in(host.ended_folder(), session, f"{moment_of(session, 'ended')} ({_now()})", about)
     except OSError as error:
         host.log.warning("cannot keep the session of a run that ended: %s", error)
         return None
@@ -122,30 +136,35 @@ def title_of(prompt: str) -> str:
     return name_from(without_blend(prompt), "-", *TITLE)
 
 
+def moment_of(session: Session, otherwise: str) -> str:
+    """Return a name for a file of where a session is: its prompt, or ``otherwise``, and its newest chunk."""
+    return f"{title_of(prompt_of(session)) or otherwise} at chunk {session.chunks}"
+
+
 def _now() -> str:
     return time.strftime("%H.%M.%S")
 
 
-def _save_interrupted(session: Session, title: str) -> Path:
-    return _save_in(host.interrupted_folder(), session, title)
+def _save_interrupted(session: Session, title: str, about: About) -> Path:
+    return _save_in(host.interrupted_folder(), session, title, about)
 
 
-def _save_in(folder: Path, session: Session, title: str) -> Path:
+def _save_in(folder: Path, session: Session, title: str, about: About) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    path = _save(session, _names(folder, title))
+    path = _save(session, _names(folder, title), about)
     thumbnails.write_next_to(path, session)
     disk_budget.trim(folder.glob(f"*{host.SESSION_ENDING}"), SESSIONS_BYTES, SESSIONS_KEPT, remove=_remove)
     return path
 
 
-def _save_with_room(session: Session, title: str) -> Path:
+def _save_with_room(session: Session, title: str, about: About) -> Path:
     if free_bytes(host.temp_path()) < file_bytes(session):
         chunk_cache.forget_all()  # the session holds what the user made; the chunks can be made again
-    return _save_interrupted(session, title)
+    return _save_interrupted(session, title, about)
 
 
-def _save_in_output(session: Session, title: str) -> Path:
-    return save_new(session, f"sessions/{title}")
+def _save_in_output(session: Session, title: str, about: About) -> Path:
+    return save_new(session, f"sessions/{title}", about)
 
 
 def _remove(file: Path) -> None:
@@ -159,9 +178,28 @@ def _names(folder: Path, title: str) -> Iterator[Path]:
         yield folder / f"{title} {number}{host.SESSION_ENDING}"
 
 
-def _save(session: Session, names: Iterable[Path]) -> Path:
+def rename(file: Path, title: str) -> Path:
+    """Give a session and its picture another name in the same folder: ``title``, or with a number behind it.
+
+    Raises:
+        OSError: It cannot be renamed.
+    """
+    for path in _names(file.parent, title):
+        if path == file:
+            return file
+        with suppress(FileExistsError):
+            move_to_new(file, path)
+            break
+    picture = thumbnails.picture_next_to(file)
+    if picture is not None:
+        thumbnails.put_next_to(path, picture)
+        thumbnails.remove_next_to(file)
+    return path
+
+
+def _save(session: Session, names: Iterable[Path], about: About) -> Path:
     """Save a session under the first of ``names`` that no file has, also if several programs save at once."""
-    return _write(session.save, names)
+    return _write(lambda part: session.save(part, about), names)
 
 
 def _write(write: Callable[[Path], object], names: Iterable[Path]) -> Path:

@@ -1,7 +1,7 @@
 """Messages to the viewers of a run: its state, its frames and its video. See docs/live.md.
 
-ComfyUI's previews do not serve: its editor shows a node's previews and its finished video in one place, and once it
-has shown a video it takes every preview for one.
+ComfyUI's previews do not serve where a player is: its editor shows a node's previews and its finished video in one
+place, and once it has shown a video it takes every preview for one.
 """
 
 from __future__ import annotations
@@ -20,11 +20,13 @@ from torch import Tensor
 
 from ...sf_core.files.pixels import to_bytes
 from ..adapters import host, users
+from ..adapters.graph_facts import about_session
 from ..adapters.images import jpegs_of
 from ..adapters.running_prompt import executing_node, running_prompt
 from . import clients, thumbnails
 from .frame_store import FrameStore
 from .pictures import Pictures
+from .preview import Preview
 
 NO_WORKFLOW = "00000000-0000-0000-0000-000000000000"  # the editor's id of a graph that was never saved
 REMEMBERED = 16  # runs of a user, including ended ones
@@ -73,7 +75,7 @@ class LiveView:
         """
         self.run, self.node_id = secrets.token_hex(8), executing_node()
         prompt = running_prompt()
-        self.client, self.user = prompt.client_id, users.current()
+        self.client, self.user, self.about = prompt.client_id, users.current(), about_session(fps)
         self._prompt_id, self._workflow = prompt.prompt_id, _id_of_workflow(node.hidden.extra_pnginfo)
         self.store = FrameStore(self.run)
         self._facts: dict[str, Any] = {
@@ -89,7 +91,9 @@ class LiveView:
         self._begun, self._made_frames = time.perf_counter(), 0  # withdrawn ones included
         self.idle_seconds = 0.0  # in which the run was paused, or waited for its viewer
         self._telling = threading.RLock()  # viewers get the states in the order of the changes
-        self._pictures = Pictures({"node_id": self.node_id, "run": self.run}, fps, self.store, lambda: self.watchers)
+        preview = Preview(self.node_id, prompt.prompt_id, self.client)
+        names = {"node_id": self.node_id, "run": self.run}
+        self._pictures = Pictures(names, fps, self.store, lambda: self.watchers, preview)
         self._remember()
         self.tell()
 

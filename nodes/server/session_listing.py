@@ -7,7 +7,7 @@ import hmac
 import os
 import secrets
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -15,15 +15,20 @@ from urllib.parse import urlencode
 import folder_paths
 
 from ...sf_core.files.file_names import is_plain_name
+from ...sf_core.session.frame_counts import video_frames
 from ...sf_core.session.session import Session
 from ...sf_core.session.session_file import read_record
+from ...sf_core.session.timeline import without_blend
 from ..adapters import host, users
-from ..adapters.model import WAN_SPATIAL_FACTOR
+from ..adapters.graph_facts import About
+from ..adapters.model import WAN_SPATIAL_FACTOR, WAN_TEMPORAL_FACTOR
 from ..live import saved_sessions, thumbnails
 
 MAX_NAME = 100  # characters
 MAX_NAME_BYTES = 200  # of 255 that a file system takes; number and ending need 15
 FACTS_REMEMBERED = 2000  # files
+LONGEST_PROMPT = 200  # characters of a prompt in an entry
+FPS = 16.0  # of Wan, where a session does not say
 _secret = secrets.token_bytes(32)
 _pictures: dict[str, Path] = {}  # by a name that nobody can guess
 
@@ -61,7 +66,8 @@ def _facts(path: Path, modified: int, size: int) -> dict[str, Any]:
 
 def _unreadable(path: Path, error: Exception) -> dict[str, Any]:
     message = str(error).replace(str(path), path.name) or type(error).__name__
-    return {"chunks": None, "frames": None, "width": None, "height": None, "model": None, "error": message}
+    none = dict.fromkeys(("chunks", "frames", "width", "height", "model", "seconds"))
+    return {**none, "prompt": "", "model_name": "", "workflow": "", "error": message}
 
 
 @functools.lru_cache(maxsize=FACTS_REMEMBERED)
@@ -74,10 +80,40 @@ def _read(path: Path, modified: int, size: int) -> dict[str, Any]:
     rows, columns = record["latent_size"]
     return {
         "chunks": sum(block[0] == "chunk" for block in record["blocks"]),
-        "frames": sum(block[1] for block in record["blocks"]),
+        "frames": _frames_in(record),
         "width": columns * WAN_SPATIAL_FACTOR,
         "height": rows * WAN_SPATIAL_FACTOR,
         "model": record["model"],
+        **facts_for_people(record.get("about", {}), _frames_in(record), _prompt_in(record)),
+    }
+
+
+def _frames_in(record: Mapping[str, Any]) -> int:
+    return sum(block[1] for block in record["blocks"])
+
+
+def _prompt_in(record: Mapping[str, Any]) -> str:
+    """Return the prompt in effect at the end of a session's record."""
+    number, words = record["blocks"][-1][3] if record["blocks"] else record["next"][0], record.get("words", [])
+    return words[number] if words else ""
+
+
+def facts_for_people(about: Mapping[str, Any], frames: int, prompt: str) -> dict[str, Any]:
+    """Return what an entry says for people.
+
+    Args:
+        about: As of `about_session`; of a file, so it may hold anything.
+        frames: Number of latent frames.
+        prompt: The prompt at its end; "" if it is not known.
+    """
+    fps = about.get("fps")
+    rate = fps if type(fps) in (int, float) and fps > 0 else FPS
+    names = {key: about.get(key) if isinstance(about.get(key), str) else "" for key in ("model", "workflow")}
+    return {
+        "prompt": without_blend(prompt)[:LONGEST_PROMPT],
+        "seconds": video_frames(frames, WAN_TEMPORAL_FACTOR) / rate,
+        "model_name": names["model"],
+        "workflow": names["workflow"],
     }
 
 
@@ -125,9 +161,24 @@ def checked_name(name: str) -> str:
     return name
 
 
-def keep(session: Session, name: str, picture: bytes | None) -> str:
-    """Save a session where Load Session lists it. Returns its name in Load Session. Raises OSError, ValueError."""
-    return saved_sessions.save_new(session, f"sessions/{name}", picture).name
+def keep(session: Session, name: str | None, about: About, picture: bytes | None) -> str:
+    """Save a session where Load Session lists it.
+
+    Args:
+        session: The session.
+        name: A checked name; None: of the words of its prompt and its newest chunk.
+        about: Facts for people, as of `about_session`.
+        picture: A JPEG of its end.
+
+    Returns:
+        Its name in Load Session.
+
+    Raises:
+        OSError: It cannot be saved.
+    """
+    if name is None:
+        return saved_sessions.save_as(session, saved_sessions.moment_of(session, "fork"), about, picture).name
+    return saved_sessions.save_new(session, f"sessions/{name}", about, picture).name
 
 
 def keep_file(session: str, name: str | None) -> str:
@@ -148,10 +199,21 @@ def keep_file(session: str, name: str | None) -> str:
     title = None if name is None else checked_name(name)
     path = _listed(session)
     if title is None:
-        record = read_record(path)
-        number, words = record["blocks"][-1][3] if record["blocks"] else record["next"][0], record.get("words", [])
-        title = saved_sessions.title_of(words[number] if words else "") or "session"
+        title = saved_sessions.title_of(_prompt_in(read_record(path))) or "session"
     return saved_sessions.copy_as(path, title).name
+
+
+def rename(session: str, name: str) -> str:
+    """Rename a session that Load Session lists. Returns its new name.
+
+    Raises:
+        FileNotFoundError: There is no such session.
+        PermissionError: It is a link to another file.
+        OSError: It cannot be renamed.
+        ValueError: ``name`` is no name.
+    """
+    title, path = checked_name(name), _own(session)
+    return str(Path(session).parent / saved_sessions.rename(path, title).name)
 
 
 def _listed(name: str) -> Path:
@@ -164,13 +226,19 @@ def _listed(name: str) -> Path:
         raise FileNotFoundError(name) from error
 
 
-def delete(name: str) -> None:
-    """Delete a session and its picture. Raises FileNotFoundError, PermissionError for other files, OSError."""
+def _own(name: str) -> Path:
+    """Return the path of a listed session that is a file of ours. Raises FileNotFoundError, PermissionError."""
     path = _listed(name)
     folders = [folder.resolve() for folder in host.session_folders()]
     folder = path.parent.resolve()
     inside = [one for one in folders if folder.is_relative_to(one) and path.resolve().is_relative_to(one)]
     if not inside or not path.resolve().is_file():
         raise PermissionError(name)
-    (folder / path.name).unlink(missing_ok=True)
-    thumbnails.remove_next_to(folder / path.name)
+    return folder / path.name
+
+
+def delete(name: str) -> None:
+    """Delete a session and its picture. Raises FileNotFoundError, PermissionError for other files, OSError."""
+    path = _own(name)
+    path.unlink(missing_ok=True)
+    thumbnails.remove_next_to(path)

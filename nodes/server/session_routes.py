@@ -13,6 +13,7 @@ from aiohttp import web
 
 from ..adapters import host, users
 from ..adapters.model import comfy_model
+from ..live import saved_sessions
 from ..live.run import Run, live_runs, run_of
 from . import session_listing
 from .validation import NODE_ID, Refused, body_of, json_route
@@ -24,6 +25,7 @@ def register(routes: web.RouteTableDef) -> None:
     routes.get("/self_forcing/sessions/picture/{key}")(picture)
     routes.post("/self_forcing/sessions/keep")(keep)
     routes.post("/self_forcing/sessions/delete")(delete)
+    routes.post("/self_forcing/sessions/rename")(rename)
     routes.post("/self_forcing/keep")(keep_file)
 
 
@@ -54,6 +56,9 @@ def _live(run: Run) -> dict[str, Any]:
         "width": columns * factor,
         "height": rows * factor,
         "model": session.model.fingerprint,
+        "run": shown["run"],
+        "prompt_id": shown["prompt_id"],
+        **session_listing.facts_for_people(run.view.about, session.frames, saved_sessions.prompt_of(session)),
         "bytes": None,
         "modified": None,
         "picture": f"/self_forcing/frames/{shown['run']}/{shown['frames'] - 1}?or=newest" if shown["frames"] else None,
@@ -71,10 +76,10 @@ async def picture(request: web.Request) -> Any:
 
 @json_route
 async def keep(request: web.Request) -> dict[str, Any]:
-    """Save the session of a run as it is now; the run continues. Body: ``{"node_id", "name"}``, perhaps ``"run"``."""
-    body = await body_of(request, {"node_id": NODE_ID, "name": str}, {"run": str})
+    """Save the session of a run as it is now; it continues. Body: ``{"node_id"}``, and perhaps ``run``, ``name``."""
+    body = await body_of(request, {"node_id": NODE_ID}, {"run": str, "name": str})
     try:
-        name = session_listing.checked_name(body["name"])
+        name = session_listing.checked_name(body["name"]) if "name" in body else None
     except ValueError as error:
         raise Refused(400, str(error)) from error
     node_id = str(body["node_id"])
@@ -85,8 +90,8 @@ async def keep(request: web.Request) -> dict[str, Any]:
     if not session.frames:
         raise Refused(409, "there is nothing to keep yet: wait for the first chunk")
     try:
-        newest = run.view.newest_picture()
-        return {"name": await asyncio.to_thread(session_listing.keep, session, name, newest and newest[1])}
+        newest, about = run.view.newest_picture(), run.view.about
+        return {"name": await asyncio.to_thread(session_listing.keep, session, name, about, newest and newest[1])}
     except (OSError, ValueError) as error:
         host.log.warning("cannot save a session: %s", error)
         reason = getattr(error, "strerror", None) or error
@@ -104,6 +109,22 @@ async def keep_file(request: web.Request) -> dict[str, Any]:
     except OSError as error:
         host.log.warning("cannot save a session: %s", error)
         raise Refused(409, f"the session cannot be kept: {error.strerror or error}") from error
+    except ValueError as error:
+        raise Refused(400, str(error)) from error
+
+
+@json_route
+async def rename(request: web.Request) -> dict[str, Any]:
+    """Rename a session that Load Session lists. Body: ``{"session", "name"}``."""
+    body = await body_of(request, {"session": str, "name": str})
+    user_of(request)
+    session = body["session"]
+    try:
+        return {"name": await asyncio.to_thread(session_listing.rename, session, body["name"])}
+    except FileNotFoundError as error:
+        raise Refused(404, f"there is no session {session[:100]!r}") from error
+    except OSError as error:
+        raise Refused(409, f"{session[:100]!r} cannot be renamed: {error.strerror or error}") from error
     except ValueError as error:
         raise Refused(400, str(error)) from error
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import islice, takewhile
@@ -513,9 +513,17 @@ class Session(SessionRecord):
 
     # Files ----------------------------------------------------------------------------------------------------------
 
-    def save(self, path: str | Path) -> None:
-        """Write the session to a safetensors file, whole or not at all. Raises OSError if the disk is full."""
-        save_session(self, Path(path))
+    def save(self, path: str | Path, about: Mapping[str, str | float] | None = None) -> None:
+        """Write the session to a safetensors file, whole or not at all.
+
+        Args:
+            path: The file.
+            about: Facts for people, such as the name of the model. They change no result.
+
+        Raises:
+            OSError: The disk is full.
+        """
+        save_session(self, Path(path), about)
 
     @staticmethod
     def load(

@@ -46,8 +46,13 @@ class MissingNoise:
         )
 
 
-def save_session(session: SessionRecord, path: Path) -> None:
+def save_session(session: SessionRecord, path: Path, about: Mapping[str, str | float] | None = None) -> None:
     """Write a session, whole or not at all.
+
+    Args:
+        session: The session.
+        path: The file.
+        about: Facts for people, by name. They change no result.
 
     Raises:
         OSError: The disk is full, or the folder cannot be written to.
@@ -55,6 +60,7 @@ def save_session(session: SessionRecord, path: Path) -> None:
     """
     record, prompts = record_of(session)
     record["weights"] = session.model.description()
+    record["about"] = dict(about or {})
     frames = session.frames
     recorded = sum(block[1] for block in record["blocks"])
     if recorded != frames:  # a bug; but a file that cannot be loaded must not be written
@@ -240,6 +246,9 @@ def _faults(record: Any, layout: Mapping[str, tuple[str, list[int]]], cancellati
     weights = record.get("weights", {})  # not in the files of the first versions
     if type(weights) is not dict or not all(type(value) is str for value in weights.values()):
         yield f"weights is {reprlib.repr(weights)}; expected a description of the model"
+    about = record.get("about", {})  # likewise
+    if type(about) is not dict or not all(type(value) in (str, int, float) for value in about.values()):
+        yield f"about is {reprlib.repr(about)}; expected texts and numbers by name"
     if not is_made(record["next"]):
         yield f"next is {reprlib.repr(record['next'])}; expected numbers of a prompt, a seed and an event"
     config = RolloutConfig.from_dict(record["config"])

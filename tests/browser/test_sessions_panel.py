@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Locator, expect
 
-from tests.comfyui.sessions_api import endless, entry, folder, saved
+from tests.comfyui.graphs import BLUE
+from tests.comfyui.sessions_api import endless, folder, saved
 from tools.comfyui.browser import Editor
 
 WORKFLOW: dict[str, Any] = json.loads((Path(__file__).parents[2] / "workflows/tiny_text_to_video.json").read_text())
@@ -65,7 +66,8 @@ def test_a_saved_session_is_shown_and_goes_on_in_the_graph(page: Editor) -> None
     panel(page)
     shown = card(page, name)
     expect(shown).to_contain_text("64 \u00d7 64")
-    expect(shown).to_contain_text(entry(page.server, name)["model"])
+    for fact in (BLUE, "1.3 s", "tiny demo"):
+        expect(shown).to_contain_text(fact)
     page.page.wait_for_function(
         "() => document.querySelector('.sf-sessions li img:not([hidden])')?.naturalWidth === 64"
     )
@@ -98,7 +100,7 @@ def test_a_saved_session_is_shown_and_goes_on_in_the_graph(page: Editor) -> None
 def test_only_the_loader_is_added_and_nothing_is_wired_where_there_is_a_choice(page: Editor) -> None:
     name = saved(page.server, "panel/alone")
     panel(page)
-    button(page, name, "Load into the graph").click()
+    button(page, name, "Load").click()
     page.page.wait_for_function("() => app.graph.nodes.length === 1")
     found = page.js(BY_TYPE)["SFLoadSession"]
     assert (found["file"], found["wired"]) == (name, {})
@@ -109,10 +111,10 @@ def test_only_the_loader_is_added_and_nothing_is_wired_where_there_is_a_choice(p
 @pytest.mark.one_mode
 def test_a_live_run_appears_grows_and_is_forked(page: Editor) -> None:
     panel(page)
-    with endless(page.server) as node:
+    with endless(page.server):
         page.page.get_by_role("button", name="Refresh", exact=True).last.click()
         live = page.page.locator(".sf-sessions li").filter(has=page.page.locator(".sf-live"))
-        expect(live).to_contain_text(f"Node {node}")
+        expect(live).to_contain_text(BLUE)
         # by the editor's own requests, which name the user: an <img> does not, and is refused with --multi-user
         with page.page.expect_request("**/self_forcing/frames/**") as asked:
             expect(live.locator("img[src^='blob:']")).to_be_visible()
@@ -127,7 +129,7 @@ def test_a_live_run_appears_grows_and_is_forked(page: Editor) -> None:
         live.get_by_role("button", name="Fork here").click()
         page.page.wait_for_function("() => app.graph.nodes.length === 1")
         name = page.js(BY_TYPE)["SFLoadSession"]["file"]
-        assert name.startswith(f"fork of node {node}_")
+        assert name.startswith(f"{BLUE} at chunk ")
         assert (folder(page.server) / name).is_file()
         card(page, name).wait_for()
     live.wait_for(state="detached")
@@ -158,7 +160,7 @@ def test_keyboard_alone_will_do(page: Editor) -> None:
     panel(page)
     card(page, name).wait_for()
     page.page.get_by_role("button", name="Refresh", exact=True).last.focus()
-    while page.js("() => document.activeElement.ariaLabel") != f"Load into the graph: {name.removesuffix('.session')}":
+    while page.js("() => document.activeElement.ariaLabel") != f"Load: {name.removesuffix('.session')}":
         page.page.keyboard.press("Tab")
         assert page.js("() => !!document.activeElement.closest('.sf-sessions')")
     page.page.keyboard.press("Enter")
@@ -194,3 +196,47 @@ def test_an_empty_panel_says_how_to_get_a_session(own_page: Editor) -> None:
     own_page.page.route("**/self_forcing/sessions", lambda route: route.fulfill(status=409, json={"error": "no disk"}))
     own_page.page.get_by_role("button", name="Refresh", exact=True).last.click()
     expect(own_page.page.locator(".sf-sessions").get_by_role("status")).to_contain_text("no disk")
+
+
+@one_mode
+@pytest.mark.one_mode
+def test_a_run_is_found_from_another_tab_stopped_kept_and_renamed(own_page: Editor) -> None:
+    """All from its card; the node goes on from it in the same graph, and undo takes that back in one step."""
+    page = own_page
+    workflow = json.loads((Path(__file__).parents[2] / "workflows/tiny_live.json").read_text())
+    page.load_workflow(workflow, "found again")
+    node = page.js("() => app.graph.nodes.find((node) => node.type === 'SFStreamVideo').id")
+    panel(page)
+    page.queue()
+    live = page.page.locator(".sf-sessions li").filter(has=page.page.locator(".sf-live"))
+    expect(live).to_contain_text("tiny demo \u00b7 found again")
+    page.js("() => app.extensionManager.command.execute('Comfy.NewBlankWorkflow')")
+    page.page.wait_for_function("() => app.graph.nodes.length === 0")
+    live.get_by_role("button", name="Show node").click()
+    page.page.wait_for_function("(id) => app.canvas.selected_nodes[id]?.type === 'SFStreamVideo'", arg=str(node))
+    live.get_by_role("button", name="Stop").click()
+    ended = page.page.locator(".sf-sessions li").filter(has=page.page.locator(".sf-ended"))
+    ended.get_by_role("button", name="Keep").click()
+    kept = page.page.locator(".sf-sessions li").filter(has=page.page.locator(".sf-saved"))
+    kept.get_by_role("button", name="Rename").click()
+    page.page.get_by_role("dialog").last.get_by_role("textbox").fill("my circle")
+    page.page.get_by_role("dialog").last.get_by_role("textbox").press("Enter")
+    expect(kept.first).to_contain_text("my circle")
+    assert (folder(page.server) / "my circle.session").is_file()
+
+    session_of = "(id) => app.graph.getNodeById(app.graph.getNodeById(id).getInputLink(0).origin_id).type"
+    page.js(
+        """async ([id, session]) => {
+          const { continueRun } = await import("/extensions/comfyui-self-forcing/sessions/continue.js");
+          continueRun(app.graph.getNodeById(id), session);
+        }""",
+        [node, "my circle.session"],
+    )
+    assert page.js(session_of, node) == "SFLoadSession"
+    expect(live).to_contain_text("a red circle")
+    live.get_by_role("button", name="Stop").click()
+    page.page.wait_for_function("() => !document.querySelector('.sf-live')")
+    page.js("() => app.extensionManager.command.execute('Comfy.Undo')")
+    page.page.wait_for_function("() => !app.graph.nodes.some((node) => node.type === 'SFLoadSession')")
+    assert page.js(session_of, node) == "SFSession"
+    assert page.errors == []

@@ -17,7 +17,7 @@ from tests.waiting import wait_until
 from tools.comfyui.server import Server
 
 LIST, KEEP, DELETE = (f"/self_forcing/sessions{tail}" for tail in ("", "/keep", "/delete"))
-KEEP_FILE = "/self_forcing/keep"
+KEEP_FILE, RENAME = "/self_forcing/keep", "/self_forcing/sessions/rename"
 save_numbers = itertools.count(1)  # the same graph again would save nothing
 http = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 

@@ -261,3 +261,24 @@ def test_a_live_run_survives_garbage(server: Server) -> None:
         made, last = live.end()
     assert torch.isfinite(made).all()
     assert last["state"] == "ended"
+
+
+def test_a_client_without_a_player_gets_small_previews_now_and_then(server: Server) -> None:
+    """ComfyUI's own; none of a run whose frames it shows."""
+    graph = Graph()
+    tiny = Tiny.of(graph)
+    node = graph("SFStreamVideo", session=tiny.session(RED, seed=77), vae=tiny.vae, seconds=0.0, fps=16.0).number
+    with server.events("previews") as events:
+        begun = time.monotonic()
+        server.submit(graph.prompt, client_id=events.client_id)
+        events.wait_until(lambda seen: len([e for e in seen if e.kind == "preview"]) >= 3)
+        previews = events.of("preview")
+        assert len(previews) <= 1 + 2 * (time.monotonic() - begun)
+        assert all(len(one.image) < 50_000 for one in previews)
+        server.post("/self_forcing/attach", {"client_id": events.client_id})
+        shown = events.wait_for(lambda e: e.kind == "self_forcing.frames").data["chunk"]
+        before = len(events.of("preview"))
+        events.wait_for(lambda e: e.kind == "self_forcing.frames" and e.data["chunk"] > shown + 2)
+        assert len(events.of("preview")) == before
+        server.post("/self_forcing/steer", {"node_id": node, "action": "stop"})
+        events.wait_for_end()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from tests.comfyui.sessions_api import (
     DELETE,
     KEEP,
     KEEP_FILE,
+    RENAME,
     ask,
     endless,
     entries,
@@ -50,6 +52,10 @@ def test_a_saved_session_is_listed_with_what_it_holds(server: Server) -> None:
         "width": 64,
         "height": 64,
         "model": read_record(path)["model"],
+        "prompt": BLUE,
+        "seconds": 21 / 16,
+        "model_name": "tiny demo",
+        "workflow": "",
         "bytes": path.stat().st_size,
         "modified": path.stat().st_mtime,
         "picture": found["picture"],
@@ -190,6 +196,24 @@ def test_only_what_is_kept_is_said_to_be_kept(server: Server) -> None:
     assert (status, refusal["error"]) == (404, f"the session {name!r} is gone: newer ones have taken its place")
 
 
+def test_a_session_is_renamed_with_its_picture_and_takes_no_others_name(server: Server) -> None:
+    first, second = saved(server, "shelf/one"), saved(server, "shelf/two")
+    (folder(server) / first).with_suffix(".jpg").write_bytes(b"a picture")
+    status, answer = post(server, RENAME, session=first, name=Path(second).stem)
+    assert (status, answer["name"]) == (200, f"shelf/{Path(second).stem} 2.session")
+    assert entry(server, answer["name"])["chunks"] == 2
+    assert (folder(server) / answer["name"]).with_suffix(".jpg").read_bytes() == b"a picture"
+    assert first not in [one["name"] for one in entries(server)]
+    assert post(server, RENAME, session=first, name="late")[0] == 404
+    assert post(server, RENAME, session=second, name="../up")[0] == 400
+
+
+def test_a_fork_is_named_by_its_prompt(server: Server) -> None:
+    with endless(server) as node:
+        _, kept = post(server, KEEP, node_id=node)
+    assert re.fullmatch(rf"{BLUE} at chunk \d+\.session", kept["name"])
+
+
 BAD_NAMES = (
     "",
     " ",
@@ -254,7 +278,7 @@ def test_nothing_outside_the_folders_is_deleted(server: Server, tmp_path: Path) 
             path.unlink()
 
 
-@pytest.mark.parametrize("path", [KEEP, KEEP_FILE, DELETE])
+@pytest.mark.parametrize("path", [KEEP, KEEP_FILE, RENAME, DELETE])
 @pytest.mark.parametrize(
     ("body", "status"),
     [
@@ -306,7 +330,7 @@ def test_garbage_gets_no_500_and_changes_no_file(server: Server) -> None:
 
     @settings(max_examples=200, deadline=None)
     @example(KEEP, b"\x00")
-    @given(path=st.sampled_from([KEEP, KEEP_FILE, DELETE]), body=BODIES)
+    @given(path=st.sampled_from([KEEP, KEEP_FILE, RENAME, DELETE]), body=BODIES)
     def holds(path: str, body: bytes) -> None:
         status, answer = ask(server, path, body)
         assert status in REFUSALS, (path, body, answer)

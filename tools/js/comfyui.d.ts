@@ -32,10 +32,15 @@ interface ComfyApp {
   graph: ComfyGraph;
   rootGraph?: ComfyGraph;
   configuringGraph: boolean;
+  nodePreviewImages?: Record<string, string[]>;
   extensionManager: {
     setting: { get(id: string): any };
     toast: { add(message: { severity: string; summary: string; detail?: string; life: number }): void };
-    dialog: { confirm(question: { title: string; message: string }): Promise<boolean | null> };
+    dialog: {
+      confirm(question: { title: string; message: string }): Promise<boolean | null>;
+      prompt(question: { title: string; message: string; defaultValue: string }): Promise<string | null>;
+    };
+    command: { execute(id: string): Promise<unknown> };
     registerSidebarTab(tab: object): void;
     workflow?: { activeWorkflow: OpenWorkflow | null; openWorkflows: OpenWorkflow[] };
   };
@@ -45,8 +50,11 @@ interface ComfyApp {
 }
 
 interface ComfyCanvas {
+  canvas?: HTMLCanvasElement;
   graph?: ComfyGraph;
   ds: { visible_area?: ArrayLike<number> };
+  openSubgraph?(graph: ComfyGraph, holder: ComfyNode): void;
+  setGraph?(graph: ComfyGraph): void;
   selectNodes(nodes: ComfyNode[]): void;
   centerOnNode(node: ComfyNode): void;
   processMouseWheel(event: WheelEvent): void;
@@ -61,7 +69,7 @@ interface OpenWorkflow {
 interface ComfyGraph {
   id?: string;
   nodes: ComfyNode[];
-  extra?: { self_forcing?: Record<string, { rows: string; seconds: number }> };
+  extra?: { self_forcing?: Record<string, { rows: string; seconds: number }>; sf_workflow?: string };
   rootGraph: ComfyGraph;
   add(node: ComfyNode): void;
   getNodeById(id: string | number): ComfyNode | null;
@@ -72,6 +80,8 @@ interface ComfyWidget {
   name: string;
   value: any;
   options?: { values?: unknown };
+  element?: HTMLElement;
+  label?: string;
   serialize?: boolean;
   serializeValue?(): unknown;
   onRemove?(): void;
@@ -92,6 +102,8 @@ interface ComfyNode {
   setSize(size: [number, number]): void;
   computeSize(): [number, number];
   getInputLink?(slot: number): { origin_id: string | number; origin_slot: number } | null;
+  imgs?: unknown[];
+  addCustomWidget?(widget: object): ComfyWidget;
   getOutputNodes?(slot: number): ComfyNode[] | null;
   connect(slot: number, target: ComfyNode, targetSlot: number): unknown;
   addDOMWidget(name: string, type: string, element: HTMLElement, options: object): ComfyWidget;

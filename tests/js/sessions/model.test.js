@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { factsOf, isNews, keyOf, nameToKeep, soleOrigin, titleOf } from "../../../js/sessions/model.js";
+import { factsOf, isNews, keyOf, soleOrigin, titleOf } from "../../../js/sessions/model.js";
 import { translator } from "../../../js/lib/i18n.js";
 import "../texts.js";
 
@@ -16,26 +16,41 @@ const SAVED = {
   bytes: 2_516_582,
   modified: 1_760_000_000,
   picture: null,
+  prompt: "a red fox in the snow",
+  seconds: 8.8125,
+  model_name: "self_forcing_dmd",
+  workflow: "fox",
 };
 const LIVE = { ...SAVED, name: "3:7", kind: "live", node_id: "3:7", bytes: null, modified: null };
 
-test("a card says what the session holds, how large and old it is, and whose", () => {
+test("a card says what the session holds, what made it, how large and old it is", () => {
   for (const locale of ["en", "zh"]) {
-    const [held, file, model] = factsOf(SAVED, translator(locale), locale);
-    for (const fact of ["12", "36", "832 × 480"]) assert.ok(held.includes(fact), held);
+    const [prompt, held, source, file] = factsOf(SAVED, translator(locale), locale);
+    assert.equal(prompt, SAVED.prompt);
+    for (const fact of ["8.8", "12", "832 × 480"]) assert.ok(held.includes(fact), held);
+    assert.equal(source, "self_forcing_dmd · fox");
     assert.match(file, /2\.4 MiB · .*25/);
-    assert.match(model, /1536x30-aabbccddeeff/);
   }
 });
 
-test("a live session is named by its node and has no file", () => {
-  assert.match(titleOf(LIVE, translator("en")), /3:7/);
-  assert.equal(factsOf(LIVE, translator("en"), "en").length, 2);
+test("a card says what is known: of an older file the model's fingerprint, and no prompt", () => {
+  const lines = factsOf({ ...SAVED, prompt: "", model_name: "", workflow: "" }, translator("en"), "en");
+  assert.equal(lines.length, 3);
+  assert.match(lines[1], /1536x30-aabbccddeeff/);
+});
+
+test("a live session and one that ended are named by their prompt, else by their node or file", () => {
+  const t = translator("en");
+  assert.equal(titleOf(LIVE, t), SAVED.prompt);
+  assert.equal(titleOf({ ...SAVED, kind: "ended" }, t), SAVED.prompt);
+  assert.match(titleOf({ ...LIVE, prompt: "" }, t), /3:7/);
+  assert.equal(titleOf({ ...SAVED, kind: "ended", prompt: "" }, t), "shelf/red_00001_");
+  assert.equal(factsOf(LIVE, t, "en").length, 2, "no file, and the prompt once");
 });
 
 test("a damaged file says what is wrong with it instead", () => {
-  const broken = { ...SAVED, chunks: null, frames: null, width: null, height: null, model: null, error: "cut short" };
-  const lines = factsOf(broken, translator("en"), "en");
+  const none = { chunks: null, frames: null, width: null, height: null, model: null, seconds: null, prompt: "" };
+  const lines = factsOf({ ...SAVED, ...none, error: "cut short" }, translator("en"), "en");
   assert.equal(lines[0], "cut short");
   assert.ok(!lines.join().includes("null"));
 });
@@ -48,11 +63,6 @@ test("a card stays while its entry grows, and not when another takes its name", 
   assert.equal(keyOf(SAVED), keyOf({ ...SAVED, chunks: 13, bytes: 1 }));
   assert.notEqual(keyOf(SAVED), keyOf({ ...SAVED, error: "cut short" }));
   assert.notEqual(keyOf(SAVED), keyOf({ ...SAVED, kind: "interrupted" }));
-});
-
-test("the name under which a live session is kept is one that the server takes", () => {
-  assert.equal(nameToKeep(LIVE), "fork of node 3-7");
-  assert.match(nameToKeep({ ...LIVE, node_id: "../7" }), /^[\w .-]+$/);
 });
 
 test("a run's end is news, and so is a run that is not listed yet", () => {
