@@ -8,6 +8,7 @@ from pathlib import Path
 from time import perf_counter
 
 from torch import Tensor
+from tqdm import tqdm
 
 from ..sf_core.cancellation import Cancellation
 from ..sf_core.training.engine.metrics_file import Value
@@ -75,12 +76,21 @@ class NodeReport(RunLog):
 
     def progress(self, task: str) -> Callable[[int, int], None]:
         """Show the progress of a preparation; an interrupt ends it at once."""
-        show_bar = super().progress(task)
+        show_bar, began, told, before = super().progress(task), perf_counter(), 0.0, -1
 
         def show(done: int, total: int) -> None:
+            nonlocal told, before
             self._cancellation.raise_if_asked()  # nothing is lost: finished parts are on the disk
             show_bar(done, total)
-            self._progress.say(f"{task}: {done} of {total}")
+            before = done - 1 if before < 0 else before  # those that an earlier run has finished took no time
+            now = perf_counter()
+            if done < total and now - told < SECONDS_BETWEEN:
+                return
+            told, left = now, (now - began) / (done - before) * (total - done)
+            text = f"{task}: {done} of {total}, {tqdm.format_interval(left)} left"
+            self._progress.prepare(done, total)
+            self._progress.say(text)
+            self._view.say(text if done < total else "")
 
         return show
 

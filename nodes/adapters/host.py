@@ -74,6 +74,14 @@ class NodeProgress:
         self._moves.take(1)
         self._bar.update_absolute(min(value, self.total), self.total)
 
+    def prepare(self, done: int, total: int) -> None:
+        """Show the progress of a preparation on the bar, which begins anew after it."""
+        if self._moves.available < 1:
+            return
+        self._moves.take(1)
+        # of its own, because ComfyUI's bar does not move back
+        comfy.utils.ProgressBar(total, node_id=self.node_id).update_absolute(done)
+
     def say(self, text: str) -> None:
         """Show ``text`` on the node."""
         say(self.node_id, text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,11 @@ def test_those_who_watch_see_losses_and_samples(server: Server) -> None:
         server.post("/self_forcing/attach", {"client_id": "watching"})
         server.run(graph.prompt, client_id="watching")
         events.wait_for_end()
-    told = [event.data for event in events.of("self_forcing.run") if event.data["training"]]
+    states = [event.data for event in events.of("self_forcing.run")]
+    preparing = [one["note"] for one in states if not one["training"] and one["note"]]
+    assert re.fullmatch(r"solving the teacher's trajectories: 1 of \d+, \d\d:\d\d left", preparing[0])
+    assert states[-1]["note"] == ""
+    told = [one for one in states if one["training"]]
     assert {one["training"]["stage"] for one in told} == {"causal", "self-forcing"}
     last = told[-1]["training"]
     assert (last["step"], last["of"]) == (2, 2)
