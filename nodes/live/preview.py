@@ -11,8 +11,7 @@ from typing import Any
 from comfy_api import feature_flags
 from comfy_execution.progress import get_progress_state
 from PIL import Image
-from protocol import BinaryEventTypes
-from server import PromptServer
+from server import BinaryEventTypes, PromptServer
 from torch import Tensor
 
 from ...sf_core.files.pixels import to_bytes

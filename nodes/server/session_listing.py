@@ -107,7 +107,7 @@ def facts_for_people(about: Mapping[str, Any], frames: int, prompt: str) -> dict
         prompt: The prompt at its end; "" if it is not known.
     """
     fps = about.get("fps")
-    rate = fps if type(fps) in (int, float) and fps > 0 else FPS
+    rate = fps if isinstance(fps, int | float) and fps > 0 else FPS
     names = {key: about.get(key) if isinstance(about.get(key), str) else "" for key in ("model", "workflow")}
     return {
         "prompt": without_blend(prompt)[:LONGEST_PROMPT],
