@@ -235,7 +235,7 @@ def test_a_run_is_found_from_another_tab_stopped_kept_and_renamed(own_page: Edit
     assert page.js(session_of, node) == "SFLoadSession"
     expect(live).to_contain_text("a red circle")
     live.get_by_role("button", name="Stop").click()
-    page.page.wait_for_function("() => !document.querySelector('.sf-live')")
+    page.page.wait_for_function("() => !document.querySelector('.sf-sessions .sf-live')")
     page.js("() => app.extensionManager.command.execute('Comfy.Undo')")
     page.page.wait_for_function("() => !app.graph.nodes.some((node) => node.type === 'SFLoadSession')")
     assert page.js(session_of, node) == "SFSession"
