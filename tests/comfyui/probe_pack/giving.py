@@ -157,7 +157,21 @@ class ProbeOtherVAE(io.ComfyNode):
         vae = comfy.sd.VAE.__new__(comfy.sd.VAE)
         vae.first_stage_model = wan22.WanVAE(dim=8, dec_dim=8, z_dim=48, dim_mult=[1, 2, 4, 4], num_res_blocks=1)
         vae.device, vae.vae_dtype = torch.device("cpu"), torch.float32
+        fill(vae.first_stage_model)
         return io.NodeOutput(vae)
+
+
+@torch.no_grad()
+def fill(model: torch.nn.Module) -> None:
+    """Draw weights; ComfyUI's layers are made without any, in memory that may hold NaN."""
+    generator = torch.Generator().manual_seed(0)
+    for name, weight in model.named_parameters():
+        if name.endswith("gamma"):
+            weight.fill_(1)
+        elif weight.ndim > 1:
+            weight.copy_(torch.randn(weight.shape, generator=generator) / weight[0].numel() ** 0.5)
+        else:
+            weight.zero_()
 
 
 NODES: list[type[io.ComfyNode]] = [
