@@ -117,6 +117,7 @@ export function undoable(change) {
   try {
     return change();
   } finally {
+    app.graph.updateExecutionOrder(); // else the next Run numbers the nodes anew, which would be a second step
     app.canvas.emitAfterChange();
   }
 }

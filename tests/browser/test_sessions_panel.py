@@ -215,9 +215,10 @@ def test_a_run_is_found_from_another_tab_stopped_kept_and_renamed(own_page: Edit
     live.get_by_role("button", name="Show node").click()
     page.page.wait_for_function("(id) => app.canvas.selected_nodes[id]?.type === 'SFStreamVideo'", arg=str(node))
     live.get_by_role("button", name="Stop").click()
-    ended = page.page.locator(".sf-sessions li").filter(has=page.page.locator(".sf-ended"))
+    mine = page.page.locator(".sf-sessions li").filter(has_text="found again")  # others have kept theirs, too
+    ended = mine.filter(has=page.page.locator(".sf-ended"))
     ended.get_by_role("button", name="Keep").click()
-    kept = page.page.locator(".sf-sessions li").filter(has=page.page.locator(".sf-saved"))
+    kept = mine.filter(has=page.page.locator(".sf-saved"))
     kept.get_by_role("button", name="Rename").click()
     page.page.get_by_role("dialog").last.get_by_role("textbox").fill("my circle")
     page.page.get_by_role("dialog").last.get_by_role("textbox").press("Enter")
@@ -234,9 +235,9 @@ def test_a_run_is_found_from_another_tab_stopped_kept_and_renamed(own_page: Edit
     )
     assert page.js(session_of, node) == "SFLoadSession"
     expect(live).to_contain_text("a red circle")
+    page.js("() => app.extensionManager.command.execute('Comfy.Undo')")
+    page.page.wait_for_function("() => !app.graph.nodes.some((node) => node.type === 'SFLoadSession')", timeout=30_000)
+    assert page.js(session_of, node) == "SFSession"
     live.get_by_role("button", name="Stop").click()
     page.page.wait_for_function("() => !document.querySelector('.sf-sessions .sf-live')")
-    page.js("() => app.extensionManager.command.execute('Comfy.Undo')")
-    page.page.wait_for_function("() => !app.graph.nodes.some((node) => node.type === 'SFLoadSession')")
-    assert page.js(session_of, node) == "SFSession"
     assert page.errors == []

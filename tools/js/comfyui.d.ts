@@ -74,6 +74,7 @@ interface ComfyGraph {
   add(node: ComfyNode): void;
   getNodeById(id: string | number): ComfyNode | null;
   setDirtyCanvas(foreground: boolean, background: boolean): void;
+  updateExecutionOrder(): void;
 }
 
 interface ComfyWidget {
