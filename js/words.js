@@ -1,5 +1,5 @@
 import { make } from "./lib/dom.js";
-import { MARGIN, addElement, after, growTo, removeProgressText } from "./lib/editor.js";
+import { MARGIN, addElement, after, removeProgressText } from "./lib/editor.js";
 
 /** Text that a node gave in its last run: on the node, where it stays after the run. */
 
@@ -42,6 +42,8 @@ export function addWords(node) {
 class Words {
   #node;
   #height = 0; // of the text
+  #before = 0; // height of the node without the room that the text added
+  #made = 0; // height that the text gave the node
   #text = make("div");
   #element = make("div", { className: "sf-words", role: "status" }, this.#text);
 
@@ -63,14 +65,17 @@ class Words {
     this.#fit();
   }
 
-  /** Makes the node high enough for the whole text at its width. */
+  /** Makes the node high enough for the whole text at its width, and takes back what a longer text had added. */
   #fit() {
     const height = this.#text.offsetHeight;
-    if (height === this.#height) return;
-    const grows = height > this.#height;
+    if (height === this.#height || (!height && this.#text.textContent)) return; // not shown: nothing is known
     this.#height = height;
     this.#element.style.minHeight = `${height}px`;
-    if (grows) growTo(this.#node, this.#node.computeSize());
+    const [width, now] = this.#node.size;
+    const [least, needed] = this.#node.computeSize();
+    if (now !== this.#made) this.#before = now; // the user, or the editor, has set it since
+    this.#node.setSize([Math.max(width, least), Math.max(this.#before, needed)]);
+    this.#made = this.#node.size[1];
     this.#node.graph?.setDirtyCanvas(true, true);
   }
 }

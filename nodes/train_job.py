@@ -118,7 +118,7 @@ class Job:
         for folder in (self.folder, self.file.parent):
             make_folder(folder)
         if not self.begun:
-            check_room({self.folder: self.writes}, or_else="choose LoRA as 'result'")
+            check_room({self.folder: self.writes}, or_else="choose LoRA as 'result', or a smaller size")
         if not any(self.folder.iterdir()):  # a training that is refused leaves nothing
             self.folder.rmdir()
 

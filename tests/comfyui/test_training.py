@@ -188,7 +188,10 @@ def test_its_losses_go_into_cores_plot(server: Server) -> None:
         ({"prompts": " \n\n"}, "'prompts' is empty"),
         ({"name": "../elsewhere"}, "no name of a file"),
         ({"width": 72}, "width is 72 pixels; this model makes multiples of 16"),
-        ({"width": 8192, "height": 8192, "batch_size": 64}, "lower batch_size, rank, chunks or the size"),
+        (
+            {"width": 8192, "height": 8192, "batch_size": 64, "start_steps": 0},
+            "lower batch_size, rank, chunks or the size",
+        ),
     ],
 )
 def test_what_cannot_be_is_said_before_anything_is_begun(server: Server, changes: dict[str, Any], said: str) -> None:
