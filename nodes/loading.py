@@ -15,7 +15,7 @@ from .adapters.model_loader import build_model, recognised
 from .adapters.model_settings import settings_of, with_settings
 from .adapters.tiny import WEIGHTS, tiny_clip, tiny_model, tiny_vae
 from .inputs import checked, schema
-from .presets import FROM_MODEL, MODEL_PRESETS, preset_config, said_of
+from .presets import FROM_MODEL, MODEL_PRESETS, check_preset, preset_config, said_of
 
 _DTYPES: dict[str, torch.dtype | None] = {
     "default": None,
@@ -66,8 +66,8 @@ class SFLoadModel(io.ComfyNode):
     def execute(cls, model_name: str, weight_dtype: str, preset: str) -> Any:
         path = host.file("diffusion_models", model_name)
         fast = {"fp8_optimizations": True} if weight_dtype.endswith("fast") else {}
-        model = _with_preset(build_model(path, _DTYPES[weight_dtype], **fast), preset)
-        return io.NodeOutput(model, ui=host.remark(said_of(recognised(path), preset)))
+        model, channels = _with_preset(build_model(path, _DTYPES[weight_dtype], **fast), preset)
+        return io.NodeOutput(model, ui=host.remark(said_of(recognised(path), preset, channels)))
 
 
 class SFFromModel(io.ComfyNode):
@@ -92,10 +92,10 @@ class SFFromModel(io.ComfyNode):
     @classmethod
     @checked
     def execute(cls, model: Any, preset: str) -> Any:
-        check_wan(_with_preset(model, preset))
+        with_preset, channels = _with_preset(model, preset)
         source = source_of(model)
-        shown = host.remark(said_of(recognised(source) if source is not None else None, preset))
-        return io.NodeOutput(_with_preset(model, preset), ui=shown)
+        shown = host.remark(said_of(recognised(source) if source is not None else None, preset, channels))
+        return io.NodeOutput(with_preset, ui=shown)
 
 
 class SFLoadTiny(io.ComfyNode):
@@ -132,9 +132,17 @@ class SFLoadTiny(io.ComfyNode):
         return io.NodeOutput(tiny_model(weights), tiny_clip(), tiny_vae())
 
 
-def _with_preset(patcher: Any, preset: str) -> Any:
+def _with_preset(patcher: Any, preset: str) -> tuple[Any, int]:
+    """Return a MODEL with the settings of a preset, and the channels of its latents.
+
+    Raises:
+        ValueError: It is no Wan 2.1 for text-to-video, or a Wan 2.2 5B without settings that are meant for one.
+    """
     settings = settings_of(patcher)
-    return with_settings(patcher, replace(settings, config=preset_config(preset, settings.config)))
+    made = with_settings(patcher, replace(settings, config=preset_config(preset, settings.config)))
+    channels = int(check_wan(made).in_dim)
+    check_preset(preset, channels)
+    return made, channels
 
 
 NODES = [SFLoadModel, SFFromModel, SFLoadTiny]

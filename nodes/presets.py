@@ -9,6 +9,7 @@ from typing import Any
 from ..sf_core.config import RolloutConfig
 from ..sf_core.files.published_models import (
     PUBLISHED_MODELS,
+    WAN22_CHANNELS,
     format_settings,
     model_by_name,
     preset,
@@ -50,18 +51,51 @@ def preset_remark(name: str) -> str:
     return remark_on(next((model for model in PUBLISHED_MODELS if model.name == name), None))
 
 
-def said_of(recognised: Recognition | None, chosen: str) -> str:
+def check_preset(chosen: str, channels: int) -> None:
+    """Raise ValueError if a preset would stream a Wan 2.2 5B with the settings of a model of another kind.
+
+    Args:
+        chosen: `FROM_MODEL`, or the name of a preset.
+        channels: Of the MODEL's latents.
+    """
+    if channels == WAN22_CHANNELS and (misfit := _misfit(chosen, channels)):
+        raise ValueError(misfit)
+
+
+def _misfit(chosen: str, channels: int | None) -> str:
+    """Say that a preset is of models with other latents than these; "" if it is not, or they are not known."""
+    if chosen == FROM_MODEL or channels is None:
+        return ""
+    expected = model_by_name(chosen).channels
+    if (expected == WAN22_CHANNELS) == (channels == WAN22_CHANNELS):
+        return ""
+    difference = f"the preset {chosen!r} is of models with latents of {expected} channels, and this one has {channels}"
+    if channels != WAN22_CHANNELS:
+        return difference
+    names = " or ".join(repr(name) for name in PRESETS if model_by_name(name).channels == channels)
+    return (
+        f"{difference}, as Wan 2.2's 5B model: a few steps with these settings give no usable video. Choose the preset "
+        f"{names} if the weights are of that model, or {FROM_MODEL!r} if the file has settings of its own"
+    )
+
+
+def said_of(recognised: Recognition | None, chosen: str, channels: int | None) -> str:
     """Say which model a file is taken for, why, its settings, and what contradicts the preset that was chosen.
 
     Args:
         recognised: What the file is; None if the file is not known.
         chosen: `FROM_MODEL`, or the name of a preset.
+        channels: Of the model's latents; None if they are not known.
     """
     if chosen == FROM_MODEL:
         return recognised.text() if recognised is not None else ""
-    config = PRESETS.get(chosen) or model_by_name(chosen).config or _PAPER
-    remark = next((model.remark for model in PUBLISHED_MODELS if model.name == chosen), "")
-    sentences = [f"{chosen}: the preset that was chosen", format_settings(config), remark]
+    model = model_by_name(chosen)
+    sentences = [f"{chosen}: the preset that was chosen", format_settings(model.config or _PAPER), model.remark]
+    misfit = _misfit(chosen, channels)
+    if misfit and channels == WAN22_CHANNELS:
+        return misfit
+    if misfit:
+        sentences.append(f"Mind: {misfit}")
     if recognised is not None and recognised.refusal:
         sentences.insert(0, recognised.refusal)
     elif recognised is not None and recognised.name and chosen not in (recognised.name, *recognised.could_be):

@@ -28,7 +28,6 @@ from ...sf_core.model.architecture import WanArchitecture
 from . import core_formats, host, second_set
 from .fingerprint import remember_source
 from .latents import OwnLatents
-from .model import check_wan
 from .model_settings import Settings, with_settings
 
 _FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -54,9 +53,7 @@ def build_model(path: Path, dtype: torch.dtype | None, **model_options: Any) -> 
     config, latent_size = rollout_settings(metadata)
     if config is None:
         config = recognised(path).config
-    with_own = with_settings(patcher, Settings(config, latent_size))
-    check_wan(with_own)
-    return with_own
+    return with_settings(patcher, Settings(config, latent_size))
 
 
 def recognised(path: Path) -> Recognition:

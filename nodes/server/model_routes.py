@@ -33,4 +33,5 @@ async def described(request: web.Request) -> dict[str, str]:
 
 
 def _said(name: str, preset: str) -> str:
-    return said_of(recognised(host.file("diffusion_models", name)), preset)
+    model = recognised(host.file("diffusion_models", name))
+    return said_of(model, preset, model.channels)

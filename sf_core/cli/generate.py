@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -19,11 +20,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .. import tiny
+from ..config import RolloutConfig
 from ..files.atomic_write import atomic_write, part_of
-from ..files.checkpoint import load_model
+from ..files.checkpoint import load_model, open_source
 from ..files.clips import read_clip
 from ..files.disk import check_room, make_folder
 from ..files.pictures import read_picture
+from ..files.published_models import WAN22_CHANNELS
+from ..files.recognition import recognise
 from ..files.video import VideoWriter, expected_bytes
 from ..model.wan import CausalWan
 from ..session.beginning import frames_to_begin_with
@@ -62,9 +66,28 @@ class LoadedModels:
             raise ValueError("--model needs --vae (a Wan VAE or a TAEHV file) and --text-encoder (umT5, or embeddings)")
         strength = 1.0 if args.lora_strength is None else args.lora_strength
         self.transformer = load_model(args.model, device, dtype, lora=args.lora, lora_strength=strength)
+        if self.transformer.rollout_config is None and getattr(args, "session", None) is None:
+            self.transformer.rollout_config = recognised_settings(args.model)
         # CPUs are slow in half precision
         self.vae = _load_decoder(args.vae, device, torch.float32 if device == "cpu" else dtype)
         self.encode = load_text_encoder(args.text_encoder, device, dtype)
+
+
+def recognised_settings(path: Path) -> RolloutConfig | None:
+    """Return the settings of the published model that a file looks like, and say on stderr which one it is.
+
+    Raises:
+        ValueError: It is a Wan 2.2 5B that is not made for streaming.
+    """
+    tensors, metadata = open_source(path)
+    model = recognise(path, tensors, metadata, None)
+    if model.config is None and model.channels == WAN22_CHANNELS:
+        raise ValueError(
+            f"{path}: {model.text()}. If it is another model, write its settings into the file: convert --member NAME"
+        )
+    if os.environ.get("RANK", "0") == "0":
+        print(f"model: {model.text()}", file=sys.stderr)
+    return model.config
 
 
 def _load_decoder(path: Path, device: str, dtype: torch.dtype) -> Any:

@@ -14,6 +14,7 @@ from ..config import RolloutConfig
 from ..rollout_rules import NOT_YET
 
 NO_FILE = r"(?!)"  # a pattern that matches nothing: settings without a file of their own
+WAN22_CHANNELS = 48  # of the latents of Wan 2.2's 5B model and of those based on it; all others have 16
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class PublishedModel:
         remark: What a user should know before using it.
         ask: Names of other models whose files have these names too. A user should say which one it is.
         causal: Whether it is made to be run chunk by chunk.
+        channels: Of its latents.
     """
 
     name: str
@@ -35,6 +37,7 @@ class PublishedModel:
     remark: str = ""
     ask: tuple[str, ...] = ()
     causal: bool = True
+    channels: int = 16
 
     @property
     def refusal(self) -> str:
@@ -193,7 +196,8 @@ PUBLISHED_MODELS = (
             context_in_chunk=True,
         ),
         "a Wan 2.2 5B: 24 frames a second, sizes in multiples of 32, and the VAE of Wan 2.2; models of 2 steps have "
-        "solver_steps=2",
+        "solver_steps=2. Plain Wan 2.2 5B has the same shapes, and gives no usable video",
+        channels=WAN22_CHANNELS,
     ),
     PublishedModel(
         "LongLive, infinite attention",

@@ -7,13 +7,13 @@ Most models of the family have the same names and shapes, so their tensors tell 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..config import RolloutConfig
 from ..model.identity import weights_name
 from ..model.two_sets import PREFIX
-from .published_models import PUBLISHED_MODELS, PublishedModel, format_settings, model_by_words
+from .published_models import PUBLISHED_MODELS, WAN22_CHANNELS, PublishedModel, format_settings, model_by_words
 from .safetensors_file import Value
 from .weight_names import group_of, is_counter, select_weights, split_sets
 from .weights import with_scales
@@ -23,7 +23,7 @@ from .weights import with_scales
 KNOWN_WEIGHTS: dict[str, str] = {}
 
 _SLICES = ("patch_embedding.bias", "blocks.0.self_attn.q.weight", "head.head.weight", "head.modulation")
-_CHANNELS_2_2 = 48  # of Wan 2.2's latents
+_PATCH = "patch_embedding.weight"
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class Recognition:
         remark: What a user should know before running it.
         could_be: Names of presets, of which a user has to choose one.
         refusal: Why it is not run here; "" if it is.
+        channels: Of its latents; None if it has no patch embedding.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Recognition:
     remark: str = ""
     could_be: tuple[str, ...] = ()
     refusal: str = ""
+    channels: int | None = None
 
     def sentences(self) -> list[str]:
         """Say all of it, the most important first."""
@@ -80,13 +82,16 @@ def recognise(
         ValueError: The tensors are not a model's.
     """
     by_name = model_by_words(f"{path.absolute().parent.name}/{path.name}") if path is not None else None
+    patch = select_weights(tensors).get(_PATCH)
+    channels = patch.shape[1] if patch is not None and len(patch.shape) == 5 else None
     if own is not None:
         name = metadata.get("sf.member") or metadata.get("sf.trained") or "Trained with this pack"
-        return Recognition(name, own, "the file says so of itself")
-    known = _by_values(tensors)
-    if known is not None:
-        return _recognised(known, "by its values, which are those of the published file")
-    return _by_names_and_shapes(tensors, by_name) or _by_file_name(tensors, by_name)
+        found = Recognition(name, own, "the file says so of itself")
+    elif known := _by_values(tensors):
+        found = _recognised(known, "by its values, which are those of the published file")
+    else:
+        found = _by_names_and_shapes(tensors, by_name, channels) or _by_file_name(tensors, by_name)
+    return replace(found, channels=channels)
 
 
 def slice_name(tensors: Mapping[str, Value]) -> str:
@@ -104,20 +109,25 @@ def _by_values(tensors: Mapping[str, Value]) -> PublishedModel | None:
     return next((model for model in PUBLISHED_MODELS if model.name == name), None)
 
 
-def _by_names_and_shapes(tensors: Mapping[str, Value], by_name: PublishedModel | None) -> Recognition | None:
+def _by_names_and_shapes(
+    tensors: Mapping[str, Value], by_name: PublishedModel | None, channels: int | None
+) -> Recognition | None:
     """Recognise what only some of the models have: two sets of weights, a Linear embedding, other latents."""
     state = select_weights(tensors)
     hint = by_name.name if by_name is not None else ""
     if any(word.startswith(PREFIX) for name in state for word in name.split(".")):
         return _one_of(("SGF+", "SGF+, frame-wise"), hint, "it has two sets of weights, as SGF+ alone has")
-    patch = state.get("patch_embedding.weight")
+    patch = state.get(_PATCH)
     if (patch is not None and len(patch.shape) == 2) or any(map(is_counter, tensors)):
         names = tuple(model.name for model in PUBLISHED_MODELS if model.name.startswith("Causal-rCM"))
         return _one_of(names, hint, "its patch embedding is a Linear layer, as Causal-rCM's alone is")
-    if patch is not None and patch.shape[1] == _CHANNELS_2_2:
-        why = f"its latents have {_CHANNELS_2_2} channels, as Wan 2.2's"
-        is_trained = hint == "LongLive 2" or group_of(tensors, ("generator_ema", "generator")) is not None
-        return _one_of(("LongLive 2",) if is_trained else ("Wan 2.2 itself",), hint, why)
+    if channels == WAN22_CHANNELS:
+        why = f"its latents have {channels} channels, as Wan 2.2's"
+        if hint == "LongLive 2":
+            return _one_of((hint,), hint, f"{why}, and by the name of the file")
+        if _is_trainers(tensors):
+            return _one_of(("LongLive 2",), hint, f"{why}, and a trainer saved it")
+        return _one_of(("Wan 2.2 itself",), hint, why)
     return None
 
 
@@ -133,11 +143,18 @@ def _one_of(names: tuple[str, ...], hint: str, why: str) -> Recognition:
 
 
 def _by_file_name(tensors: Mapping[str, Value], by_name: PublishedModel | None) -> Recognition:
+    if by_name is not None and by_name.channels == WAN22_CHANNELS:
+        why = f"its name is one of {by_name.name}, whose latents have {by_name.channels} channels, and its own have not"
+        return Recognition("", None, why)
     if by_name is not None:
         return _recognised(by_name, "by the name of the file; the weights of such models look alike")
-    if group_of(tensors, ("generator_ema", "generator")):
+    if _is_trainers(tensors):
         return Recognition("", None, "a trainer saved this file, and neither its weights nor its name tell the model")
     return Recognition("", None, "neither the weights nor the name of this file tell the model")
+
+
+def _is_trainers(tensors: Mapping[str, Value]) -> bool:
+    return group_of(tensors, ("generator_ema", "generator")) is not None
 
 
 def _recognised(model: PublishedModel, why: str) -> Recognition:

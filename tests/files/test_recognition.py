@@ -8,6 +8,7 @@ import pytest
 from safetensors.torch import save_file
 
 import sf_core
+from sf_core.cli.generate import recognised_settings
 from sf_core.cli.info import describe
 from sf_core.files import recognition
 from sf_core.files.checkpoint import open_source
@@ -68,6 +69,33 @@ def test_a_linear_embedding_is_causal_rcm_and_its_name_says_which() -> None:
 )
 def test_a_guess_is_never_silent(name: str, text: str) -> None:
     assert text in found(STATE, name).text()
+
+
+WAN22: State = {**STATE, "patch_embedding.weight": STATE["patch_embedding.weight"].repeat(1, 12, 1, 1, 1)}
+
+
+@pytest.mark.parametrize(
+    ("state", "name", "text"),
+    [
+        (WAN22, "merge.safetensors", "not for streaming: Wan 2.2 itself"),
+        (WAN22, "longlive2.safetensors", "LongLive 2: its latents have 48 channels, as Wan 2.2's, and by the name"),
+        (prefixed("generator.", WAN22), "m.pt", "48 channels, as Wan 2.2's, and a trainer saved it. chunk_frames=8"),
+        (STATE, "longlive2.safetensors", "Choose the preset: its name is one of LongLive 2, whose latents have 48"),
+    ],
+)
+def test_the_channels_of_wan_22_count_more_than_a_name(state: State, name: str, text: str) -> None:
+    assert text in found(state, name).text()
+
+
+def test_the_command_line_runs_a_file_with_the_settings_that_it_says(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_file(STATE, tmp_path / "longlive_base.safetensors")
+    assert recognised_settings(tmp_path / "longlive_base.safetensors") == sf_core.preset("LongLive")
+    assert "model: LongLive: by the name of the file" in capsys.readouterr().err
+    save_file(WAN22, tmp_path / "merge.safetensors")
+    with pytest.raises(ValueError, match=r"merge.safetensors: not for streaming: Wan 2\.2 itself.*convert --member"):
+        recognised_settings(tmp_path / "merge.safetensors")
 
 
 def test_published_weights_can_be_known_by_a_few_values(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
