@@ -6,12 +6,9 @@ Most of them are a Wan 2.1 transformer with the same names and shapes; `recognit
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from ..config import RolloutConfig
-from ..rollout_rules import NOT_YET
 
 NO_FILE = r"(?!)"  # a pattern that matches nothing: settings without a file of their own
 WAN22_CHANNELS = 48  # of the latents of Wan 2.2's 5B model and of those based on it; all others have 16
@@ -47,50 +44,29 @@ class PublishedModel:
         return f"{'not run by this version' if self.causal else 'not for streaming'}: {self.name}: {self.remark}"
 
 
-def _exactly(settings: Mapping[str, Any], otherwise: RolloutConfig, why: str, remark: str = "") -> dict[str, Any]:
-    """Return config and remark of a model: its own settings if this version has all of their rules.
-
-    Args:
-        settings: The model's own settings.
-        otherwise: The nearest settings that this version has.
-        why: What differs then.
-        remark: What is to be said in any case.
-    """
-    if settings.keys().isdisjoint(NOT_YET):
-        return {"config": RolloutConfig(**settings), "remark": remark}
-    return {"config": otherwise, "remark": "; ".join(filter(None, (remark, f"approximate: {why}")))}
-
-
 _FIRST = (1000, 750, 500, 250)  # Causal Forcing++ makes its first frame with four steps
 _FRAME_WISE = "Causal Forcing, frame-wise"
 _CHUNK_WISE = "Causal Forcing, chunk-wise"
-_ROLLING = "it denoises a chunk for each step together, each at its own noise level; here, chunk after chunk"
 _NO_SETTINGS = "its published settings are not known here; these are Self Forcing's"
-_TOP_ALIGNED = "from frame 21 on its positions stand still, with a gap behind the sink; here, without the gap"
 _RCM_STEPS = (1000 * 1600 / 1601, 937.5, 1000 * 5 / 6, 625.0)  # timesteps; the first is sigma_max / (sigma_max + 1)
 
 
 def _rcm(first: int, chunk: int, steps: int, noisy: bool = False) -> PublishedModel:
     """Return Causal-rCM with blocks of ``first`` and then ``chunk`` frames, and ``steps`` steps after the first."""
     later = {4: _RCM_STEPS, 2: (_RCM_STEPS[0], _RCM_STEPS[3 if noisy else 2]), 1: _RCM_STEPS[:1]}[steps]
-    nominal = {4: _FIRST, 2: (1000, 250 if noisy else 500), 1: (1000,)}[steps]
-    frames = {"chunk_frames": chunk, "first_chunk_frames": None if first == chunk else first, "window_frames": None}
-    exact: dict[str, Any] = {**frames, "denoising_steps": later, "exact_times": True}
-    near: dict[str, Any] = {**frames, "denoising_steps": nominal}
-    if steps < 4:
-        exact["first_chunk_steps"], near["first_chunk_steps"] = _RCM_STEPS, _FIRST
-    if noisy:
-        exact["context_from_last_step"] = True
     number = rf"(?:.*step{steps})" if steps < 4 else r"(?!.*step[12])"
     context = r"(?=.*noisy)" if noisy else r"(?!.*noisy)"
     return PublishedModel(
         f"Causal-rCM, c{first}-{chunk}, {steps} step{'s'[: steps > 1]}{', noisy context' if noisy else ''}",
         rf"causal.?rcm(?=.*c{first}-{chunk}){context}{number}",
-        **_exactly(
-            exact,
-            RolloutConfig(**near),
-            "it takes timesteps as they are, and its noise begins at 0.9994"
-            + ("; it keeps the keys of its last step, here of a clean pass" if noisy else ""),
+        RolloutConfig(
+            chunk_frames=chunk,
+            first_chunk_frames=None if first == chunk else first,
+            first_chunk_steps=_RCM_STEPS if steps < 4 else None,
+            window_frames=None,
+            denoising_steps=later,
+            exact_times=True,
+            context_from_last_step=noisy,
         ),
     )
 
@@ -116,39 +92,25 @@ PUBLISHED_MODELS = (
     PublishedModel(
         "SGF",
         r"\bsgf|gradient.?forcing",
-        **_exactly(
-            {"window_frames": 12, "sink_frames": 3, "sink_position": "top_aligned", "trained_frames": 21},
-            RolloutConfig(window_frames=12, sink_frames=3, sink_position="clamped"),
-            _TOP_ALIGNED,
-            "the chunk-wise one",
-        ),
+        RolloutConfig(window_frames=12, sink_frames=3, sink_position="top_aligned", trained_frames=21),
+        "the chunk-wise one",
     ),
     PublishedModel(
         "Rolling Forcing",
         r"rolling.?forcing",
-        **_exactly(
-            {
-                "window_frames": 21,
-                "sink_frames": 3,
-                "sink_position": "clamped",
-                "schedule": "rolling",
-                "denoising_steps": (1000, 800, 600, 400, 200),
-            },
-            RolloutConfig(
-                window_frames=24, sink_frames=3, sink_position="clamped", denoising_steps=(1000, 800, 600, 400, 200)
-            ),
-            _ROLLING,
+        RolloutConfig(
+            window_frames=21,
+            sink_frames=3,
+            sink_position="clamped",
+            schedule="rolling",
+            denoising_steps=(1000, 800, 600, 400, 200),
         ),
     ),
     PublishedModel(
         "Causal Forcing, long video",
         r"longvideo",
-        **_exactly(
-            {"window_frames": 21, "sink_frames": 3, "sink_position": "clamped", "schedule": "rolling"},
-            RolloutConfig(window_frames=24, sink_frames=3, sink_position="clamped"),
-            _ROLLING,
-            "as Rolling Forcing, with four steps in place of five",
-        ),
+        RolloutConfig(window_frames=21, sink_frames=3, sink_position="clamped", schedule="rolling"),
+        "as Rolling Forcing, with four steps in place of five",
     ),
     PublishedModel(
         "Causal Forcing++, frame-wise, 1 step",
@@ -211,21 +173,13 @@ PUBLISHED_MODELS = (
     PublishedModel(
         "MemFlow",
         r"mem.?flow",
-        **_exactly(
-            {"window_frames": 12, "sink_frames": 3, "memory_frames": 3},
-            RolloutConfig(window_frames=12, sink_frames=3),
-            "it looks up frames of the past in a bank; here, it has none",
-            "base and LoRA belong together",
-        ),
+        RolloutConfig(window_frames=12, sink_frames=3, memory_frames=3),
+        "base and LoRA belong together",
     ),
     PublishedModel(
         "Reward Forcing",
         r"reward.?forcing",
-        **_exactly(
-            {"window_frames": 9, "sink_frames": 3, "sink_position": "clamped", "sink_average": 0.999},
-            RolloutConfig(window_frames=9, sink_frames=3, sink_position="clamped"),
-            "its sink is an average of what the window has lost; here, the first frames",
-        ),
+        RolloutConfig(window_frames=9, sink_frames=3, sink_position="clamped", sink_average=0.999),
     ),
     PublishedModel(
         "Infinite-Forcing",
@@ -235,11 +189,7 @@ PUBLISHED_MODELS = (
     PublishedModel(
         "Krea Realtime 14B",
         r"krea.?(?:realtime|real.time|14b)|krea(?!.?2)",
-        **_exactly(
-            {"window_frames": 6, "denoising_steps": (1000, 750, 500, 250, 0), "context": "recompute"},
-            RolloutConfig(window_frames=6, denoising_steps=(1000, 750, 500, 250, 0)),
-            "it encodes its window anew for every chunk; here, the cache stays",
-        ),
+        RolloutConfig(window_frames=6, denoising_steps=(1000, 750, 500, 250, 0), context="recompute"),
     ),
     PublishedModel(
         "flashdreams",
