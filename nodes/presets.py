@@ -100,6 +100,8 @@ def said_of(recognised: Recognition | None, chosen: str, channels: int | None) -
         sentences.insert(0, recognised.refusal)
     elif recognised is not None and recognised.name and chosen not in (recognised.name, *recognised.could_be):
         sentences.append(f"Mind: the file looks like {recognised.name}: {recognised.why}")
+    if recognised is not None:
+        sentences.append(recognised.group)
     return ". ".join(filter(None, sentences))
 
 

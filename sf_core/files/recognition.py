@@ -15,7 +15,7 @@ from ..model.identity import weights_name
 from ..model.two_sets import PREFIX
 from .published_models import PUBLISHED_MODELS, WAN22_CHANNELS, PublishedModel, format_settings, model_by_words
 from .safetensors_file import Value
-from .weight_names import group_of, is_counter, select_weights, split_sets
+from .weight_names import group_of, groups_in, is_counter, select_weights, split_sets
 from .weights import with_scales
 
 # Names of published weights, as `slice_name` gives them and ``python -m sf_core info`` prints them ("slice"), and the
@@ -37,7 +37,8 @@ class Recognition:
         remark: What a user should know before running it.
         could_be: Names of presets, of which a user has to choose one.
         refusal: Why it is not run here; "" if it is.
-        channels: Of its latents; None if it has no patch embedding.
+        channels: Of its latents; None if they are not known.
+        group: Which group of weights is loaded, in words; "" if the file has one only.
     """
 
     name: str
@@ -47,20 +48,21 @@ class Recognition:
     could_be: tuple[str, ...] = ()
     refusal: str = ""
     channels: int | None = None
+    group: str = ""
 
     def sentences(self) -> list[str]:
         """Say all of it, the most important first."""
         if self.refusal:
-            return [self.refusal, self.why]
+            return [*filter(None, (self.refusal, self.why, self.group))]
         settings = format_settings(self.config or RolloutConfig())
         if not self.name:
-            return [f"Choose the preset: {self.why}. Without it, Self Forcing's settings are used", settings]
-        if self.could_be:
+            first = [f"Choose the preset: {self.why}. Without it, Self Forcing's settings are used"]
+        elif self.could_be:
             names = "; ".join(self.could_be)
             first = [f"Choose the preset: {self.why}. It could be: {names}. Without it, it is taken for {self.name}"]
         else:
             first = [f"{self.name}: {self.why}"]
-        return [*first, settings, *([self.remark] if self.remark else [])]
+        return [*first, settings, *filter(None, (self.remark, self.group))]
 
     def text(self) -> str:
         """The sentences as one text."""
@@ -91,7 +93,7 @@ def recognise(
         found = _recognised(known, "by its values, which are those of the published file")
     else:
         found = _by_names_and_shapes(tensors, by_name, channels) or _by_file_name(tensors, by_name)
-    return replace(found, channels=channels)
+    return replace(found, channels=channels, group=_group(tensors))
 
 
 def slice_name(tensors: Mapping[str, Value]) -> str:
@@ -102,6 +104,11 @@ def slice_name(tensors: Mapping[str, Value]) -> str:
     wanted = {name for name in state if name in _SLICES or (name in others and name.rpartition(".")[0] in layers)}
     weights = with_scales({name: state[name] for name in wanted})
     return weights_name({name: (weights[name].shape, weights[name].sampled_values()) for name in _SLICES})
+
+
+def _group(tensors: Mapping[str, Value]) -> str:
+    groups = groups_in(tensors)
+    return f"Of its groups {' and '.join(groups)}, {groups[0]} is loaded" if len(groups) > 1 else ""
 
 
 def _by_values(tensors: Mapping[str, Value]) -> PublishedModel | None:

@@ -102,10 +102,15 @@ def split_sets(state: Mapping[str, Value]) -> tuple[dict[str, Value], dict[str, 
     return sets
 
 
+def groups_in(names: Iterable[str], groups: Iterable[str] = MODEL_GROUPS) -> list[str]:
+    """List those of ``groups`` that any name begins with, in the same order."""
+    starts = {".".join(words[:n]) for words in (name.split(".") for name in names) for n in (1, 2)}
+    return [group for group in groups if group in starts]
+
+
 def group_of(names: Iterable[str], groups: Iterable[str]) -> str | None:
     """Return the first of ``groups`` that any name begins with, or None."""
-    starts = {".".join(words[:n]) for words in (name.split(".") for name in names) for n in (1, 2)}
-    return next((group for group in groups if group in starts), None)
+    return next(iter(groups_in(names, groups)), None)
 
 
 def select_weights(state: Mapping[str, Value], groups: Iterable[str] = MODEL_GROUPS) -> dict[str, Value]:

@@ -87,6 +87,14 @@ def test_the_channels_of_wan_22_count_more_than_a_name(state: State, name: str, 
     assert text in found(state, name).text()
 
 
+def test_of_two_groups_it_is_said_which_one_is_loaded() -> None:
+    """Authors differ: most publish the average, LongLive's own code takes the other."""
+    both = prefixed("generator.", STATE) | prefixed("generator_ema.", STATE)
+    for name in ("longlive.pt", "model.pt", "wan2.1_t2v.pt"):
+        assert "Of its groups generator_ema and generator, generator_ema is loaded" in found(both, name).text()
+    assert "Of its groups" not in found(prefixed("generator.", STATE)).text()
+
+
 def test_the_command_line_runs_a_file_with_the_settings_that_it_says(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
