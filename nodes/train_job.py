@@ -118,7 +118,7 @@ class Job:
         for folder in (self.folder, self.file.parent):
             make_folder(folder)
         if not self.begun:
-            check_room({self.folder: self.writes}, or_else="choose LoRA as 'result', or a smaller size")
+            check_room({self.folder: self.writes}, or_else=_smaller(self.recipe))
         if not any(self.folder.iterdir()):  # a training that is refused leaves nothing
             self.folder.rmdir()
 
@@ -137,6 +137,14 @@ class Job:
                 f"the training {self.recipe.name!r} was begun with other inputs ({inputs}). Set them back to go on "
                 f"with it, or choose another 'name'. What it has made so far is in {self.folder}"
             )
+
+
+def _smaller(recipe: Recipe) -> str:
+    """Say which inputs make the files of a training smaller: its networks and states, and the teacher's videos."""
+    ways = ["choose LoRA as 'result'" if recipe.lora is None else "choose a smaller 'rank'"]
+    if any(isinstance(stage, CausalStage) for stage in recipe.stages):
+        ways.append("set 'start_steps' to 0, or choose a smaller 'width' or 'height' or fewer 'chunks'")
+    return ", or ".join(ways)
 
 
 def as_lines(prompts: Sequence[str]) -> str:

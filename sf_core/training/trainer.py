@@ -18,7 +18,7 @@ from torch import Tensor
 from ..cancellation import Cancellation, Cancelled
 from ..files.disk import check_room
 from ..files.safetensors_file import open_tensors
-from .cost.disk import architecture_in, run_bytes
+from .cost.disk import architecture_in, run_bytes, smaller_run
 from .data.video_folder import video_files
 from .engine.process_group import Group
 from .engine.run_log import RunLog
@@ -127,7 +127,7 @@ class Trainer:
         files, world = self.recipe.files, self.recipe.world
         clips = len(video_files(files.videos)) if files.videos else world.clips if world else 0
         needed = run_bytes(self.recipe, lambda name: architecture_in(self.recipe, name), clips)
-        check_room({self.folder: needed}, or_else="train adapters ([lora])")
+        check_room({self.folder: needed}, or_else=smaller_run(self.recipe))
 
     def request_stop(self) -> None:
         """Let `run` stop after the current step, as SIGTERM does."""

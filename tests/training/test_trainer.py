@@ -69,13 +69,25 @@ def test_a_run_takes_the_room_on_the_disk_that_is_predicted(run: Path) -> None:
     assert 0.8 * most < predicted < 1.25 * most
 
 
+@pytest.mark.parametrize(
+    ("stages", "advice"),
+    [
+        (WORLD + TEACHER, "or train adapters ([lora]), or learn from fewer videos"),
+        (
+            WORLD + CAUSAL.replace("batch", 'by = "ode"\nbatch', 1),
+            "or train adapters ([lora]), or solve fewer trajectories",
+        ),
+    ],
+)
 def test_a_run_that_does_not_fit_the_disk_is_refused_before_it_makes_anything(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], stages: str, advice: str
 ) -> None:
-    recipe = write(tmp_path, WORLD + TEACHER)
+    recipe = write(tmp_path, stages)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=2**16))
     assert main(["train", "--recipe", str(recipe), "--out", str(tmp_path / "run")]) == 1
-    assert re.search(r"run will take about .* MiB, and the disk has 64 KiB free", capsys.readouterr().err)
+    said = capsys.readouterr().err
+    assert re.search(r"run will take about .* MiB, and the disk has 64 KiB free", said)
+    assert advice in said
     assert [path.name for path in tmp_path.iterdir()] == ["recipe.toml"]
 
 

@@ -55,6 +55,16 @@ def run_bytes(recipe: Recipe, architecture_of: ArchitectureOf, clips: int = 0) -
     return sum(networks.values()) + _STATES * state + stored
 
 
+def smaller_run(recipe: Recipe) -> str:
+    """Say what makes the files of `run_bytes` smaller: networks and state, trajectories, stored videos."""
+    ways = ["train adapters ([lora])" if recipe.lora is None else "choose a smaller rank ([lora])"]
+    if any(isinstance(stage, CausalStage) and stage.by == "ode" for stage in recipe.stages):
+        ways.append("solve fewer trajectories")
+    if any(map(_learns_from_videos, recipe.stages)):
+        ways.append("learn from fewer videos")
+    return ", or ".join(ways)
+
+
 def architecture_in(recipe: Recipe, name: str) -> WanArchitecture:
     """Return the architecture of a network of `run_bytes`, of the recipe's new model or of the file it begins with.
 
