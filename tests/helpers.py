@@ -58,6 +58,13 @@ def relative(ours: Tensor, theirs: Tensor) -> float:
     return float((ours.double() - theirs.double()).norm() / theirs.double().norm())
 
 
+def assert_close(ours: Tensor, theirs: Tensor) -> None:
+    """Check that results are those of the authors' code, to the limits of tests/parity/README.md."""
+    assert ours.shape == theirs.shape
+    assert relative(ours, theirs) <= 5e-6
+    assert float((ours - theirs).abs().max()) <= 5e-5
+
+
 def sink_settings(draw: st.DrawFn, window: int | None) -> dict[str, Any]:
     """Any position of the sink that goes with ``window``."""
     position = draw(st.sampled_from(["absolute", "clamped"] + ["top_aligned"] * (window is not None)))

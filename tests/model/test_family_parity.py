@@ -9,13 +9,7 @@ import torch
 from torch import Tensor
 
 from tests.families import acts_of, play, recorded, start, switches, two_sets
-from tests.helpers import relative
-
-
-def assert_close(ours: Tensor, theirs: Tensor) -> None:
-    assert relative(ours, theirs) <= 5e-6
-    assert float((ours - theirs).abs().max()) <= 5e-5
-
+from tests.helpers import assert_close, relative
 
 PLAIN = (
     *("sgf_chunk", "sgf_frame", "sgfplus_chunk", "sgfplus_frame", "sgfplus_i2v"),

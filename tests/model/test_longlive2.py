@@ -18,7 +18,7 @@ from torch import Tensor
 import sf_core
 import sf_core.session.sampler as sampler
 from sf_core.unipc import Step, solve, unipc_steps
-from tests.helpers import PARITY, relative
+from tests.helpers import PARITY, assert_close, relative
 
 CASES: dict[str, Any] = json.loads((PARITY / "longlive2.json").read_text())
 MODEL = sf_core.load_model(PARITY / "weights_longlive2.safetensors", num_heads=2, text_len=16)
@@ -97,8 +97,7 @@ def error_of(session: sf_core.Session, case: str) -> float:
 @pytest.mark.parametrize("case", list(CASES))
 def test_a_rollout_gives_the_latents_of_its_authors_code(case: str) -> None:
     ours, theirs = play(begin(case), case).latents, recorded(case)
-    assert relative(ours, theirs) <= 5e-6
-    assert float((ours - theirs).abs().max()) <= 5e-5
+    assert_close(ours, theirs)
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,7 @@ import sf_core
 from sf_core.model.architecture import timestep_embedding
 from sf_core.model.rope import apply_rope, rope_rotations
 from sf_core.schedule import FlowSchedule
-from tests.helpers import CASES, PARITY, ROLLOUTS, golden_session, relative
-
-
-def assert_close(ours: Tensor, theirs: Tensor) -> None:
-    assert relative(ours, theirs) <= 5e-6
-    assert float((ours - theirs).abs().max()) <= 5e-5
+from tests.helpers import CASES, PARITY, ROLLOUTS, assert_close, golden_session, relative
 
 
 @pytest.mark.parametrize("case", ROLLOUTS)

@@ -17,19 +17,13 @@ from sf_core.vae import video_vae as vae_module
 from sf_core.vae.layers import StreamState, run
 from sf_core.vae.wan22_vae import WAN22_MEAN, DownLevel, UpLevel, Wan22VAE, Wan22VAEConfig
 from sf_core.vae.wan_vae import WanVAE, WanVAEConfig
-from tests.helpers import PARITY, relative
+from tests.helpers import PARITY, assert_close, relative
 from tests.vae.networks import frames_from, latents_for, random_vae_weights, stream
 
 WEIGHTS = PARITY / "weights_vae22.safetensors"
 GOLDEN = sf_core.load_vae(WEIGHTS)
 OTHER = Wan22VAEConfig(4, 6, (1, 2, 2), 1, (False, True), 8)  # one residual block a level; 8 in space, 2 in time
 SMALL = sf_core.load_vae(random_vae_weights(OTHER))
-
-
-def assert_close(ours: Tensor, theirs: Tensor) -> None:
-    assert ours.shape == theirs.shape
-    assert relative(ours, theirs) <= 5e-6
-    assert float((ours - theirs).abs().max()) <= 5e-5
 
 
 def test_decoding_gives_the_frames_of_the_reference() -> None:

@@ -19,19 +19,13 @@ from sf_core.vae import video_vae as vae_module
 from sf_core.vae.layers import StreamState, convolve, run
 from sf_core.vae.loading import load_vae
 from sf_core.vae.wan_vae import WAN_MEAN, WanVAE, WanVAEConfig
-from tests.helpers import PARITY, relative
+from tests.helpers import PARITY, assert_close, relative
 from tests.vae.networks import Moves, frames_from, latents_for, stream, wan_vae_state
 
 GOLDEN = load_vae(PARITY / "weights_vae.safetensors")
 
 
 SMALL = load_vae(wan_vae_state())  # one residual block a level; 4 in space, 2 in time
-
-
-def assert_close(ours: Tensor, theirs: Tensor) -> None:
-    assert ours.shape == theirs.shape
-    assert relative(ours, theirs) <= 5e-6
-    assert float((ours - theirs).abs().max()) <= 5e-5
 
 
 # The reference ------------------------------------------------------------------------------------------------------
