@@ -56,7 +56,7 @@ def prompt(text: str, clip: Output = ("tiny", 1)) -> Part:
 
 def stream(session: Output, seconds: float = 2.0, **inputs: Output) -> Part:
     wires = {"session": session, "vae": ("tiny", 2), **inputs}
-    return Part("SFStreamVideo", wires, {"seconds": seconds}, (230, 330))
+    return Part("SFStreamVideo", wires, {"seconds": seconds}, (300, 330))
 
 
 def save(video: str) -> Part:
