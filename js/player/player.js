@@ -327,7 +327,7 @@ export class Player {
     const isNews = this.#queue.empty || clock() - this.#progressSince > LASTING;
     const isSlow = this.#queue.interruptions > 0 && state.made_fps < state.fps;
     if (isLive(state)) return { text: (isNews && this.#progress) || (isSlow ? this.#t("player.slow") : "") };
-    return state.session ? { text: this.#t("player.canContinue") } : null;
+    return state.session && this.#face.endBar ? { text: this.#t("player.canContinue") } : null;
   }
 
   /**

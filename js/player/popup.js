@@ -18,6 +18,11 @@ export function createPopup(button, label, fill) {
   button.popoverTargetElement = panel;
   button.setAttribute("aria-haspopup", "dialog");
   keepEvents(panel);
+  button.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape" || !isOpen(panel)) return; // the editor takes the key otherwise, for leaving a subgraph
+    event.stopPropagation();
+    close(panel);
+  });
   panel.addEventListener("beforetoggle", (event) => {
     const opens = /** @type {ToggleEvent} */ (event).newState === "open";
     button.setAttribute("aria-expanded", String(opens));

@@ -281,6 +281,9 @@ def test_a_prompt_that_is_not_understood_is_said_below_its_field_and_the_run_goe
     assert page.errors == []
 
 
+OPEN_POPUP = ".sf-popup:popover-open"
+
+
 def test_the_player_is_used_by_keys_alone(page: Editor) -> None:
     live = Live(page)
     live.until("state.chunk >= 4")
@@ -292,6 +295,11 @@ def test_the_player_is_used_by_keys_alone(page: Editor) -> None:
     for key, shown in (("ArrowLeft", before - 1), ("ArrowRight", before), ("Home", 0)):
         page.page.keyboard.press(key)
         page.page.wait_for_function("(number) => window.seen.at(-1)[1] === number", arg=shown)
+    for name in ("More", "Details"):
+        live.button(name).press("Enter")
+        expect(live.player.locator(OPEN_POPUP)).to_be_visible()
+        page.page.keyboard.press("Escape")
+        expect(live.player.locator(OPEN_POPUP)).to_have_count(0)
     live.stop()
 
 
@@ -339,6 +347,8 @@ def test_sample_chunks_shows_its_chunks_with_a_vae_and_stops(page: Editor) -> No
     page.wait(run)
     numbers = [number for _, number, _ in page.js("() => window.seen")]
     assert numbers == sorted(set(numbers))
+    expect(page.page.locator(".sf-state")).to_have_text("Stopped")
+    expect(page.page.locator(".sf-message")).not_to_contain_text("Continue")  # a button that this node has not
     assert page.errors == []
 
 
