@@ -135,6 +135,7 @@ def test_the_browser_of_templates_opens_one_and_its_missing_models_are_named(pag
 
 BLUEPRINT = "Self Forcing (live)"
 SHOWN_BY_BLUEPRINT = ["model_name", "clip_name", "vae_name", "text", "seed", "seconds"]
+PREVIEW = "$$sf-preview"  # in js/lib/editor.js
 OF_BLUEPRINT = "() => app.graph.nodes.filter((node) => node.subgraph)"
 
 
@@ -157,6 +158,10 @@ def check_blueprint(page: Editor) -> None:
     assert [name for name in widgets if name in SHOWN_BY_BLUEPRINT] == SHOWN_BY_BLUEPRINT
     (outputs,) = page.js(f"() => ({OF_BLUEPRINT})().map((node) => node.outputs.map((slot) => slot.name))")
     assert outputs == ["VIDEO", "session"]
+    (ident,) = page.js(f"() => ({OF_BLUEPRINT})().map((node) => node.id)")
+    (outer,) = [node for node in page.workflow()["nodes"] if str(node["id"]) == str(ident)]
+    (preview,) = outer["properties"]["previewExposures"]
+    assert preview["sourcePreviewName"] == PREVIEW, "it shows the video outside, where the player is not"
     assert page.errors == []
 
 

@@ -17,12 +17,16 @@ from .template_layout import text_of
 SOURCE = ROOT / "workflows" / "live_steering.json"
 NAME = "Self Forcing (live)"
 TARGET = ROOT / "subgraphs" / f"{NAME}.json"
-DESCRIPTION = "A video without an end that follows the prompts typed below it: model, prompt and player in one node."
+DESCRIPTION = (
+    "A video without an end, in one node with its model and prompt. "
+    "The player, in which you type new prompts, is inside the subgraph."
+)
 OUTSIDE = ("MarkdownNote", "SaveVideo")
-# [type, widget]: what the node shows, from top to bottom
+# [type, widget]: what the node shows, from top to bottom. No editor shows the player itself outside its subgraph.
+PREVIEW = "$$sf-preview"  # that js/lib/editor.js offers
 SHOWN = (
     *(("SFLoadModel", "model_name"), ("CLIPLoader", "clip_name"), ("VAELoader", "vae_name")),
-    *(("CLIPTextEncode", "text"), ("SFSession", "seed"), ("SFStreamVideo", "seconds"), ("SFStreamVideo", "live")),
+    *(("CLIPTextEncode", "text"), ("SFSession", "seed"), ("SFStreamVideo", "seconds"), ("SFStreamVideo", PREVIEW)),
 )
 OUTPUTS = (("VIDEO", "VIDEO"), ("session", "SF_SESSION"))  # of Stream Video: name and type, in the order of its slots
 SIZE = [440, 620]
