@@ -38,7 +38,7 @@ WIDTHS |= {
 }
 USUAL_WIDTH = 300
 HEIGHTS = {"SFStreamVideo": 540, "SaveVideo": 360, "SFSession": 310, "SFSampleChunks": 430, "SFDecodeChunks": 430}
-HEIGHTS |= {"SFTrain": 1000, "LoadImage": 300, "LoadVideo": 300, "SFSessionInfo": 480}
+HEIGHTS |= {"SFTrain": 1000, "LoadImage": 364, "LoadVideo": 300, "SFSessionInfo": 480}
 HEIGHTS |= {"CLIPTextEncode": 130, "SFPromptTimeline": 300}
 # what takes the width that is left in a row; where none of them is, the last of the row
 WIDENS = (("SFStreamVideo",), ("CLIPTextEncode", "SFPromptTimeline"))
@@ -205,6 +205,7 @@ MEASURE = """() => Object.fromEntries(app.graph.nodes.map((node) => {
 def measured(tab: Editor, name: str, workflow: dict[str, Any], sizes: Sizes) -> Sizes:
     """Heights of the nodes of a template in one editor, at the widths of ``sizes``."""
     small = copy.deepcopy(workflow)
+    small["extra"].pop("linearMode", None)  # App mode has no canvas, and turns Nodes 2.0 on for good
     for node in small["nodes"]:
         node["size"] = [sizes[node["id"]][0], 900 if node["type"] == "MarkdownNote" else TITLE]
     tab.load_workflow(small, name)
