@@ -12,6 +12,7 @@ import contextlib
 import io
 import itertools
 import json
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,17 +22,19 @@ from playwright.sync_api import Browser
 
 from tools.comfyui.browser import NEW_USER, Editor, Mode, chromium, editor
 from tools.comfyui.checkout import ROOT, latest, newest_frontend
-from tools.comfyui.server import PromptFailed, PromptInterrupted, Server
+from tools.comfyui.server import PromptInterrupted, Server
 
 TARGET = ROOT / "docs" / "gallery"
 WORKFLOWS = ROOT / "workflows"
 LIVE = WORKFLOWS / "tiny_live.json"
 MODES: tuple[Mode, ...] = ("classic", "nodes2")
 THEMES = ("dark", "light")
-MARGIN, LEFT, TOP = 16, 140, 150  # around a node; of the node on the page, clear of the editor's bars
+MARGIN = 28  # around a node, for the pack's badge
+LEFT, TOP = 140, 150  # of the node on the page, clear of the editor's bars
 TEMPLATE_WIDTH = 720  # of a template's picture; the page has 1600
 # of what is committed: every picture of the player, and each template once in either renderer and either theme
 TEMPLATES_SHOWN = (("classic", "dark"), ("nodes2", "light"))
+PANEL = ".sf-popup:popover-open"
 PAUSE = 700  # milliseconds for the page to draw
 
 GOOD, BAD = "a blue square moving up slowly on a white background", "a cat running in a forest"
@@ -90,11 +93,20 @@ class Scene:
         box.fill(text)
         box.press("Enter")
 
+    def open(self, name: str) -> None:
+        """Open a panel by its button."""
+        self.press(name)
+        self.tab.page.locator(PANEL).wait_for()
+
+    def close(self) -> None:
+        """Close the open panel."""
+        self.tab.page.locator(PANEL).evaluate("(panel) => panel.hidePopover()")
+
     def end(self, button: str | None = None) -> None:
         """Wait for the end, after a button if one is named."""
         if button:
             self.press(button)
-        with contextlib.suppress(PromptFailed, PromptInterrupted):  # such a state is pictured too
+        with contextlib.suppress(PromptInterrupted):  # such a state is pictured too
             self.tab.wait(self.run)
         self.tab.page.wait_for_timeout(1500)
 
@@ -115,6 +127,10 @@ def steered(tab: Editor) -> Iterator[State]:
     yield "a prompt was typed", scene
     tab.page.wait_for_timeout(4000)
     yield "the prompt holds", scene
+    for name, button in (("menu", "More"), ("details", "Details")):
+        scene.open(button)
+        yield name, scene
+        scene.close()
     scene.type(BAD)
     tab.page.wait_for_timeout(2500)
     yield "a prompt was refused", scene
@@ -163,16 +179,6 @@ def interrupted(tab: Editor) -> Iterator[State]:
     yield "interrupted", scene
 
 
-def failed(tab: Editor) -> Iterator[State]:
-    """A run that ends with an error: the prompt has a word that the small model does not know."""
-    scene = Scene(tab)
-    scene.set("CLIPTextEncode", "text", BAD)
-    scene.run = tab.queue()
-    scene.end()
-    tab.dismiss()
-    yield "failed", scene
-
-
 def without_clip(tab: Editor) -> Iterator[State]:
     """Nothing to steer with."""
     scene = Scene(tab)
@@ -198,7 +204,6 @@ SCENES: tuple[Callable[[Editor], Iterator[State]], ...] = (
     finished,
     slow,
     interrupted,
-    failed,
     without_clip,
     narrow,
 )
@@ -221,7 +226,10 @@ def states(tab: Editor) -> Iterator[tuple[str, Image.Image]]:
 def templates(tab: Editor) -> Iterator[tuple[str, Image.Image]]:
     """Every template as it opens."""
     for path in sorted(WORKFLOWS.glob("*.json")):
-        tab.load_workflow(json.loads(path.read_text(encoding="utf-8")), path.stem)
+        content = json.loads(path.read_text(encoding="utf-8"))
+        content["extra"].pop("linearMode", None)  # in App mode the editor's own tutorial would cover it
+        tab.clear()
+        tab.load_workflow(content, path.stem)
         tab.still()
         tab.dismiss()
         tab.media_ready()
@@ -248,7 +256,9 @@ def compressed(picture: Image.Image) -> bytes:
 
 
 def make(browser: Browser, server: Server, parts: list[str], target: Path, everything: bool) -> None:
-    """Write the pictures."""
+    """Write the pictures, in place of those that a part had."""
+    for part in parts:
+        shutil.rmtree(target / part, ignore_errors=True)
     for mode, theme in itertools.product(MODES, THEMES):
         wanted = [part for part in parts if part == "player" or everything or (mode, theme) in TEMPLATES_SHOWN]
         if not wanted:
