@@ -272,7 +272,8 @@ class Session(SessionRecord):
                 session = replace(self._append(now, latents, timestep, self.chunks, noisy), flights=flights)
                 assert session.head is not None
                 live.tip = session.head.lineage
-                live.front = None if noisy is None else live.tip
+                # wide passes leave nothing in a front: their last step is passed again
+                live.front = None if noisy is None or self._shape.is_wide else live.tip
         return replace(session, how=how), latents
 
     @property

@@ -30,6 +30,7 @@ RULES: dict[str, dict[str, Any]] = {
     "clamped average": {"sink_average": 0.9, "window_frames": 6, "sink_frames": 2, "sink_position": "clamped"},
     "rolling": ROLLING,
     "bank": {"memory_frames": 2, "memory_interval": 2, "window_frames": 6, "sink_frames": 2},
+    "bank and last step": {"memory_frames": 2, "window_frames": 6, "context_from_last_step": True},
     "recompute": {"context": "recompute", "context_frames": 4, "window_frames": 6},
 }
 every_rule = pytest.mark.parametrize("rule", sorted(RULES))

@@ -162,6 +162,7 @@ def banks(draw: st.DrawFn) -> sf_core.RolloutConfig:
         memory_frames=draw(st.integers(1, 3)),
         memory_interval=draw(st.integers(1, 2)),
         denoising_steps=(1000, 500),
+        context_from_last_step=draw(st.booleans()),
     )
 
 
