@@ -6,7 +6,8 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from .kv_cache import CacheShape, RollingKVCache
+from .cache_shape import CacheShape
+from .kv_cache import RollingKVCache
 
 
 class LiveCache:

@@ -11,7 +11,8 @@ from torch import Tensor
 from ..config import RolloutConfig
 from .architecture import WanArchitecture
 from .cache_pool import CachePool
-from .kv_cache import CacheShape, KeysValues
+from .cache_shape import CacheShape
+from .kv_cache import KeysValues
 
 
 class CausalModel(Protocol):

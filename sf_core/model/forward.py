@@ -23,8 +23,9 @@ from .architecture import WanArchitecture, timestep_embedding
 from .attention import Attention
 from .bank import BankRule
 from .cache_pool import CachePool
+from .cache_shape import CacheShape
 from .identity import same_weights
-from .kv_cache import CacheShape, KeysValues
+from .kv_cache import KeysValues
 from .rope import apply_rope, rope_rotations
 from .sight import RollingSight
 from .sink import sink_rule

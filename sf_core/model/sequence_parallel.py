@@ -25,8 +25,9 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from ..config import RolloutConfig
+from .cache_shape import CacheShape
 from .forward import BlockPass, LayerAttention
-from .kv_cache import CacheShape, KeysValues
+from .kv_cache import KeysValues
 from .wan import CausalWan
 
 PATIENCE = timedelta(hours=12)  # wait for other processes; torchrun ends all of them if one dies

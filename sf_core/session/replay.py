@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..hashing import digest, tensor_digest
-from ..model.kv_cache import CacheShape, Place
+from ..model.cache_shape import CacheShape, Place
 from ..model.pins import Pin
 from .archive import StoredLatents
 from .blocks import NOTHING, Block, CacheEpoch, Event, Prompt, Recache

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from ..config import RolloutConfig
 from ..cuda_streams import to_device_async
+from ..model.cache_shape import Place
 from ..model.causal_model import CausalModel
-from ..model.kv_cache import KeysValues, Place, RollingKVCache
+from ..model.kv_cache import KeysValues, RollingKVCache
 from ..schedule import FlowSchedule
 from ..unipc import solve, unipc_steps
 from .blocks import Prompt

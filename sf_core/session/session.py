@@ -18,8 +18,9 @@ from ..config import RolloutConfig
 from ..cuda_streams import to_device_async
 from ..hashing import digest, tensor_digest
 from ..model.cache_pool import LiveCache
+from ..model.cache_shape import CacheShape
 from ..model.causal_model import CausalModel
-from ..model.kv_cache import CacheShape, RollingKVCache
+from ..model.kv_cache import RollingKVCache
 from ..noise import NoiseSource, SeededNoise
 from ..rollout_rules import check_supported
 from .archive import Archive, StoredLatents

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..model.kv_cache import CacheShape, KeysValues, Place
+from ..model.cache_shape import CacheShape, Place
+from ..model.kv_cache import KeysValues
 from ..model.rope import apply_rope, rope_rotations
 
 Pieces = tuple[list[Tensor], list[Tensor]]  # keys and values of one layer, each a list of [B, tokens, heads, D]
