@@ -6,7 +6,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ..sf_core.byte_units import format_bytes
 from ..sf_core.files.published_models import format_settings
-from ..sf_core.session.session_file import events_in, record_of
+from ..sf_core.session.saved_record import events_in
+from ..sf_core.session.session_file import record_of
 from .adapters.memory_report import memory_in_words
 from .adapters.model import comfy_model
 from .adapters.wire_types import ChunkTiming, GraphSession

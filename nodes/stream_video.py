@@ -14,8 +14,9 @@ from ..sf_core.files.video import VideoWriter
 from ..sf_core.memory_ledger import DecoderCost
 from ..sf_core.session.frame_counts import video_frames
 from ..sf_core.session.reencoding import with_vae
+from ..sf_core.session.saved_record import events_in
 from ..sf_core.session.session import Session
-from ..sf_core.session.session_file import events_in, record_of
+from ..sf_core.session.session_file import record_of
 from ..sf_core.session.streaming import chunks_for, frames_after, stream
 from ..sf_core.session.timeline import Timeline
 from ..sf_core.vae.video_vae import VideoVAE

@@ -16,8 +16,8 @@ import folder_paths
 
 from ...sf_core.files.file_names import is_plain_name
 from ...sf_core.session.frame_counts import video_frames
+from ...sf_core.session.saved_record import read_record
 from ...sf_core.session.session import Session
-from ...sf_core.session.session_file import read_record
 from ...sf_core.session.timeline import without_blend
 from ..adapters import host, users
 from ..adapters.graph_facts import About

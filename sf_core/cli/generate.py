@@ -33,8 +33,9 @@ from ..model.wan import CausalWan
 from ..session.beginning import frames_to_begin_with
 from ..session.frame_counts import video_frames
 from ..session.reencoding import with_vae
+from ..session.saved_record import events_in
 from ..session.session import Session
-from ..session.session_file import events_in, file_bytes, record_of
+from ..session.session_file import file_bytes, record_of
 from ..session.stream_host import Decoder
 from ..session.streaming import chunks_for, stream
 from ..text.encoders import load_text_encoder

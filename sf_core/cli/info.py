@@ -17,7 +17,8 @@ from ..files.safetensors_file import Value
 from ..files.weight_names import LORA_GROUPS, MODEL_GROUPS, SKIPPED_GROUPS, group_of, is_gan_extra, wrappers_in
 from ..files.weights import Weight, transformer_weights
 from ..model.architecture import WanArchitecture
-from ..session.session_file import KEY, events_in, read_record
+from ..session.saved_record import events_in, read_record
+from ..session.session_file import KEY
 
 _UNKNOWN = "unknown; where none are given, Self Forcing's are used"
 _SIZES = {(1536, 30): "1.3B", (5120, 40): "14B"}  # by width and layers

@@ -67,6 +67,11 @@ class SessionRecord:
         return self.head.chunk + 1 if self.head and self.head.chunk is not None else 0
 
     @property
+    def blocks(self) -> list[Block]:
+        """All blocks so far, oldest first."""
+        return list(self.head.back())[::-1] if self.head else []
+
+    @property
     def latents(self) -> Tensor:
         """All latents [B, C, F, H, W] in one tensor. For long videos use `iter_latents`."""
         empty = torch.empty(self.batch, self.model.arch.in_dim, 0, *self.latent_size, device=self.model.device)
@@ -74,7 +79,7 @@ class SessionRecord:
 
     def iter_latents(self) -> Iterator[Tensor]:
         """The latents block by block, oldest first, one block in memory at a time."""
-        for block in reversed(list(self.head.back()) if self.head else []):
+        for block in self.blocks:
             yield block.latents.get()
 
     def latents_between(self, start: int, end: int) -> Tensor:

@@ -39,7 +39,8 @@ from .replay import (
 )
 from .rolling import InFlight, passes_until_clean, roll, steps_after
 from .sampler import ChunkForward, denoise, hold, write_pass
-from .session_file import open_session, save_session
+from .session_file import save_session
+from .session_reading import open_session
 
 NEAR_CHUNKS = 64
 FLIGHTS_NEAR = 2  # chunks whose flights stay in memory: only a rewind reads them

@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sf_core.session.session_file import read_record
+from sf_core.session.saved_record import read_record
 from tests.comfyui.graphs import BLUE, SAVE, Graph, Out, Tiny, facts, forget_all, latents, probe, temp_videos, tensor
 from tests.comfyui.sessions_api import KEEP, endless, entries, folder, offered, post, save_numbers, saved
 from tests.comfyui.test_interrupt import played, streaming

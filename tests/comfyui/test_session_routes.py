@@ -16,7 +16,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from sf_core.session.session_file import read_record
+from sf_core.session.saved_record import read_record
 from tests.comfyui.graphs import BLUE, Graph, Tiny
 from tests.comfyui.sessions_api import (
     DELETE,

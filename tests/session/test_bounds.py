@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import sf_core
-from sf_core.session import session_file
+from sf_core.session import saved_record
 from tests.helpers import SIZE, prompt, random_model
 
 MODEL = random_model(layers=1)
@@ -75,7 +75,7 @@ def test_a_record_of_a_million_blocks_is_checked_quickly_and_can_be_interrupted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each different block is looked at once, the others are compared; nobody waits for the end of the check."""
-    looked, is_whole = [0], session_file._is_whole
+    looked, is_whole = [0], saved_record._is_whole
     answers = iter([False, False, True])
     cancellation = sf_core.Cancellation(lambda: next(answers))
 
@@ -83,7 +83,7 @@ def test_a_record_of_a_million_blocks_is_checked_quickly_and_can_be_interrupted(
         looked[0] += 1
         return is_whole(*values)
 
-    monkeypatch.setattr(session_file, "_is_whole", counted)
+    monkeypatch.setattr(saved_record, "_is_whole", counted)
     sf_core.Session.start(MODEL, prompt(0), SIZE, CONFIG).save(tmp_path / "s")
     blocks = [["chunk", 1, 0, 0, 0, number % 3] for number in range(1_000_000)]
     with pytest.raises(ValueError, match=r"is damaged: it holds \['prompt.0'\]; expected \['latents'"):
