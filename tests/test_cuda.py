@@ -21,6 +21,7 @@ from sf_core import tiny
 from sf_core.model.attention import BACKENDS, is_installed
 from sf_core.model.cuda_graphs import RecordedPass
 from sf_core.model.kv_cache import RollingKVCache
+from sf_core.session.next_chunk import NextChunk
 from sf_core.session.sampler import ChunkForward, write_pass
 from sf_core.tiny.world import prompts
 from sf_core.training import Trainer, rollout
@@ -158,10 +159,10 @@ def test_a_chunk_waits_for_the_gpu_only_at_its_end(compiled: bool, monkeypatch: 
     if compiled:
         model.compile(fullgraph=True)
     session = rolled_out(sf_core.Session.start(model, prompt(0), SIZE, CONFIG), 5)  # the ring is full
-    monkeypatch.setattr(sf_core.Session, "_sample", unwaiting(sf_core.Session._sample))
-    monkeypatch.setattr("sf_core.session.session.write_pass", unwaiting(write_pass))
+    monkeypatch.setattr(NextChunk, "_denoise", unwaiting(NextChunk._denoise))
+    monkeypatch.setattr("sf_core.session.next_chunk.write_pass", unwaiting(write_pass))
     monkeypatch.setattr(RollingKVCache, "commit", unwaiting(RollingKVCache.commit))
-    monkeypatch.setattr("sf_core.session.session.ChunkForward", unwaiting(ChunkForward))
+    monkeypatch.setattr("sf_core.session.next_chunk.ChunkForward", unwaiting(ChunkForward))
     rolled_out(session, 3)
 
 

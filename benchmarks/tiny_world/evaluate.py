@@ -16,8 +16,9 @@ from torch.nn.utils.rnn import pad_sequence
 
 from sf_core.config import RolloutConfig
 from sf_core.model.wan import CausalWan
+from sf_core.session.beginning import for_one_image
 from sf_core.session.frame_counts import video_frames
-from sf_core.session.session import Session, for_one_image
+from sf_core.session.session import Session
 from sf_core.vae.video_vae import VideoVAE
 
 Encode = Callable[[str], Tensor]  # caption -> embeddings [1, rows, width]

@@ -22,7 +22,8 @@ from ...sf_core.files.disk import free_bytes
 from ...sf_core.files.safetensors_file import open_tensors, write_tensors
 from ...sf_core.hashing import digest, tensor_digest
 from ...sf_core.noise import SeededNoise
-from ...sf_core.session.session import Progress, Session
+from ...sf_core.session.next_chunk import Progress
+from ...sf_core.session.session import Session
 from ..adapters import host
 
 CHUNKS_BYTES = 4 * GIB  # 1.3B at 832 x 480 makes 1.2 MB a chunk: some 40 minutes of video

@@ -20,7 +20,8 @@ from ...sf_core.cancellation import Cancellation
 from ...sf_core.memory_ledger import DecoderCost
 from ...sf_core.session.commands import Command, Pause, Resume, Stop
 from ...sf_core.session.idle import UNWATCHED_SECONDS, IdlePause
-from ...sf_core.session.session import Progress, Session
+from ...sf_core.session.next_chunk import Progress
+from ...sf_core.session.session import Session
 from ...sf_core.session.stream_host import Decoder, StreamEvent, StreamHost
 from ..adapters import host, memory
 from ..adapters.memory_report import out_of_memory_error

@@ -1,19 +1,28 @@
-"""The record of a session: settings, prompts, seeds, events, and the latents so far."""
+"""The record of a session: settings, prompts, seeds, events, the latents so far, and what follows from them."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice, takewhile
 
 import torch
 from torch import Tensor
 
 from ..config import RolloutConfig
+from ..hashing import digest, tensor_digest
+from ..model.cache_shape import CacheShape
 from ..model.causal_model import CausalModel
 from ..noise import NoiseSource
-from .archive import Archive
+from .archive import Archive, StoredLatents
 from .blocks import Block, Event, Prompt
+from .replay import CachePoint, cache_point, replay_reach
 from .rolling import InFlight
+
+NEAR_CHUNKS = 64
+FLIGHTS_NEAR = 2  # chunks whose flights stay in memory: only a rewind reads them
 
 # The re-encoded first frame of the next chunk's context [B, C, 1, H, W]: the last picture of latent frame
 # ``frames - context_frames``, encoded alone, as an image
@@ -92,3 +101,61 @@ class SessionRecord:
             if first < last:
                 parts.append(block.latents.get()[:, :, first - block.place.start : last - block.place.start])
         return torch.cat([parts[0], *parts[:0:-1]], dim=2)
+
+    @cached_property
+    def cache_shape(self) -> CacheShape:
+        """The shape of the session's cache."""
+        return self.model.cache_shape(self.config, self.latent_size, self.batch)
+
+    @cached_property
+    def reach(self) -> int | None:
+        """The newest chunks that are looked for in live caches, and whose latents stay in memory. None: all."""
+        if self.cache_shape.follows_all:  # a replay takes all of the scene; few of it are worth a look
+            return NEAR_CHUNKS
+        if self.config.context == "recompute":
+            return self.config.context_frames // self.config.chunk_frames + 1
+        return replay_reach(self.model.arch.num_layers, self.config.ring_frames, self.config.chunk_frames)
+
+    @cached_property
+    def root(self) -> bytes:
+        """Digest of the settings that the whole session shares."""
+        facts = json.dumps([self.config.as_dict(), self.latent_size, self.batch]).encode()
+        return digest(facts) if self.held is None else digest(facts, tensor_digest(self.held.cpu()))
+
+    def point(self, event: Event) -> CachePoint:
+        """The point after the newest block, with ``event`` applied."""
+        root = self.head.root if self.head else self.root
+        return cache_point(self.head, event, self.prompt, root, self.cache_shape, self.config.shot_offset)
+
+    @property
+    def keeps_last_step(self) -> bool:
+        """Whether the keys and values of the next chunk's last step stay."""
+        return self.config.context_from_last_step and self.head is not None
+
+    def block_at(
+        self, now: CachePoint, latents: Tensor, timestep: float, chunk: int | None, noisy: Tensor | None = None
+    ) -> Block:
+        """The block of ``latents`` at the point ``now``, made with the session's present prompt and noise."""
+        place, stored = now.place(latents.shape[2]), StoredLatents(latents)
+        kept = None if noisy is None else StoredLatents(noisy)
+        args = (self.head, place, now.epoch, self.prompt, timestep, now.event, chunk, self.noise, stored, now.root)
+        return Block(*args, noisy=kept, flights=self.flights)
+
+    def archive_old_blocks(self) -> None:
+        """Move latents that no replay needs to disk; those of the sink too, since a replay reads them only once."""
+        if self.head is None:
+            return
+        for block in reversed(list(takewhile(_holds_flights, islice(self.head.back(), FLIGHTS_NEAR, None)))):
+            assert block.flights is not None
+            block.flights.latents.move_to(self.archive)
+        if self.reach is None:
+            return
+        older = takewhile(lambda block: block.latents.in_memory, islice(self.head.back(), self.reach + 1, None))
+        # oldest first: if the disk fills up, everything before a moved block has moved
+        for block in reversed(list(older)):
+            for stored in block.stored:
+                stored.move_to(self.archive)
+
+
+def _holds_flights(block: Block) -> bool:
+    return block.flights is not None and block.flights.latents.in_memory

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
-from itertools import islice, takewhile
 from pathlib import Path
 
 import torch
@@ -15,39 +11,18 @@ from torch import Tensor
 
 from ..cancellation import Cancellation
 from ..config import RolloutConfig
-from ..cuda_streams import to_device_async
 from ..hashing import digest, tensor_digest
-from ..model.cache_pool import LiveCache
-from ..model.cache_shape import CacheShape
 from ..model.causal_model import CausalModel
-from ..model.kv_cache import RollingKVCache
 from ..noise import NoiseSource, SeededNoise
 from ..rollout_rules import check_supported
 from .archive import Archive, StoredLatents
-from .blocks import NOTHING, Block, Event
-from .checks import check_context, check_prompt, check_recache, check_reencoded
+from .blocks import NOTHING, Event
+from .checks import check_context, check_prompt, check_recache
+from .next_chunk import NextChunk, Progress, encode_anew
 from .record import Reencode, SessionRecord
-from .replay import (
-    CachePass,
-    CachePoint,
-    cache_point,
-    last_passes,
-    point_before,
-    replaced_frame,
-    replay_passes,
-    replay_reach,
-)
-from .rolling import InFlight, passes_until_clean, roll, steps_after
-from .sampler import ChunkForward, denoise, hold, write_pass
+from .rolling import InFlight, steps_after
 from .session_file import save_session
 from .session_reading import open_session
-
-NEAR_CHUNKS = 64
-FLIGHTS_NEAR = 2  # chunks whose flights stay in memory: only a rewind reads them
-
-# Called before every forward as (stage, index, count): "rebuild" for passes that only fill the cache, "step" for
-# denoising steps. An exception that it raises ends next_chunk; everything made before is kept.
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -244,39 +219,9 @@ class Session(SessionRecord):
 
     def _extend(self, progress: Progress | None, add: bool) -> tuple[Session, Tensor]:
         """Sample one chunk; of a rolling schedule, ``add`` says whether others are begun behind it."""
-        torch.get_num_threads()  # in a new thread, settles the count before a first product is rounded otherwise
-        self._archive_old_blocks()
-        self._encode_anew()
-        model, now = self.model, self._point(self.event)
-        place = now.place(self.config.frames_of_block(now.start))
-        report = progress or (lambda stage, index, count: None)
-        with torch.inference_mode(False), torch.no_grad():
-            points = self._points(now)
-            state = model.state_key()
-            keys = [state + point.key for point in points]
-            ancestors = {point.head.lineage for point in points if point.head}
-            with model.caches.lease(self._shape, keys, ancestors) as (live, found):
-                how = self._make_ready(live, found, points, keys, state, report)
-                live.front = None
-                if self.config.schedule == "rolling":
-                    latents, flights = self._roll(live.cache, now, state, report, add)
-                    last = latents, 0.0
-                else:
-                    forward = ChunkForward(model, live.cache, place, self.prompt, self.latent_size, state)
-                    latents, last = self._sample(forward, place.start, place.frames, report)
-                    flights = None
-                if not torch.isfinite(latents).all():
-                    raise FloatingPointError(
-                        f"the latents of chunk {self.chunks} hold NaN or Inf; the session before it is intact. "
-                        "Check the weights, or compute in a wider dtype"
-                    )
-                noisy, timestep = last if self._keeps_last_step else (None, float(self.config.context_noise))
-                session = replace(self._append(now, latents, timestep, self.chunks, noisy), flights=flights)
-                assert session.head is not None
-                live.tip = session.head.lineage
-                # wide passes leave nothing in a front: their last step is passed again
-                live.front = None if noisy is None or self._shape.is_wide else live.tip
-        return replace(session, how=how), latents
+        made = NextChunk(self, progress).sample(add)
+        longer = replace(self, head=made.block, event=NOTHING, flights=made.flights, how=made.how)
+        return longer, made.latents
 
     @property
     def next_key(self) -> bytes:
@@ -287,8 +232,8 @@ class Session(SessionRecord):
         """
         if not isinstance(self.noise, SeededNoise):
             raise ValueError("a chunk made from a caller's own noise has no key")
-        past = self.head.lineage if self.head else self._root
-        self._encode_anew()
+        past = self.head.lineage if self.head else self.root
+        encode_anew(self)
         if self.head is not None and self.head.reencoded is not None:
             past = digest(past, tensor_digest(self.head.reencoded.on_cpu()))
         flying = b"" if self.flights is None else tensor_digest(self.flights.latents.on_cpu())
@@ -318,7 +263,7 @@ class Session(SessionRecord):
         """
         start = self.frames
         expected = (self.batch, self.model.arch.in_dim, self.config.frames_of_block(start), *self.latent_size)
-        if (noisy is not None) != self._keeps_last_step:
+        if (noisy is not None) != self.keeps_last_step:
             raise ValueError("a kept chunk needs 'noisy' with context_from_last_step, after the first block, only then")
         for kept in (latents, *(() if noisy is None else (noisy,))):
             if tuple(kept.shape) != expected or not torch.isfinite(kept).all():
@@ -331,23 +276,6 @@ class Session(SessionRecord):
         if self.config.schedule == "rolling":
             longer = replace(longer, flights=self._kept_flights(flights))
         return replace(longer, how="kept: this chunk had been made before")
-
-    def _encode_anew(self) -> None:
-        """Ask for the re-encoded frame that the next chunk's context begins with, unless it is known or not needed."""
-        head = self.head
-        if head is None or head.reencoded is not None:
-            return
-        if replaced_frame(self._point(self.event), self._shape) != "reencoded":
-            return
-        if self.reencode is None:
-            raise ValueError(
-                "context='recompute' begins each context with a picture that is encoded anew: give Session.start or "
-                "Session.load 'reencode', which makes it with a VAE (in ComfyUI, Stream Video does)"
-            )
-        latents = self.reencode(self)
-        check_reencoded(latents, self.batch, (self.model.arch.in_dim, *self.latent_size))
-        whole = latents.detach().expand(self.batch, -1, -1, -1, -1).to(self.model.device, torch.float32)
-        head.reencoded = StoredLatents(whole.clone())
 
     def _kept_flights(self, latents: Tensor | None) -> InFlight:
         """What is in flight behind a kept chunk. Raises ValueError unless ``latents`` can be."""
@@ -362,157 +290,16 @@ class Session(SessionRecord):
             )
         return InFlight(steps, StoredLatents(latents.to(self.model.device, torch.float32)))
 
-    @property
-    def _keeps_last_step(self) -> bool:
-        """Whether the keys and values of the next chunk's last step stay."""
-        return self.config.context_from_last_step and self.head is not None
-
-    def _sample(
-        self, forward: ChunkForward, start: int, frames: int, report: Progress
-    ) -> tuple[Tensor, tuple[Tensor, float]]:
-        """The next chunk, and what its last step was given: noisy latents and timestep."""
-        steps = self.config.timesteps(start)
-
-        calls = itertools.count()
-        held = self.held if start == 0 else None
-
-        def predict(x: Tensor, timestep: float) -> Tensor:
-            report("step", next(calls), len(steps))
-            if held is None:
-                return forward.flow(x, timestep)
-            given = held.shape[2]
-            return forward.flow(hold(x, held), [0.0] * given + [timestep] * (frames - given))
-
-        def noise(step: int) -> Tensor:
-            return self._noise(self.chunks, step, frames)
-
-        watched = _Watched(predict)
-        latents = denoise(watched, noise, self.config, start)
-        return latents if held is None else hold(latents, held), watched.last
-
-    def _noise(self, chunk: int, step: int, frames: int) -> Tensor:
-        shape = (self.batch, self.model.arch.in_dim, frames, *self.latent_size)
-        drawn = self.noise(chunk, step, shape)
-        if tuple(drawn.shape) != shape:
-            raise ValueError(f"the noise source gave {list(drawn.shape)} for chunk {chunk}; expected {list(shape)}")
-        return to_device_async(drawn.to(dtype=torch.float32), self.model.device)
-
-    def _roll(
-        self, cache: RollingKVCache, now: CachePoint, state: bytes, report: Progress, add: bool
-    ) -> tuple[Tensor, InFlight | None]:
-        """The next chunk of a rolling schedule, and what is in flight behind it."""
-        flying = None if now.event.cut else self.flights
-        timesteps = self.config.timesteps(now.start)
-        steps = [] if flying is None else list(flying.steps)
-        passes, done = passes_until_clean(steps, len(timesteps)), itertools.count()
-
-        def flow(chunks: Sequence[Tensor], levels: Sequence[float]) -> Sequence[Tensor]:
-            report("step", next(done), passes)
-            counts = [chunk.shape[2] for chunk in chunks]
-            place = now.place(sum(counts))
-            views = cache.open_in_flight(place)
-            forward = ChunkForward(self.model, cache, place, self.prompt, self.latent_size, state, views)
-            of_frames = [level for level, count in zip(levels, counts, strict=True) for _ in range(count)]
-            return forward.flow(torch.cat(list(chunks), dim=2), of_frames).split(counts, dim=2)
-
-        def noise(index: int, step: int) -> Tensor:
-            frames = self.config.frames_of_flights(now.start, index + 1)[-1]
-            return self._noise(self.chunks + index, step, frames)
-
-        counts = self.config.frames_of_flights(now.start, len(steps))
-        chunks = [] if flying is None else list(flying.latents.get().split(counts, dim=2))
-        latents, left, next_steps = roll(flow, noise, chunks, steps, timesteps, self.config.noise_levels, add)
-        return latents, InFlight(tuple(next_steps), StoredLatents(torch.cat(left, dim=2))) if left else None
-
-    def _make_ready(
-        self, live: LiveCache, found: str, points: list[CachePoint], keys: list[bytes], state: bytes, report: Progress
-    ) -> str:
-        """Bring a leased cache to the first of ``points``, and return how."""
-        now, how, passes = points[0], "new", list[CachePass]()
-        behind = None if live.key is None else keys.index(live.key)
-        if behind is not None:
-            how = found if behind <= 1 else "extend"
-            passes = [p for point in reversed(points[:behind]) for p in last_passes(point, self._shape)]
-        if now.head is not None and (behind is None or behind > 1):
-            replay = replay_passes(now, self._shape)
-            if behind is None or len(replay) < len(passes):
-                how, passes = "replay", replay
-        for index, cache_pass in enumerate(passes):
-            report("rebuild", index, len(passes))
-            if cache_pass.is_wide:  # stored layer by layer
-                live.key = None
-            if live.front == cache_pass.block.lineage and cache_pass.is_as_sampled:
-                keep: Callable[[], None] = partial(live.cache.commit, cache_pass.place, cache_pass.keep_sink)
-            else:
-                live.front = None
-                keep = write_pass(self.model, live.cache, cache_pass, state)
-            live.key = None  # until the last pass, the cache matches no key
-            keep()
-        live.key = keys[0]
-        return f"{how}: {_REASONS[how]}" + (f" ({len(passes)} passes)" if how in ("extend", "replay") else "")
-
-    def _points(self, now: CachePoint) -> list[CachePoint]:
-        """``now``, and the earlier points from which extending a cache could be cheaper than a replay."""
-        reach = self._reach
-        blocks = now.head.back() if now.head else iter(())
-        return [now, *map(point_before, islice(blocks, None if reach is None else reach + 1))]
-
     # Records --------------------------------------------------------------------------------------------------------
-
-    @cached_property
-    def _shape(self) -> CacheShape:
-        return self.model.cache_shape(self.config, self.latent_size, self.batch)
-
-    @cached_property
-    def _reach(self) -> int | None:
-        """The newest chunks that are looked for in live caches, and whose latents stay in memory. None: all."""
-        if self._shape.follows_all:  # a replay takes all of the scene; few of it are worth a look
-            return NEAR_CHUNKS
-        if self.config.context == "recompute":
-            return self.config.context_frames // self.config.chunk_frames + 1
-        return replay_reach(self.model.arch.num_layers, self.config.ring_frames, self.config.chunk_frames)
-
-    @cached_property
-    def _root(self) -> bytes:
-        facts = json.dumps([self.config.as_dict(), self.latent_size, self.batch]).encode()
-        return digest(facts) if self.held is None else digest(facts, tensor_digest(self.held.cpu()))
-
-    def _point(self, event: Event) -> CachePoint:
-        root = self.head.root if self.head else self._root
-        return cache_point(self.head, event, self.prompt, root, self._shape, self.config.shot_offset)
-
-    def _append(
-        self, now: CachePoint, latents: Tensor, timestep: float, chunk: int | None, noisy: Tensor | None = None
-    ) -> Session:
-        """Append a block."""
-        place, stored = now.place(latents.shape[2]), StoredLatents(latents)
-        kept = None if noisy is None else StoredLatents(noisy)
-        args = (self.head, place, now.epoch, self.prompt, timestep, now.event, chunk, self.noise, stored, now.root)
-        return replace(self, head=Block(*args, noisy=kept, flights=self.flights), event=NOTHING, flights=None)
 
     def restore_block(
         self, latents: Tensor, timestep: float, event: Event, sampled: bool, noisy: Tensor | None = None
     ) -> Session:
         """Append a block from a record, made with the session's present prompt and noise."""
-        session = self._append(self._point(event), latents, timestep, self.chunks if sampled else None, noisy)
-        session._archive_old_blocks()
+        block = self.block_at(self.point(event), latents, timestep, self.chunks if sampled else None, noisy)
+        session = replace(self, head=block, event=NOTHING, flights=None)
+        session.archive_old_blocks()
         return session
-
-    def _archive_old_blocks(self) -> None:
-        """Move latents that no replay needs to disk; those of the sink too, since a replay reads them only once."""
-        if self.head is None:
-            return
-        for block in reversed(list(takewhile(_holds_flights, islice(self.head.back(), FLIGHTS_NEAR, None)))):
-            assert block.flights is not None
-            block.flights.latents.move_to(self.archive)
-        if self._reach is None:
-            return
-        older = takewhile(lambda block: block.latents.in_memory, islice(self.head.back(), self._reach + 1, None))
-        for block in reversed(
-            list(older)
-        ):  # oldest first: if the disk fills up, everything before a moved block has moved
-            for stored in block.stored:
-                stored.move_to(self.archive)
 
     # Files ----------------------------------------------------------------------------------------------------------
 
@@ -577,34 +364,3 @@ class Session(SessionRecord):
             other_models=saved.other_models,
             how="loaded",
         )
-
-
-_REASONS = {
-    "new": "the video begins here",
-    "same": "its own cache was live",
-    "copy": "another branch goes on with the original",
-    "extend": "a cache of an earlier moment was live",
-    "replay": "no cache of this past was live",
-}
-
-
-def _holds_flights(block: Block) -> bool:
-    return block.flights is not None and block.flights.latents.in_memory
-
-
-class _Watched:
-    """A flow prediction that remembers what it was given last."""
-
-    def __init__(self, flow: Callable[[Tensor, float], Tensor]) -> None:
-        self._flow = flow
-
-    def __call__(self, x: Tensor, timestep: float) -> Tensor:
-        self.last = x, timestep
-        return self._flow(x, timestep)
-
-
-def for_one_image(session: Session) -> Session:
-    """An empty session that one image can begin: an image is one latent frame: the first block, or a part of it."""
-    if session.config.frames_of_block(0) == 1 or session.config.context_in_chunk:
-        return session
-    return replace(session, config=replace(session.config, first_chunk_frames=1))

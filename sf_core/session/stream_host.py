@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ..cancellation import Cancellation
 from ..files.pixels import to_bytes
-from .session import Progress, Session
+from .next_chunk import Progress
+from .session import Session
 
 
 class Decoder(Protocol):

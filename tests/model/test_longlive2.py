@@ -191,7 +191,7 @@ def test_a_given_frame_is_saved_before_and_after_the_first_chunk_and_never_rewou
     with pytest.raises(ValueError, match="a given frame for its first chunk"):
         begin(case).with_context(tensors_of(case)["initial_latent"].transpose(1, 2))
     plain = replace(begin(case), held=None)
-    assert plain._root != begin(case)._root
+    assert plain.root != begin(case).root
 
 
 def test_a_replay_passes_only_what_the_window_depends_on() -> None:

@@ -15,7 +15,7 @@ import sf_core
 from sf_core import Cancellation, Pause, ReRoll, Resume, Stop, StreamEvent, StreamHost, tiny
 from sf_core.files.pixels import to_bytes
 from sf_core.session.commands import Command
-from sf_core.session.session import Progress
+from sf_core.session.next_chunk import Progress
 from sf_core.session.streaming import chunks_for, stream
 from tests.helpers import SIZE, prompt, random_model
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import sf_core
-import sf_core.session.session as session_module
+import sf_core.session.next_chunk as next_chunk_module
 from sf_core.model.kv_cache import RollingKVCache
 from sf_core.schedule import flow_schedule
 from sf_core.session.archive import StoredLatents
@@ -99,7 +99,7 @@ def inference(video: Video, text: Tensor, context: Tensor | None) -> Tensor:
         return write_pass(model, cache, todo, state)
 
     MODEL.release_cache()
-    with patch.object(session_module, "write_pass", write_noised):
+    with patch.object(next_chunk_module, "write_pass", write_noised):
         session = sf_core.Session.start(MODEL, text, SIZE, config, batch=video.batch, noise=NOISE)
         session = session if context is None else session.with_context(context)
         while session.frames < video.frames:
