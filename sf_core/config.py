@@ -97,7 +97,7 @@ class RolloutConfig:
             _check_frames("first_chunk_frames", self.first_chunk_frames, 1, MAX_CHUNK_FRAMES)
         if self.window_frames is not None:
             _check_frames("window_frames", self.window_frames, 0, MAX_WINDOW_FRAMES)
-            needed = max(self.chunk_frames + self.sink_frames, self.first_chunk_frames or 0)
+            needed = self._least_window
             if self.window_frames < needed:
                 raise ValueError(
                     f"window_frames is {self.window_frames}, but a chunk of {self.chunk_frames} (the first: "
@@ -110,6 +110,11 @@ class RolloutConfig:
             raise ValueError(f"shift is {self.shift}; expected a number above 0, up to {MAX_SHIFT:g}")
         flow_schedule(self.shift)  # checks the shift
         check_rules(self)
+
+    @property
+    def _least_window(self) -> int:
+        """The smallest window that holds a chunk and the sink, and the first chunk."""
+        return max(self.chunk_frames + self.sink_frames, self.first_chunk_frames or 0)
 
     @property
     def noise_levels(self) -> FlowSchedule:
@@ -139,7 +144,7 @@ class RolloutConfig:
         """The values from ``least`` to below ``most`` that ``window_frames`` could take with the other settings."""
         if self.context == "recompute":  # its window follows from the context
             return range(0)
-        needed = max(self.chunk_frames + self.sink_frames, self.first_chunk_frames or 0)
+        needed = self._least_window
         if self.schedule == "rolling":
             needed = self.pass_frames + self.sink_frames
         if self.pin_shots:
@@ -230,9 +235,8 @@ def _check_frames(name: str, value: int, least: int, most: int) -> None:
 
 
 # settings that the first versions did not have
-RULES = frozenset(
-    f.name for f in fields(RolloutConfig)[[f.name for f in fields(RolloutConfig)].index("trained_frames") :]
-)
+_NAMES = [f.name for f in fields(RolloutConfig)]
+RULES = frozenset(_NAMES[_NAMES.index("trained_frames") :])
 
 
 def _check_steps(name: str, steps: tuple[float, ...]) -> None:

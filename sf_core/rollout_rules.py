@@ -47,6 +47,7 @@ def check_rules(config: RolloutConfig) -> None:
         _check_rolling,
         _check_solver,
         _check_shots,
+        _check_context_in_chunk,
         _check_last_step,
         _check_recompute,
         _check_memory,
@@ -171,7 +172,6 @@ def _check_shots(config: RolloutConfig) -> None:
                 f"pin_shots keeps the first chunk of a shot in the window: window_frames is {config.window_frames}, "
                 f"it needs the sink of {config.sink_frames} and two chunks of {config.front_frames}, or more"
             )
-    if config.pin_shots:
         why = "a pinned chunk does not leave the window in its turn"
         _refuse_together(config, "pin_shots", why, "sink_average", "context_from_last_step")
     if (config.shot_offset or config.pin_shots) and config.sink_position != "absolute":
@@ -179,6 +179,9 @@ def _check_shots(config: RolloutConfig) -> None:
             f"shots do not go together with sink_position={config.sink_position!r}: the positions of a shot jump, and "
             "the sink's would follow the window across the jump. Take sink_position='absolute'"
         )
+
+
+def _check_context_in_chunk(config: RolloutConfig) -> None:
     if config.context_in_chunk and config.context_noise:
         raise ValueError(
             f"context_in_chunk holds a given frame at timestep 0, but context_noise is {config.context_noise}: the "

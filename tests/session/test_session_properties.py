@@ -101,6 +101,32 @@ class Branch:
         self.recipe = recipe if chunks else self.recipe
 
 
+def play(session: sf_core.Session, operations: list[Act]) -> list[Branch]:
+    """All branches that the operations lead to from ``session``, whose caches come and go."""
+    branches = [Branch(session, [])]
+    current = branches[0]
+    other = sf_core.Session.start(MODEL, prompt(9), SIZE, OTHER_OWNER)
+    for kind, number in operations:
+        if kind == "rewind":
+            current.rewind(number)
+        elif kind == "drop":
+            MODEL.release_cache()
+        elif kind == "fork":
+            current = Branch(current.session.fork(), current.recipe)
+            branches.append(current)
+        elif kind == "switch":
+            current = branches[number % len(branches)]
+        elif kind == "other":
+            other, _ = other.next_chunk()
+        elif kind == "save":
+            with tempfile.TemporaryDirectory() as folder:
+                current.session.save(Path(folder) / "s")
+                current.session = sf_core.Session.load(Path(folder) / "s", MODEL, reencode=reencode)
+        else:
+            current.act((kind, number))
+    return branches
+
+
 @st.composite
 def rollouts(draw: st.DrawFn) -> sf_core.RolloutConfig:
     chunk, sink = draw(st.integers(1, 3)), draw(st.integers(0, 4))
@@ -283,28 +309,7 @@ def test_any_order_of_operations_gives_what_a_straight_run_gives(
     context = random_latents(frames, batch) if frames else None
     MODEL.release_cache()
     MODEL.caches.budget_bytes = budget and budget * MODEL.cache_bytes(config, SIZE, batch, frames=200)
-    branches = [Branch(begin(config, batch, context), [])]
-    current = branches[0]
-    other = sf_core.Session.start(MODEL, prompt(9), SIZE, OTHER_OWNER)
-    for kind, number in [*operations, *[("chunk", 1)] * 3]:
-        if kind == "rewind":
-            current.rewind(number)
-        elif kind == "drop":
-            MODEL.release_cache()
-        elif kind == "fork":
-            current = Branch(current.session.fork(), current.recipe)
-            branches.append(current)
-        elif kind == "switch":
-            current = branches[number % len(branches)]
-        elif kind == "other":
-            other, _ = other.next_chunk()
-        elif kind == "save":
-            with tempfile.TemporaryDirectory() as folder:
-                current.session.save(Path(folder) / "s")
-                current.session = sf_core.Session.load(Path(folder) / "s", MODEL, reencode=reencode)
-        else:
-            current.act((kind, number))
-    for branch in branches:
+    for branch in play(begin(config, batch, context), [*operations, *[("chunk", 1)] * 3]):
         expected = straight_run(config, batch, context, branch.recipe)
         assert branch.session.frames == expected.frames
         assert torch.equal(branch.session.latents, expected.latents)

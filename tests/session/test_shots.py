@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
-
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +11,7 @@ from sf_core.model.pins import ring_after
 from sf_core.session.timeline import Timeline, parse_rows
 from tests.helpers import SIZE, prompt, random_latents, random_model, relative
 from tests.naive import NaiveRollout
-from tests.session.test_session_properties import MODEL, Act, Branch, begin, straight_run
+from tests.session.test_session_properties import MODEL, Act, begin, play, straight_run
 
 THREE_LAYERS = random_model(layers=3)
 
@@ -45,25 +42,7 @@ def test_any_order_of_operations_gives_what_a_straight_run_gives(
     config: sf_core.RolloutConfig, operations: list[Act]
 ) -> None:
     MODEL.release_cache()
-    branches = [Branch(begin(config, 1, None), [])]
-    current = branches[0]
-    for kind, number in [*operations, ("drop", 1), ("chunk", 1)]:
-        if kind == "rewind":
-            current.rewind(number)
-        elif kind == "drop":
-            MODEL.release_cache()
-        elif kind == "fork":
-            current = Branch(current.session.fork(), current.recipe)
-            branches.append(current)
-        elif kind == "switch":
-            current = branches[number % len(branches)]
-        elif kind == "save":
-            with tempfile.TemporaryDirectory() as folder:
-                current.session.save(Path(folder) / "s")
-                current.session = sf_core.Session.load(Path(folder) / "s", MODEL)
-        else:
-            current.act((kind, number))
-    for branch in branches:
+    for branch in play(begin(config, 1, None), [*operations, ("drop", 1), ("chunk", 1)]):
         expected = straight_run(config, 1, None, branch.recipe)
         assert torch.equal(branch.session.latents, expected.latents)
 
