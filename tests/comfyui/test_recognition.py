@@ -140,6 +140,11 @@ def test_a_preset_that_contradicts_the_file_is_named(server: Server) -> None:
     assert "Mind: the file looks like Reward Forcing: by the name of the file" in text
 
 
-@pytest.mark.parametrize(("name", "status"), [("../models/x.pt", 404), ("not there.pt", 404)])
-def test_files_that_are_not_listed_are_not_looked_at(server: Server, name: str, status: int) -> None:
-    assert post(server, "/self_forcing/model", name=name, preset="from the model")[0] == status
+@pytest.mark.parametrize("name", ["../models/x.pt", "not there.pt"])
+def test_files_that_are_not_listed_are_not_looked_at(server: Server, name: str) -> None:
+    assert said(server, name).startswith(f"There is no file {name!r} in models/diffusion_models.")
+
+
+def test_a_preset_that_does_not_exist_is_refused(server: Server) -> None:
+    status, answer = post(server, "/self_forcing/model", name="not there.pt", preset="none")
+    assert (status, answer["error"]) == (400, "there is no preset 'none'")
