@@ -55,6 +55,20 @@ def test_our_prompt_is_the_editors(page: Editor) -> None:
     assert page.prompt() == to_prompt(VIDEO, page.server.object_info())
 
 
+PAUSE = "(paused) => { app.canvas.pause_rendering = paused; }"
+SCALE = "() => app.canvas.ds.scale"
+
+
+def test_the_view_fits_nodes_that_the_editor_did_not_draw_yet(page: Editor) -> None:
+    page.js(PAUSE, True)  # as a busy machine does for a while
+    page.load_workflow(VIDEO)
+    page.fit_view()
+    page.js(PAUSE, False)
+    scale = page.js(SCALE)
+    page.fit_view()
+    assert page.js(SCALE) == pytest.approx(scale)
+
+
 LISTEN = """() => {
   harness.begun = new Promise((begin) => app.api.addEventListener("executing", ({ detail }) => detail && begin()));
 }"""

@@ -77,6 +77,18 @@ STILL = """() => {
   harness.view = { now, frames: harness.view?.now === now ? harness.view.frames + 1 : 0 };
   return harness.view.frames >= 20;
 }"""
+# the editor fits the view to the boxes that it measures when it draws: those of a node that it never drew are empty
+FIT = """async () => {
+  app.canvas.deselectAll?.();
+  app.canvas.draw(true, true);
+  await app.extensionManager.command.execute("Comfy.Canvas.FitView");
+}"""
+FITS = """() => {
+  const { canvas, ds, graph } = app.canvas;
+  const ends = [canvas.clientWidth, canvas.clientHeight].map((pixels, k) => pixels / ds.scale - ds.offset[k]);
+  return (graph ?? app.graph).nodes.every(({ pos, size }) =>
+    [0, 1].every((k) => pos[k] >= -ds.offset[k] && pos[k] + size[k] <= ends[k]));
+}"""
 MEDIA_READY = """() => [...document.querySelectorAll("video, img")].every(
   (one) => !one.src || (one.tagName === "IMG" ? one.complete : one.readyState >= 2))"""
 DROP = """([text, name, type]) => {
@@ -243,9 +255,9 @@ class Editor:
         self.js("(id) => app.canvas.selectNode(app.graph.getNodeById(id))", node_id)
 
     def fit_view(self) -> None:
-        """Fit the view to the graph."""
-        self.js("() => app.canvas.deselectAll?.()")
-        self.command("Comfy.Canvas.FitView")
+        """Fit the view to the graph, and wait until it shows all nodes."""
+        self.js(FIT)
+        self.page.wait_for_function(FITS)
         self.still()
 
     def still(self) -> None:
@@ -281,7 +293,6 @@ class Editor:
     def node_help(self, node_id: int | str) -> str:
         """Open the help of a node, and return its text."""
         self.fit_view()
-        self.still()
         # the button is above the node: leave room for it below the top bar
         self.js("() => { const { ds } = app.canvas; ds.changeScale(ds.scale * 0.6); app.canvas.setDirty(true, true); }")
         self.select(node_id)
