@@ -1,5 +1,6 @@
 import { lengthOf } from "./lib/chunk_length.js";
-import { after, locale, originOf, setLabel, widgetOf } from "./lib/editor.js";
+import { after, locale, originOf } from "./lib/editor.js";
+import { setLabel, widgetOf } from "./lib/widgets.js";
 import { formatSecond } from "./lib/format.js";
 import { translator } from "./lib/i18n.js";
 import { listen } from "./lib/server.js";

@@ -1,4 +1,5 @@
-import { after, widgetOf } from "./lib/editor.js";
+import { after } from "./lib/editor.js";
+import { widgetOf } from "./lib/widgets.js";
 import { post } from "./lib/server.js";
 import { addWords } from "./words.js";
 

@@ -1,18 +1,6 @@
-import {
-  after,
-  growTo,
-  isOnScreen,
-  loading,
-  locale,
-  offerPreview,
-  onLoad,
-  hidePreviews,
-  register,
-  removePreview,
-  replacePatterns,
-  rootGraph,
-  workflows,
-} from "./lib/editor.js";
+import { after, growTo, loading, locale, onLoad, register, rootGraph, workflows } from "./lib/editor.js";
+import { offerPreview, hidePreviews, removePreview } from "./lib/previews.js";
+import { isOnScreen, replacePatterns } from "./lib/widgets.js";
 import { sayLength } from "./length.js";
 import { setTexts, translator } from "./lib/i18n.js";
 import { executionIds } from "./lib/ids.js";

@@ -1,5 +1,7 @@
 import { make } from "./lib/dom.js";
-import { MARGIN, addElement, after, removeProgressText } from "./lib/editor.js";
+import { after } from "./lib/editor.js";
+import { removeProgressText } from "./lib/previews.js";
+import { MARGIN, addElement } from "./lib/widgets.js";
 
 /** Text that a node gave in its last run: on the node, where it stays after the run. */
 

@@ -1,5 +1,6 @@
 import { make, saveAs } from "../lib/dom.js";
-import { originOf, widgetOf } from "../lib/editor.js";
+import { originOf } from "../lib/editor.js";
+import { widgetOf } from "../lib/widgets.js";
 import { fileUrl, post } from "../lib/server.js";
 import { replay } from "../replay/replay.js";
 import { continueRun } from "../sessions/continue.js";

@@ -5,8 +5,9 @@ import { nodeAt } from "../lib/ids.js";
 /**
  * @typedef {Pick<import("../lib/messages.js").RunState, "rows" | "seconds">} Mark what makes the video of a run again
  * @typedef {typeof import("../lib/editor.js")} EditorModule
- * @typedef {Pick<EditorModule, "addNode" | "connect" | "locale" | "originOf" | "setWidget" | "toast" | "undoable" |
- *   "widgetOf">} Editor
+ * @typedef {typeof import("../lib/widgets.js")} WidgetsModule
+ * @typedef {Pick<EditorModule, "addNode" | "connect" | "locale" | "originOf" | "toast" | "undoable"> &
+ *   Pick<WidgetsModule, "setWidget" | "widgetOf">} Editor
  */
 
 const GAP = 60; // pixels between a new node and others, for its title

@@ -77,12 +77,10 @@ const KEEP = {
   label: "sessions.keep",
   tooltip: "sessions.keepTooltip",
   async run({ name: session }, t, { refresh }) {
-    try {
+    await thenRefresh(refresh, async () => {
       const { name } = await post("/self_forcing/keep", { session });
       editor.toast("success", t("sessions.kept", { name: nameOf({ name }) }));
-    } finally {
-      await refresh();
-    }
+    });
   },
 };
 
@@ -94,11 +92,7 @@ const RENAME = {
     const before = nameOf(entry).split("/").pop() ?? "";
     const name = await editor.ask(t("sessions.renameTitle"), t("sessions.renameQuestion"), before);
     if (!name || name === before) return;
-    try {
-      await post(`${PATH}/rename`, { session: entry.name, name });
-    } finally {
-      await refresh();
-    }
+    await thenRefresh(refresh, () => post(`${PATH}/rename`, { session: entry.name, name }));
   },
 };
 
@@ -109,14 +103,26 @@ const DELETE = {
   async run(entry, t, { refresh }) {
     const name = titleOf(entry, t);
     if (!(await editor.confirm(t("sessions.deleteTitle"), t("sessions.deleteQuestion", { name })))) return;
-    try {
+    await thenRefresh(refresh, async () => {
       await post(`${PATH}/delete`, { name: entry.name });
       editor.toast("success", t("sessions.deleted", { name }));
-    } finally {
-      await refresh();
-    }
+    });
   },
 };
+
+/**
+ * Changes the sessions and lists them again, also if the server refused: the list was old then.
+ *
+ * @param {Page["refresh"]} refresh
+ * @param {() => Promise<void>} change
+ */
+async function thenRefresh(refresh, change) {
+  try {
+    await change();
+  } finally {
+    await refresh();
+  }
+}
 
 /** @type {(nodes: ComfyNode[], t: Translate) => void} */
 function showAdded(nodes, t) {

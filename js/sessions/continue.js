@@ -1,6 +1,7 @@
 import * as editor from "../lib/editor.js";
 import { freePlace } from "../lib/free_place.js";
 import { translator } from "../lib/i18n.js";
+import { offerValue, setWidget } from "../lib/widgets.js";
 import { soleOrigin } from "./model.js";
 
 /** Brings sessions back into the graph. Every function here is one step of the editor's undo. */
@@ -102,8 +103,8 @@ function addStream(loader) {
 
 /** @type {(loader: ComfyNode, session: string) => void} */
 function setFile(loader, session) {
-  editor.offerValue(loader, "file", session);
-  editor.setWidget(loader, "file", session);
+  offerValue(loader, "file", session);
+  setWidget(loader, "file", session);
 }
 
 /**

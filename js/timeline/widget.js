@@ -1,5 +1,6 @@
 import { make } from "../lib/dom.js";
-import { addElement, after, growTo, locale, setWidget, undoable, widgetOf } from "../lib/editor.js";
+import { after, growTo, locale, undoable } from "../lib/editor.js";
+import { addElement, setWidget, widgetOf } from "../lib/widgets.js";
 import { formatSecond } from "../lib/format.js";
 import { translator } from "../lib/i18n.js";
 import * as axis from "./axis.js";
