@@ -1,7 +1,8 @@
-import { addElement, after, growTo, locale, setting } from "../lib/editor.js";
+import { after, growTo, locale, setting } from "../lib/editor.js";
+import { addElement } from "../lib/widgets.js";
 import { translator } from "../lib/i18n.js";
 import { isState } from "../lib/messages.js";
-import { fileUrl, getBlob } from "../lib/server.js";
+import { fileUrl, getBlob, onWaiting } from "../lib/server.js";
 import { chunkGrid } from "./chunk_grid.js";
 import { DrawnRate } from "./drawn_rate.js";
 import { Face } from "./face.js";
@@ -65,6 +66,8 @@ export class Player {
   /** @type {Playback} */
   #playback;
   #rate = new DrawnRate();
+  #waiting = 0; // runs that wait for this one to end
+  #stopListening;
 
   /**
    * @param {ComfyNode} node
@@ -88,6 +91,10 @@ export class Player {
     const [least, usual] = HEIGHTS[options.trains ? "trains" : (options.steering ?? "none")];
     addElement(node, "live", this.#face.element, () => least);
     growTo(node, [WIDTH, node.computeSize()[1] + usual - least]);
+    this.#stopListening = onWaiting((waiting) => {
+      this.#waiting = waiting;
+      this.#wake();
+    });
     after(node, "onRemoved", () => this.remove());
     for (const change of ["onAdded", "onConfigure", "onConnectionsChange"])
       after(node, change, () => queueMicrotask(() => this.#face.bar?.rewired()));
@@ -181,6 +188,7 @@ export class Player {
   remove() {
     cancelAnimationFrame(this.#animation);
     this.#animation = -1;
+    this.#stopListening();
     this.#actions.remove();
     this.#face.remove();
   }
@@ -324,10 +332,16 @@ export class Player {
     if (state && this.#options.trains) return { text: trainingMessage(state, this.#t) || this.#progress };
     if (kept) return { text: this.#t("player.kept", { name: kept }) };
     if (!state) return null;
-    const isNews = this.#queue.empty || clock() - this.#progressSince > LASTING;
-    const isSlow = this.#queue.interruptions > 0 && state.made_fps < state.fps;
-    if (isLive(state)) return { text: (isNews && this.#progress) || (isSlow ? this.#t("player.slow") : "") };
+    if (isLive(state)) return { text: this.#work(state) };
     return state.session && this.#face.endBar ? { text: this.#t("player.canContinue") } : null;
+  }
+
+  /** What there is to say of a live run that needs no answer. @param {RunState} state */
+  #work(state) {
+    const isNews = this.#queue.empty || clock() - this.#progressSince > LASTING;
+    if (isNews && this.#progress) return this.#progress;
+    if (this.#waiting) return this.#t("sessions.waiting", { n: this.#waiting });
+    return this.#queue.interruptions > 0 && state.made_fps < state.fps ? this.#t("player.slow") : "";
   }
 
   /**

@@ -100,6 +100,7 @@ def test_of_two_browsers_with_one_template_each_shows_its_own_run(
         expect(shows_a_run(other)).to_have_count(0)
         other.set_widget(2, "text", BLUE)
         waits = other.press_run()
+        expect(player(own_page)).to_contain_text("Runs that wait for the current one to end: 1")
         stop(own_page)
         own_page.wait(ended)
         other.page.wait_for_function("() => window.states.some((state) => state.chunk >= 2)")
