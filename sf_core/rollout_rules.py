@@ -17,8 +17,6 @@ CONTEXTS = ("cache", "recompute")
 MOST_SOLVER_STEPS = 1000
 MOST_MEMORY_FRAMES = 1024
 MOST_SHOT_OFFSET = 16384
-# Settings that a later version of this pack brings: they are refused, never silently ignored
-NOT_YET: dict[str, object] = {}
 # Settings that a training rollout follows
 TRAINABLE = frozenset(
     (
@@ -53,13 +51,6 @@ def check_rules(config: RolloutConfig) -> None:
         _check_memory,
     ):
         check(config)
-
-
-def check_supported(config: RolloutConfig) -> None:
-    """Raise ValueError for a setting that this version cannot run."""
-    for name, plain in NOT_YET.items():
-        if getattr(config, name) != plain:
-            raise ValueError(f"{name}={getattr(config, name)!r} is not there yet in this version: update the pack")
 
 
 def check_trainable(config: RolloutConfig) -> None:

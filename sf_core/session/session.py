@@ -14,7 +14,6 @@ from ..config import RolloutConfig
 from ..hashing import digest, tensor_digest
 from ..model.causal_model import CausalModel
 from ..noise import NoiseSource, SeededNoise
-from ..rollout_rules import check_supported
 from .archive import Archive, StoredLatents
 from .blocks import NOTHING, Event
 from .checks import check_context, check_prompt, check_recache
@@ -75,7 +74,6 @@ class Session(SessionRecord):
         source = SeededNoise(seed) if noise is None else noise
         text = check_prompt(model, prompt, batch, words)
         config = config or model.rollout_config or RolloutConfig()
-        check_supported(config)
         archive = Archive(archive_folder)
         empty = Session(model, config, (size[0], size[1]), batch, None, text, source, NOTHING, archive)
         return replace(empty, reencode=reencode)
