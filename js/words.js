@@ -77,7 +77,8 @@ class Words {
     const [least, needed] = this.#node.computeSize();
     if (now !== this.#made) this.#before = now; // the user, or the editor, has set it since
     this.#node.setSize([Math.max(width, least), Math.max(this.#before, needed)]);
-    this.#made = this.#node.size[1];
+    // Nodes 2.0 changes the height once more, when it draws
+    requestAnimationFrame(() => requestAnimationFrame(() => (this.#made = this.#node.size[1])));
     this.#node.graph?.setDirtyCanvas(true, true);
   }
 }

@@ -10,10 +10,12 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from ..config import RolloutConfig
+from .architecture import WanArchitecture
 from .bank import BankRule
 from .pins import Pin, ring_after
 from .sight import RollingSight
-from .sink import SinkRule
+from .sink import SinkRule, sink_rule
 
 SINK_MEAN = torch.float32  # of an averaged sink: a thousandth of a bf16 number would be rounded away
 FIRST_CAPACITY = 24  # frames that an unbounded ring holds before it grows
@@ -103,6 +105,45 @@ class CacheShape:
     bank: BankRule | None = None  # frames that stay after they left the window; None: there is no bank
     sight: RollingSight | None = None  # what passes of a rolling schedule see; None: all that there is
     pins: bool = False  # the newest shot's first chunk stays in the ring
+
+    @staticmethod
+    def of(
+        config: RolloutConfig,
+        arch: WanArchitecture,
+        latent_size: tuple[int, int],
+        batch: int,
+        text_len: int,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> CacheShape:
+        """The shape for rollout settings over a model's layers."""
+        rows, columns = arch.token_grid(latent_size)
+        rolling, sight, bank = config.schedule == "rolling", None, None
+        if rolling:
+            assert config.window_frames is not None
+            sight = RollingSight(config.window_frames, config.chunk_frames, config.sink_frames)
+        if config.memory_frames:
+            bank = BankRule(config.memory_frames, config.memory_interval, config.chunk_frames)
+        return CacheShape(
+            layers=arch.num_layers,
+            batch=batch,
+            heads=arch.num_heads,
+            head_dim=arch.head_dim,
+            frame_tokens=rows * columns,
+            front_frames=0 if rolling or bank else config.front_frames,  # their passes are wide ones
+            sink_frames=config.sink_frames,
+            ring_frames=config.ring_frames,
+            sink_rule=sink_rule("clamped" if rolling else config.sink_position, config.trained_frames),
+            text_len=text_len,
+            dtype=dtype,
+            device=device,
+            window_frames=config.window_frames,
+            sink_average=config.sink_average,
+            recomputed=config.context == "recompute",
+            bank=bank,
+            sight=sight,
+            pins=config.pin_shots,
+        )
 
     def history(self, place: Place) -> tuple[int, int]:
         """The numbers of sink frames and ring frames that the pass at ``place`` attends to."""

@@ -21,14 +21,11 @@ from torch.utils.checkpoint import checkpoint
 from ..config import RolloutConfig
 from .architecture import WanArchitecture, timestep_embedding
 from .attention import Attention
-from .bank import BankRule
 from .cache_pool import CachePool
 from .cache_shape import CacheShape
 from .identity import same_weights
 from .kv_cache import KeysValues
 from .rope import apply_rope, rope_rotations
-from .sight import RollingSight
-from .sink import sink_rule
 
 # (layer, q, k, v) -> attention output; the caller decides which past keys and values the new ones join
 LayerAttention = Callable[[int, Tensor, Tensor, Tensor], Tensor]
@@ -354,34 +351,8 @@ class WanForward:
 
     def cache_shape(self, config: RolloutConfig, latent_size: tuple[int, int], batch: int) -> CacheShape:
         """The shape of the cache of a session with these settings."""
-        rows, columns = self.arch.token_grid(latent_size)
-        rolling, sight = config.schedule == "rolling", None
-        if rolling:
-            assert config.window_frames is not None
-            sight = RollingSight(config.window_frames, config.chunk_frames, config.sink_frames)
-        bank = None
-        if config.memory_frames:
-            bank = BankRule(config.memory_frames, config.memory_interval, config.chunk_frames)
-        return CacheShape(
-            layers=self.arch.num_layers,
-            batch=batch,
-            heads=self.arch.num_heads,
-            head_dim=self.arch.head_dim,
-            frame_tokens=rows * columns,
-            front_frames=0 if rolling or bank else config.front_frames,  # their passes are wide ones
-            sink_frames=config.sink_frames,
-            ring_frames=config.ring_frames,
-            sink_rule=sink_rule("clamped" if rolling else config.sink_position, config.trained_frames),
-            text_len=self.arch.text_len * (1 if self.writer is self else 2),
-            dtype=self.dtype,
-            device=self.device,
-            window_frames=config.window_frames,
-            sink_average=config.sink_average,
-            recomputed=config.context == "recompute",
-            bank=bank,
-            sight=sight,
-            pins=config.pin_shots,
-        )
+        sets = 1 if self.writer is self else 2
+        return CacheShape.of(config, self.arch, latent_size, batch, sets * self.arch.text_len, self.dtype, self.device)
 
     def cache_bytes(self, config: RolloutConfig, latent_size: tuple[int, int], batch: int = 1, frames: int = 0) -> int:
         """Exact bytes of a session's cache, the prompt's keys and values included.

@@ -37,6 +37,7 @@ CHOOSE = """([id, name, value]) => {
   widget.value = value;
   widget.callback?.(value);
 }"""
+HEIGHT = "() => app.graph.nodes[0].size[1]"
 API_PROMPT = "async (prompt) => { await app.loadApiJson(prompt, 'api'); }"
 
 
@@ -153,8 +154,14 @@ def test_the_load_node_says_which_model_a_file_is_before_any_run(page: Editor) -
     page.js(CHOOSE, [1, "model_name", "rewardforcing.pt"])
     expect(words).to_contain_text("Reward Forcing: by the name of the file")
     expect(words).to_contain_text("window_frames=9, sink_frames=3")
+    page.still()
+    height = page.js(HEIGHT)
     page.js(CHOOSE, [1, "model_name", "causal_forcing.pt"])
     expect(words).to_contain_text("Choose the preset: ")
+    page.page.wait_for_function(f"(height) => ({HEIGHT})() > height", arg=height)  # a longer text
+    page.js(CHOOSE, [1, "model_name", "rewardforcing.pt"])
+    page.page.wait_for_function(f"(height) => ({HEIGHT})() === height", arg=height)
+    page.js(CHOOSE, [1, "model_name", "causal_forcing.pt"])
     page.js(CHOOSE, [1, "preset", "Causal Forcing, frame-wise"])
     expect(words).to_contain_text("Causal Forcing, frame-wise: the preset that was chosen")
     page.load_workflow(page.workflow())  # nothing was run, and the text is there again
