@@ -46,6 +46,7 @@ class Words {
   #height = 0; // of the text
   #before = 0; // height of the node without the room that the text added
   #made = 0; // height that the text gave the node
+  #settling = 0; // changes of the height that are not drawn yet
   #text = make("div");
   #element = make("div", { className: "sf-words", role: "status" }, this.#text);
 
@@ -70,15 +71,21 @@ class Words {
   /** Makes the node high enough for the whole text at its width, and takes back what a longer text had added. */
   #fit() {
     const height = this.#text.offsetHeight;
-    if (height === this.#height || (!height && this.#text.textContent)) return; // not shown: nothing is known
+    const shown = this.#text.offsetWidth > 0; // before its first place it has no width, and a line for each letter
+    if (height === this.#height || (!shown && this.#text.textContent)) return;
     this.#height = height;
     this.#element.style.minHeight = `${height}px`;
     const [width, now] = this.#node.size;
     const [least, needed] = this.#node.computeSize();
-    if (now !== this.#made) this.#before = now; // the user, or the editor, has set it since
+    if (now !== this.#made && !this.#settling) this.#before = now; // the user, or the editor, has set it since
     this.#node.setSize([Math.max(width, least), Math.max(this.#before, needed)]);
-    // Nodes 2.0 changes the height once more, when it draws
-    requestAnimationFrame(() => requestAnimationFrame(() => (this.#made = this.#node.size[1])));
+    this.#settling++; // Nodes 2.0 changes the height once more, when it draws
+    requestAnimationFrame(() => requestAnimationFrame(() => this.#settled()));
     this.#node.graph?.setDirtyCanvas(true, true);
+  }
+
+  #settled() {
+    this.#settling--;
+    this.#made = this.#node.size[1];
   }
 }
