@@ -1,4 +1,4 @@
-"""The command line: ``python -m sf_core generate | convert | train | info | bench``."""
+"""The command line: ``python -m sf_core generate | convert | train | info | bench | verify``."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments; None for those of the process.
 
     Returns:
-        The exit status: 1 if the command failed with an error for the user, 130 after Ctrl-C or SIGTERM.
+        The exit status: 1 if the command failed with an error for the user, or a check failed; 130 after Ctrl-C or
+        SIGTERM.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # names of files may hold what the terminal's encoding does not
@@ -37,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if getattr(args, "threads", None) is not None:
             torch.set_num_threads(args.threads)
         with _sigterm_as_ctrl_c():
-            args.run(args)
+            status: int | None = args.run(args)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -46,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"error: {_in_words(error)}", file=sys.stderr)
         return 1
-    return 0
+    return status or 0
 
 
 @contextmanager

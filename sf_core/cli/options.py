@@ -59,6 +59,20 @@ def check_options(args: argparse.Namespace) -> None:
         BENCH_CHUNKS.check("--chunks", args.chunks)
     if args.command == "generate":
         _check_generate(args)
+    if args.command == "verify":
+        _check_verify(args)
+
+
+def _check_verify(args: argparse.Namespace) -> None:
+    if args.case_only and args.size is not None:
+        raise ValueError("--size is of the checkpoint's own video, which --case-only does not make: leave one out")
+    for name, pixels in zip(("width", "height"), args.size or (), strict=False):
+        PIXELS.check(f"the {name} of --size", pixels)
+    if args.out is not None:
+        check_new_file(args.out)
+        if args.out.absolute() == args.file.absolute():
+            raise ValueError(f"the checkpoint and --out are both {args.out}: choose another file for --out")
+    _check_device(args.device)
 
 
 def _check_generate(args: argparse.Namespace) -> None:

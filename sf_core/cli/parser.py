@@ -15,6 +15,7 @@ from .environment import environment_report
 from .generate import DEFAULT_SECONDS, DTYPES, generate
 from .info import describe
 from .train import train
+from .verify import verify
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -29,6 +30,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_train(commands)
     _add_info(commands)
     _add_bench(commands)
+    _add_verify(commands)
     return parser
 
 
@@ -184,6 +186,34 @@ def _add_bench(commands: Any) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers to FILE, too")
     _add_threads(parser)
     parser.set_defaults(run=_bench)
+
+
+def _add_verify(commands: Any) -> None:
+    parser = commands.add_parser(
+        "verify",
+        help="check that this machine plays a checkpoint as it should",
+        description="Play a recorded run of the checkpoint's family with a tiny model, and compare the numbers. Then "
+        "make a video with the checkpoint itself, and check what sessions promise: the same seed makes the same video, "
+        "also after a rewind and after the cache was lost, and the cache takes the memory that was predicted. Prints "
+        "a certificate, and exits with 1 if a check failed.",
+    )
+    parser.add_argument("file", type=Path, help="a causal Wan checkpoint")
+    parser.add_argument("--preset", metavar="NAME", help="the published model that it is, if the file does not tell")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the certificate to FILE, too, as JSON")
+    parser.add_argument(
+        "--case-only", action="store_true", help="only play the recorded run; do not load the checkpoint"
+    )
+    parser.add_argument(
+        "--size",
+        type=int,
+        nargs=2,
+        metavar=("WIDTH", "HEIGHT"),
+        help="of the checkpoint's video in pixels (default: 128 128 on a CPU, else 832 480)",
+    )
+    parser.add_argument("--device", default="cpu", help="such as cpu or cuda (default: %(default)s)")
+    parser.add_argument("--dtype", choices=list(DTYPES), help="of the computation (default: float32)")
+    parser.add_argument("--threads", type=int, default=_all_threads(), help="CPU threads (default: all, %(default)s)")
+    parser.set_defaults(run=verify)
 
 
 def _all_threads() -> int:
