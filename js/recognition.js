@@ -1,4 +1,4 @@
-import { after } from "./lib/editor.js";
+import { after, locale } from "./lib/editor.js";
 import { widgetOf } from "./lib/widgets.js";
 import { post } from "./lib/server.js";
 import { addWords } from "./words.js";
@@ -21,7 +21,7 @@ export function addRecognition(node) {
     asked = key;
     let text;
     try {
-      text = (await post("/self_forcing/model", { name, preset })).text;
+      text = (await post("/self_forcing/model", { name, preset, language: locale() })).text;
     } catch (error) {
       text = error instanceof Error ? error.message : String(error);
     }

@@ -79,7 +79,8 @@ function addPlayer(node, options) {
  */
 async function attach(shown) {
   try {
-    const asked = { client_id: await clientId(), own: true, visible: !document.hidden, ...(shown && { runs: shown }) };
+    const who = { client_id: await clientId(), language: locale() };
+    const asked = { ...who, own: true, visible: !document.hidden, ...(shown && { runs: shown }) };
     const { runs: states } = await post("/self_forcing/attach", asked);
     for (const state of states) if (isState(state)) runs.state(state, true);
     if (shown && onScreen().some((run) => !shown.includes(run))) attachToShown(); // these states put them on their nodes

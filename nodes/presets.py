@@ -17,6 +17,7 @@ from ..sf_core.files.published_models import (
     remark_on,
 )
 from ..sf_core.files.recognition import Recognition
+from ..sf_core.message import NOTHING, Message, clauses, sentences
 
 FROM_MODEL = "from the model"
 CUSTOM = "custom"
@@ -46,7 +47,7 @@ def preset_config(name: str, own: RolloutConfig | None) -> RolloutConfig | None:
     return PRESETS.get(name) or model_by_name(name).config
 
 
-def preset_remark(name: str) -> str:
+def preset_remark(name: str) -> Message:
     """Return what a user should know of the preset called ``name``; empty if there is nothing to say."""
     return remark_on(next((model for model in PUBLISHED_MODELS if model.name == name), None))
 
@@ -62,24 +63,28 @@ def check_preset(chosen: str, channels: int) -> None:
         raise ValueError(misfit)
 
 
-def _misfit(chosen: str, channels: int | None) -> str:
+def _misfit(chosen: str, channels: int | None) -> Message:
     """Say that a preset is of models with other latents than these; "" if it is not, or they are not known."""
     if chosen == FROM_MODEL or channels is None:
-        return ""
+        return NOTHING
     expected = model_by_name(chosen).channels
     if (expected == WAN22_CHANNELS) == (channels == WAN22_CHANNELS):
-        return ""
-    difference = f"the preset {chosen!r} is of models with latents of {expected} channels, and this one has {channels}"
+        return NOTHING
+    difference = Message(
+        "the preset {preset} is of models with latents of {expected} channels, and this one has {channels}",
+        **{"preset": repr(chosen), "expected": expected, "channels": channels},
+    )
     if channels != WAN22_CHANNELS:
         return difference
     names = " or ".join(repr(name) for name in PRESETS if model_by_name(name).channels == channels)
-    return (
-        f"{difference}, as Wan 2.2's 5B model: a few steps with these settings give no usable video. Choose the preset "
-        f"{names} if the weights are of that model, or {FROM_MODEL!r} if the file has settings of its own"
+    return Message(
+        "{difference}, as Wan 2.2's 5B model: a few steps with these settings give no usable video. Choose the preset "
+        "{names} if the weights are of that model, or {from_model} if the file has settings of its own",
+        **{"difference": difference, "names": names, "from_model": repr(FROM_MODEL)},
     )
 
 
-def said_of(recognised: Recognition | None, chosen: str, channels: int | None) -> str:
+def said_of(recognised: Recognition | None, chosen: str, channels: int | None) -> Message:
     """Say which model a file is taken for, why, its settings, and what contradicts the preset that was chosen.
 
     Args:
@@ -88,25 +93,27 @@ def said_of(recognised: Recognition | None, chosen: str, channels: int | None) -
         channels: Of the model's latents; None if they are not known.
     """
     if chosen == FROM_MODEL:
-        return recognised.text() if recognised is not None else ""
+        return recognised.text() if recognised is not None else NOTHING
     model = model_by_name(chosen)
-    sentences = [f"{chosen}: the preset that was chosen", format_settings(model.config or _PAPER), model.remark]
+    first = Message("{preset}: the preset that was chosen", preset=chosen)
+    parts = [first, format_settings(model.config or _PAPER), model.remark]
     misfit = _misfit(chosen, channels)
     if misfit and channels == WAN22_CHANNELS:
         return misfit
     if misfit:
-        sentences.append(f"Mind: {misfit}")
+        parts.append(Message("Mind: {misfit}", misfit=misfit))
     if recognised is not None and recognised.refusal:
-        sentences.insert(0, recognised.refusal)
+        parts.insert(0, recognised.refusal)
     elif recognised is not None and recognised.name and chosen not in (recognised.name, *recognised.could_be):
-        sentences.append(f"Mind: the file looks like {recognised.name}: {recognised.why}")
+        model_and_why = {"name": recognised.name, "why": recognised.why}
+        parts.append(Message("Mind: the file looks like {name}: {why}", **model_and_why))
     if recognised is not None:
-        sentences.append(recognised.group)
-    return ". ".join(filter(None, sentences))
+        parts.append(recognised.group)
+    return sentences(parts)
 
 
-def chosen_settings(chosen: str, values: Mapping[str, Any], wired: Collection[str]) -> tuple[RolloutConfig, str]:
-    """Return the settings of Rollout Settings, and a note on values that contradict the preset ("" if none does).
+def chosen_settings(chosen: str, values: Mapping[str, Any], wired: Collection[str]) -> tuple[RolloutConfig, Message]:
+    """Return the settings of Rollout Settings, and a note on values that contradict the preset (empty if none does).
 
     A value that was wired or set replaces the preset's. A default that was not wired does not: it was left as it was.
 
@@ -120,22 +127,26 @@ def chosen_settings(chosen: str, values: Mapping[str, Any], wired: Collection[st
     """
     values = {**_DEFAULTS, **values}
     if chosen == CUSTOM:
-        return _config(values), ""
+        return _config(values), NOTHING
     own = widget_values(PRESETS[chosen])
     differing = [name for name, value in own.items() if _spelled(values[name]) != _spelled(value)]
     used = {name for name in differing if name in wired or _spelled(values[name]) != _spelled(_DEFAULTS[name])}
-    notes = [
-        f"{name} is {_shown(values[name])} in place of {_shown(own[name])}, the preset's"
-        if name in used
-        else f"{name} is {_shown(own[name])}, the preset's, and not {_shown(values[name])}: choose '{CUSTOM}' to set it"
-        for name in differing
-    ]
     config = _config({**own, **{name: values[name] for name in used}}) if used else PRESETS[chosen]
-    return config, f"{chosen}: {'; '.join(notes)}" if notes else ""
+    if not differing:
+        return config, NOTHING
+    notes = clauses(_difference(name, values[name], own[name], name in used) for name in differing)
+    return config, Message("{preset}: {notes}", preset=chosen, notes=notes)
+
+
+def _difference(name: str, value: Any, own: Any, is_used: bool) -> Message:
+    what = {"name": name, "value": _shown(value), "own": _shown(own)}
+    if is_used:
+        return Message("{name} is {value} in place of {own}, the preset's", **what)
+    return Message("{name} is {own}, the preset's, and not {value}: choose 'custom' to set it", **what)
 
 
 def _shown(value: Any) -> Any:
-    return value if value != "" else "empty"
+    return value if value != "" else Message("empty")
 
 
 def _spelled(value: Any) -> Any:

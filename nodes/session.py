@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..sf_core.config import SINK_POSITIONS, RolloutConfig
 from ..sf_core.memory_ledger import DecoderCost
+from ..sf_core.message import NOTHING, Message, sentences
 from ..sf_core.noise import MAX_SEED
 from ..sf_core.ranges import PIXELS
 from ..sf_core.schedule import TRAIN_STEPS
@@ -134,8 +135,7 @@ class SFRolloutSettings(io.ComfyNode):
         inputs = running_prompt().graph.get(executing_node(), {}).get("inputs", {})
         wired = {name for name, value in inputs.items() if isinstance(value, list)}
         config, note = chosen_settings(preset, values, wired)
-        remark = ". ".join(filter(None, (note, preset_remark(preset))))
-        return io.NodeOutput(config, ui=host.remark(remark))
+        return io.NodeOutput(config, ui=host.remark(sentences((note, preset_remark(preset)))))
 
 
 class SFSession(io.ComfyNode):
@@ -204,15 +204,15 @@ class SFSession(io.ComfyNode):
         config, archive = config_for(model, settings), host.temp_path("archive")
         words = words_of("positive")
         session = Session.start(wan, embeddings(positive), size, config, seed=seed, archive_folder=archive, words=words)
-        text = memory_in_words(session) + _unusual_size(wan, size)
-        return io.NodeOutput(GraphSession(session), ui=host.keep_saying(text))
+        message = sentences((memory_in_words(session), _unusual_size(wan, size)))
+        return io.NodeOutput(GraphSession(session), ui=host.keep_saying(message))
 
 
-def _unusual_size(wan: HostedWan, size: tuple[int, int]) -> str:
+def _unusual_size(wan: HostedWan, size: tuple[int, int]) -> Message:
     if wan.latent_size in (None, size):
-        return ""
+        return NOTHING
     rows, columns = (length * wan.spatial_factor for length in wan.latent_size or size)
-    return f". This model was trained at {columns} x {rows} pixels"
+    return Message("This model was trained at {columns} x {rows} pixels", columns=columns, rows=rows)
 
 
 class SFStartFromImages(io.ComfyNode):

@@ -11,6 +11,7 @@ import torch
 from comfy_api.v0_0_2 import io, ui
 
 from ..sf_core.byte_units import format_bytes
+from ..sf_core.message import Message
 from ..sf_core.session.session import Session
 from .adapters import host, users
 from .adapters.graph_facts import about_session
@@ -66,10 +67,10 @@ class SFSaveSession(io.ComfyNode):
     def execute(cls, session: GraphSession, filename_prefix: str) -> Any:
         path = _saved(session.core, filename_prefix)
         results.remember(cls, path)
-        size = format_bytes(path.stat().st_size)
-        summary = f"{path.name}: {session.core.chunks} chunks, {size}"
+        facts = {"name": path.name, "n": session.core.chunks, "size": format_bytes(path.stat().st_size)}
+        summary = Message("{name}: {n} chunks, {size}", **facts)
         shown = host.keep_saying(summary)
-        return io.NodeOutput(str(path), ui={**ui.PreviewText(summary).as_dict(), **shown})
+        return io.NodeOutput(str(path), ui={**ui.PreviewText(str(summary)).as_dict(), **shown})
 
 
 def _saved(session: Session, prefix: str) -> Path:
@@ -171,10 +172,11 @@ class SFSessionInfo(io.ComfyNode):
     @classmethod
     @checked
     def execute(cls, session: GraphSession) -> Any:
-        text = session_in_words(session)
+        description = session_in_words(session)
+        text = str(description)  # for other nodes and programs: English
         picture = torch.from_numpy(np.asarray(draw_session(session)).copy()).float()[None] / 255
         previews = {**ui.PreviewImage(picture, cls=cls).as_dict(), **ui.PreviewText(text).as_dict()}
-        return io.NodeOutput(text, picture, ui={**previews, **host.keep_saying(text)})
+        return io.NodeOutput(text, picture, ui={**previews, **host.keep_saying(description)})
 
 
 NODES = [SFSaveSession, SFLoadSession, SFSessionInfo]

@@ -6,6 +6,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ..sf_core.byte_units import format_bytes
 from ..sf_core.files.published_models import format_settings
+from ..sf_core.message import Message, lines
 from ..sf_core.session.saved_record import events_in
 from ..sf_core.session.session_file import record_of
 from .adapters.memory_report import memory_in_words
@@ -19,26 +20,29 @@ _STAGES = {"cache": "#5aa9e6", "sample": "#f2a65a", "decode": "#b48ead"}
 _MARGIN = 24
 
 
-def session_in_words(session: GraphSession) -> str:
+def session_in_words(session: GraphSession) -> Message:
     """Describe a session, one fact a line."""
     core = session.core
     record, prompts = record_of(core)
     context = sum(frames for kind, frames, *_ in record["blocks"] if kind == "context")
     rows, columns = (size * comfy_model(core).spatial_factor for size in core.latent_size)
-    lines = {
-        "length": f"{core.frames} latent frames, {core.chunks} chunks sampled, {context} frames given",
-        "decoded": f"{session.decoded} latent frames",
-        "size": f"{columns} x {rows} pixels, batch {core.batch}",
-        "model": ", ".join([record["model"], *record["other_models"]]),
-        "prompts": str(len(prompts)),
-        "seeds": ", ".join(map(str, record["seeds"])),
-        "events": events_in(record),
-        "settings": format_settings(core.config),
-        "newest chunk's cache": core.how,
-        "memory": memory_in_words(core),
-        "live caches": format_bytes(comfy_model(core).shared.nbytes),
-    }
-    return "\n".join(f"{name}: {value}" for name, value in lines.items())
+    counts = {"frames": core.frames, "chunks": core.chunks, "given": context}
+    size = {"columns": columns, "rows": rows, "batch": core.batch}
+    return lines(
+        (
+            Message("length: {frames} latent frames, {chunks} chunks sampled, {given} frames given", **counts),
+            Message("decoded: {frames} latent frames", frames=session.decoded),
+            Message("size: {columns} x {rows} pixels, batch {batch}", **size),
+            Message("model: {names}", names=", ".join([record["model"], *record["other_models"]])),
+            Message("prompts: {n}", n=len(prompts)),
+            Message("seeds: {seeds}", seeds=", ".join(map(str, record["seeds"]))),
+            Message("events: {events}", events=events_in(record)),
+            Message("settings: {settings}", settings=format_settings(core.config)),
+            Message("newest chunk's cache: {how}", how=core.how),
+            Message("memory: {memory}", memory=memory_in_words(core)),
+            Message("live caches: {size}", size=format_bytes(comfy_model(core).shared.nbytes)),
+        )
+    )
 
 
 def draw_session(session: GraphSession) -> Image.Image:

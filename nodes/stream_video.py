@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..sf_core.files.video import VideoWriter
 from ..sf_core.memory_ledger import DecoderCost
+from ..sf_core.message import Message
 from ..sf_core.session.frame_counts import video_frames
 from ..sf_core.session.reencoding import with_vae
 from ..sf_core.session.saved_record import events_in
@@ -118,7 +119,7 @@ class SFStreamVideo(io.ComfyNode):
                     thumbnails.remember(core, last)
             _keep_record(cls, run, core, writer)
             if last is None:  # stopped before its first frame: no video exists, so the run ends as by an interrupt
-                run.say("stopped before the first frame: there is no video")
+                run.say(Message("stopped before the first frame: there is no video"))
                 cancellation.cancel()
             cancellation.raise_if_asked()
         results.remember(cls, path)

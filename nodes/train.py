@@ -18,6 +18,7 @@ from ..sf_core.cancellation import Cancellation, Cancelled
 from ..sf_core.files import disk_budget
 from ..sf_core.files.atomic_write import atomic_write
 from ..sf_core.memory_ledger import DecoderCost
+from ..sf_core.message import Message
 from ..sf_core.noise import MAX_SEED
 from ..sf_core.ranges import PIXELS
 from ..sf_core.training.trainer import Trainer
@@ -229,7 +230,8 @@ def _make_room(job: Job, wan: HostedWan, extra_bytes: int) -> None:
     device, needs = torch.device(job.recipe.device), job.needs + extra_bytes
     memory.make_room(needs, device)
     free, name = memory.free_memory(device), wan.ledger.device.name
-    words = f"training takes about {format_bytes(needs)}; the {name} has {format_bytes(free)} free"
+    sizes = {"needs": format_bytes(needs), "device": name, "free": format_bytes(free)}
+    words = Message("training takes about {needs}; the {device} has {free} free", **sizes)
     if needs > free:
         raise MemoryError(f"{words}. {_LESS}")
     host.say(executing_node(), words)

@@ -11,6 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..sf_core.cancellation import Cancellation
+from ..sf_core.message import NOTHING, Message, listed
 from ..sf_core.training.engine.metrics_file import Value
 from ..sf_core.training.engine.process_group import Group
 from ..sf_core.training.engine.run_log import RunLog, in_grid
@@ -87,10 +88,11 @@ class NodeReport(RunLog):
             if done < total and now - told < SECONDS_BETWEEN:
                 return
             told, left = now, (now - began) / (done - before) * (total - done)
-            text = f"{task}: {done} of {total}, {tqdm.format_interval(left)} left"
+            counts = {"task": task, "done": done, "total": total, "time": tqdm.format_interval(left)}
+            message = Message("{task}: {done} of {total}, {time} left", **counts)
             self._progress.prepare(done, total)
-            self._progress.say(text)
-            self._view.say(text if done < total else "")
+            self._progress.say(message)
+            self._view.say(message if done < total else NOTHING)
 
         return show
 
@@ -121,8 +123,12 @@ class NodeReport(RunLog):
             "file": "",
         }
         self._view.tell(chunk=self.done, training=training)
-        now = ", ".join(f"{network} {points[-1][1]:.3g}" for network, points in losses.items())
-        self._progress.say(f"{_IN_WORDS[kind]} {updates}/{of} · loss of {now}")
+        now = listed(
+            Message("{network} {loss}", network=_IN_WORDS[network], loss=f"{points[-1][1]:.3g}")
+            for network, points in losses.items()
+        )
+        stage_name = {"stage": _IN_WORDS[kind], "n": updates, "of": of, "losses": now}
+        self._progress.say(Message("{stage} {n}/{of} · loss of {losses}", **stage_name))
 
     def sample(self, stage: str, step: int, frames: Tensor, fps: float, prompts: Sequence[str]) -> Path:
         """Show samples on the node, and write them."""
@@ -136,7 +142,12 @@ class NodeReport(RunLog):
         host.log.info("%s", text)
 
 
-_IN_WORDS = {"causal": "causal start", "self-forcing": "self forcing"}
+_IN_WORDS = {
+    "causal": Message("causal start"),
+    "self-forcing": Message("self forcing"),
+    "generator": Message("generator"),
+    "critic": Message("critic"),
+}
 
 
 class NodeGroup(Group):

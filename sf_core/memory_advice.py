@@ -8,62 +8,89 @@ from dataclasses import replace
 
 from .byte_units import format_bytes
 from .memory_ledger import Ledger, Setup
+from .message import Message, Sentence, listed, sentences
 
 
-def in_words(ledger: Ledger, setup: Setup) -> str:
+def in_words(ledger: Ledger, setup: Setup) -> Message:
     """Compare a run with the memory of the device, in a sentence that a user can act on."""
-    parts, window, device = ledger.parts(setup), setup.config.window_frames, ledger.device
-    reach = f"at window {window}" if window else f"with {setup.frames} frames and no window"
-    lines = [
-        f"cache {format_bytes(parts.cache)} {reach}",
-        f"weights {format_bytes(parts.weights)}",
-        f"a chunk {format_bytes(parts.sampling)}",
-    ]
-    if setup.decoder is not None:
-        lines += [f"decoder {format_bytes(parts.decoding)}", f"VAE {format_bytes(parts.vae)}"]
-    takes = f"{', '.join(lines)}; {format_bytes(parts.total)} in all"
-    takes += "" if setup.decoder else ", without a decoder"
-    of_device = f"the {format_bytes(device.total)} of your {device.name}"
+    device, takes = ledger.device, _takes(ledger, setup)
+    of_device = Message("the {size} of your {device}", size=format_bytes(device.total), device=device.name)
     if not device.total:
-        return f"Takes {takes}"
+        return Message("Takes {takes}", takes=takes)
     missing = ledger.offloaded(setup)
     if missing is None:
-        return f"Too much for {of_device}: {takes}. {advice(ledger, setup)}"
-    if missing:
-        whole = remedy(ledger, setup, offloading=False)
-        named = whole and name_change(ledger, setup, whole)
-        hint = f". To keep all weights on the {device.name}, take {named[0]}: {named[1]}" if named else ""
-        return f"Fits {of_device} with {format_bytes(missing)} of the weights offloaded, which is slower: {takes}{hint}"
-    return f"Fits {of_device}: {takes}"
+        too_much = Message("Too much for {memory}: {takes}", memory=of_device, takes=takes)
+        return sentences((too_much, advice(ledger, setup)))
+    if not missing:
+        return Message("Fits {memory}: {takes}", memory=of_device, takes=takes)
+    fits = Message(
+        "Fits {memory} with {missing} of the weights offloaded, which is slower: {takes}",
+        **{"memory": of_device, "missing": format_bytes(missing), "takes": takes},
+    )
+    whole = remedy(ledger, setup, offloading=False)
+    if not whole:
+        return fits
+    what, details = name_change(ledger, setup, whole)
+    hint = Message(
+        "To keep all weights on the {device}, take {what}: {details}", device=device.name, what=what, details=details
+    )
+    return sentences((fits, hint))
 
 
-def advice(ledger: Ledger, setup: Setup) -> str:
+def _takes(ledger: Ledger, setup: Setup) -> Message:
+    """What a run takes, in all and in parts."""
+    parts, window = ledger.parts(setup), setup.config.window_frames
+    cache = (
+        Message("cache {size} at window {window}", size=format_bytes(parts.cache), window=window)
+        if window
+        else Message("cache {size} with {n} frames and no window", size=format_bytes(parts.cache), n=setup.frames)
+    )
+    entries = [
+        cache,
+        Message("weights {size}", size=format_bytes(parts.weights)),
+        Message("a chunk {size}", size=format_bytes(parts.sampling)),
+    ]
+    total = format_bytes(parts.total)
+    if setup.decoder is None:
+        return Message("{parts}; {total} in all, without a decoder", parts=listed(entries), total=total)
+    entries += [
+        Message("decoder {size}", size=format_bytes(parts.decoding)),
+        Message("VAE {size}", size=format_bytes(parts.vae)),
+    ]
+    return Message("{parts}; {total} in all", parts=listed(entries), total=total)
+
+
+def advice(ledger: Ledger, setup: Setup) -> Message:
     """Say which one setting makes a run fit."""
     changed = remedy(ledger, setup)
     if changed is None:
         least = format_bytes(ledger.least_weights)
-        return (
-            f"No window and no size fits: {least} of the weights have to be on the {ledger.device.name}. Use fp8 "
-            "weights (weight_dtype of Load Self Forcing Model), or a smaller model"
+        return Message(
+            "No window and no size fits: {least} of the weights have to be on the {device}. Use fp8 weights "
+            "(weight_dtype of Load Self Forcing Model), or a smaller model",
+            **{"least": least, "device": ledger.device.name},
         )
     what, details = name_change(ledger, setup, changed)
-    with_weights = "" if ledger.fits(changed, offloading=False) else " with weights offloaded"
-    return f"{what[0].upper()}{what[1:]} would fit{with_weights}: {details}"
+    if ledger.fits(changed, offloading=False):
+        return Sentence("{what} would fit: {details}", what=what, details=details)
+    return Sentence("{what} would fit with weights offloaded: {details}", what=what, details=details)
 
 
-def name_change(ledger: Ledger, setup: Setup, changed: Setup) -> tuple[str, str]:
+def name_change(ledger: Ledger, setup: Setup, changed: Setup) -> tuple[Message, Message]:
     """Name the one setting of ``changed`` that differs from ``setup``, and say more about it."""
     if changed.decoder is not None and changed.decoder != setup.decoder:
         takes = format_bytes(changed.decoder.decoding(changed))
-        return "a TAEHV (taew2_1) as decoder", f"it takes {takes} (Load VAE)"
+        return Message("a TAEHV (taew2_1) as decoder"), Message("it takes {size} (Load VAE)", size=takes)
     if changed.config != setup.config:
         cache = format_bytes(ledger.cache(changed))
-        return f"a window of {changed.config.window_frames} latent frames", f"its cache is {cache} (Rollout Settings)"
-    (rows, columns), (old_rows, old_columns) = (
+        window = Message("a window of {n} latent frames", n=changed.config.window_frames)
+        return window, Message("its cache is {size} (Rollout Settings)", size=cache)
+    sizes = (
         (height * ledger.spatial_factor, width * ledger.spatial_factor)
         for height, width in (changed.latent_size, setup.latent_size)
     )
-    return f"{columns} x {rows} pixels", f"no window fits at {old_columns} x {old_rows} (Self Forcing Session)"
+    smaller, larger = (Message("{columns} x {rows} pixels", columns=columns, rows=rows) for rows, columns in sizes)
+    return smaller, Message("no window fits at {size} (Self Forcing Session)", size=larger)
 
 
 # The setting to change ------------------------------------------------------------------------------------------------

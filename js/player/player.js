@@ -31,7 +31,7 @@ const LEAD = 1.25; // seconds to the newest frame: the server makes so much in a
 const REFRESH = 0.2; // seconds between two updates of the texts while something plays
 const FORMER_RUNS = 100; // whose late messages are ignored
 const LASTING = 1; // seconds that work takes that is worth a word
-const FACTS = / fps · /; // of a progress text that says what the line of facts says too
+const FACTS = / · .* · /; // of a progress text, in any language, that says what the line of facts says too
 
 /** What is shown over the picture when a run comes into a state. @type {Record<string, import("./icons.js").Icon>} */
 const BEZELS = { running: "play", paused: "hold", stopping: "stop", ended: "stop", interrupted: "stop", failed: "stop" };

@@ -25,7 +25,8 @@ from ...sf_core.cancellation import Cancellation
 from ...sf_core.files.atomic_write import sweep_parts
 from ...sf_core.files.disk import make_folder
 from ...sf_core.files.file_names import check_file_name
-from . import leftovers, users
+from ...sf_core.message import Message
+from . import languages, leftovers, users
 from .rate_limit import RateLimit
 from .running_prompt import executing_node, running_prompt
 
@@ -82,27 +83,28 @@ class NodeProgress:
         # of its own, because ComfyUI's bar does not move back
         comfy.utils.ProgressBar(total, node_id=self.node_id).update_absolute(done)
 
-    def say(self, text: str) -> None:
-        """Show ``text`` on the node."""
-        say(self.node_id, text)
+    def say(self, message: Message) -> None:
+        """Show a message on the node."""
+        say(self.node_id, message)
 
 
-def say(node_id: str, text: str) -> None:
-    """Show ``text`` on a node while it runs, to the client whose graph runs.
+def say(node_id: str, message: Message) -> None:
+    """Show a message on a node while it runs, to the client whose graph runs, in that client's language.
 
     Without such a client nobody gets it: ComfyUI would send it to everybody. Editors show this text as HTML, so it is
     escaped: names in it may come from anybody's files.
     """
     server = PromptServer.instance
     if node_id and server.client_id is not None:
+        text = languages.for_client(message, server.client_id)
         server.send_progress_text(html.escape(text, quote=False), node_id, server.client_id)
 
 
-def keep_saying(text: str) -> dict[str, list[str]]:
-    """Show ``text`` on the node that runs, and return its ``ui``, with which js/words.js shows it after the run too."""
-    if text:
-        say(executing_node(), text)
-    return {"sf_text": [text]}
+def keep_saying(message: Message) -> dict[str, list[str]]:
+    """Show a message on the node that runs; return its ``ui``, with which js/words.js shows it after the run too."""
+    if message:
+        say(executing_node(), message)
+    return {"sf_text": [languages.for_client(message, PromptServer.instance.client_id)]}
 
 
 def output_is_taken(output: int) -> bool:
@@ -113,11 +115,11 @@ def output_is_taken(output: int) -> bool:
     return any([node_id, output] == value for other in prompt.values() for value in other["inputs"].values())
 
 
-def remark(text: str) -> dict[str, list[str]]:
-    """Show ``text`` on the node that runs as `keep_saying` does, and write it to the log, if it is not empty."""
-    if text:
-        log.info(text)
-    return keep_saying(text)
+def remark(message: Message) -> dict[str, list[str]]:
+    """Show a message on the node that runs as `keep_saying` does, and write it to the log, if it is not empty."""
+    if message:
+        log.info("%s", message)
+    return keep_saying(message)
 
 
 # Tensors ----------------------------------------------------------------------------------------------------------

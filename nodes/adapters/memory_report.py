@@ -9,12 +9,13 @@ from dataclasses import replace
 from ...sf_core.byte_units import format_bytes
 from ...sf_core.memory_advice import advice, in_words
 from ...sf_core.memory_ledger import DecoderCost
+from ...sf_core.message import Message
 from ...sf_core.session.session import Session
 from . import memory
 from .model import comfy_model
 
 
-def memory_in_words(session: Session, decoder: DecoderCost | None = None, frames: int = 0) -> str:
+def memory_in_words(session: Session, decoder: DecoderCost | None = None, frames: int = 0) -> Message:
     """Compare what a run of ``session`` takes with the memory of its device.
 
     Args:
@@ -26,7 +27,7 @@ def memory_in_words(session: Session, decoder: DecoderCost | None = None, frames
     return in_words(wan.ledger, wan.setup(session, decoder, frames))
 
 
-def what_would_fit(session: Session, decoder: DecoderCost | None = None) -> str:
+def what_would_fit(session: Session, decoder: DecoderCost | None = None) -> Message:
     """Say which one setting makes a run fit into the memory that is free now, with all models unloaded."""
     wan = comfy_model(session)
     ledger, free = wan.ledger, memory.free_memory(wan.device)

@@ -21,6 +21,7 @@ from ...sf_core.files import disk_budget
 from ...sf_core.files.disk import free_bytes
 from ...sf_core.files.safetensors_file import open_tensors, write_tensors
 from ...sf_core.hashing import digest, tensor_digest
+from ...sf_core.message import Message
 from ...sf_core.noise import SeededNoise
 from ...sf_core.session.next_chunk import Progress
 from ...sf_core.session.session import Session
@@ -41,7 +42,7 @@ class ChunkCache:
         say: Shows a sentence to the user.
     """
 
-    def __init__(self, say: Callable[[str], None]) -> None:
+    def __init__(self, say: Callable[[Message], None]) -> None:
         self._say, self._stopped = say, False
 
     def next_chunk(self, session: Session, progress: Progress) -> tuple[Session, Tensor]:
@@ -66,8 +67,9 @@ class ChunkCache:
                 disk_budget.trim(folder.glob("*.safetensors"), CHUNKS_BYTES, CHUNKS_KEPT, always=0)
         except OSError as error:  # the video is more important than the cache
             self._stopped = True
-            sentence = f"chunks are not stored for later runs from here on: {error.strerror or error}"
-            host.log.warning(sentence)
+            why = error.strerror or error
+            sentence = Message("chunks are not stored for later runs from here on: {why}", why=why)
+            host.log.warning("%s", sentence)
             self._say(sentence)
 
 

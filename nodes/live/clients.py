@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 from aiohttp import web
 from server import PromptServer
 
-from ..adapters import host, users
+from ..adapters import host, languages, users
 
 REMEMBERED = 1000  # attached clients without a websocket
 MESSAGE_BYTES = 256_000  # of a message, at most: programs' websockets often take no more than 1 MiB
@@ -57,16 +57,22 @@ class Attached:
     lags: bool = False
 
 
-def attach(client_id: str, asked: Attached) -> bool:
-    """Send the messages of the runs that a client ``asked`` for from now on. False: the client is another user's."""
+def attach(client_id: str, asked: Attached, language: str = "") -> bool:
+    """Send the messages of the runs that a client ``asked`` for from now on, in its language, English by default.
+
+    Returns:
+        Whether it may; False: the client is another user's.
+    """
     if not users.give_client(client_id, asked.user):
         return False
+    languages.set_language(client_id, language)
     _attached.pop(client_id, None)
     _attached[client_id] = asked
     gone = [one for one in _attached if one not in PromptServer.instance.sockets]
     for one in gone[: max(0, len(gone) - REMEMBERED)]:
         del _attached[one]
         users.forget_client(one)
+        languages.forget_client(one)
     return True
 
 

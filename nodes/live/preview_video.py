@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ...sf_core.files import disk_budget
 from ...sf_core.files.video import VideoWriter, sidecar_of
+from ...sf_core.message import Message
 from ..adapters import host
 
 
@@ -21,7 +22,7 @@ class PreviewVideo:
         say: Shows a sentence to the user.
     """
 
-    def __init__(self, path: Path, fps: float, say: Callable[[str], None]) -> None:
+    def __init__(self, path: Path, fps: float, say: Callable[[Message], None]) -> None:
         self._path, self._fps, self._say = path, fps, say
         self._writer: VideoWriter | None = None
         self._failed = False
@@ -53,6 +54,6 @@ class PreviewVideo:
             self._writer.abandon()
         for file in (self._path, sidecar_of(self._path)):
             disk_budget.delete(file)
-        sentence = f"there is no video of these frames: {error.strerror or error}"
-        host.log.warning(sentence)
+        sentence = Message("there is no video of these frames: {why}", why=error.strerror or error)
+        host.log.warning("%s", sentence)
         self._say(sentence)

@@ -18,6 +18,7 @@ from torch import Tensor
 from ...sf_core.byte_units import format_bytes
 from ...sf_core.cancellation import Cancellation
 from ...sf_core.memory_ledger import DecoderCost
+from ...sf_core.message import NOTHING, Message
 from ...sf_core.session.commands import Command, Pause, Resume, Stop
 from ...sf_core.session.idle import UNWATCHED_SECONDS, IdlePause
 from ...sf_core.session.next_chunk import Progress
@@ -181,7 +182,8 @@ class Run(StreamHost):
             if stage == "step":
                 self._bar.at(self._position(index))
             if stage == "rebuild":
-                self._bar.say(f"{self._ordinal(self._made + 1)}: rebuilding the cache, pass {index + 1} of {count}")
+                what = {"chunk": self._ordinal(self._made + 1), "index": index + 1, "count": count}
+                self._bar.say(Message("{chunk}: rebuilding the cache, pass {index} of {count}", **what))
 
         longer, latents = self._stored.next_chunk(session, report)
         end = time.perf_counter()
@@ -196,8 +198,8 @@ class Run(StreamHost):
         """Position of the bar. Without a known end, the bar runs once for each chunk."""
         return self._made * self._steps + step if self._chunks else step
 
-    def _ordinal(self, chunk: int) -> str:
-        return f"chunk {chunk}/{self._chunks}" if self._chunks else f"chunk {chunk}"
+    def _ordinal(self, chunk: int) -> Message:
+        return Message("chunk {n}/{of}", n=chunk, of=self._chunks) if self._chunks else Message("chunk {n}", n=chunk)
 
     @property
     def cache_bytes(self) -> int:
@@ -232,16 +234,19 @@ class Run(StreamHost):
         self.timings.append(timing)
         self._frames += frames
         seconds = max(1e-6, time.perf_counter() - self._started - self.view.idle_seconds)
-        cost = f"{self._frames / seconds:.1f} fps · {format_bytes(self.cache_bytes)} cache"
-        cost = "kept from an earlier run" if timing.how.startswith("kept") else cost
+        fps, cache = f"{self._frames / seconds:.1f}", format_bytes(self.cache_bytes)
         self._finished += 1
-        self._bar.say(f"{self._ordinal(self._finished)} · {cost}")
+        chunk = self._ordinal(self._finished)
+        if timing.how.startswith("kept"):
+            self._bar.say(Message("{chunk} · kept from an earlier run", chunk=chunk))
+        else:
+            self._bar.say(Message("{chunk} · {fps} fps · {cache} cache", chunk=chunk, fps=fps, cache=cache))
         if self._finished == self._chunks:
             self._bar.at(self._bar.total)
 
-    def say(self, text: str) -> None:
-        """Show ``text`` on the node."""
-        self._bar.say(text)
+    def say(self, message: Message) -> None:
+        """Show a message on the node."""
+        self._bar.say(message)
 
     def close(self) -> None:
         """Unregister the run, end the text encoder's thread, and give the model a cancellation of its own again."""
@@ -257,16 +262,17 @@ def _keep(session: Session, error: BaseException, view: LiveView) -> bool:
     """Save the session of a run that ended early, and say where. Returns whether it could be saved."""
     path = saved_sessions.keep(session, "interrupted" if host.is_interrupt(error) else "failed", view.about)
     if path is None:
-        view.say(f"the session of {session.chunks} chunks could not be kept: no disk takes it")
+        view.say(Message("the session of {n} chunks could not be kept: no disk takes it", n=session.chunks))
     else:
         view.keep(path)
-        view.say(f"{path.stem}: Load Session lists it, and running again continues from there")
+        view.say(Message("{name}: Load Session lists it, and running again continues from there", name=path.stem))
     return path is not None
 
 
 def _say_idle(view: LiveView, paused: bool) -> None:
-    note = f"paused: nobody has watched for {UNWATCHED_SECONDS / 60:g} minutes. It goes on when somebody does"
-    view.say(note if paused else "")
+    minutes = f"{UNWATCHED_SECONDS / 60:g}"
+    note = Message("paused: nobody has watched for {minutes} minutes. It goes on when somebody does", minutes=minutes)
+    view.say(note if paused else NOTHING)
 
 
 @contextmanager

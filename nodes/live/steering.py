@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...sf_core.message import NOTHING, Message
 from ...sf_core.noise import SeededNoise
 from ...sf_core.session.session import Session
 from ...sf_core.session.timeline import Row, Timeline, format_rows, second_of
@@ -133,7 +134,7 @@ class Steering:
                     self._pending.append(replace(action, embeddings=encoded))
 
     def _refuse(self, action: _PendingAction, error: Exception) -> None:
-        self._view.refuse(action.prompt, f"The prompt was not understood: {error}")
+        self._view.refuse(action.prompt, Message("The prompt was not understood: {error}", error=error))
 
     def boundary(self, session: Session) -> Session:
         """Return ``session`` as the timeline and the actions since the last chunk have it for its next chunk."""
@@ -158,7 +159,7 @@ class Steering:
 
     def _encode_here(self, action: _PendingAction) -> Tensor | None:
         """Encode a prompt in this thread, as weights may have to move. The video waits for it, and the node says so."""
-        self._view.say("Encoding the new prompt: the video waits for the text encoder")
+        self._view.say(Message("Encoding the new prompt: the video waits for the text encoder"))
         try:
             encoded = embeddings(encode(self._clip, action.prompt))
         except Exception as error:
@@ -166,7 +167,7 @@ class Steering:
                 raise
             self._refuse(action, error)
             return None
-        self._view.say("")
+        self._view.say(NOTHING)
         return encoded
 
     def re_rolled(self, session: Session) -> None:

@@ -19,7 +19,8 @@ from server import PromptServer
 from torch import Tensor
 
 from ...sf_core.files.pixels import to_bytes
-from ..adapters import host, users
+from ...sf_core.message import NOTHING, Message
+from ..adapters import host, languages, users
 from ..adapters.graph_facts import about_session
 from ..adapters.images import jpegs_of
 from ..adapters.running_prompt import executing_node, running_prompt
@@ -151,15 +152,18 @@ class LiveView:
         """
         self.tell(first_new=frames, begins=second)
 
-    def say(self, note: str) -> None:
-        """Show a note to the viewers."""
-        self.tell(note=note[:LONGEST_TEXT])
+    def say(self, note: Message) -> None:
+        """Show a note to the viewers, in the language of the client that queued the run."""
+        self.tell(note=self._in_words(note))
 
-    def refuse(self, prompt: str, why: str) -> None:
+    def _in_words(self, note: Message) -> str:
+        return languages.for_client(note, self.client)[:LONGEST_TEXT]
+
+    def refuse(self, prompt: str, why: Message) -> None:
         """Say that a typed prompt takes no effect. The note stays until another action is accepted."""
         with self._telling:
             count = self._facts["refused"]["count"] + 1
-            self.tell(note=why[:LONGEST_TEXT], refused={"count": count, "prompt": prompt})
+            self.tell(note=self._in_words(why), refused={"count": count, "prompt": prompt})
 
     @property
     def refusals(self) -> int:
@@ -175,7 +179,7 @@ class LiveView:
         """
         with self._telling:
             if self._facts["note"] and refusals == self.refusals:
-                self.say("")
+                self.say(NOTHING)
 
     def show(self, frames: Tensor, chunk: int, made: int, cache_bytes: int = 0) -> None:
         """Send the next frames.

@@ -13,6 +13,7 @@ from ...sf_core.noise import MAX_SEED
 from ...sf_core.session.commands import Command, Pause, ReRoll, Resume, Stop
 from ...sf_core.session.timeline import MAX_BLEND
 from ..adapters import users
+from ..adapters.languages import LONGEST_LANGUAGE
 from ..live import clients
 from ..live.run import Run, run_of
 from ..live.view import picture_of, states_for
@@ -39,16 +40,19 @@ def register() -> None:
 @json_route
 async def attach(request: web.Request) -> Any:
     """Send the messages of a user's runs to a client from now on. Answers with the state of each run."""
-    optional: dict[str, Kinds] = {"own": bool, "visible": bool, "runs": list}
+    optional: dict[str, Kinds] = {"own": bool, "visible": bool, "runs": list, "language": str}
     body = await body_of(request, {"client_id": str}, optional)
     client = body["client_id"]
     if not 0 < len(client) <= LONGEST_CLIENT_ID:
         raise Refused(400, "client_id is of the wrong length; expected that of your websocket")
+    language = body.get("language", "")
+    if len(language) > LONGEST_LANGUAGE:
+        raise Refused(400, "language is of the wrong length; expected a tag such as 'en' or 'zh'")
     user, own = users.current(), body.get("own", False)
     states = states_for(user, client if own else None)
     shown = body.get("runs")
     left_out = frozenset() if shown is None else frozenset(one["run"] for one in states if one["run"] not in shown)
-    if not clients.attach(client, clients.Attached(user, own, body.get("visible", True), left_out)):
+    if not clients.attach(client, clients.Attached(user, own, body.get("visible", True), left_out), language):
         raise Refused(409, "this client_id is another user's; expected that of your own websocket")
     return {"runs": states}
 

@@ -6,7 +6,8 @@ import asyncio
 
 from aiohttp import web
 
-from ..adapters import host
+from ...sf_core.message import Message
+from ..adapters import host, languages
 from ..adapters.model_loader import recognised
 from ..presets import MODEL_PRESETS, said_of
 from .validation import Refused, body_of, json_route
@@ -19,19 +20,23 @@ def register(routes: web.RouteTableDef) -> None:
 
 @json_route
 async def described(request: web.Request) -> dict[str, str]:
-    """Answer what Load Self Forcing Model says of a file and a preset. Body: ``{"name", "preset"}``."""
-    body = await body_of(request, {"name": str, "preset": str})
-    name, preset = body["name"], body["preset"]
+    """Answer what Load Self Forcing Model says of a file and a preset. Body: ``{"name", "preset", "language"?}``."""
+    body = await body_of(request, {"name": str, "preset": str}, {"language": str})
+    name, preset, language = body["name"], body["preset"], body.get("language", "")
     if preset not in MODEL_PRESETS:
         raise Refused(400, f"there is no preset {preset[:100]!r}")
     if name not in host.files("diffusion_models"):  # as in a template before its files are there: no error
-        return {"text": f"There is no file {name[:100]!r} in models/diffusion_models. Put it there, or choose another."}
+        missing = Message(
+            "There is no file {name} in models/diffusion_models. Put it there, or choose another.",
+            name=repr(name[:100]),
+        )
+        return {"text": languages.in_language(missing, language)}
     try:
-        return {"text": await asyncio.to_thread(_said, name, preset)}
+        return {"text": languages.in_language(await asyncio.to_thread(_said, name, preset), language)}
     except (ValueError, OSError) as error:
         raise Refused(409, str(error)) from error
 
 
-def _said(name: str, preset: str) -> str:
+def _said(name: str, preset: str) -> Message:
     model = recognised(host.file("diffusion_models", name))
     return said_of(model, preset, model.channels)

@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 
 from ..config import RolloutConfig
+from ..message import NOTHING, Message
 
 NO_FILE = r"(?!)"  # a pattern that matches nothing: settings without a file of their own
 WAN22_CHANNELS = 48  # of the latents of Wan 2.2's 5B model and of those based on it; all others have 16
@@ -31,23 +32,25 @@ class PublishedModel:
     name: str
     file: str
     config: RolloutConfig | None
-    remark: str = ""
+    remark: Message = NOTHING
     ask: tuple[str, ...] = ()
     causal: bool = True
     channels: int = 16
 
     @property
-    def refusal(self) -> str:
+    def refusal(self) -> Message:
         """Say that the model is not run here; empty if it is."""
         if self.config is not None:
-            return ""
-        return f"{'not run by this version' if self.causal else 'not for streaming'}: {self.name}: {self.remark}"
+            return NOTHING
+        if self.causal:
+            return Message("not run by this version: {name}: {remark}", name=self.name, remark=self.remark)
+        return Message("not for streaming: {name}: {remark}", name=self.name, remark=self.remark)
 
 
 _FIRST = (1000, 750, 500, 250)  # Causal Forcing++ makes its first frame with four steps
 _FRAME_WISE = "Causal Forcing, frame-wise"
 _CHUNK_WISE = "Causal Forcing, chunk-wise"
-_NO_SETTINGS = "its published settings are not known here; these are Self Forcing's"
+_NO_SETTINGS = Message("its published settings are not known here; these are Self Forcing's")
 _RCM_STEPS = (1000 * 1600 / 1601, 937.5, 1000 * 5 / 6, 625.0)  # timesteps; the first is sigma_max / (sigma_max + 1)
 
 
@@ -82,7 +85,7 @@ PUBLISHED_MODELS = (
         "SGF+",
         r"sgf.?(?:plus|\+)|gradient.?forcing.?(?:plus|\+)",
         RolloutConfig(window_frames=12, sink_frames=3, sink_position="clamped"),
-        "the chunk-wise one",
+        Message("the chunk-wise one"),
     ),
     PublishedModel(
         "SGF, frame-wise",
@@ -93,7 +96,7 @@ PUBLISHED_MODELS = (
         "SGF",
         r"\bsgf|gradient.?forcing",
         RolloutConfig(window_frames=12, sink_frames=3, sink_position="top_aligned", trained_frames=21),
-        "the chunk-wise one",
+        Message("the chunk-wise one"),
     ),
     PublishedModel(
         "Rolling Forcing",
@@ -110,7 +113,7 @@ PUBLISHED_MODELS = (
         "Causal Forcing, long video",
         r"longvideo",
         RolloutConfig(window_frames=21, sink_frames=3, sink_position="clamped", schedule="rolling"),
-        "as Rolling Forcing, with four steps in place of five",
+        Message("as Rolling Forcing, with four steps in place of five"),
     ),
     PublishedModel(
         "Causal Forcing++, frame-wise, 1 step",
@@ -132,7 +135,10 @@ PUBLISHED_MODELS = (
         "Causal Forcing",
         r"causal.?forcing",
         RolloutConfig(),
-        "the chunk-wise and the frame-wise model have files of one name; these are the settings of the chunk-wise one",
+        Message(
+            "the chunk-wise and the frame-wise model have files of one name; "
+            "these are the settings of the chunk-wise one"
+        ),
         (_CHUNK_WISE, _FRAME_WISE),
     ),
     *(_rcm(first, chunk, 4) for first, chunk in ((3, 3), (1, 4), (1, 1))),
@@ -157,24 +163,29 @@ PUBLISHED_MODELS = (
             pin_shots=True,
             context_in_chunk=True,
         ),
-        "a Wan 2.2 5B: 24 frames a second, sizes in multiples of 32, and the VAE of Wan 2.2; models of 2 steps have "
-        "solver_steps=2. Plain Wan 2.2 5B has the same shapes, and gives no usable video",
+        Message(
+            "a Wan 2.2 5B: 24 frames a second, sizes in multiples of 32, and the VAE of Wan 2.2; models of 2 steps "
+            "have solver_steps=2. Plain Wan 2.2 5B has the same shapes, and gives no usable video"
+        ),
         channels=WAN22_CHANNELS,
     ),
     PublishedModel(
         "LongLive, infinite attention",
         r"longlive.*infin",
         RolloutConfig(window_frames=12, sink_frames=3, sink_position="clamped"),
-        "base and LoRA belong together",
+        Message("base and LoRA belong together"),
     ),
     PublishedModel(
-        "LongLive", r"longlive", RolloutConfig(window_frames=12, sink_frames=3), "base and LoRA belong together"
+        "LongLive",
+        r"longlive",
+        RolloutConfig(window_frames=12, sink_frames=3),
+        Message("base and LoRA belong together"),
     ),
     PublishedModel(
         "MemFlow",
         r"mem.?flow",
         RolloutConfig(window_frames=12, sink_frames=3, memory_frames=3),
-        "base and LoRA belong together",
+        Message("base and LoRA belong together"),
     ),
     PublishedModel(
         "Reward Forcing",
@@ -195,49 +206,54 @@ PUBLISHED_MODELS = (
         "flashdreams",
         r"flash.?dreams",
         RolloutConfig(window_frames=12, sink_frames=5, sink_position="clamped", shift=8.0),
-        "NVIDIA's preset sink5-window7-rerope for Self Forcing's weights",
+        Message("NVIDIA's preset sink5-window7-rerope for Self Forcing's weights"),
     ),
     PublishedModel(
         "StreamDiffusionV2",
         r"stream.?diffusion.?v2|causal.?dmd.?v2v|\bsdv2",
         None,
-        "it makes a video of a video, which this version does not do",
+        Message("it makes a video of a video, which this version does not do"),
     ),
     PublishedModel("RAVEN", r"\braven|cmgrpo", RolloutConfig(), _NO_SETTINGS),
     PublishedModel("One-Forcing", r"one.?forcing", RolloutConfig(), _NO_SETTINGS),
-    PublishedModel("ShotStream", r"shot.?stream", None, "it makes a shot from the one before, which is not done here"),
+    PublishedModel(
+        "ShotStream", r"shot.?stream", None, Message("it makes a shot from the one before, which is not done here")
+    ),
     PublishedModel(
         "an initialisation (ODE pairs)",
         r"ode.?init|causal.?ode",
         None,
-        "it is meant to be trained, not to be run",
+        Message("it is meant to be trained, not to be run"),
         causal=False,
     ),
     PublishedModel(
         "Self Forcing, 10 seconds",
         r"self.?forcing.?10.?s",
         RolloutConfig(),
-        "trained on longer videos; its window is not published, and 21 frames are Self Forcing's",
+        Message("trained on longer videos; its window is not published, and 21 frames are Self Forcing's"),
     ),
     PublishedModel(
         "Self Forcing",
         r"self.?forcing|\bsfwan",
         RolloutConfig(),
-        "trained on 21 frames; shift=8 is what its web demo runs with",
+        Message("trained on 21 frames; shift=8 is what its web demo runs with"),
     ),
     PublishedModel("Self Forcing, web demo (shift 8)", NO_FILE, RolloutConfig(shift=8.0)),
     PublishedModel(
         "Wan 2.1 itself",
         r"wan_?2[._]?1.?t2v",
         None,
-        "it is not distilled: a few denoising steps from it give no usable video",
+        Message("it is not distilled: a few denoising steps from it give no usable video"),
         causal=False,
     ),
     PublishedModel(
         "Wan 2.2 itself",
         r"wan_?2[._]?2",
         None,
-        "it is not distilled for streaming, and its 14B is two models for two noise levels: it gives no usable video",
+        Message(
+            "it is not distilled for streaming, and its 14B is two models for two noise levels: "
+            "it gives no usable video"
+        ),
         causal=False,
     ),
 )
@@ -262,11 +278,11 @@ def preset(name: str) -> RolloutConfig:
     return config
 
 
-def remark_on(model: PublishedModel | None) -> str:
+def remark_on(model: PublishedModel | None) -> Message:
     """Return what a user should know of a model before running it; empty if there is nothing to say."""
     if model is None or not model.remark:
-        return ""
-    return model.refusal or f"{model.name}: {model.remark}"
+        return NOTHING
+    return model.refusal or Message("{name}: {remark}", name=model.name, remark=model.remark)
 
 
 def model_by_name(name: str) -> PublishedModel:

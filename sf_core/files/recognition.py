@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..config import RolloutConfig
+from ..message import NOTHING, Message, sentences
 from ..model.identity import weights_name
 from ..model.two_sets import PREFIX
 from .published_models import PUBLISHED_MODELS, WAN22_CHANNELS, PublishedModel, format_settings, model_by_words
@@ -43,30 +44,29 @@ class Recognition:
 
     name: str
     config: RolloutConfig | None
-    why: str
-    remark: str = ""
+    why: Message
+    remark: Message = NOTHING
     could_be: tuple[str, ...] = ()
-    refusal: str = ""
+    refusal: Message = NOTHING
     channels: int | None = None
-    group: str = ""
+    group: Message = NOTHING
 
-    def sentences(self) -> list[str]:
+    def text(self) -> Message:
         """Say all of it, the most important first."""
         if self.refusal:
-            return [*filter(None, (self.refusal, self.why, self.group))]
+            return sentences((self.refusal, self.why, self.group))
         settings = format_settings(self.config or RolloutConfig())
-        if not self.name:
-            first = [f"Choose the preset: {self.why}. Without it, Self Forcing's settings are used"]
-        elif self.could_be:
-            names = "; ".join(self.could_be)
-            first = [f"Choose the preset: {self.why}. It could be: {names}. Without it, it is taken for {self.name}"]
-        else:
-            first = [f"{self.name}: {self.why}"]
-        return [*first, settings, *filter(None, (self.remark, self.group))]
+        return sentences((self._first_sentence(), settings, self.remark, self.group))
 
-    def text(self) -> str:
-        """The sentences as one text."""
-        return ". ".join(self.sentences())
+    def _first_sentence(self) -> Message:
+        if not self.name:
+            return Message("Choose the preset: {why}. Without it, Self Forcing's settings are used", why=self.why)
+        if not self.could_be:
+            return Message("{name}: {why}", name=self.name, why=self.why)
+        return Message(
+            "Choose the preset: {why}. It could be: {names}. Without it, it is taken for {name}",
+            **{"why": self.why, "names": "; ".join(self.could_be), "name": self.name},
+        )
 
 
 def recognise(
@@ -88,9 +88,9 @@ def recognise(
     channels = patch.shape[1] if patch is not None and len(patch.shape) == 5 else None
     if own is not None:
         name = metadata.get("sf.member") or metadata.get("sf.trained") or "Trained with this pack"
-        found = Recognition(name, own, "the file says so of itself")
+        found = Recognition(name, own, Message("the file says so of itself"))
     elif known := _by_values(tensors):
-        found = _recognised(known, "by its values, which are those of the published file")
+        found = _recognised(known, Message("by its values, which are those of the published file"))
     else:
         found = _by_names_and_shapes(tensors, by_name, channels) or _by_file_name(tensors, by_name)
     return replace(found, channels=channels, group=_group(tensors))
@@ -106,9 +106,13 @@ def slice_name(tensors: Mapping[str, Value]) -> str:
     return weights_name({name: (weights[name].shape, weights[name].sampled_values()) for name in _SLICES})
 
 
-def _group(tensors: Mapping[str, Value]) -> str:
+def _group(tensors: Mapping[str, Value]) -> Message:
     groups = groups_in(tensors)
-    return f"Of its groups {' and '.join(groups)}, {groups[0]} is loaded" if len(groups) > 1 else ""
+    if len(groups) < 2:
+        return NOTHING
+    return Message(
+        "Of its groups {first} and {others}, {first} is loaded", first=groups[0], others=" and ".join(groups[1:])
+    )
 
 
 def _by_values(tensors: Mapping[str, Value]) -> PublishedModel | None:
@@ -123,26 +127,30 @@ def _by_names_and_shapes(
     state = select_weights(tensors)
     hint = by_name.name if by_name is not None else ""
     if any(word.startswith(PREFIX) for name in state for word in name.split(".")):
-        return _one_of(("SGF+", "SGF+, frame-wise"), hint, "it has two sets of weights, as SGF+ alone has")
+        return _one_of(("SGF+", "SGF+, frame-wise"), hint, Message("it has two sets of weights, as SGF+ alone has"))
     patch = state.get(_PATCH)
     if (patch is not None and len(patch.shape) == 2) or any(map(is_counter, tensors)):
         names = tuple(model.name for model in PUBLISHED_MODELS if model.name.startswith("Causal-rCM"))
-        return _one_of(names, hint, "its patch embedding is a Linear layer, as Causal-rCM's alone is")
+        return _one_of(names, hint, Message("its patch embedding is a Linear layer, as Causal-rCM's alone is"))
     if channels == WAN22_CHANNELS:
-        why = f"its latents have {channels} channels, as Wan 2.2's"
+        why = Message("its latents have {channels} channels, as Wan 2.2's", channels=channels)
         if hint == "LongLive 2":
-            return _one_of((hint,), hint, f"{why}, and by the name of the file")
+            return _one_of((hint,), hint, _and_by_name(why))
         if _is_trainers(tensors):
-            return _one_of(("LongLive 2",), hint, f"{why}, and a trainer saved it")
+            return _one_of(("LongLive 2",), hint, Message("{why}, and a trainer saved it", why=why))
         return _one_of(("Wan 2.2 itself",), hint, why)
     return None
 
 
-def _one_of(names: tuple[str, ...], hint: str, why: str) -> Recognition:
+def _and_by_name(why: Message) -> Message:
+    return Message("{why}, and by the name of the file", why=why)
+
+
+def _one_of(names: tuple[str, ...], hint: str, why: Message) -> Recognition:
     """Recognise the model of these names that the file's name hints at; without a hint, ask."""
     models = {model.name: model for model in PUBLISHED_MODELS}
     if hint in names:
-        return _recognised(models[hint], f"{why}, and by the name of the file" if len(names) > 1 else why)
+        return _recognised(models[hint], _and_by_name(why) if len(names) > 1 else why)
     if len(names) == 1:
         return _recognised(models[names[0]], why)
     first = models[names[0]]
@@ -151,18 +159,22 @@ def _one_of(names: tuple[str, ...], hint: str, why: str) -> Recognition:
 
 def _by_file_name(tensors: Mapping[str, Value], by_name: PublishedModel | None) -> Recognition:
     if by_name is not None and by_name.channels == WAN22_CHANNELS:
-        why = f"its name is one of {by_name.name}, whose latents have {by_name.channels} channels, and its own have not"
+        why = Message(
+            "its name is one of {name}, whose latents have {channels} channels, and its own have not",
+            **{"name": by_name.name, "channels": by_name.channels},
+        )
         return Recognition("", None, why)
     if by_name is not None:
-        return _recognised(by_name, "by the name of the file; the weights of such models look alike")
+        return _recognised(by_name, Message("by the name of the file; the weights of such models look alike"))
     if _is_trainers(tensors):
-        return Recognition("", None, "a trainer saved this file, and neither its weights nor its name tell the model")
-    return Recognition("", None, "neither the weights nor the name of this file tell the model")
+        why = Message("a trainer saved this file, and neither its weights nor its name tell the model")
+        return Recognition("", None, why)
+    return Recognition("", None, Message("neither the weights nor the name of this file tell the model"))
 
 
 def _is_trainers(tensors: Mapping[str, Value]) -> bool:
     return group_of(tensors, ("generator_ema", "generator")) is not None
 
 
-def _recognised(model: PublishedModel, why: str) -> Recognition:
+def _recognised(model: PublishedModel, why: Message) -> Recognition:
     return Recognition(model.name, model.config, why, model.remark, model.ask, model.refusal)

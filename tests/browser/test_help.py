@@ -39,14 +39,16 @@ def test_the_help_panel_shows_page_and_picture(page: Editor) -> None:
 
 @pytest.mark.one_mode
 @pytest.mark.parametrize("own_page", [{"Comfy.Locale": "zh"}], ids=["zh"], indirect=True)
-def test_chinese_names_show(own_page: Editor, mode: Mode) -> None:
-    labels = own_page.js(LABELS, own_page.js(ADD, "SFStreamVideo"))
+def test_chinese_names_and_help_show(own_page: Editor, mode: Mode) -> None:
+    node = own_page.js(ADD, "SFStreamVideo")
+    labels = own_page.js(LABELS, node)
     if own_page.server.checkout.version not in EDITOR_FORGETS:
         assert labels[0] == "流式生成视频"
         assert {"会话", "视频"} <= set(labels)
         if mode == "nodes2":
             own_page.page.locator("[data-node-id]").get_by_text("会话").first.wait_for()
     own_page.page.locator(".sf-player").get_by_text("视频生成时会显示在这里").wait_for()
+    assert "逐块生成视频" in own_page.node_help(node)
 
 
 @pytest.mark.parametrize("mode", ["classic"], indirect=True)  # the texts are the same in both

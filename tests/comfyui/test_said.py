@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,31 @@ def test_defaults_beside_a_preset_are_not_used_which_is_said(server: Server) -> 
 def test_a_value_beside_a_preset_that_is_not_possible_is_refused(server: Server) -> None:
     with pytest.raises(PromptFailed, match="window"):
         described(server, "Self Forcing", window_frames=2)
+
+
+def test_nodes_speak_the_language_of_the_page_and_their_outputs_english(server: Server) -> None:
+    graph = Graph()
+    tiny = Tiny.of(graph)
+    stream = graph("SFStreamVideo", session=tiny.session(), vae=tiny.vae, seconds=0.5, fps=16.0)
+    info = graph("SFSessionInfo", session=stream[1])
+    with server.events("of a page") as events:
+        server.post("/self_forcing/attach", {"client_id": "of a page", "language": "zh-CN"})
+        outputs = server.run(graph.prompt, client_id="of a page")
+        events.wait_for_end()
+        texts = [event.data["text"] for event in events.of("text") if event.data["node"] == stream.number]
+    assert re.fullmatch(r"你的 .+放得下.缓存 .+", texts[0])
+    assert re.fullmatch(r"块 1/1 · .+ 帧/秒 · 缓存 .+", texts[-1])
+    assert re.match(r"长度.3 个潜空间帧.已采样 1 块.给定 0 帧\n已解码", outputs[info.number]["sf_text"][0])
+    assert outputs[info.number]["text"][0].startswith("length: 3 latent frames, 1 chunks sampled, 0 frames given\n")
+
+
+def test_what_a_file_holds_is_said_in_the_language_that_was_asked_for(server: Server) -> None:
+    asked = {"name": "none.safetensors", "preset": "from the model"}
+    assert server.post("/self_forcing/model", asked)["text"].startswith("There is no file 'none.safetensors'")
+    beginnings = {"zh": "models/diffusion_models 中没有文件", "../zh": "There is no file", "fr": "There is no file"}
+    for language, beginning in beginnings.items():
+        answer = server.post("/self_forcing/model", {**asked, "language": language})
+        assert answer["text"].startswith(beginning)
 
 
 def saved(server: Server, prefix: str, **size: int) -> tuple[Path, list[str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 
 from tools.assets.help_pages import english_pages
+from tools.assets.translations import chinese_of, look_at, recorded, waiting
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "js" / "docs"
@@ -91,6 +93,48 @@ def check_page(node: str, page: str) -> None:
         assert "\n## How it behaves" in page
         assert "\n## If it fails" in page
     assert page.count("\n## ") >= 2
+
+
+@NODES
+def test_a_chinese_page_has_what_the_english_one_has(node: str) -> None:
+    english = (DOCS / f"{node}.md").read_text(encoding="utf-8")
+    chinese = (DOCS / node / "zh.md").read_text(encoding="utf-8")
+    assert outline(chinese) == outline(english)
+    title = chinese.partition("\n")[0].removeprefix("# ")
+    assert title == locale("zh")[node]["display_name"]
+    outputs = [entry["name"] for entry in locale("zh")[node]["outputs"].values()]
+    assert [name for name in outputs if f"\n| {name} |" not in chinese] == []
+    sentences = [line for line in chinese.splitlines() if line.startswith("- ")]
+    assert [line for line in sentences if not CHINESE.search(line)] == []
+
+
+def outline(page: str) -> list[tuple[str, int]]:
+    """The kinds of a page's lines: headings, points, tables with their rows, pictures, blocks of code."""
+    kinds = [re.match(r"##? |- |\||!\[|```", line) for line in page.splitlines()]
+    named = [kind.group() for kind in kinds if kind]
+    return [(kind, named.count(kind)) for kind in dict.fromkeys(named)]
+
+
+def test_a_changed_english_text_has_its_chinese_one_looked_at() -> None:
+    hint = "look at the translation, then: python -m tools.assets.translations NAME"
+    assert [f"{name}: {chinese_of(name)}" for name in waiting()] == [], hint
+
+
+def test_a_look_is_recorded_for_the_texts_that_changed_alone(tmp_path: Path) -> None:
+    for name in ("locales", "js/docs"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    page = tmp_path / "js" / "docs" / "SFTrain.md"
+    page.write_text(page.read_text(encoding="utf-8") + "More.\n", encoding="utf-8")
+    (tmp_path / "js" / "docs" / "SFRewind.md").unlink()
+    assert waiting(tmp_path) == ["help/SFRewind", "help/SFTrain"]
+    with pytest.raises(
+        ValueError, match=r"help/SFSession waits for no look; those that do: help/SFRewind, help/SFTrain"
+    ):
+        look_at(["help/SFSession"], tmp_path)
+    look_at(["help/SFTrain"], tmp_path)
+    assert waiting(tmp_path) == ["help/SFRewind"]
+    look_at(["help/SFRewind"], tmp_path)
+    assert set(recorded()) - set(recorded(tmp_path)) == {"help/SFRewind"}
 
 
 @NODES

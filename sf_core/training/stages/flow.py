@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ...message import Message
 from ...model.architecture import WanArchitecture
 from ..engine.learner import Learner
 from ..engine.networks import new_transformer
@@ -36,7 +37,7 @@ class TeacherTraining(StageRun):
             model.attention = context.attention
             self.model = context.group.shard(model)
         self.model.requires_grad_(True)
-        self.store = context.latents(run_log.progress("encoding videos"))
+        self.store = context.latents(run_log.progress(Message("encoding videos")))
         self.frames = self._clip_frames()
         self.loss = FlowMatching(spec.shift, spec.weighted)
         average = context.group.frozen_copy(self.model) if spec.optimizer.ema else None
@@ -117,9 +118,11 @@ class CausalTraining(StageRun):
         kind = TeacherForcing if spec.by == "teacher-forcing" else DiffusionForcing
         self.forcing = kind(context.config.shift, spec.weighted, context.config)
         if self.regression:
-            self.store = make_trajectories(spec, context, run_log.progress("solving the teacher's trajectories"))
+            self.store = make_trajectories(
+                spec, context, run_log.progress(Message("solving the teacher's trajectories"))
+            )
         else:
-            self.store = context.latents(run_log.progress("encoding videos"))
+            self.store = context.latents(run_log.progress(Message("encoding videos")))
         self.sampler = make_sampler(context)
         average = context.group.frozen_copy(self.model) if spec.optimizer.ema else None
         self.learners = {"causal": Learner("causal", self.model, spec.optimizer, spec.steps, average, context.group)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ...message import Message
 from ...noise import SeededNoise
 from ..cost.memory import RolloutMemory, rollout_bytes
 from ..data.shuffled import Shuffled
@@ -51,7 +52,7 @@ class SelfForcingTraining(StageRun):
             "critic": Learner("critic", judge, spec.critic, spec.steps, group=context.group),
         }
         needs_videos = spec.loss == "gan" or spec.context_frames or spec.videos != "rollouts"
-        self.store = context.latents(run_log.progress("encoding videos")) if needs_videos else None
+        self.store = context.latents(run_log.progress(Message("encoding videos"))) if needs_videos else None
         self.order = Shuffled(len(context.prompts), context.seed(number)) if self.store is None else None
         self.negative = context.text([context.recipe.negative])
         self.vae = context.vae if context.has_network("vae") else None
