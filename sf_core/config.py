@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
 
+import torch
+
 from .rollout_rules import SINK_POSITIONS as SINK_POSITIONS
 from .rollout_rules import check_rules
 from .schedule import EXACT, TRAIN_STEPS, FlowSchedule, flow_schedule
@@ -191,12 +193,17 @@ class RolloutConfig:
         """Lengths of the ``count`` blocks from latent frame ``start`` on."""
         return [self.frames_of_block(start), *[self.chunk_frames] * (count - 1)] if count else []
 
-    def timesteps(self, start: int) -> tuple[float, ...]:
-        """Denoising timesteps, warped if so set, of the chunk that begins at latent frame ``start``."""
+    def timesteps(self, start: int, scale: float = 1.0) -> tuple[float, ...]:
+        """Denoising timesteps, warped if so set, of the chunk that begins at latent frame ``start``.
+
+        ``scale`` multiplies the nominal timesteps, before they are warped; steps that become equal are one.
+        """
         if self.solver == "unipc":
             return tuple(step.timestep for step in unipc_steps(self.solver_steps or 0, self.shift))
         first = start == 0 and self.first_chunk_steps is not None
         steps = (self.first_chunk_steps or ()) if first else self.denoising_steps
+        if scale != 1.0:
+            steps = _scaled(steps, scale, whole=not self.exact_times)
         if self.exact_times or not self.warp_steps:
             return tuple(float(step) for step in steps)
         return flow_schedule(self.shift).warp([int(step) for step in steps])
@@ -237,6 +244,17 @@ def _check_frames(name: str, value: int, least: int, most: int) -> None:
 # settings that the first versions did not have
 _NAMES = [f.name for f in fields(RolloutConfig)]
 RULES = frozenset(_NAMES[_NAMES.index("trained_frames") :])
+
+
+def _scaled(steps: tuple[float, ...], scale: float, whole: bool) -> tuple[float, ...]:
+    """Timesteps times ``scale``; with ``whole``, cut to whole ones. A list that was evenly spaced stays so (Krea)."""
+    even = torch.linspace(steps[0], steps[-1], len(steps)).long().tolist()
+    if whole and even == list(steps):
+        scaled = torch.linspace(steps[0] * scale, steps[-1] * scale, len(steps)).tolist()
+    else:
+        scaled = [step * scale for step in steps]
+    cut = dict.fromkeys(int(step) if whole else step for step in scaled)
+    return tuple(step for step in cut if step > 0 or steps[-1] == 0)
 
 
 def _check_steps(name: str, steps: tuple[float, ...]) -> None:

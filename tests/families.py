@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import sf_core
+from sf_core import Session
 from tests.helpers import RecordedNoise, relative
 
 FOLDER = Path(__file__).parent / "parity" / "family"
@@ -148,9 +149,17 @@ def recorded(case: str) -> Tensor:
 
 def acts_of(case: str) -> dict[int, Any]:
     """What was done to the recorded run on its way."""
+    if case == "krea_v2v":  # each chunk is made from its part of a video
+        chunk, given = CASES[case]["pipeline"]["chunk"], tensors_of(case)["input_latents"].transpose(1, 2)
+        strength = CASES[case]["pipeline"]["strength"]
+        parts = enumerate(given.split(chunk, dim=2))
+        return {
+            number * chunk: partial(Session.with_source, latents=part, strength=strength, schedule="rescaled")
+            for number, part in parts
+        }
     if case == "krea_prompt":  # a blend, one step a chunk
         used = {block: tensors_of(case)[f"prompt_used.c{block:02d}"] for block in (3, 4, 5)}
-        return {3 * block: partial(sf_core.Session.with_prompt, prompt=text) for block, text in used.items()}
+        return {3 * block: partial(Session.with_prompt, prompt=text) for block, text in used.items()}
     return switches(case) if "switch" in case else {}
 
 

@@ -93,6 +93,11 @@ class StoredLatents:
         self._archived: tuple[Archive, int] | None = None  # and the offset in it
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the latents."""
+        return self._shape
+
+    @property
     def in_memory(self) -> bool:
         """Whether the latents have not moved to the archive."""
         return self._tensor is not None

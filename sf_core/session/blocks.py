@@ -14,6 +14,7 @@ from ..model.cache_shape import Place
 from ..noise import NoiseSource
 from .archive import StoredLatents
 from .rolling import InFlight
+from .source import Source
 
 
 class Prompt:
@@ -124,6 +125,7 @@ class Block:
         flights: The chunks that were in flight before the block came out (``schedule="rolling"``). No cache holds them.
         reencoded: One latent frame [B, C, 1, H, W]: the first of the context of the chunk behind this block, encoded
             anew (``context="recompute"``). Set when that chunk is first made, and not part of the lineage.
+        source: What it was made from, besides noise. Not part of the lineage, as noise is none.
         lineage: Digest of the block and its whole past: latents, prompts, timesteps, events.
     """
 
@@ -140,6 +142,7 @@ class Block:
     noisy: StoredLatents | None = None
     flights: InFlight | None = None
     reencoded: StoredLatents | None = None
+    source: Source | None = None
     lineage: bytes = b""
 
     def __post_init__(self) -> None:
@@ -153,7 +156,8 @@ class Block:
     def stored(self) -> list[StoredLatents]:
         """All latents that the block holds: the clean ones first."""
         flying = None if self.flights is None else self.flights.latents
-        return [stored for stored in (self.latents, self.noisy, flying, self.reencoded) if stored is not None]
+        given = None if self.source is None else self.source.latents
+        return [stored for stored in (self.latents, self.noisy, flying, self.reencoded, given) if stored is not None]
 
     @property
     def written(self) -> StoredLatents:

@@ -95,8 +95,8 @@ class NextChunk:
 
     def _denoise(self, forward: ChunkForward, start: int, frames: int) -> tuple[Tensor, tuple[Tensor, float]]:
         """The next chunk, and what its last step was given: noisy latents and timestep."""
-        steps = self._session.config.timesteps(start)
-
+        config, source = self._session.config, self._session.source
+        steps = config.timesteps(start) if source is None else source.timesteps(config, start)
         calls = itertools.count()
         held = self._session.held if start == 0 else None
 
@@ -111,8 +111,8 @@ class NextChunk:
             return self._noise(self._session.chunks, step, frames)
 
         watched = _Watched(predict)
-        latents = denoise(watched, noise, self._session.config, start)
-        return latents if held is None else hold(latents, held), watched.last
+        latents = denoise(watched, noise, config, steps, None if source is None else source.latents.get())
+        return latents if held is None else hold(latents, held), watched.last or (latents, 0.0)
 
     def _noise(self, chunk: int, step: int, frames: int) -> Tensor:
         shape = (self._session.batch, self._session.model.arch.in_dim, frames, *self._session.latent_size)
@@ -210,6 +210,7 @@ class _Watched:
 
     def __init__(self, flow: Callable[[Tensor, float], Tensor]) -> None:
         self._flow = flow
+        self.last: tuple[Tensor, float] | None = None
 
     def __call__(self, x: Tensor, timestep: float) -> Tensor:
         self.last = x, timestep

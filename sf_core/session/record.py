@@ -20,6 +20,7 @@ from .archive import Archive, StoredLatents
 from .blocks import Block, Event, Prompt
 from .replay import CachePoint, cache_point, replay_reach
 from .rolling import InFlight
+from .source import Source
 
 NEAR_CHUNKS = 64
 FLIGHTS_NEAR = 2  # chunks whose flights stay in memory: only a rewind reads them
@@ -48,6 +49,7 @@ class SessionRecord:
         reencode: Encodes the first frame of the next chunk's context anew (``context="recompute"``).
         how: How the cache for the newest chunk was obtained, and why.
         held: A given latent frame [B, C, 1, H, W] that sits inside the first chunk. It is never rewound.
+        source: What the next chunk is made from, besides noise.
     """
 
     model: CausalModel
@@ -63,6 +65,7 @@ class SessionRecord:
     how: str = "new"
     flights: InFlight | None = None
     held: Tensor | None = None
+    source: Source | None = None
     reencode: Reencode | None = None
 
     @property
@@ -139,7 +142,7 @@ class SessionRecord:
         place, stored = now.place(latents.shape[2]), StoredLatents(latents)
         kept = None if noisy is None else StoredLatents(noisy)
         args = (self.head, place, now.epoch, self.prompt, timestep, now.event, chunk, self.noise, stored, now.root)
-        return Block(*args, noisy=kept, flights=self.flights)
+        return Block(*args, noisy=kept, flights=self.flights, source=self.source)
 
     def archive_old_blocks(self) -> None:
         """Move latents that no replay needs to disk; those of the sink too, since a replay reads them only once."""

@@ -27,7 +27,11 @@ Predict = Callable[[Tensor, float], Tensor]  # (noisy latents, timestep) -> flow
 
 
 def sample_chunk(
-    predict: Predict, noise: Callable[[int], Tensor], steps: Sequence[float], schedule: FlowSchedule
+    predict: Predict,
+    noise: Callable[[int], Tensor],
+    steps: Sequence[float],
+    schedule: FlowSchedule,
+    source: Tensor | None = None,
 ) -> Tensor:
     """Denoise one chunk.
 
@@ -36,11 +40,17 @@ def sample_chunk(
         noise: Noise by step: the initial noise at step 0, then what is added before step i.
         steps: Timesteps, falling.
         schedule: Conversion between noisy latents, flow and clean latents.
+        source: Clean latents that the first step begins with, at its noise level. None: it begins with noise alone.
 
     Returns:
-        The clean latents [B, C, F, H, W], float32.
+        The clean latents [B, C, F, H, W], float32; the source itself if there are no steps.
     """
-    x = schedule.first_noise(noise(0), steps[0])
+    if source is None:
+        x = schedule.first_noise(noise(0), steps[0])
+    elif steps:
+        x = schedule.add_noise(source, noise(0), steps[0])
+    else:
+        return source.clone()
     for i, timestep in enumerate(steps):
         x0 = schedule.to_x0(x, predict(x, timestep), timestep)
         if i + 1 < len(steps):
@@ -48,12 +58,18 @@ def sample_chunk(
     return x0
 
 
-def denoise(predict: Predict, noise: Callable[[int], Tensor], config: RolloutConfig, start: int) -> Tensor:
-    """Denoise the chunk that begins at latent frame ``start``, as the settings say. Arguments as for `sample_chunk`."""
+def denoise(
+    predict: Predict,
+    noise: Callable[[int], Tensor],
+    config: RolloutConfig,
+    steps: Sequence[float],
+    source: Tensor | None = None,
+) -> Tensor:
+    """Denoise a chunk as the settings say. Arguments as for `sample_chunk`."""
     if config.solver == "unipc":
         assert config.solver_steps is not None
         return solve(predict, noise(0), unipc_steps(config.solver_steps, config.shift))
-    return sample_chunk(predict, noise, config.timesteps(start), config.noise_levels)
+    return sample_chunk(predict, noise, steps, config.noise_levels, source)
 
 
 def hold(x: Tensor, given: Tensor) -> Tensor:

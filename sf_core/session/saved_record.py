@@ -16,7 +16,8 @@ from ..files.file_kinds import other_kind
 from ..noise import MAX_SEED
 from ..schedule import TRAIN_STEPS
 from .blocks import EVENT_CODES, FIRST_EVENT_CODES, Event
-from .session_file import FORMAT_VERSION, HELD, KEY, stored_names
+from .session_file import FORMAT_VERSION, HELD, KEY, SOURCES, stored_names
+from .source import SCHEDULES
 
 
 def read_record(path: Path, cancellation: Cancellation | None = None) -> dict[str, Any]:
@@ -137,13 +138,18 @@ def _faults(record: Any, layout: Mapping[str, tuple[str, list[int]]], cancellati
         yield f"reencoded is {reprlib.repr(again)}; expected rising numbers of blocks"
     if again:
         stored.add("reencoded")
+    sourced = source_frames(record, config)
+    if sourced is None:
+        yield f"sources is {reprlib.repr(record['sources'])}; expected rising numbers of blocks, strengths, schedules"
+    if sourced:
+        stored.add(SOURCES)
     held = {HELD} & layout.keys() if config.context_in_chunk else set[str]()
     expected = {f"prompt.{i}" for i in range(prompts)} | stored | held
     if layout.keys() != expected:
         yield f"it holds {reprlib.repr(sorted(layout))}; expected {reprlib.repr(sorted(expected))}"
     for name, (dtype, shape) in layout.items():
         rows = shape[1] if len(shape) == 3 else 0
-        counts = {"flights": flying, HELD: 1, "reencoded": len(again)}
+        counts = {"flights": flying, HELD: 1, "reencoded": len(again), SOURCES: sum((sourced or {}).values())}
         fits = (
             [[counts.get(name, start), *sizes]]
             if name in stored | held
@@ -176,6 +182,25 @@ def flight_frames(record: Mapping[str, Any], config: RolloutConfig) -> list[int]
     return [sum(config.frames_of_flights(at, len(state))) for at, state in zip(starts, states, strict=False)]
 
 
+def source_frames(record: Mapping[str, Any], config: RolloutConfig) -> dict[int, int] | None:
+    """Latent frames of the source of each block that has one, by its number, and of the next chunk. None: a fault."""
+    sources, blocks = record.get("sources", []), record["blocks"]
+    if type(sources) is not list:
+        return None
+    found: dict[int, int] = {}
+    for source in sources:
+        if not (type(source) is list and len(source) == 3 and _is_whole(source[0], 0, len(blocks))):
+            return None
+        number, strength, schedule = source
+        if type(strength) not in (int, float) or not 0 <= strength <= 1 or schedule not in SCHEDULES:
+            return None
+        if found and number <= max(found):
+            return None
+        is_next = number == len(blocks)
+        found[number] = config.frames_of_block(sum(block[1] for block in blocks)) if is_next else blocks[number][1]
+    return found
+
+
 def _is_whole(value: Any, least: int, most: int = 2**63 - 1) -> bool:
     return type(value) is int and least <= value <= most
 
@@ -184,13 +209,19 @@ def events_in(record: Mapping[str, Any]) -> str:
     """The events of a session's record as text: changes of prompt and seed, cuts and recaches, by sampled chunk."""
     events, chunk, before = [], 0, None
     words = record.get("words", [])
-    for kind, _, _, prompt, seed, code in record["blocks"]:
+    strengths, strength = {number: strength for number, strength, _ in record.get("sources", [])}, 1.0
+    for number, (kind, _, _, prompt, seed, code) in enumerate(record["blocks"]):
+        changes = []
+        if strengths.get(number, 1.0) != strength:
+            strength = strengths.get(number, 1.0)
+            changes = [f"a source at strength {strength:g}" if number in strengths else "no source"]
         if before is not None and kind == "chunk":
             named = f"prompt {words[prompt]!r}" if prompt < len(words) and words[prompt] else "prompt"
-            changes = [named] * (prompt != before[0]) + ["seed"] * (seed != before[1])
+            changes += [named] * (prompt != before[0]) + ["seed"] * (seed != before[1])
             event = Event.from_code(code)
             changes += ["cut"] * event.cut + ["joint recache" if event.joint else "recache"] * event.recache
             changes += ["shot"] * event.shot
+        if kind == "chunk":
             events += [f"{', '.join(changes)} at chunk {chunk}"] if changes else []
         before = (prompt, seed)
         chunk += kind == "chunk"

@@ -11,17 +11,17 @@ from torch import Tensor
 
 from ..cancellation import Cancellation
 from ..config import RolloutConfig
-from ..hashing import digest, tensor_digest
 from ..model.causal_model import CausalModel
 from ..noise import NoiseSource, SeededNoise
 from .archive import Archive, StoredLatents
 from .blocks import NOTHING, Event
 from .checks import check_context, check_prompt, check_recache
-from .next_chunk import NextChunk, Progress, encode_anew
+from .kept_chunk import check_kept, kept_flights, key_of_next, tensors_of_newest
+from .next_chunk import NextChunk, Progress
 from .record import Reencode, SessionRecord
-from .rolling import InFlight, steps_after
 from .session_file import save_session
 from .session_reading import open_session
+from .source import Source, check_source
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -98,6 +98,8 @@ class Session(SessionRecord):
         if self.head is not None or self.held is not None:
             has = f"{self.frames} latent frames" if self.head else "a given frame for its first chunk"
             raise ValueError(f"context can only be given to an empty session; this one has {has}")
+        if self.source is not None:
+            raise ValueError("the next chunk has a source already: give the context first, then with_source")
         check_context(self.config, latents, self.batch, (self.model.arch.in_dim, *self.latent_size))
         latents = latents.detach().expand(self.batch, -1, -1, -1, -1).to(self.model.device, torch.float32)
         if self.config.context_in_chunk and latents.shape[2] == 1:
@@ -152,6 +154,31 @@ class Session(SessionRecord):
         session = self.with_prompt(prompt, words=words)
         return replace(session, event=replace(session.event, shot=True))
 
+    def with_source(self, latents: Tensor, strength: float, schedule: str = "truncated") -> Session:
+        """Make the next chunk from given latents: video to video. The last call before a chunk wins.
+
+        The source is part of the record: a chunk that is rewound and sampled again has it again.
+
+        Args:
+            latents: The latents that stand for the next chunk in the given video [B or 1, C, F, H, W].
+            strength: How much of them is made anew, from 0 (the chunk is its source) to 1 (as without a source).
+            schedule: ``truncated``: the chunk begins at the first denoising step whose noise level is at most
+                ``strength``. ``rescaled``: all steps are taken, at nominal timesteps times ``strength``, as Krea does.
+
+        Raises:
+            ValueError: An argument does not fit, or the settings have no room for a source; the message says which.
+        """
+        shape = (self.batch, self.model.arch.in_dim, self.config.frames_of_block(self.frames), *self.latent_size)
+        check_source(self.config, latents, strength, schedule, shape)
+        given = latents.detach().expand(self.batch, -1, -1, -1, -1).to(self.model.device, torch.float32)
+        source = Source(StoredLatents(given.clone()), float(strength), schedule)
+        if self.config.context_from_last_step and not source.timesteps(self.config, self.frames):
+            raise ValueError(
+                f"at strength {strength:g} no denoising step is left, and context_from_last_step keeps what the last "
+                "one saw: raise the strength"
+            )
+        return replace(self, source=source)
+
     def with_seed(self, seed: int) -> Session:
         """Use `SeededNoise(seed)` from the next chunk on. ``rewind(1).with_seed(s)`` is a re-roll."""
         return replace(self, noise=SeededNoise(seed))
@@ -169,7 +196,7 @@ class Session(SessionRecord):
             block = session.head
             assert block is not None
             session = replace(session, head=block.parent, prompt=block.prompt, noise=block.noise)
-            session = replace(session, event=block.event, flights=block.flights)
+            session = replace(session, event=block.event, flights=block.flights, source=block.source)
         return session
 
     def fork(self) -> Session:
@@ -218,7 +245,7 @@ class Session(SessionRecord):
     def _extend(self, progress: Progress | None, add: bool) -> tuple[Session, Tensor]:
         """Sample one chunk; of a rolling schedule, ``add`` says whether others are begun behind it."""
         made = NextChunk(self, progress).sample(add)
-        longer = replace(self, head=made.block, event=NOTHING, flights=made.flights, how=made.how)
+        longer = replace(self, head=made.block, event=NOTHING, source=None, flights=made.flights, how=made.how)
         return longer, made.latents
 
     @property
@@ -228,23 +255,11 @@ class Session(SessionRecord):
         Raises:
             ValueError: The noise source is the caller's own, which has no digest.
         """
-        if not isinstance(self.noise, SeededNoise):
-            raise ValueError("a chunk made from a caller's own noise has no key")
-        past = self.head.lineage if self.head else self.root
-        encode_anew(self)
-        if self.head is not None and self.head.reencoded is not None:
-            past = digest(past, tensor_digest(self.head.reencoded.on_cpu()))
-        flying = b"" if self.flights is None else tensor_digest(self.flights.latents.on_cpu())
-        made = repr((self.noise.seed, self.chunks, self.event.code)).encode()
-        return digest(past, self.prompt.digest, made, *([flying] if flying else []))
+        return key_of_next(self)
 
     def newest_chunk(self) -> dict[str, Tensor]:
         """What `with_chunk` takes to make the newest chunk again, on the CPU: ``latents``, and what else was kept."""
-        if self.head is None:
-            raise ValueError("an empty session has no chunk")
-        flying = None if self.flights is None else self.flights.latents
-        kept = {"latents": self.head.latents, "noisy": self.head.noisy, "flights": flying}
-        return {name: stored.on_cpu() for name, stored in kept.items() if stored is not None}
+        return tensors_of_newest(self)
 
     def with_chunk(self, latents: Tensor, noisy: Tensor | None = None, flights: Tensor | None = None) -> Session:
         """The session that `next_chunk` returns, from the latents that it would sample.
@@ -259,34 +274,15 @@ class Session(SessionRecord):
         Raises:
             ValueError: The latents cannot be the next chunk.
         """
-        start = self.frames
-        expected = (self.batch, self.model.arch.in_dim, self.config.frames_of_block(start), *self.latent_size)
-        if (noisy is not None) != self.keeps_last_step:
-            raise ValueError("a kept chunk needs 'noisy' with context_from_last_step, after the first block, only then")
-        for kept in (latents, *(() if noisy is None else (noisy,))):
-            if tuple(kept.shape) != expected or not torch.isfinite(kept).all():
-                raise ValueError(f"a kept chunk has the shape {list(kept.shape)} or is not finite; expected {expected}")
+        check_kept(self, latents, noisy)
         latents = latents.to(self.model.device, torch.float32)
         timestep = float(self.config.context_noise)
         if noisy is not None:
-            noisy, timestep = noisy.to(self.model.device, torch.float32), self.config.timesteps(start)[-1]
+            noisy, timestep = noisy.to(self.model.device, torch.float32), self.config.timesteps(self.frames)[-1]
         longer = self.restore_block(latents, timestep, self.event, True, noisy)
         if self.config.schedule == "rolling":
-            longer = replace(longer, flights=self._kept_flights(flights))
+            longer = replace(longer, flights=kept_flights(self, flights))
         return replace(longer, how="kept: this chunk had been made before")
-
-    def _kept_flights(self, latents: Tensor | None) -> InFlight:
-        """What is in flight behind a kept chunk. Raises ValueError unless ``latents`` can be."""
-        flying = None if self.event.cut else self.flights
-        steps = steps_after(() if flying is None else flying.steps, len(self.config.timesteps(self.frames)))
-        end = self.frames + self.config.frames_of_block(self.frames)
-        frames = sum(self.config.frames_of_flights(end, len(steps)))
-        shape = (self.batch, self.model.arch.in_dim, frames, *self.latent_size)
-        if latents is None or tuple(latents.shape) != shape or not torch.isfinite(latents).all():
-            raise ValueError(
-                f"a kept chunk of a rolling schedule needs 'flights', what is in flight behind it: {shape}"
-            )
-        return InFlight(steps, StoredLatents(latents.to(self.model.device, torch.float32)))
 
     # Records --------------------------------------------------------------------------------------------------------
 
@@ -295,7 +291,7 @@ class Session(SessionRecord):
     ) -> Session:
         """Append a block from a record, made with the session's present prompt and noise."""
         block = self.block_at(self.point(event), latents, timestep, self.chunks if sampled else None, noisy)
-        session = replace(self, head=block, event=NOTHING, flights=None)
+        session = replace(self, head=block, event=NOTHING, source=None, flights=None)
         session.archive_old_blocks()
         return session
 
@@ -349,6 +345,7 @@ class Session(SessionRecord):
                     cancellation.raise_if_asked()
                 made = block.settings
                 session = replace(session, prompt=made.prompt, noise=made.noise, flights=block.flights)
+                session = replace(session, source=block.source)
                 session = session.restore_block(block.latents, block.timestep, made.event, block.sampled, block.noisy)
                 if session.head is not None and block.reencoded is not None:
                     session.head.reencoded = StoredLatents(block.reencoded)
@@ -358,6 +355,7 @@ class Session(SessionRecord):
             noise=begin.noise,
             event=begin.event,
             flights=saved.flights,
+            source=saved.source,
             reencode=reencode,
             other_models=saved.other_models,
             how="loaded",

@@ -20,9 +20,11 @@ from ..noise import NoiseSource, SeededNoise
 from .blocks import FIRST_EVENT_CODES, Prompt
 from .record import SessionRecord
 from .rolling import InFlight
+from .source import Source
 
 FORMAT_VERSION = 2  # 1: without the rules of `config.RULES`; a session without them is still written as 1
 KEY = "sf.session"
+SOURCES = "sources"  # the tensor of what chunks were made from, see `Source`: [F, B, C, H, W], one after the other
 HELD = "held"  # the tensor of a given frame inside the first chunk, [1, B, C, H, W]
 
 
@@ -56,6 +58,8 @@ def save_session(session: SessionRecord, path: Path, about: Mapping[str, str | f
         layout[HELD] = ([1, *sizes], torch.float32)
     if record.get("reencoded"):
         layout["reencoded"] = ([len(record["reencoded"]), *sizes], torch.float32)
+    if sources := [source for source in _all_sources(session) if source is not None]:
+        layout[SOURCES] = ([sum(source.latents.shape[2] for source in sources), *sizes], torch.float32)
     try:
         write_tensors(path, layout, _data(session, prompts), {KEY: json.dumps(record)})
     except OSError as error:
@@ -87,6 +91,14 @@ def _data(session: SessionRecord, prompts: list[Prompt]) -> Iterator[Tensor]:
     for block in session.blocks:
         if block.reencoded is not None:
             yield block.reencoded.on_cpu().movedim(2, 0).float()
+    for source in _all_sources(session):
+        if source is not None:
+            yield source.latents.on_cpu().movedim(2, 0).float()
+
+
+def _all_sources(session: SessionRecord) -> list[Source | None]:
+    """What each block was made from, oldest first, and what the next chunk is."""
+    return [*(block.source for block in session.blocks), session.source]
 
 
 def _all_flights(session: SessionRecord) -> list[InFlight | None]:
@@ -120,7 +132,12 @@ def record_of(session: SessionRecord) -> tuple[dict[str, Any], list[Prompt]]:
         blocks.append([kind, block.place.frames, block.timestep, *made])
     next_made = [number(session.prompt), source(session.noise), session.event.code]
     codes = [session.event.code, *(block.event.code for block in session.blocks)]
-    has_rules = session.config.has_rules or any(code >= FIRST_EVENT_CODES for code in codes)
+    sources = [
+        [number, source.strength, source.schedule]
+        for number, source in enumerate(_all_sources(session))
+        if source is not None
+    ]
+    has_rules = session.config.has_rules or bool(sources) or any(code >= FIRST_EVENT_CODES for code in codes)
     record = {
         "version": FORMAT_VERSION if has_rules else 1,
         "model": session.model.fingerprint,
@@ -134,6 +151,8 @@ def record_of(session: SessionRecord) -> tuple[dict[str, Any], list[Prompt]]:
         "next": next_made,
         "seeds": list(seeds),
     }
+    if sources:
+        record["sources"] = sources
     if session.config.schedule == "rolling":
         record["flights"] = [[] if flights is None else list(flights.steps) for flights in _all_flights(session)]
     if session.config.context == "recompute":

@@ -19,8 +19,9 @@ from ..noise import NoiseSource, SeededNoise
 from .archive import StoredLatents
 from .blocks import Event, Prompt
 from .rolling import InFlight
-from .saved_record import flight_frames, read_record
-from .session_file import HELD, stored_names
+from .saved_record import flight_frames, read_record, source_frames
+from .session_file import HELD, SOURCES, stored_names
+from .source import Source
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class SavedBlock:
     settings: SavedSettings
     noisy: Tensor | None = None  # what the last step was given, where its keys and values stay
     flights: InFlight | None = None  # what was in flight before it
+    source: Source | None = None  # what it was made from
     reencoded: Tensor | None = None  # the frame that the context of the chunk behind it begins with
 
 
@@ -69,6 +71,7 @@ class SavedSession:
     flights: InFlight | None  # what is in flight behind the last block
     blocks: Callable[[], Iterator[SavedBlock]]  # oldest first, one in memory at a time
     held: Tensor | None  # see `SessionRecord`
+    source: Source | None  # of the chunk after the last one
 
 
 @contextmanager
@@ -114,6 +117,17 @@ def open_session(
         part = tensors["reencoded"].rows(again.index(number), 1).read().movedim(0, 2).contiguous()
         return _finite(path, part, f"the frame that was encoded anew behind block {number}").to(model.device)
 
+    given = {number: (strength, schedule) for number, strength, schedule in record.get("sources", [])}
+    sourced = source_frames(record, config) or {}
+
+    def source(number: int) -> Source | None:
+        if number not in given:
+            return None
+        first = sum(frames for other, frames in sourced.items() if other < number)
+        part = tensors[SOURCES].rows(first, sourced[number]).read().movedim(0, 2).contiguous()
+        part = _finite(path, part, f"what block {number} was made from").to(model.device)
+        return Source(StoredLatents(part), *given[number])
+
     def blocks() -> Iterator[SavedBlock]:
         start = 0
         for number, (kind, frames, timestep, *made) in enumerate(record["blocks"]):
@@ -121,15 +135,15 @@ def open_session(
             parts = (tensors[name].rows(start, frames).read().movedim(0, 2).contiguous() for name in names)
             whole = [_finite(path, part, f"the {kind} at frame {start}").to(model.device) for part in parts]
             noisy = whole[1] if len(whole) > 1 else None
-            yield SavedBlock(
-                whole[0], timestep, kind == "chunk", settings(*made), noisy, flights(number), reencoded(number)
-            )
+            kept = flights(number), source(number), reencoded(number)
+            yield SavedBlock(whole[0], timestep, kind == "chunk", settings(*made), noisy, *kept)
             start += frames
 
     size, held, newest = tuple(record["latent_size"]), None, flights(len(record["blocks"]))
     if HELD in tensors:
         held = _finite(path, tensors[HELD].read(), "the given frame").movedim(0, 2).contiguous().to(model.device)
-    yield SavedSession(config, size, record["batch"], others, settings(*record["next"]), newest, blocks, held)
+    begin, wanted = settings(*record["next"]), source(len(record["blocks"]))
+    yield SavedSession(config, size, record["batch"], others, begin, newest, blocks, held, wanted)
     if _version_of(path) != version:
         raise ValueError(f"{path} was changed while it was read: load it again")
 

@@ -28,6 +28,10 @@ def test_a_recomputed_context_is_passed_under_the_prompt_before() -> None:
     assert_close(play(start("krea_prompt"), "krea_prompt", acts_of("krea_prompt")).latents, recorded("krea_prompt"))
 
 
+def test_video_to_video_is_that_of_krea() -> None:
+    assert_close(play(start("krea_v2v"), "krea_v2v", acts_of("krea_v2v")).latents, recorded("krea_v2v"))
+
+
 def not_encoded_anew(session: Any) -> Tensor:
     at = session.frames - session.config.context_frames
     return session.latents_between(at, at + 1)

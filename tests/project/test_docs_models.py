@@ -26,7 +26,7 @@ RECORDED: dict[str, tuple[str, ...]] = {
     "Reward Forcing": ("reward_chunk",),
     "Causal-rCM": ("rcm_c1_step2", "rcm_c1_step2_noisyctx", "rcm_c3_step4"),
     "Rolling Forcing": ("rolling_5",),
-    "Krea Realtime 14B": ("krea_t2v", "krea_prompt", "krea_start"),
+    "Krea Realtime 14B": ("krea_t2v", "krea_prompt", "krea_start", "krea_v2v"),
     "MemFlow": ("memflow",),
     "LongLive 2": (),
 }

@@ -38,6 +38,11 @@ def apply_act(session: sf_core.Session, act: Act) -> sf_core.Session:
         return session.with_seed(number)
     if kind == "cut":
         return session.with_cut()
+    if kind == "source":
+        if session.config.schedule == "rolling":
+            return session
+        given = random_latents(session.config.frames_of_block(session.frames), seed=number)
+        return session.with_source(given, 0.55 + number / 12, ("truncated", "rescaled")[number % 2])
     if kind == "shot":
         return session.with_shot(prompt(number))
     if kind.startswith("joint") and session.config.context != "recompute":
@@ -212,6 +217,7 @@ moves = st.lists(
                 "recache_sink",
                 "joint",
                 "joint_sink",
+                "source",
                 "cut",
                 "rewind",
                 "rewind",
@@ -297,7 +303,9 @@ moves = st.lists(
     sf_core.RolloutConfig(chunk_frames=2, window_frames=7, sink_frames=1, context_from_last_step=True),
     1,
     0,
-    [("chunk", 1)] * 5
+    [("source", 1)]
+    + [("chunk", 1)] * 5
+    + [("source", 2), ("chunk", 1), ("source", 3), ("save", 1), ("chunk", 1), ("drop", 1), ("kept", 1), ("save", 1)]
     + [("rewind", 2), ("seed", 3), ("chunk", 1), ("kept", 1), ("save", 1), ("chunk", 1), ("drop", 1), ("chunk", 1)]
     + [("recache", 2), ("chunk", 1), ("drop", 1), ("joint", 3), ("fork", 1), ("chunk", 1), ("switch", 0)],
     2,
