@@ -7,8 +7,11 @@ the lower end of the 95 % interval, too; net speed is that of the last length. T
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 
 from sf_core import tiny
+from sf_core.config import RolloutConfig
+from sf_core.rollout_rules import KV_DTYPES
 from sf_core.tiny.world import prompts
 
 from .tiny_world.evaluate import frames_of, make_videos
@@ -23,8 +26,11 @@ def main() -> int:
     """Run the benchmark; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prompts", type=int, default=300, help="default: %(default)s")
-    captions = prompts(parser.parse_args().prompts, seed=6)
-    videos = make_videos(tiny.load_transformer(), tiny.load_vae(), tiny.load_text().encode, captions, 8 * LENGTH)
+    parser.add_argument("--kv-dtype", choices=KV_DTYPES, help="number format of the KV cache; default: the model's")
+    args = parser.parse_args()
+    captions, model = prompts(args.prompts, seed=6), tiny.load_transformer()
+    config = replace(model.rollout_config or RolloutConfig(), kv_dtype=args.kv_dtype)
+    videos = make_videos(model, tiny.load_vae(), tiny.load_text().encode, captions, 8 * LENGTH, config)
     seen = [observe(frames) for frames in videos]
     print("| training lengths | " + " | ".join(name.replace("_", " ") for name in SHOWN) + " | net speed, end |")
     print("|---" * (len(SHOWN) + 2) + "|")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from ..sf_core.config import RolloutConfig
@@ -21,13 +21,14 @@ from ..sf_core.message import NOTHING, Message, clauses, sentences
 
 FROM_MODEL = "from the model"
 CUSTOM = "custom"
+AS_THE_MODEL = "as the model"  # the kv_dtype None
 _WIDGETS = (  # settings with a widget
     *("chunk_frames", "window_frames", "sink_frames", "sink_position", "denoising_steps", "shift"),
     *("warp_steps", "context_noise", "first_chunk_frames", "first_chunk_steps"),
 )
 _PAPER = RolloutConfig()
-# settings without a widget of their own: they are written into the widget "rules"
-_RULES = {field.name: field for field in fields(RolloutConfig) if field.name not in _WIDGETS}
+# settings without a widget of their own: they are written into the widget "rules". kv_dtype has one; no preset sets it
+_RULES = {field.name: field for field in fields(RolloutConfig) if field.name not in (*_WIDGETS, "kv_dtype")}
 
 
 def _presets() -> dict[str, RolloutConfig]:
@@ -125,7 +126,13 @@ def chosen_settings(chosen: str, values: Mapping[str, Any], wired: Collection[st
     Raises:
         ValueError: The settings are not possible; the message says why.
     """
-    values = {**_DEFAULTS, **values}
+    config, note = _without_format(chosen, {**_DEFAULTS, **values}, wired)
+    kv_dtype = values.get("kv_dtype", AS_THE_MODEL)
+    return config if kv_dtype == AS_THE_MODEL else replace(config, kv_dtype=kv_dtype), note
+
+
+def _without_format(chosen: str, values: Mapping[str, Any], wired: Collection[str]) -> tuple[RolloutConfig, Message]:
+    """Do as `chosen_settings` says, without ``kv_dtype``, which goes with every preset."""
     if chosen == CUSTOM:
         return _config(values), NOTHING
     own = widget_values(PRESETS[chosen])

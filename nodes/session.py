@@ -12,6 +12,7 @@ from ..sf_core.memory_ledger import DecoderCost
 from ..sf_core.message import NOTHING, Message, sentences
 from ..sf_core.noise import MAX_SEED
 from ..sf_core.ranges import PIXELS
+from ..sf_core.rollout_rules import KV_DTYPES
 from ..sf_core.schedule import TRAIN_STEPS
 from ..sf_core.session.beginning import frames_to_begin_with
 from ..sf_core.session.session import Session
@@ -26,7 +27,7 @@ from .adapters.running_prompt import executing_node, running_prompt
 from .adapters.vae import check_fits, open_vae
 from .adapters.wire_types import ConfigWire, GraphSession, SessionWire
 from .inputs import checked, schema, with_extra
-from .presets import CUSTOM, PRESETS, chosen_settings, preset_remark, steps_in_words, widget_values
+from .presets import AS_THE_MODEL, CUSTOM, PRESETS, chosen_settings, preset_remark, steps_in_words, widget_values
 
 _PAPER = RolloutConfig()
 
@@ -122,6 +123,13 @@ class SFRolloutSettings(io.ComfyNode):
                     default="",
                     optional=True,
                     tooltip="Further rules as name=value between commas, as presets write them; see docs/models.md.",
+                ),
+                io.Combo.Input(
+                    "kv_dtype",
+                    options=[AS_THE_MODEL, *KV_DTYPES],
+                    default=AS_THE_MODEL,
+                    optional=True,
+                    tooltip="Number format of the KV cache: int8 and fp8 halve it, int4 takes a quarter, less exactly.",
                 ),
             ],
             outputs=[ConfigWire.Output(display_name="settings", tooltip="For Self Forcing Session.")],

@@ -56,6 +56,8 @@ class RolloutConfig:
         context_frames: Latent frames that ``recompute`` passes.
         memory_frames: Latent frames of a bank that keeps what the prompt looks at most (MemFlow). 0: none.
         memory_interval: Chunks that share a frame of the bank.
+        kv_dtype: Number format of the ring's keys and values in the cache: ``fp8``, ``int8`` or ``int4``. The chunk at
+            work and the sink stay as the model computes them. None: so does the ring.
 
     Raises:
         ValueError: A setting cannot work; the message says which values would.
@@ -85,6 +87,7 @@ class RolloutConfig:
     context_frames: int = 3
     memory_frames: int = 0
     memory_interval: int = 3
+    kv_dtype: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("denoising_steps", "first_chunk_steps"):
@@ -141,6 +144,13 @@ class RolloutConfig:
         """Latent frames of the largest pass while a chunk is sampled."""
         flying = len(self.denoising_steps) if self.schedule == "rolling" else 1
         return max(self.front_frames, flying * self.chunk_frames)
+
+    @property
+    def wide_frames(self) -> int:
+        """Latent frames of the largest pass, the first chunks of a video included; 0: all fit the cache's front."""
+        if self.schedule == "rolling":
+            return self.front_frames + (len(self.denoising_steps) - 1) * self.chunk_frames
+        return self.front_frames if self.memory_frames else 0
 
     def windows_below(self, most: int, least: int = 0) -> range:
         """The values from ``least`` to below ``most`` that ``window_frames`` could take with the other settings."""

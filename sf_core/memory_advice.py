@@ -40,10 +40,12 @@ def in_words(ledger: Ledger, setup: Setup) -> Message:
 def _takes(ledger: Ledger, setup: Setup) -> Message:
     """What a run takes, in all and in parts."""
     parts, window = ledger.parts(setup), setup.config.window_frames
+    kind = setup.config.kv_dtype
+    size = format_bytes(parts.cache) + (f" ({kind})" if kind else "")
     cache = (
-        Message("cache {size} at window {window}", size=format_bytes(parts.cache), window=window)
+        Message("cache {size} at window {window}", size=size, window=window)
         if window
-        else Message("cache {size} with {n} frames and no window", size=format_bytes(parts.cache), n=setup.frames)
+        else Message("cache {size} with {n} frames and no window", size=size, n=setup.frames)
     )
     entries = [
         cache,
@@ -81,6 +83,10 @@ def name_change(ledger: Ledger, setup: Setup, changed: Setup) -> tuple[Message, 
     if changed.decoder is not None and changed.decoder != setup.decoder:
         takes = format_bytes(changed.decoder.decoding(changed))
         return Message("a TAEHV (taew2_1) as decoder"), Message("it takes {size} (Load VAE)", size=takes)
+    if changed.config.kv_dtype != setup.config.kv_dtype:
+        takes = format_bytes(ledger.cache(changed))
+        kind = Message("an {format} cache", format=changed.config.kv_dtype)
+        return kind, Message("it takes {size} (kv_dtype of Rollout Settings)", size=takes)
     if changed.config != setup.config:
         cache = format_bytes(ledger.cache(changed))
         window = Message("a window of {n} latent frames", n=changed.config.window_frames)
@@ -99,8 +105,8 @@ def name_change(ledger: Ledger, setup: Setup, changed: Setup) -> tuple[Message, 
 def remedy(ledger: Ledger, setup: Setup, offloading: bool = True) -> Setup | None:
     """The setup, changed in one setting, that fits; it does the least harm of those that do.
 
-    A window of at least half the size comes first (of any size, if it was unbounded), then a smaller decoder, then any
-    window, each with all weights on the device if possible. A smaller picture comes last.
+    A window of at least half the size comes first (of any size, if it was unbounded), then a smaller decoder, then an
+    int8 cache, then any window, each with all weights on the device if possible. A smaller picture comes last.
 
     Args:
         ledger: The memory that runs of the model take.
@@ -108,7 +114,7 @@ def remedy(ledger: Ledger, setup: Setup, offloading: bool = True) -> Setup | Non
         offloading: Whether weights may stay in RAM.
     """
     half = (setup.config.window_frames or 0) // 2
-    for changes in ((_windows(half), _decoders), (_windows(0),), (_sizes,)):
+    for changes in ((_windows(half), _decoders), (_formats,), (_windows(0),), (_sizes,)):
         for offloads in (False, True)[: 1 + offloading]:
             for change in changes:
                 for changed in change(ledger, setup, offloads):
@@ -138,6 +144,11 @@ def _with_window(setup: Setup, frames: int) -> Setup:
 def _decoders(ledger: Ledger, setup: Setup, offloading: bool) -> Iterator[Setup]:
     if setup.decoder is not None and setup.decoder.replaceable:
         yield replace(setup, decoder=setup.decoder.small())
+
+
+def _formats(ledger: Ledger, setup: Setup, offloading: bool) -> Iterator[Setup]:
+    if setup.config.kv_dtype is None:
+        yield replace(setup, config=replace(setup.config, kv_dtype="int8"))
 
 
 def _sizes(ledger: Ledger, setup: Setup, offloading: bool) -> Iterator[Setup]:

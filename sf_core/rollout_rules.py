@@ -14,6 +14,7 @@ SINK_POSITIONS = ("absolute", "clamped", "top_aligned")
 SCHEDULES = ("chunk", "rolling")
 SOLVERS = ("renoise", "unipc")
 CONTEXTS = ("cache", "recompute")
+KV_DTYPES = ("fp8", "int8", "int4")
 MOST_SOLVER_STEPS = 1000
 MOST_MEMORY_FRAMES = 1024
 MOST_SHOT_OFFSET = 16384
@@ -36,6 +37,8 @@ def check_rules(config: RolloutConfig) -> None:
     ):
         if getattr(config, name) not in kinds:
             raise ValueError(f"{name} is {getattr(config, name)!r}; expected one of {', '.join(kinds)}")
+    if config.kv_dtype not in (None, *KV_DTYPES):
+        raise ValueError(f"kv_dtype is {config.kv_dtype!r}; expected None or one of {', '.join(KV_DTYPES)}")
     for name in ("warp_steps", "pin_shots", "context_in_chunk", "exact_times", "context_from_last_step"):
         if not isinstance(getattr(config, name), bool):
             raise ValueError(f"{name} is {getattr(config, name)!r}; expected True or False")

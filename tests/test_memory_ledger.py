@@ -19,6 +19,7 @@ from sf_core.memory_advice import in_words, name_change, remedy
 from sf_core.memory_ledger import DecoderCost, DeviceMemory, Ledger, Setup
 from sf_core.model.architecture import WanArchitecture
 from sf_core.model.wan import CausalWan
+from sf_core.rollout_rules import KV_DTYPES
 from sf_core.vae.wan_vae import WanVAE, WanVAEConfig
 from tests.helpers import SIZE, prompt, random_model, sink_settings
 
@@ -98,6 +99,16 @@ def test_an_unbounded_window_is_told_a_window_that_fits() -> None:
     assert "A window of 11 latent frames would fit: its cache is 3.0 GiB (Rollout Settings)" in in_words(card, setup)
 
 
+def test_where_a_window_cannot_shrink_an_int8_cache_is_advised_and_accepted() -> None:
+    krea = sf_core.RolloutConfig(context="recompute", context_frames=18, window_frames=21)
+    setup, card = replace(PUBLISHED, config=krea, decoder=None), ledger(DeviceMemory.card(8, offloads=False))
+    said = in_words(card, setup)
+    assert said.startswith("Too much for the 8.0 GiB of your GPU: cache 5.7 GiB at window 21")
+    assert said.endswith("An int8 cache would fit: it takes 3.4 GiB (kv_dtype of Rollout Settings)")
+    changed = in_words(card, replace(setup, config=replace(krea, kv_dtype="int8")))
+    assert changed.startswith("Fits the 8.0 GiB of your GPU: cache 3.4 GiB (int8) at window 21")
+
+
 def test_a_window_without_measure_is_answered_at_once() -> None:
     setup = replace(PUBLISHED, config=sf_core.RolloutConfig(window_frames=MAX_WINDOW_FRAMES))
     begun = time.process_time()
@@ -115,6 +126,7 @@ def test_a_model_that_no_setting_makes_fit_is_said_to_be_too_large() -> None:
 def setups(draw: st.DrawFn) -> Setup:
     chunk, sink = draw(st.integers(1, 6)), draw(st.integers(0, 6))
     window = draw(st.one_of(st.none(), st.integers(chunk + sink, 200)))
+    kv_dtype = draw(st.sampled_from([None, None, *KV_DTYPES]))
     context, whole = chunk * draw(st.integers(1, 9)), chunk * draw(st.integers(2, 30))
     config = draw(
         st.sampled_from(
@@ -124,7 +136,7 @@ def setups(draw: st.DrawFn) -> Setup:
                 {"schedule": "rolling", "sink_frames": sink, "window_frames": 4 * chunk + sink + whole},
                 {"context": "recompute", "context_frames": context, "window_frames": context + chunk},
             ]
-        ).map(lambda settings: sf_core.RolloutConfig(chunk_frames=chunk, **settings))
+        ).map(lambda settings: sf_core.RolloutConfig(chunk_frames=chunk, kv_dtype=kv_dtype, **settings))
     )
     size = (2 * draw(st.integers(1, 70)), 2 * draw(st.integers(1, 120)))
     decoder = draw(st.sampled_from([None, WAN_VAE, WAN_VAE.small()]))

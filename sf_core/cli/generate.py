@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -184,7 +185,10 @@ def _start(args: argparse.Namespace, models: LoadedModels) -> Session:
     transformer, factor = models.transformer, models.vae.spatial_factor
     size = None if args.size is None else transformer.arch.latent_size(args.size[0], args.size[1], factor)
     usual = transformer.arch.latent_size(832, 480, factor)
-    session = Session.start(transformer, text, size or transformer.latent_size or usual, seed=args.seed or 0)
+    config = transformer.rollout_config or RolloutConfig()
+    if args.kv_dtype is not None:
+        config = replace(config, kv_dtype=args.kv_dtype)
+    session = Session.start(transformer, text, size or transformer.latent_size or usual, config, seed=args.seed or 0)
     if args.image is None and args.video is None:
         return session
     height, width = (length * factor for length in session.latent_size)

@@ -33,7 +33,7 @@ _GO_WITH: dict[str, Sequence[tuple[Sequence[str], str, str]]] = {
     "convert": ((("lora_strength",), "lora", "it is the factor of one"),),
     "train": ((("out", "resume", "smoke"), "recipe", "--plan trains nothing"),),
 }
-_BEGINNINGS = ("image", "video", "size")  # a session has its own
+_BEGINNINGS = ("image", "video", "size", "kv_dtype")  # a session has its own
 _ALTERNATIVES = {"generate": (("image", "video"), ("fork_to", "save_session"))}
 
 

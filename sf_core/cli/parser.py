@@ -10,6 +10,7 @@ from typing import Any
 from .. import tiny
 from ..files.convert import convert
 from ..files.file_names import check_new_file
+from ..rollout_rules import KV_DTYPES
 from .bench import run_bench
 from .environment import environment_report
 from .generate import DEFAULT_SECONDS, DTYPES, generate
@@ -104,6 +105,11 @@ def _add_generate(commands: Any) -> None:
         "--dtype",
         choices=list(DTYPES),
         help="with --model: of model and text encoder, and of the VAE on a GPU (default: float32)",
+    )
+    computing.add_argument(
+        "--kv-dtype",
+        choices=KV_DTYPES,
+        help="number format of the KV cache (default: the model's); int8 and fp8 halve it, int4 takes a quarter",
     )
     computing.add_argument(
         "--fast",

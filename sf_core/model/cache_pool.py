@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from .cache_shape import CacheShape
 from .kv_cache import RollingKVCache
+from .quantised_cache import new_cache
 
 
 class LiveCache:
@@ -124,6 +125,6 @@ class CachePool:
         return sum(live.cache.nbytes for live in self._caches) + nbytes <= self.budget_bytes
 
     def _add(self, shape: CacheShape) -> LiveCache:
-        live = LiveCache(RollingKVCache(shape))
+        live = LiveCache(new_cache(shape))
         self._caches.append(live)
         return live

@@ -13,12 +13,14 @@ import torch
 from ..config import RolloutConfig
 from .architecture import WanArchitecture
 from .bank import BankRule
+from .kv_formats import FORMATS
 from .pins import Pin, ring_after
 from .sight import RollingSight
 from .sink import SinkRule, sink_rule
 
 SINK_MEAN = torch.float32  # of an averaged sink: a thousandth of a bf16 number would be rounded away
 FIRST_CAPACITY = 24  # frames that an unbounded ring holds before it grows
+BLOCK_TOKENS = 4096  # of a quantised ring, decoded at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,8 @@ class CacheShape:
     bank: BankRule | None = None  # frames that stay after they left the window; None: there is no bank
     sight: RollingSight | None = None  # what passes of a rolling schedule see; None: all that there is
     pins: bool = False  # the newest shot's first chunk stays in the ring
+    kv_dtype: str | None = None  # format of the ring, see kv_formats.py; None: ``dtype``
+    wide_frames: int = 0  # of the largest pass, where passes are wide ones
 
     @staticmethod
     def of(
@@ -116,7 +120,15 @@ class CacheShape:
         dtype: torch.dtype,
         device: torch.device,
     ) -> CacheShape:
-        """The shape for rollout settings over a model's layers."""
+        """The shape for rollout settings over a model's layers.
+
+        Raises:
+            ValueError: The device does not have the number format of ``kv_dtype``.
+        """
+        if config.kv_dtype == "fp8" and device.type == "mps":
+            raise ValueError(
+                "kv_dtype='fp8' needs 8-bit floats, which Apple GPUs do not have: take 'int8', which is as small"
+            )
         rows, columns = arch.token_grid(latent_size)
         rolling, sight, bank = config.schedule == "rolling", None, None
         if rolling:
@@ -143,6 +155,8 @@ class CacheShape:
             bank=bank,
             sight=sight,
             pins=config.pin_shots,
+            kv_dtype=config.kv_dtype,
+            wide_frames=config.wide_frames,
         )
 
     def history(self, place: Place) -> tuple[int, int]:
@@ -260,31 +274,49 @@ class CacheShape:
             capacity += capacity // 2
         return capacity
 
+    def whole_frames(self, ring: int) -> int:
+        """Latent frames of a layer's buffers, with a ring of ``ring`` frames; a quantised ring is not in them."""
+        return self.front_frames + self.sink_frames + (ring if self.kv_dtype is None else 0)
+
     def nbytes(self, frames: int = 0) -> int:
         """Bytes of a cache for a video of ``frames`` latent frames (which matter to an unbounded ring only)."""
-        buffer_frames = self.front_frames + self.sink_frames + self.ring_capacity(frames)
-        tokens = buffer_frames * self.frame_tokens + self.text_len
+        ring = self.ring_capacity(frames)
+        tokens = self.whole_frames(ring) * self.frame_tokens + self.text_len
         values = self.layers * self.batch * self.heads * self.head_dim
         sink = values * self.sink_frames * self.frame_tokens
         if self.sink_average is not None:
             kept = 2 * sink * SINK_MEAN.itemsize
         else:
             kept = sink * self.dtype.itemsize if self.sink_moves else 0
+        if self.kv_dtype is not None:
+            sizes = (self.frame_tokens, self.heads, self.head_dim, self.dtype)
+            kept += self.layers * self.batch * ring * FORMATS[self.kv_dtype].frame_bytes(*sizes)
         bank = 0 if self.bank is None else self.bank.frames
-        shared = 2 * values // self.layers * self.shared_frames * self.frame_tokens
+        shared = 2 * values // self.layers * (self.shared_frames + self.block_frames) * self.frame_tokens
         return (2 * values * (tokens + bank * self.frame_tokens) + shared) * self.dtype.itemsize + kept
+
+    @property
+    def block_frames(self) -> int:
+        """Latent frames of a quantised ring that are decoded at a time; 0: the ring is not quantised."""
+        if self.kv_dtype is None:
+            return 0
+        most = self.ring_capacity(0)
+        return min(most, max(1, BLOCK_TOKENS // self.frame_tokens))
 
     @property
     def shared_frames(self) -> int:
         """Latent frames of the buffers that all layers share, see `WideViews`."""
-        if self.bank is not None:
-            return (self.window_frames or 0) + self.bank.frames
-        return 0 if self.sight is None else self.sight.window
+        if not self.is_wide:
+            return 0
+        bank = 0 if self.bank is None else self.bank.frames
+        if self.kv_dtype is not None:
+            return self.wide_frames + self.sink_frames + bank
+        return (self.window_frames or 0) + bank
 
     @property
     def is_wide(self) -> bool:
         """Whether all passes are wide ones, so that there is no front."""
-        return self.shared_frames > 0
+        return self.bank is not None or self.sight is not None
 
     @property
     def follows_all(self) -> bool:

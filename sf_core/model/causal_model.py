@@ -12,7 +12,7 @@ from ..config import RolloutConfig
 from .architecture import WanArchitecture
 from .cache_pool import CachePool
 from .cache_shape import CacheShape
-from .kv_cache import KeysValues
+from .layer_view import KeysValues, LayerView
 
 
 class CausalModel(Protocol):
@@ -71,11 +71,11 @@ class CausalModel(Protocol):
         """Cross-attention keys and values of ``text`` [B, rows, text_dim], a pair for each layer."""
 
     def flow_over_cache(
-        self, x: Tensor, timestep: Tensor, rotations: Tensor, text: Sequence[KeysValues], views: Sequence[KeysValues]
+        self, x: Tensor, timestep: Tensor, rotations: Tensor, text: Sequence[KeysValues], views: Sequence[LayerView]
     ) -> Tensor:
         """Flow [B, C, F, H, W] of the noisy chunk ``x`` at ``timestep`` [B, 1]; see `WanForward.flow_over_cache`."""
 
     def write_over_cache(
-        self, x: Tensor, timestep: Tensor, rotations: Tensor, text: Sequence[KeysValues], views: Sequence[KeysValues]
+        self, x: Tensor, timestep: Tensor, rotations: Tensor, text: Sequence[KeysValues], views: Sequence[LayerView]
     ) -> None:
         """Leave the clean chunk's keys and values in ``views``."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from .kv_cache import KeysValues
+from .layer_view import KeysValues, LayerView
 
 
 class RecordedPass:
@@ -29,7 +29,7 @@ class RecordedPass:
         self._graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(
-        self, x: Tensor, timestep: Tensor, rotations: Tensor, text: Sequence[KeysValues], views: Sequence[KeysValues]
+        self, x: Tensor, timestep: Tensor, rotations: Tensor, text: Sequence[KeysValues], views: Sequence[LayerView]
     ) -> Tensor | None:
         """Run or replay the pass."""
         key = self._key_of(x, text, views)
@@ -45,12 +45,12 @@ class RecordedPass:
         self._graph.replay()
         return None if self._out is None else self._out.clone()  # the next replay overwrites it
 
-    def _key_of(self, x: Tensor, text: Sequence[KeysValues], views: Sequence[KeysValues]) -> object:
+    def _key_of(self, x: Tensor, text: Sequence[KeysValues], views: Sequence[LayerView]) -> object:
         """Everything that a recording depends on."""
-        buffers = [tensor.data_ptr() for pair in (*text, *views) for tensor in pair]
-        return x.shape, views[0][0].shape, buffers, self._state()
+        words = [tensor.data_ptr() for pair in text for tensor in pair]
+        return x.shape, words, [view.facts for view in views], self._state()
 
-    def _record(self, inputs: tuple[Tensor, ...], text: Sequence[KeysValues], views: Sequence[KeysValues]) -> None:
+    def _record(self, inputs: tuple[Tensor, ...], text: Sequence[KeysValues], views: Sequence[LayerView]) -> None:
         self._inputs = [tensor.clone() for tensor in inputs]
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # another thread may be decoding

@@ -24,7 +24,7 @@ from .attention import Attention
 from .cache_pool import CachePool
 from .cache_shape import CacheShape
 from .identity import same_weights
-from .kv_cache import KeysValues
+from .layer_view import KeysValues, LayerView
 from .rope import apply_rope, rope_rotations
 
 # (layer, q, k, v) -> attention output; the caller decides which past keys and values the new ones join
@@ -243,7 +243,7 @@ class WanForward:
     # Passes over a cache ------------------------------------------------------------------------------------------
 
     def flow_over_cache(
-        self, x: Tensor, timestep: Tensor, rotations: Tensor, text: Sequence[KeysValues], views: Sequence[KeysValues]
+        self, x: Tensor, timestep: Tensor, rotations: Tensor, text: Sequence[KeysValues], views: Sequence[LayerView]
     ) -> Tensor:
         """Flow of a noisy chunk that attends to itself and to the cache.
 
@@ -252,8 +252,8 @@ class WanForward:
             timestep: Its timestep [B, 1].
             rotations: Rotary positions, see `rotations`.
             text: Cross-attention keys and values, see `text_keys_values`.
-            views: For each layer keys and values [B, tokens, heads, D], see `RollingKVCache.open`. The chunk's slots,
-                which come first, are overwritten with its (noisy) keys and values; the others are only read.
+            views: For each layer what it attends to, see `RollingKVCache.open`. The chunk's slots are overwritten with
+                its (noisy) keys and values; the others are only read.
 
         Returns:
             The flow [B, C, F, H, W], float32.
@@ -262,7 +262,7 @@ class WanForward:
         return self.flow_with(x, timestep, rotations, text, self.attend_to_cache(views))
 
     def write_over_cache(
-        self, x: Tensor, timestep: Tensor, rotations: Tensor, text: Sequence[KeysValues], views: Sequence[KeysValues]
+        self, x: Tensor, timestep: Tensor, rotations: Tensor, text: Sequence[KeysValues], views: Sequence[LayerView]
     ) -> None:
         """As `flow_over_cache` for a clean chunk, only for the keys and values that `writer` leaves in ``views``."""
         if self.writer is not self:
@@ -296,14 +296,13 @@ class WanForward:
         _, modulations = self._embed_time(timestep)
         self.run_blocks(self._embed_latents(x), BlockPass(modulations, rotations, text, attend, keys_only=True))
 
-    def attend_to_cache(self, views: Sequence[KeysValues]) -> LayerAttention:
+    def attend_to_cache(self, views: Sequence[LayerView]) -> LayerAttention:
         """Self-attention that writes new keys and values to the front of ``views`` and attends to all of each view."""
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            keys, values = views[layer]
-            keys[:, : k.shape[1]] = k
-            values[:, : v.shape[1]] = v
-            return self.attend(layer, q, keys, values) if q.shape[1] else q
+            view = views[layer]
+            view.write(k, v)
+            return view.attend(q, partial(self.attend, layer)) if q.shape[1] else q
 
         return attend
 

@@ -8,6 +8,7 @@ Keys carry their rotary position, so their order in memory does not matter to at
 chunk to the end of the front, and attention reads one slice: from there to the last filled slot. `commit` copies a
 clean chunk from the front over the oldest frames of the ring. Until then no other frame is lost (`open` may rotate the
 sink, from a copy), so a chunk may be abandoned at any time. cache_shape.py says which frame is in which slot.
+quantised_cache.py keeps the ring in another number format.
 """
 
 from __future__ import annotations
@@ -20,9 +21,8 @@ from torch import Tensor
 
 from .bank import keep_best
 from .cache_shape import SINK_MEAN, CacheShape, Leaving, Place, Seen
+from .layer_view import KeysValues, LayerView
 from .rope import apply_rope, rope_rotations
-
-KeysValues = tuple[Tensor, Tensor]  # keys and values of one layer, [B, tokens, heads, D] each
 
 
 class RollingKVCache:
@@ -32,7 +32,7 @@ class RollingKVCache:
         self.shape = shape
         self._capacity = shape.ring_capacity(0)
         with torch.inference_mode(False):  # a host may run one chunk in inference mode and the next outside
-            slots = shape.front_frames + shape.sink_frames + self._capacity
+            slots = shape.whole_frames(self._capacity)
             self._keys = [self.buffer(slots) for _ in range(shape.layers)]
             self._values = [self.buffer(slots) for _ in range(shape.layers)]
             # a sink that moves is rotated for each chunk, always from the keys as they were written
@@ -67,15 +67,26 @@ class RollingKVCache:
             self._text = (key, compute())
         return self._text[1]
 
-    def open(self, place: Place) -> list[KeysValues]:
+    def open(self, place: Place) -> Sequence[LayerView]:
         """Views for a pass at ``place``: the chunk's slots, then everything that it attends to. Commits nothing."""
         self._reserve(place)
         self._rotate_sink(self.shape.sink_shift(place))
         shape, unit = self.shape, self.shape.frame_tokens
+        whole, parts = self.whole_runs([(0, sum(shape.history(place)))])
         first = (shape.front_frames - place.frames) * unit
-        last = (shape.front_frames + sum(shape.history(place))) * unit
-        pairs = zip(self._keys, self._values, strict=True)
-        return [(keys[:, first:last], values[:, first:last]) for keys, values in pairs]
+        last = (shape.front_frames + sum(count for _, count in whole)) * unit
+        pairs = enumerate(zip(self._keys, self._values, strict=True))
+        return [self.view(layer, keys[:, first:last], values[:, first:last], parts) for layer, (keys, values) in pairs]
+
+    def view(self, layer: int, keys: Tensor, values: Tensor, parts: Sequence[tuple[int, int]]) -> LayerView:
+        """The view of a layer's ``keys`` and ``values``, and of ``parts``, runs that are not among them."""
+        return LayerView((keys, values))
+
+    def whole_runs(
+        self, runs: Sequence[tuple[int, int]]
+    ) -> tuple[Sequence[tuple[int, int]], Sequence[tuple[int, int]]]:
+        """Divide ``runs`` (slot behind the front, count) into those in the buffers and those kept in another format."""
+        return runs, []
 
     def open_wide(self, place: Place, keep_sink: bool = False, bank_frame: int | None = None) -> WideViews:
         """Views for a pass at ``place`` that may have more frames than the front, and that stores what it writes.
@@ -112,12 +123,10 @@ class RollingKVCache:
 
     def store(self, layer: int, keys: Tensor, values: Tensor, runs: Sequence[tuple[int, int, int]]) -> None:
         """Copy frames of ``keys`` and ``values`` [B, tokens, heads, D] along ``runs``, see `committed_runs`."""
-        front, unit = self.shape.front_frames, self.shape.frame_tokens
+        unit = self.shape.frame_tokens
         for source, target, count in runs:
             chunk = slice(source * unit, (source + count) * unit)
-            slots = slice((front + target) * unit, (front + target + count) * unit)
-            self._keys[layer][:, slots] = keys[:, chunk]
-            self._values[layer][:, slots] = values[:, chunk]
+            self.put(layer, target, keys[:, chunk], values[:, chunk])
             into_sink = min(count, self.shape.sink_frames - target)
             if into_sink > 0 and self._written_sink:
                 own = slice(chunk.start, chunk.start + into_sink * unit)
@@ -125,6 +134,18 @@ class RollingKVCache:
                 self._written_sink[layer][:, sink_slots] = keys[:, own]
                 if self._sink_values:
                     self._sink_values[layer][:, sink_slots] = values[:, own]
+
+    def put(self, layer: int, slot: int, keys: Tensor, values: Tensor) -> None:
+        """Copy keys and values [B, tokens, heads, D] of whole frames into slots, from ``slot`` behind the front on."""
+        slots = self.frames(layer, slot, keys.shape[1] // self.shape.frame_tokens)
+        for buffer, new in zip(slots, (keys, values), strict=True):
+            buffer[:] = new
+
+    def frames(self, layer: int, slot: int, count: int) -> KeysValues:
+        """Keys and values of ``count`` frames from ``slot`` behind the front on, to be read."""
+        first, unit = self.shape.front_frames + slot, self.shape.frame_tokens
+        slots = slice(first * unit, (first + count) * unit)
+        return self._keys[layer][:, slots], self._values[layer][:, slots]
 
     def _average(self, layer: int, keys: Tensor, values: Tensor, leaving: Sequence[tuple[Leaving, Tensor]]) -> None:
         """Let the sink of a layer follow what leaves the ring (Reward Forcing).
@@ -135,11 +156,11 @@ class RollingKVCache:
         shape, unit, front = self.shape, self.shape.frame_tokens, self.shape.front_frames
         assert shape.sink_average is not None
         for gone, turn in leaving:
-            at = slice((front + gone.slot) * unit, (front + gone.slot + gone.count) * unit)
-            key, value = self._keys[layer][:, at], self._values[layer][:, at]
             if gone.slot < 0:
                 of_pass = slice(gone.index * unit, (gone.index + gone.count) * unit)
                 key, value = keys[:, of_pass], values[:, of_pass]
+            else:
+                key, value = self.frames(layer, gone.slot, gone.count)
             into = slice(gone.into * unit, (gone.into + gone.count) * unit)
             self._written_sink[layer][:, into].lerp_(apply_rope(key.to(SINK_MEAN), turn), 1 - shape.sink_average)
             self._sink_values[layer][:, into].lerp_(value.to(SINK_MEAN), 1 - shape.sink_average)
@@ -149,12 +170,11 @@ class RollingKVCache:
 
     def load(self, layer: int, runs: Sequence[tuple[int, int]], keys: Tensor, values: Tensor) -> None:
         """Copy the frames of ``runs`` (slot behind the front, count) into ``keys`` and ``values``, run after run."""
-        front, unit, at = self.shape.front_frames, self.shape.frame_tokens, 0
+        at = 0
         for slot, count in runs:
-            slots = slice((front + slot) * unit, (front + slot + count) * unit)
-            keys[:, at : at + count * unit] = self._keys[layer][:, slots]
-            values[:, at : at + count * unit] = self._values[layer][:, slots]
-            at += count * unit
+            into = slice(at, at + count * self.shape.frame_tokens)
+            keys[:, into], values[:, into] = self.frames(layer, slot, count)
+            at = into.stop
 
     def load_bank(self, layer: int, frames: int, keys: Tensor, values: Tensor) -> None:
         """Copy the first ``frames`` frames of the bank to the end of ``keys`` and ``values``."""
@@ -192,13 +212,16 @@ class RollingKVCache:
         if needed <= self._capacity:
             return
         with torch.inference_mode(False):
-            slots = self.shape.front_frames + self.shape.sink_frames + needed
-            for buffers in (self._keys, self._values):
-                for layer, old in enumerate(buffers):
-                    grown = self.buffer(slots)
-                    grown[:, : old.shape[1]] = old
-                    buffers[layer] = grown
+            self._grow(needed)
         self._capacity = needed
+
+    def _grow(self, frames: int) -> None:
+        """Grow the ring to ``frames`` frames."""
+        for buffers in (self._keys, self._values):
+            for layer, old in enumerate(buffers):
+                grown = self.buffer(self.shape.whole_frames(frames))
+                grown[:, : old.shape[1]] = old
+                buffers[layer] = grown
 
     def copy_from(self, other: RollingKVCache) -> None:
         """Copy keys and values of ``other``, a cache of the same shape; the prompt's are computed again."""
@@ -211,7 +234,7 @@ class RollingKVCache:
         self._capacity, self._shift = other._capacity, other._shift
 
 
-class WideViews(Sequence[KeysValues]):
+class WideViews(Sequence[LayerView]):
     """Views for a pass that the front does not hold, or that does not attend to all of the ring.
 
     They are made layer by layer, in one buffer that all layers share: what a layer attends to is copied behind the
@@ -237,8 +260,9 @@ class WideViews(Sequence[KeysValues]):
         shape = cache.shape
         self._cache, self._place, self._runs, self._bank_frame = cache, place, runs, bank_frame
         self._bank = seen.bank
-        self._seen = [*([(0, seen.sink)] if seen.sink else []), *shape.ring_runs(place, seen.ring)]
-        frames = place.frames + seen.sink + seen.ring + seen.bank
+        past = [*([(0, seen.sink)] if seen.sink else []), *shape.ring_runs(place, seen.ring)]
+        self._whole, self._parts = cache.whole_runs(past)
+        frames = place.frames + sum(count for _, count in self._whole) + seen.bank
         self._own = place.frames * shape.frame_tokens
         with torch.inference_mode(False):
             buffers = cache.shared if frames <= shape.shared_frames else [cache.buffer(frames), cache.buffer(frames)]
@@ -250,11 +274,11 @@ class WideViews(Sequence[KeysValues]):
 
     def __getitem__(self, layer: Any) -> Any:
         self.close()
-        self._cache.load(layer, self._seen, self._keys[:, self._own :], self._values[:, self._own :])
+        self._cache.load(layer, self._whole, self._keys[:, self._own :], self._values[:, self._own :])
         if self._bank:
             self._cache.load_bank(layer, self._bank, self._keys, self._values)
         self._layer = layer
-        return self._keys, self._values
+        return self._cache.view(layer, self._keys, self._values, self._parts)
 
     def close(self) -> None:
         """Store the keys and values of the newest layer."""

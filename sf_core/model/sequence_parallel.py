@@ -27,7 +27,7 @@ from torch.distributed.rendezvous import rendezvous
 from ..config import RolloutConfig
 from .cache_shape import CacheShape
 from .forward import BlockPass, LayerAttention
-from .kv_cache import KeysValues
+from .layer_view import LayerView
 from .wan import CausalWan
 
 PATIENCE = timedelta(hours=12)  # wait for other processes; torchrun ends all of them if one dies
@@ -120,7 +120,7 @@ class HeadParallelWan(CausalWan):
                 )
         return replace(whole, heads=whole.heads // size, text_len=whole.text_len * size)
 
-    def attend_to_cache(self, views: Sequence[KeysValues]) -> LayerAttention:
+    def attend_to_cache(self, views: Sequence[LayerView]) -> LayerAttention:
         """Self-attention over this process's heads and the tokens of all processes."""
         return _ByHeads(super().attend_to_cache(views))
 

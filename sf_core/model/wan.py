@@ -18,7 +18,7 @@ from .attention import BACKENDS, Attention, choose_attention
 from .cache_pool import CachePool
 from .cuda_graphs import RecordedPass
 from .identity import describe_weights, weights_fingerprint
-from .kv_cache import KeysValues
+from .layer_view import KeysValues, LayerView
 from .sequence_forward import SequenceForward
 from .two_sets import memory_name
 
@@ -182,7 +182,7 @@ class CausalWan(SequenceForward, nn.Module):
         self._recorded = RecordedPass(super().flow_over_cache, state), RecordedPass(super().write_over_cache, state)
 
     def flow_over_cache(
-        self, x: Tensor, timestep: Tensor, rotations: Tensor, text: Sequence[KeysValues], views: Sequence[KeysValues]
+        self, x: Tensor, timestep: Tensor, rotations: Tensor, text: Sequence[KeysValues], views: Sequence[LayerView]
     ) -> Tensor:
         """See `WanForward.flow_over_cache`; replayed after `record`."""
         recorded = self._recorded if isinstance(views, list) else None  # else made layer by layer: one buffer for all
@@ -190,7 +190,7 @@ class CausalWan(SequenceForward, nn.Module):
         return run(x, timestep, rotations, text, views)
 
     def write_over_cache(
-        self, x: Tensor, timestep: Tensor, rotations: Tensor, text: Sequence[KeysValues], views: Sequence[KeysValues]
+        self, x: Tensor, timestep: Tensor, rotations: Tensor, text: Sequence[KeysValues], views: Sequence[LayerView]
     ) -> None:
         """See `WanForward.write_over_cache`; replayed after `record`."""
         own = self._recorded if self.memory is None and isinstance(views, list) else None  # the second set has its own

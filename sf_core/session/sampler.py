@@ -17,7 +17,8 @@ from ..config import RolloutConfig
 from ..cuda_streams import to_device_async
 from ..model.cache_shape import Place
 from ..model.causal_model import CausalModel
-from ..model.kv_cache import KeysValues, RollingKVCache
+from ..model.kv_cache import RollingKVCache
+from ..model.layer_view import LayerView
 from ..schedule import FlowSchedule
 from ..unipc import solve, unipc_steps
 from .blocks import Prompt
@@ -92,7 +93,7 @@ class ChunkForward:
         prompt: Prompt,
         latent_size: tuple[int, int],
         state: bytes,
-        views: Sequence[KeysValues] | None = None,
+        views: Sequence[LayerView] | None = None,
     ) -> None:
         model.use_attention()
         self._model = model

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..model.cache_shape import CacheShape, Place
-from ..model.kv_cache import KeysValues
+from ..model.layer_view import KeysValues
 from ..model.rope import apply_rope, rope_rotations
 
 Pieces = tuple[list[Tensor], list[Tensor]]  # keys and values of one layer, each a list of [B, tokens, heads, D]

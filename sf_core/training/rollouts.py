@@ -17,7 +17,7 @@ from torch import Tensor
 from ..config import RolloutConfig
 from ..model.cache_shape import Place
 from ..model.forward import LayerAttention, WanForward
-from ..model.kv_cache import KeysValues
+from ..model.layer_view import KeysValues
 from ..model.rope import rope_rotations
 from ..noise import NoiseSource
 from ..rollout_rules import check_trainable

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import sf_core
+from sf_core import tiny
 from sf_core.__main__ import main
 
 
@@ -17,6 +19,7 @@ from sf_core.__main__ import main
         ("generate --dtype float16", "go with --model"),
         ("generate --lora-strength 0.5", "--lora-strength goes with --lora"),
         ("generate --model m --lora-strength 0.5", "--lora-strength goes with --lora"),
+        ("generate --session s --kv-dtype int8", "--kv-dtype begins a video, and a session has begun already"),
         ("generate --session s --size 64 64", "--size begins a video, and a session has begun already"),
         ("generate --session s --size 64 64 --image i", "--image and --size begin a video, and a session has begun"),
         ("generate --fork-to f", "--fork-to without --session. --rewind, --fork-to and --recache go with --session"),
@@ -70,6 +73,13 @@ def test_an_empty_prompt_is_a_prompt(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("sf_core.cli.generate.Session.start", lambda *_, **__: 1 / 0)
     main(["generate", "--prompt", "", "--out", str(tmp_path / "a.mp4")])
     assert given == [""]
+
+
+def test_a_session_keeps_the_format_of_its_cache(tmp_path: Path) -> None:
+    saved = tmp_path / "a.session"
+    made = ["generate", "--seconds", "0.1", "--out", str(tmp_path / "a.mp4"), "--save-session", str(saved)]
+    assert main([*made, "--kv-dtype", "int4"]) == 0
+    assert sf_core.Session.load(saved, tiny.load_transformer()).config.kv_dtype == "int4"
 
 
 def test_sigterm_ends_any_command_as_ctrl_c_does(

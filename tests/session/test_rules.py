@@ -32,6 +32,13 @@ RULES: dict[str, dict[str, Any]] = {
     "bank": {"memory_frames": 2, "memory_interval": 2, "window_frames": 6, "sink_frames": 2},
     "bank and last step": {"memory_frames": 2, "window_frames": 6, "context_from_last_step": True},
     "recompute": {"context": "recompute", "context_frames": 4, "window_frames": 6},
+    "int8, clamped average": {
+        **{"kv_dtype": "int8", "sink_average": 0.9, "window_frames": 6, "sink_frames": 2, "sink_position": "clamped"}
+    },
+    "int4, rolling": ROLLING | {"kv_dtype": "int4"},
+    "fp8, bank and last step": {
+        **{"kv_dtype": "fp8", "memory_frames": 2, "window_frames": 6, "context_from_last_step": True}
+    },
 }
 every_rule = pytest.mark.parametrize("rule", sorted(RULES))
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import sf_core
+from sf_core.rollout_rules import KV_DTYPES
 from sf_core.session.blocks import NOTHING
 from sf_core.session.replay import replay_reach
 from tests.helpers import SIZE, prompt, random_latents, random_model, sink_settings
@@ -158,7 +159,8 @@ def averaged_sinks(draw: st.DrawFn) -> sf_core.RolloutConfig:
         "window_frames": window,
         "denoising_steps": (1000, 500),
     }
-    return sf_core.RolloutConfig(**settings, sink_average=0.75, **sink_settings(draw, window))
+    kept: dict[str, Any] = {"sink_average": 0.75, "kv_dtype": draw(st.sampled_from(FORMATS))}
+    return sf_core.RolloutConfig(**settings, **kept, **sink_settings(draw, window))
 
 
 @st.composite
@@ -172,6 +174,7 @@ def rolling_schedules(draw: st.DrawFn) -> sf_core.RolloutConfig:
         window_frames=len(steps) * chunk + sink + draw(st.integers(0, 6)),
         sink_frames=sink,
         denoising_steps=steps,
+        kv_dtype=draw(st.sampled_from(FORMATS)),
     )
 
 
@@ -180,6 +183,7 @@ def recomputed_contexts(draw: st.DrawFn) -> sf_core.RolloutConfig:
     chunk = draw(st.integers(1, 3))
     frames = chunk * draw(st.integers(1, 3))
     settings: dict[str, Any] = {"chunk_frames": chunk, "context_frames": frames, "window_frames": frames + chunk}
+    settings["kv_dtype"] = draw(st.sampled_from(FORMATS))
     return sf_core.RolloutConfig(context="recompute", denoising_steps=(1000, 500), **settings)
 
 
@@ -194,6 +198,7 @@ def banks(draw: st.DrawFn) -> sf_core.RolloutConfig:
         memory_interval=draw(st.integers(1, 2)),
         denoising_steps=(1000, 500),
         context_from_last_step=draw(st.booleans()),
+        kv_dtype=draw(st.sampled_from(FORMATS)),
     )
 
 
@@ -202,7 +207,10 @@ RULES: list[dict[str, Any]] = [
     {"context_noise": 50},
     {"exact_times": True},
     {"context_from_last_step": True},
+    {"kv_dtype": "int8"},
+    {"kv_dtype": "int4", "context_from_last_step": True},
 ]
+FORMATS = [None, None, *KV_DTYPES]
 moves = st.lists(
     st.tuples(
         st.sampled_from(
