@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from safetensors.torch import save_file
 from sentencepiece import SentencePieceTrainer
 from torch import Tensor
-from transformers import UMT5Config, UMT5EncoderModel
 
 from sf_core.text.encoders import load_text_encoder
+
+if TYPE_CHECKING:
+    from transformers import UMT5EncoderModel
 
 WORDS = "a red circle and a blue square move slowly over the wide green field under a white sky while it rains "
 
@@ -30,6 +33,8 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 @pytest.fixture(scope="module")
 def umt5() -> UMT5EncoderModel:
+    from transformers import UMT5Config, UMT5EncoderModel  # takes seconds, of every worker if at the top
+
     torch.manual_seed(0)
     config = UMT5Config(
         vocab_size=64, d_model=48, d_kv=64, d_ff=96, num_layers=2, num_heads=2, feed_forward_proj="gated-gelu"
