@@ -1,6 +1,6 @@
 import { lengthOf } from "./lib/chunk_length.js";
 import { after, locale, originOf } from "./lib/editor.js";
-import { setLabel, widgetOf } from "./lib/widgets.js";
+import { numberOf, setLabel, widgetOf } from "./lib/widgets.js";
 import { formatSecond } from "./lib/format.js";
 import { translator } from "./lib/i18n.js";
 import { listen } from "./lib/server.js";
@@ -33,16 +33,6 @@ export function sayLength(node) {
   after(node, "onConnectionsChange", () => queueMicrotask(update));
   const stop = listen("graphChanged", () => (node.graph ? update() : stop())); // settings further back
   after(node, "onRemoved", () => stop());
-}
-
-/**
- * The value of a widget; null if it is wired, so that only the run knows it.
- *
- * @type {(node: ComfyNode, name: string) => number | null}
- */
-function numberOf(node, name) {
-  const value = widgetOf(node, name)?.value;
-  return typeof value === "number" && !originOf(node, name) ? value : null;
 }
 
 /**

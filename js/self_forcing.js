@@ -1,6 +1,6 @@
 import { after, growTo, loading, locale, onLoad, register, rootGraph, workflows } from "./lib/editor.js";
 import { offerPreview, hidePreviews, removePreview } from "./lib/previews.js";
-import { isOnScreen, replacePatterns } from "./lib/widgets.js";
+import { isCanvasOnScreen, isOnScreen, replacePatterns } from "./lib/widgets.js";
 import { sayLength } from "./length.js";
 import { setTexts, translator } from "./lib/i18n.js";
 import { executionIds } from "./lib/ids.js";
@@ -80,7 +80,8 @@ function addPlayer(node, options) {
 async function attach(shown) {
   try {
     const who = { client_id: await clientId(), language: locale() };
-    const asked = { ...who, own: true, visible: !document.hidden, ...(shown && { runs: shown }) };
+    const wishes = { own: true, visible: !document.hidden, previews: !isCanvasOnScreen() };
+    const asked = { ...who, ...wishes, ...(shown && { runs: shown }) };
     const { runs: states } = await post("/self_forcing/attach", asked);
     for (const state of states) if (isState(state)) runs.state(state, true);
     if (shown && onScreen().some((run) => !shown.includes(run))) attachToShown(); // these states put them on their nodes
@@ -98,12 +99,18 @@ function showsPlayer(node) {
 
 const onScreen = () => runs.shownWhere(showsPlayer);
 
-let asked = ""; // the runs whose frames the server was asked for
+let asked = ""; // what the server was asked for
 
-/** Asks for the frames of the runs that are on the screen. Of others the server sends ComfyUI's own previews. */
+/** What to ask the server for: the runs on the screen, and whether App mode shows previews beside them. @type {(shown: string[]) => string} */
+const wishFor = (shown) => JSON.stringify([shown, isCanvasOnScreen()]);
+
+/**
+ * Asks for the frames of the runs that are on the screen. Of others the server sends ComfyUI's own previews; of all in App
+ * mode, for its large area.
+ */
 function attachToShown() {
   const shown = onScreen();
-  asked = String(shown);
+  asked = wishFor(shown);
   return attach(shown);
 }
 
@@ -114,7 +121,7 @@ function showState(state) {
   runs.state(state);
   const shown = onScreen();
   // the server sends frames of a new run, of which a player in another tab has no use; or a subgraph was opened or closed
-  if ((isNew && !shown.includes(state.run)) || asked !== String(shown)) attachToShown();
+  if ((isNew && !shown.includes(state.run)) || asked !== wishFor(shown)) attachToShown();
 }
 
 /** Begins to load a workflow, whose tab may be another one. */

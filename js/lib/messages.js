@@ -28,6 +28,7 @@
  * @property {boolean} steerable by prompts
  * @property {string} prompt
  * @property {string} note
+ * @property {string} model its name; "" if it is not known
  * @property {{count: number, prompt: string}} refused typed prompts that the text encoder did not take: how many, and the
  *   newest
  * @property {RunAction[]} actions
@@ -87,7 +88,7 @@ const STATE = {
   ...{ prompt_id: text, workflow: text, state: (/** @type {any} */ value) => STATES.includes(value) },
   ...{ fps: positive, chunk: count, chunks: count, frames: count, first_frame: count, first_new: count },
   ...{ made_fps: amount, first_seconds: orNull(amount), cache_bytes: amount },
-  ...{ steerable: flag, prompt: text, note: text, rows: text, seconds: amount, seeds: record(record(seed)) },
+  ...{ steerable: flag, prompt: text, note: text, model: text, rows: text, seconds: amount, seeds: record(record(seed)) },
   refused: shape({ count, prompt: text }),
   actions: list(shape({ action: text, chunk: count })),
   training: orNull(shape(TRAINING)),

@@ -1,5 +1,5 @@
 import { app } from "../../../scripts/app.js";
-import { after, graphInView, growTo, redraw } from "./editor.js";
+import { after, graphInView, growTo, originOf, redraw } from "./editor.js";
 
 /** Widgets of nodes in ComfyUI's editor, and elements of the page as widgets. See editor.js. */
 
@@ -8,6 +8,16 @@ import { after, graphInView, growTo, redraw } from "./editor.js";
  * @param {string} name
  */
 export const widgetOf = (node, name) => node.widgets?.find((widget) => widget.name === name);
+
+/**
+ * The number in a widget; null if it is wired, so that only the run knows it.
+ *
+ * @type {(node: ComfyNode, name: string) => number | null}
+ */
+export function numberOf(node, name) {
+  const value = widgetOf(node, name)?.value;
+  return typeof value === "number" && !originOf(node, name) ? value : null;
+}
 
 /**
  * Sets a widget's value as a user does.
@@ -121,8 +131,11 @@ function keepPlace(node, name, element) {
  */
 export function isOnScreen(node, name) {
   if (widgetOf(node, name)?.element?.checkVisibility()) return true;
-  return node.graph === graphInView() && Boolean(app.canvas.canvas?.checkVisibility());
+  return node.graph === graphInView() && isCanvasOnScreen();
 }
+
+/** Whether the canvas is on the screen; App mode is in its place. */
+export const isCanvasOnScreen = () => Boolean(app.canvas.canvas?.checkVisibility());
 
 /** @type {(node: ComfyNode, name: string) => void} */
 export function removeWidget(node, name) {

@@ -43,8 +43,10 @@ export class Face {
   controls;
   /** @type {SteeringBar | null} */
   bar = null;
-  /** @type {ReturnType<typeof createEndBar> | null} of a node whose runs take prompts */
+  /** @type {ReturnType<typeof createEndBar> | null} of a node that samples chunks */
   endBar = null;
+  /** Whether runs take prompts and all other actions, and not just Stop. */
+  takesAll;
   /** @type {LossCurve | null} */
   curve = null;
   message;
@@ -64,10 +66,11 @@ export class Face {
     this.screen = new Screen(host.screen);
     this.screen.element.classList.add("sf-fit");
     this.seekBar = new SeekBar(t, host.seek);
-    if (steering) this.bar = new SteeringBar(t, host.steering);
-    if (steering === "all") this.endBar = createEndBar(t, host.end, host.failed);
+    this.takesAll = steering === "all";
+    if (steering) [this.bar, this.endBar] = [new SteeringBar(t, host.steering), createEndBar(t, host.end, host.failed)];
     if (trains) this.curve = new LossCurve(t);
-    this.controls = createControls(t, this.#actions(), steering === "stop" && this.bar ? [this.bar.stop] : []);
+    const ofRun = this.bar && this.endBar ? [this.bar.stop, this.endBar.element] : [];
+    this.controls = createControls(t, this.#actions(), this.takesAll ? [] : ofRun);
     this.message = new MessageLine(t);
     this.status = new StatusLine(t, host.details);
     this.element = this.#assemble();
@@ -90,7 +93,7 @@ export class Face {
   #assemble() {
     const stage = make("div", { className: "sf-stage" }, this.screen.element, this.hint, this.bezel.element);
     this.#listenToClicks(stage);
-    const slot = this.bar && this.endBar ? [make("div", { className: "sf-slot" }, this.bar.element, this.endBar.element)] : [];
+    const slot = this.takesAll && this.bar && this.endBar ? [make("div", { className: "sf-slot" }, this.bar.element, this.endBar.element)] : [];
     const curve = this.curve ? [this.curve.element] : [];
     const lines = [this.message.element, this.status.element];
     const below = make("div", { className: "sf-below" }, ...curve, this.seekBar.element, this.controls.element, ...slot, ...lines);
@@ -111,7 +114,7 @@ export class Face {
       ...{ " ": toggle, Home: begin, End: live, f: () => this.#toggleFull() },
       ...{ ArrowLeft: back, ArrowDown: back, ArrowRight: forth, ArrowUp: forth },
       ...{ "Shift+ArrowLeft": () => stepChunk(-1), "Shift+ArrowRight": () => stepChunk(1) },
-      ...(this.endBar ? { ...Object.fromEntries(actions), "/": () => this.bar?.focusPrompt() } : {}),
+      ...(this.takesAll ? { ...Object.fromEntries(actions), "/": () => this.bar?.focusPrompt() } : {}),
     };
   }
 
@@ -140,7 +143,7 @@ export class Face {
   }
 
   /**
-   * Shows either the bar of a live run or the buttons of an ended one; both take the same room.
+   * Shows either what a live run takes or the buttons of an ended one, in the same room.
    *
    * @param {{canContinue: boolean, canKeep: boolean, canReplay: boolean}} can
    */
@@ -148,7 +151,7 @@ export class Face {
     if (!this.bar || !this.endBar) return;
     const ended = Object.values(can).some(Boolean);
     this.endBar.show(can);
-    this.bar.element.hidden = ended;
+    (this.takesAll ? this.bar.element : this.bar.stop).hidden = ended;
     this.endBar.element.hidden = !ended;
   }
 

@@ -67,7 +67,7 @@ const endOf = (chunks) => (chunks ? "player.finished" : "player.stopped");
  * @returns {Details}
  */
 export function runDetails(state, playback, t) {
-  const { made_fps, fps, first_seconds, cache_bytes, seeds } = state;
+  const { made_fps, fps, first_seconds, cache_bytes, seeds, model } = state;
   const rate = { n: made_fps.toFixed(1), fps: Number(fps.toFixed(2)) };
   /** @type {[label: TextKey, value: string | number | null | false][]} */
   const details = [
@@ -76,6 +76,7 @@ export function runDetails(state, playback, t) {
     ["player.detailMade", made_fps > 0 && t(made_fps < fps ? "player.madeSlower" : "player.madeKeepsUp", rate)],
     ["player.detailShown", playback.shownFps !== null && t("player.fps", { n: playback.shownFps.toFixed(1) })],
     ["player.detailWaits", playback.interruptions],
+    ["player.detailModel", model],
     ["player.detailCache", cache_bytes > 0 && formatBytes(cache_bytes)],
     ["player.detailSeed", seedsOf(seeds)],
     ["player.detailPrompt", state.prompt],

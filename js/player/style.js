@@ -87,6 +87,8 @@ export const STYLE = `
 .sf-ended { gap: 6px; }
 .sf-player .sf-ended > button { flex: 1; background: var(--hover); }
 .sf-player .sf-ended > button:hover:enabled { background: var(--line); }
+.sf-controls > .sf-ended { gap: 4px; min-width: 0; }
+.sf-player .sf-controls > .sf-ended > button { flex: 0 1 auto; min-width: 0; padding: 0 10px; overflow: hidden; }
 
 .sf-message { display: flex; align-items: center; gap: 4px; height: 18px; padding: 0 4px; color: var(--quiet); }
 .sf-message[data-tone="warn"] { color: var(--text); box-shadow: inset 3px 0 0 -1px var(--warn); padding-left: 7px; }

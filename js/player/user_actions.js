@@ -109,7 +109,7 @@ export class UserActions {
   #menuState() {
     const [{ speed, loops }, face] = [this.#parts.playback(), this.#parts.face()];
     return {
-      ...{ speed, loops, size: this.#size, blend: face.endBar && face.bar ? face.bar.blend : null },
+      ...{ speed, loops, size: this.#size, blend: face.takesAll && face.bar ? face.bar.blend : null },
       ...{ hasPicture: face.screen.size !== null, hasVideo: this.#file !== null },
     };
   }

@@ -32,13 +32,15 @@ export function blocksOf(rows) {
 }
 
 /**
- * Returns a view from 0 to a quarter past the last row.
+ * Returns a view from 0 to the end of the video if that is known and after all rows, else to a quarter past the last row.
  *
  * @param {{second: number}[]} rows
+ * @param {number} [end] of the video; 0: unknown
  * @returns {View}
  */
-export function fit(rows) {
+export function fit(rows, end = 0) {
   const last = Math.max(0, ...rows.map((row) => row.second));
+  if (end > last) return { from: 0, to: end };
   return { from: 0, to: last ? last * 1.25 : EMPTY_VIEW };
 }
 

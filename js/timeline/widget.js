@@ -3,10 +3,12 @@ import { after, growTo, locale, undoable } from "../lib/editor.js";
 import { addElement, setWidget, widgetOf } from "../lib/widgets.js";
 import { formatSecond } from "../lib/format.js";
 import { translator } from "../lib/i18n.js";
+import { listen } from "../lib/server.js";
 import * as axis from "./axis.js";
 import { makeBlock, percent } from "./block.js";
 import { keepFromCanvas, shareWheel } from "./canvas_events.js";
 import { draggable } from "./drag.js";
+import { endOf } from "./end.js";
 import { askForPrompt } from "./prompt_editor.js";
 import { STYLE } from "./style.js";
 import { addRow, moveRow, parse, removeRow, setPrompt } from "./text.js";
@@ -34,7 +36,12 @@ export function addTimeline(node) {
   growTo(node, NEW_NODE);
   after(rows, "callback", () => timeline.draw());
   after(node, "onConfigure", () => timeline.draw()); // a workflow was loaded
-  after(node, "onRemoved", timeline.stop);
+  after(node, "onConnectionsChange", () => queueMicrotask(() => timeline.followEnd()));
+  const stop = listen("graphChanged", () => timeline.followEnd());
+  after(node, "onRemoved", () => {
+    stop();
+    timeline.stop();
+  });
 }
 
 /**
@@ -54,6 +61,7 @@ class Timeline {
   #blocks = []; // in the order of time
   /** @type {Part[]} */
   #parts = []; // of #blocks
+  #end = 0; // of the video, in seconds; 0: unknown
   #selected = -1; // place in #blocks of the row that had the focus last
   /** @type {string | null} */
   #dragged = null; // the text if the row is dropped here
@@ -85,6 +93,11 @@ class Timeline {
     this.draw();
   }
 
+  /** Draws again if the video that the timeline is wired to has another length now. */
+  followEnd() {
+    if (endOf(this.#node) !== this.#end) this.draw();
+  }
+
   get #text() {
     return String(this.#rows.value);
   }
@@ -92,9 +105,10 @@ class Timeline {
   // Drawing -----------------------------------------------------------------------------------------------------------
 
   draw() {
+    this.#end = endOf(this.#node);
     const { rows, errors } = parse(this.#dragged ?? this.#text);
     this.#blocks = axis.blocksOf(rows);
-    if (this.#dragged === null) this.#view = this.#zoomed ?? axis.fit(rows); // stays while a row is dragged
+    if (this.#dragged === null) this.#view = this.#zoomed ?? axis.fit(rows, this.#end); // stays while a row is dragged
     this.#drawBlocks();
     for (const tick of this.#axis.querySelectorAll(".sf-timeline-tick")) tick.remove();
     this.#axis.prepend(...axis.ticks(this.#view).map((second) => this.#makeTick(second)));
@@ -286,7 +300,7 @@ class Timeline {
 
   /** @param {WheelEvent} event */
   #zoom(event) {
-    const whole = axis.fit(this.#blocks);
+    const whole = axis.fit(this.#blocks, this.#end);
     this.#zoomed = axis.zoom(this.#view, this.#secondUnder(event), Math.exp(event.deltaY / 400), whole);
     this.draw();
   }

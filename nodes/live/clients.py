@@ -47,6 +47,7 @@ class Attached:
         own: Whether it wants the runs alone that it queued; else all of its user's.
         visible: Whether anybody can see its frames now.
         left_out: Runs whose frames it does not want.
+        previews: Whether it wants ComfyUI's previews of runs whose frames it shows, too.
         lags: Whether it was behind when it was last sent something.
     """
 
@@ -54,6 +55,7 @@ class Attached:
     own: bool = False
     visible: bool = True
     left_out: frozenset[str] = frozenset()
+    previews: bool = False
     lags: bool = False
 
 
@@ -94,6 +96,12 @@ def showing(watchers: Iterable[str], run: str) -> list[str]:
     attached = dict(_attached)  # which the event loop changes meanwhile
     asked = {one: attached[one] for one in watchers if one in attached}
     return [one for one, wish in asked.items() if wish.visible and run not in wish.left_out]
+
+
+def takes_previews(client: str, showing: Iterable[str]) -> bool:
+    """Whether a client wants ComfyUI's previews of a run whose frames the clients ``showing`` get."""
+    wish = _attached.get(client)
+    return client not in showing or (wish is not None and wish.previews)
 
 
 def any_lags(clients: Iterable[str]) -> bool:

@@ -41,7 +41,7 @@ class Pictures:
             fps: Frames a second of the video.
             store: Keeps the pictures.
             watchers: Returns the client ids of the run's viewers.
-            preview: For the client that queued the run, while it shows no frames.
+            preview: For the client that queued the run, while it shows no frames or wants previews too.
         """
         self._names, self._store, self._watchers, self._preview = names, store, watchers, preview
         self._fps = min(fps, IMAGES_A_SECOND)
@@ -94,7 +94,7 @@ class Pictures:
             self._store.add(number, picture)
         self._choose_size(sum(map(len, pictures.values())) / len(pictures))
         showing = self._showing()
-        if self._preview.client not in showing:
+        if clients.takes_previews(self._preview.client, showing):
             self._preview.offer(frames)
         lagging = clients.any_lags(showing)
         small = dict(zip(numbers, jpegs_of(shown, *FOR_LAGGING), strict=True)) if lagging else {}

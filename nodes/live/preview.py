@@ -1,7 +1,7 @@
-"""ComfyUI's own preview of a run, for a client that queued it and shows no frames of it.
+"""ComfyUI's own preview of a run, for a client that queued it and shows no frames of it, or wants it all the same.
 
-Such are programs that do not know the pack, and the editor where no player is on the screen: outside of a subgraph, and
-in App mode.
+Such are programs that do not know the pack, the editor where no player is on the screen, as outside of a subgraph, and
+App mode, whose large area shows previews also if the player is a part of the app.
 """
 
 from __future__ import annotations

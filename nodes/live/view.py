@@ -82,6 +82,7 @@ class LiveView:
         self._facts: dict[str, Any] = {
             **{"state": "running", "fps": fps, "chunk": 0, "chunks": chunks, "frames": 0, "made_fps": 0.0},
             **{"first_seconds": None, "cache_bytes": 0, "steerable": steerable, "prompt": "", "note": ""},
+            **{"model": self.about.get("model", "")},
             **{"refused": {"count": 0, "prompt": ""}, "actions": [], "rows": "", "seconds": 0.0, "video": None},
             **{"training": None, "seeds": _seeds_of(prompt.graph), "first_new": 0, "begins": 0.0},
         }

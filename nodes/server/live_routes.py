@@ -40,7 +40,7 @@ def register() -> None:
 @json_route
 async def attach(request: web.Request) -> Any:
     """Send the messages of a user's runs to a client from now on. Answers with the state of each run."""
-    optional: dict[str, Kinds] = {"own": bool, "visible": bool, "runs": list, "language": str}
+    optional: dict[str, Kinds] = {"own": bool, "visible": bool, "runs": list, "previews": bool, "language": str}
     body = await body_of(request, {"client_id": str}, optional)
     client = body["client_id"]
     if not 0 < len(client) <= LONGEST_CLIENT_ID:
@@ -52,7 +52,8 @@ async def attach(request: web.Request) -> Any:
     states = states_for(user, client if own else None)
     shown = body.get("runs")
     left_out = frozenset() if shown is None else frozenset(one["run"] for one in states if one["run"] not in shown)
-    if not clients.attach(client, clients.Attached(user, own, body.get("visible", True), left_out), language):
+    wishes = clients.Attached(user, own, body.get("visible", True), left_out, body.get("previews", False))
+    if not clients.attach(client, wishes, language):
         raise Refused(409, "this client_id is another user's; expected that of your own websocket")
     return {"runs": states}
 

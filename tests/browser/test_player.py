@@ -329,7 +329,7 @@ def test_the_panel_beside_the_canvas_has_no_empty_place_for_the_player(own_page:
 
 
 @pytest.mark.one_mode
-def test_sample_chunks_shows_its_chunks_with_a_vae_and_stops(page: Editor) -> None:
+def test_sample_chunks_shows_its_chunks_with_a_vae_and_stops_and_goes_on(page: Editor) -> None:
     forget_all(page.server)
     graph = Graph()
     tiny = Tiny.of(graph)
@@ -348,7 +348,16 @@ def test_sample_chunks_shows_its_chunks_with_a_vae_and_stops(page: Editor) -> No
     numbers = [number for _, number, _ in page.js("() => window.seen")]
     assert numbers == sorted(set(numbers))
     expect(page.page.locator(".sf-state")).to_have_text("Stopped")
-    expect(page.page.locator(".sf-message")).not_to_contain_text("Continue")  # a button that this node has not
+    player = page.page.locator(".sf-player")
+    expect(player.get_by_role("button", name="Stop", exact=True)).to_be_hidden()
+    player.get_by_role("button", name="Keep", exact=True).click()
+    expect(page.page.locator(".sf-message")).to_contain_text("Kept as a red circle")
+    made = page.js("() => Math.max(...window.seen.map(([, number]) => number))")
+    run = page.js("() => harness.ended.length")
+    player.get_by_role("button", name="Continue", exact=True).click()
+    page.page.wait_for_function("(made) => window.seen.some(([, number]) => number > made + 12)", arg=made)
+    player.get_by_role("button", name="Stop", exact=True).click()
+    page.wait(run)
     assert page.errors == []
 
 

@@ -199,6 +199,7 @@ def test_the_app_opens_with_prompt_and_player_and_runs(browser: Browser, request
         assert page.js(IS_APP)
         run = page.queue()
         player.locator("canvas").first.wait_for()
+        page.page.locator("img[src^='blob:']:visible").first.wait_for()  # the app's large area shows the run too
         player.get_by_role("button", name="Stop").first.click()
         page.wait(run)
         assert page.errors == []

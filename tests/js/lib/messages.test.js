@@ -8,7 +8,7 @@ const STATE = {
   ...{ made_fps: 30.5, first_seconds: 0.2, cache_bytes: 1000, steerable: true, prompt: "", note: "" },
   ...{ actions: [{ chunk: 1, action: "cut" }], rows: "0.5: a red circle", seconds: 1.25 },
   ...{ seeds: { 3: { seed: 5, noise_seed: "18446744073709551615" } }, video: null, training: null },
-  ...{ first_new: 0, session: null, begins: 0, video_so_far: null },
+  ...{ model: "", first_new: 0, session: null, begins: 0, video_so_far: null },
 };
 const LOSSES = { generator: [[0.5, 0.1]], critic: [] };
 const TRAINING = { stage: "causal", step: 1, of: 5, left: 3.5, losses: LOSSES, file: "" };

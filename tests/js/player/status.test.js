@@ -8,7 +8,7 @@ import "../texts.js";
 const T = translator("en");
 const RUNNING = {
   ...{ node_id: "5", run: "a", state: "running", fps: 16, chunk: 7, chunks: 20, frames: 84, first_frame: 0, first_new: 0 },
-  ...{ made_fps: 24.13, first_seconds: 0.42, cache_bytes: 3.1 * 2 ** 30, steerable: true, prompt: "", note: "" },
+  ...{ made_fps: 24.13, first_seconds: 0.42, cache_bytes: 3.1 * 2 ** 30, steerable: true, prompt: "", note: "", model: "longlive.safetensors" },
   ...{ actions: [], rows: "", seconds: 0, video: null, session: null, seeds: { 3: { seed: 5 }, 4: { noise_seed: "6" } } },
 };
 const SEEN = { frame: 58, empty: false, late: false, paused: false, interruptions: 0, shownFps: 16 };
@@ -26,7 +26,7 @@ test("every frame has a second of its own", () => {
 });
 
 test("what is not known yet is left out", () => {
-  const begun = { chunk: 0, chunks: 0, made_fps: 0, first_seconds: null, cache_bytes: 0, seeds: {} };
+  const begun = { chunk: 0, chunks: 0, made_fps: 0, first_seconds: null, cache_bytes: 0, seeds: {}, model: "" };
   const { state, facts } = status(begun, { empty: true, frame: 0, shownFps: null });
   assert.equal(state, T("player.waitingFirst"));
   assert.deepEqual(facts, []);
@@ -52,5 +52,6 @@ test("the rest is in the details, and says whether the model keeps up", () => {
   assert.equal(shown[T("player.detailFirst")], "0.4 s");
   assert.equal(shown[T("player.detailCache")], "3.1 GiB");
   assert.equal(shown[T("player.detailSeed")], "5, 6");
+  assert.equal(shown[T("player.detailModel")], "longlive.safetensors");
   assert.equal(details({ made_fps: 9 })[T("player.detailMade")], "9.0 fps of work: slower than 16");
 });

@@ -22,6 +22,12 @@ test("the axis shows all rows and a quarter more", () => {
   assert.deepEqual(axis.fit([{ second: 0 }]), axis.fit([]));
 });
 
+test("the axis ends where the video does, unless a row comes later", () => {
+  assert.deepEqual(axis.fit([{ second: 2 }, { second: 5 }], 9), { from: 0, to: 9 });
+  assert.deepEqual(axis.fit([], 9), { from: 0, to: 9 });
+  assert.deepEqual(axis.fit([{ second: 8 }], 5), { from: 0, to: 10 });
+});
+
 test("zooming keeps what is under the pointer where it is", () => {
   const whole = { from: 0, to: 10 };
   const near = axis.zoom(whole, 4, 0.5, whole);
