@@ -152,6 +152,8 @@ export const STYLE = `
   .sf-track { inset: 12px 0; }
   .sf-marks { inset: 7px 0; }
   .sf-thumb::before { top: 7px; width: 14px; height: 14px; left: -7px; }
+  .sf-status { position: relative; }
+  .sf-info::after { content: ""; position: absolute; right: 0; bottom: 0; width: var(--row); height: var(--row); }
 }
 @media (prefers-reduced-motion: reduce) {
   .sf-player:fullscreen .sf-below { transition: none; }
