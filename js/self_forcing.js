@@ -15,6 +15,7 @@ import { replayFromFile } from "./replay/replay.js";
 import { addSessionsPanel } from "./sessions/panel.js";
 import { folderOf, inOrder } from "./templates.js";
 import { addTimeline } from "./timeline/widget.js";
+import { verifying } from "./verify.js";
 import { addWords } from "./words.js";
 
 /** The pack's extension of the editor. The editor loads every module below js/; only this one does anything by itself. */
@@ -32,6 +33,7 @@ const ADDITIONS = {
   },
   SFLoadModel: addRecognition,
   SFFromModel: addWords,
+  SFVerify: addWords,
   SFSession: addWords,
   SFSaveSession(node) {
     replacePatterns(node, "filename_prefix");
@@ -170,6 +172,7 @@ const t = translator(locale());
 
 register({
   name: "SelfForcing",
+  ...verifying(t),
   settings: [
     {
       id: LOOP_SETTING,

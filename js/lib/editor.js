@@ -121,6 +121,16 @@ export function undoable(change) {
   }
 }
 
+/**
+ * Returns the workflow as the server runs it.
+ *
+ * @returns {Promise<{output: Record<string, any>, workflow: object}>}
+ */
+export const graphToPrompt = () => app.graphToPrompt();
+
+/** @returns {ComfyNode[]} the nodes that the user has selected */
+export const selectedNodes = () => Object.values(app.canvas.selected_nodes ?? {});
+
 /** Queues the workflow, as Run does. */
 export const queue = () => app.queuePrompt(0);
 

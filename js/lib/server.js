@@ -56,6 +56,13 @@ export function onQueue(begin, name) {
 }
 
 /**
+ * Queues a prompt of the page's own. Throws an Error if the server refuses it.
+ *
+ * @param {{output: Record<string, any>, workflow: object}} prompt
+ */
+export const queuePrompt = (prompt) => api.queuePrompt(0, prompt);
+
+/**
  * Takes messages of a type before the editor does: of those for which `take(data)` is true the editor hears nothing.
  *
  * @param {string} type

@@ -93,6 +93,11 @@ class HostedWan(WanForward):
         return self.patcher.load_device
 
     @property
+    def has_two_sets(self) -> bool:
+        """Whether a second set of weights writes the cache (SGF+)."""
+        return self._memory is not None
+
+    @property
     def writer(self) -> HostedWan:
         """See `WanForward.writer`; made anew each time, so that it has the options of the pass that asks for it."""
         if self._memory is None:

@@ -196,6 +196,11 @@ GRAPHS = {
         stream=stream(("session", 0), 4.0),
         info=Part("SFSessionInfo", {"session": ("stream", 1)}, size=(420, 480)),
     ),
+    "SFVerify": Graph(
+        "verify",
+        {"tiny": Part("SFLoadTiny"), "verify": Part("SFVerify", {"model": ("tiny", 0)}, size=(330, 260))},
+        [["tiny"], ["verify"]],
+    ),
     "SFTrain": Graph(
         "train",
         {

@@ -46,12 +46,14 @@ interface ComfyApp {
   };
   loadGraphData(...details: any[]): Promise<any>;
   queuePrompt(number: number): Promise<unknown>;
+  graphToPrompt(): Promise<{ output: Record<string, any>; workflow: object }>;
   registerExtension(extension: object): void;
 }
 
 interface ComfyCanvas {
   canvas?: HTMLCanvasElement;
   graph?: ComfyGraph;
+  selected_nodes?: Record<string, ComfyNode>;
   ds: { visible_area?: ArrayLike<number> };
   openSubgraph?(graph: ComfyGraph, holder: ComfyNode): void;
   setGraph?(graph: ComfyGraph): void;
