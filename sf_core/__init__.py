@@ -8,6 +8,7 @@ from .files.published_models import preset, presets
 from .model.wan import CausalWan
 from .noise import NoiseSource, SeededNoise
 from .session.commands import CommandQueue, Pause, ReRoll, Resume, Stop
+from .session.published_noise import PublishedNoise
 from .session.session import Session
 from .session.stream_host import StreamEvent, StreamHost
 from .session.streaming import stream
@@ -22,6 +23,7 @@ __all__ = [
     "CommandQueue",
     "NoiseSource",
     "Pause",
+    "PublishedNoise",
     "ReRoll",
     "Resume",
     "RolloutConfig",

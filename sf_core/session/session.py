@@ -55,7 +55,7 @@ class Session(SessionRecord):
             config: Rollout settings. None: the model's own, else `RolloutConfig()`.
             seed: Seed of the noise.
             batch: Number of videos that are made together.
-            noise: Noise source. None: `SeededNoise(seed)`.
+            noise: Noise source. None: `SeededNoise(seed)`. See also `with_noise`.
             archive_folder: Folder of the temporary file for older latents. None: the system's.
             words: The prompt as text, kept for display.
             reencode: With ``context="recompute"``, makes the first frame of the next chunk's context, from the session:
@@ -178,6 +178,10 @@ class Session(SessionRecord):
                 "one saw: raise the strength"
             )
         return replace(self, source=source)
+
+    def with_noise(self, noise: NoiseSource) -> Session:
+        """Use a noise source of the caller's from the next chunk on, such as `PublishedNoise.of` this session."""
+        return replace(self, noise=noise)
 
     def with_seed(self, seed: int) -> Session:
         """Use `SeededNoise(seed)` from the next chunk on. ``rewind(1).with_seed(s)`` is a re-roll."""
