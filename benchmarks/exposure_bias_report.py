@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
@@ -12,6 +11,8 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
+
+from tools.page_part import END, begin, write_part
 
 UNTRAINED, TEACHER = "untrained (causal start)", "teacher (bidirectional)"
 LENGTHS = (1, 2, 4, 8)  # of rollouts, in training lengths
@@ -30,7 +31,7 @@ MEASURES = {  # fields of a score: title and decimals
     "last_net_speed": ("net speed / prompted, last length", 2),
     "last_jerk": ("jerk in px, last length", 2),
 }
-BEGIN, END = "<!-- made by benchmarks/exposure_bias.py -->", "<!-- until here -->"
+MAKER = "benchmarks/exposure_bias.py"
 
 Rows = dict[str, list[dict[str, dict[str, float]]]]  # what -> by seed: training lengths -> scores
 
@@ -59,14 +60,10 @@ def write_report(runs: Path, docs: Path, results: Sequence[Path], captions: Sequ
         *(f"**{what}**\n\n![{what}](exposure-bias/{name})" for what, name in filter(None, sheets)),
         "The prompts of the sheets: " + "; ".join(f"*{caption}*" for caption in captions[:4]) + ".",
     ]
-    _between_marks(docs / "exposure-bias.md", "\n\n".join(parts))
-
-
-def _between_marks(path: Path, text: str) -> None:
-    """Replace the text between the marks; the rest of the page is written by hand."""
-    old = path.read_text() if path.exists() else f"# Exposure bias\n\n{BEGIN}\n{END}\n"
-    new = re.sub(f"{BEGIN}.*{END}", lambda _: f"{BEGIN}\n\n{text}\n\n{END}", old, flags=re.DOTALL)
-    path.write_text(new)
+    page = docs / "exposure-bias.md"
+    if not page.exists():
+        page.write_text(f"# Exposure bias\n\n{begin(MAKER)}\n{END}\n", encoding="utf-8")
+    write_part(page, MAKER, "\n\n".join(parts))
 
 
 def _values(rows: Rows, what: str, times: int, name: str) -> list[float]:

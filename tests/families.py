@@ -1,11 +1,13 @@
 """The recorded runs of other families of causal Wan models, played by this pack.
 
-``python -m tests.families`` prints the error of each against its authors' code.
+``python -m tests.families`` prints the error of each against its authors' code, and writes the worst of each model into
+the table of docs/models.md.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from functools import cache, partial
 from pathlib import Path
@@ -16,7 +18,8 @@ from torch import Tensor
 
 import sf_core
 from sf_core import Session
-from tests.helpers import RecordedNoise, relative
+from tests import longlive2
+from tests.helpers import ROLLOUTS, RecordedNoise, golden_session, relative
 
 FOLDER = Path(__file__).parent / "parity" / "family"
 CASES: dict[str, Any] = json.loads((FOLDER / "cases.json").read_text())
@@ -163,11 +166,61 @@ def acts_of(case: str) -> dict[int, Any]:
     return switches(case) if "switch" in case else {}
 
 
+# The recorded runs of each model in the table of docs/models.md
+RECORDED: dict[str, tuple[str, ...]] = {
+    "Self Forcing (DMD, SiD, GAN)": tuple(ROLLOUTS),
+    "Causal Forcing, long video": ("rolling_4",),
+    "LongLive": ("longlive_chunk", "longlive_switch", "longlive_switch_nosink"),
+    "LongLive, infinite attention": ("longlive_infinity",),
+    "SGF": ("sgf_chunk", "sgf_frame"),
+    "SGF+": ("sgfplus_chunk", "sgfplus_frame", "sgfplus_i2v"),
+    "Infinite-Forcing": ("infinite_chunk",),
+    "flashdreams": ("sink5_window7_rerope",),
+    "Reward Forcing": ("reward_chunk",),
+    "Causal-rCM": ("rcm_c1_step2", "rcm_c1_step2_noisyctx", "rcm_c3_step4"),
+    "Rolling Forcing": ("rolling_5",),
+    "Krea Realtime 14B": ("krea_t2v", "krea_prompt", "krea_start", "krea_v2v"),
+    "MemFlow": ("memflow",),
+    "LongLive 2": tuple(longlive2.CASES),
+}
+DOCS = Path(__file__).parents[1] / "docs" / "models.md"
+
+
+def ours_and_theirs(case: str) -> tuple[Tensor, Tensor]:
+    """The latents of a recorded run, made by this pack and by the authors' code."""
+    if case in CASES:
+        return play(start(case), case, acts_of(case)).latents, recorded(case)
+    if case in longlive2.CASES:
+        return longlive2.play(longlive2.begin(case), case).latents, longlive2.recorded(case)
+    session, tensors, chunks = golden_session(case)
+    for _ in range(chunks):
+        session, _ = session.next_chunk()
+    return session.latents, tensors["latents"].transpose(1, 2)
+
+
+def with_errors(page: str, errors: Mapping[str, float]) -> str:
+    """The page with the errors, one digit each, in the column of that name."""
+    before, column, table = page.partition("| error |")
+    for model, error in errors.items():
+        row = re.compile(rf"^(\| {re.escape(model)} \|(?:[^|\n]*\|){{2}})[^|\n]*\|", re.M)
+        digit, power = f"{error:.0e}".split("e")
+        table, count = row.subn(rf"\g<1> {digit}e{int(power)} |", table)
+        if count != 1:
+            raise ValueError(f"the table of {DOCS.name} has {count} rows of {model!r}; expected one")
+    return before + column + table
+
+
 def main() -> None:
-    """Print a table: case, relative L2 error, largest error."""
-    for case in sorted(CASES):
-        ours, theirs = play(start(case), case, acts_of(case)).latents, recorded(case)
-        print(f"{case:26}{relative(ours, theirs):.2e}  {float((ours - theirs).abs().max()):.1e}", flush=True)
+    """Print case, relative L2 error and largest error; write the page's table."""
+    worst: dict[str, float] = {}
+    for model, cases in RECORDED.items():
+        for case in cases:
+            ours, theirs = ours_and_theirs(case)
+            error = relative(ours, theirs)
+            worst[model] = max(error, worst.get(model, 0.0))
+            print(f"{model:30}{case:26}{error:.2e}  {float((ours - theirs).abs().max()):.1e}", flush=True)
+    DOCS.write_text(with_errors(DOCS.read_text(encoding="utf-8"), worst), encoding="utf-8")
+    print(f"written to {DOCS}")
 
 
 if __name__ == "__main__":

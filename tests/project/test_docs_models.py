@@ -9,27 +9,12 @@ import pytest
 
 import sf_core
 from sf_core.files.published_models import model_by_name
-from tests.families import CASES
+from tests import longlive2
+from tests.families import CASES, RECORDED, ours_and_theirs, with_errors
+from tests.helpers import ROLLOUTS, relative
 
 PAGE = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
 LIMIT = 5e-6  # tests hold each recorded run to it
-# the recorded runs of each row with a number; () are those of tests/parity and of tests/model/test_longlive2.py
-RECORDED: dict[str, tuple[str, ...]] = {
-    "Self Forcing (DMD, SiD, GAN)": (),
-    "Causal Forcing, long video": ("rolling_4",),
-    "LongLive": ("longlive_chunk", "longlive_switch", "longlive_switch_nosink"),
-    "LongLive, infinite attention": ("longlive_infinity",),
-    "SGF": ("sgf_chunk", "sgf_frame"),
-    "SGF+": ("sgfplus_chunk", "sgfplus_frame", "sgfplus_i2v"),
-    "Infinite-Forcing": ("infinite_chunk",),
-    "flashdreams": ("sink5_window7_rerope",),
-    "Reward Forcing": ("reward_chunk",),
-    "Causal-rCM": ("rcm_c1_step2", "rcm_c1_step2_noisyctx", "rcm_c3_step4"),
-    "Rolling Forcing": ("rolling_5",),
-    "Krea Realtime 14B": ("krea_t2v", "krea_prompt", "krea_start", "krea_v2v"),
-    "MemFlow": ("memflow",),
-    "LongLive 2": (),
-}
 
 
 def rows(heading: str) -> list[list[str]]:
@@ -42,12 +27,23 @@ ERRORS = {row[0]: row[3] for row in rows("model | files | licence | error | what
 
 def test_a_number_stands_where_a_run_is_recorded_and_nowhere_else() -> None:
     assert {model for model, error in ERRORS.items() if re.match(r"\d", error)} == RECORDED.keys()
-    assert sorted(case for cases in RECORDED.values() for case in cases) == sorted(CASES)
+    shown = [case for cases in RECORDED.values() for case in cases]
+    assert sorted(shown) == sorted([*CASES, *longlive2.CASES, *ROLLOUTS])
 
 
 @pytest.mark.parametrize("model", RECORDED)
 def test_a_number_is_one_that_the_tests_hold(model: str) -> None:
     assert 0 < float(ERRORS[model]) <= LIMIT
+
+
+@pytest.mark.parametrize("model", ["LongLive 2", "Infinite-Forcing"])
+def test_the_command_writes_what_it_measures_into_the_table(model: str) -> None:
+    errors = [relative(*ours_and_theirs(case)) for case in RECORDED[model]]
+    written = with_errors(PAGE, {model: max(errors)})
+    changed = [(old, new) for old, new in zip(PAGE.splitlines(), written.splitlines(), strict=True) if old != new]
+    assert all(new.startswith(f"| {model} |") for _, new in changed)
+    assert float(ERRORS[model]) / 4 < max(errors) < float(ERRORS[model]) * 4, "the last digits differ between machines"
+    assert f"| {model} | " in with_errors(PAGE, {model: 4e-3}).split("| 4e-3 |")[0].splitlines()[-1]
 
 
 def test_the_table_of_presets_has_every_preset_with_its_settings() -> None:
