@@ -41,7 +41,7 @@ def fps_input(optional: bool = False) -> Any:
         min=ranges.FPS.least,
         max=ranges.FPS.most,
         step=0.5,
-        tooltip="Frames a second at which the video plays; Wan 2.1 and the tiny demo are made for 16.",
+        tooltip="Frames a second at which the video plays: 16 for Wan 2.1 and the tiny demo, 24 for LongLive 2.",
     )
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from comfy_api.v0_0_2 import io
 
 from ..sf_core.cancellation import Cancellation
+from ..sf_core.files.published_models import frame_rate
 from ..sf_core.memory_ledger import DecoderCost
+from ..sf_core.session.reencoding import with_vae
 from ..sf_core.session.session import Session
 from ..sf_core.session.streaming import history_for
 from ..sf_core.vae.video_vae import VideoVAE
@@ -16,7 +19,7 @@ from .adapters import host
 from .adapters.model import comfy_model
 from .adapters.vae import check_fits, open_vae
 from .adapters.wire_types import GraphSession, SessionWire
-from .inputs import FPS, checked, fps_input, schema
+from .inputs import checked, fps_input, schema
 from .live.run import Run, autosaved, times_steered
 
 
@@ -47,6 +50,11 @@ class SFSampleChunks(io.ComfyNode):
                     tooltip="Shows each chunk as soon as it is made; a TAEHV costs little. Without it, no preview.",
                 ),
                 fps_input(optional=True),
+                io.Vae.Input(
+                    "vae",
+                    optional=True,
+                    tooltip="For Krea alone, which encodes a picture of its past anew before each chunk.",
+                ),
             ],
             outputs=[
                 SessionWire.Output(display_name="session", tooltip="The longer session."),
@@ -61,11 +69,17 @@ class SFSampleChunks(io.ComfyNode):
 
     @classmethod
     @checked
-    def execute(cls, session: GraphSession, chunks: int, preview_vae: Any = None, fps: float = FPS) -> Any:
+    def execute(
+        cls, session: GraphSession, chunks: int, preview_vae: Any = None, fps: float | None = None, vae: Any = None
+    ) -> Any:
         core, wan = session.core, comfy_model(session.core)
         cancellation = host.HostCancellation()
-        decoder = _preview_decoder(core, preview_vae, cancellation)  # before the run begins: it may not fit
-        run = Run(cls, session, chunks, fps, cancellation)
+        encoder = _own_vae(core, vae, cancellation)
+        decoder = _own_vae(core, preview_vae, cancellation)  # before the run begins: it may not fit
+        core = core if encoder is None else with_vae(core, encoder)
+        run = Run(cls, session, chunks, frame_rate(wan.arch.in_dim) if fps is None else fps, cancellation)
+        if encoder is not None and core.reencode is not None:
+            run.decoder_cost = DecoderCost.of(encoder)
         new_latents: list[torch.Tensor] = []
         with run.view.until_end(), autosaved(run):
             preview = _Preview(run, decoder)
@@ -75,10 +89,11 @@ class SFSampleChunks(io.ComfyNode):
                 run.finished_chunk(latents.shape[2] * wan.temporal_factor)
                 preview.show(core, latents)
         samples = wan.patcher.model.process_latent_out(torch.cat(new_latents, dim=2))
+        core = replace(core, reencode=None)  # the VAE is this run's
         return io.NodeOutput(session.grown(core, tuple(run.timings)), {"samples": samples}, ui=run.view.on_node())
 
 
-def _preview_decoder(session: Session, vae: Any, cancellation: Cancellation) -> VideoVAE | None:
+def _own_vae(session: Session, vae: Any, cancellation: Cancellation) -> VideoVAE | None:
     """Return the network of ``vae``. Raises ValueError if it does not decode what the model makes."""
     if vae is None:
         return None

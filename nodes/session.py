@@ -8,6 +8,7 @@ from comfy_api.v0_0_2 import io
 from torch import Tensor
 
 from ..sf_core.config import SINK_POSITIONS, RolloutConfig
+from ..sf_core.files.published_models import LONGLIVE2, WAN22_CHANNELS, format_settings, frame_rate, preset
 from ..sf_core.memory_ledger import DecoderCost
 from ..sf_core.message import NOTHING, Message, sentences
 from ..sf_core.noise import MAX_SEED
@@ -212,7 +213,7 @@ class SFSession(io.ComfyNode):
         config, archive = config_for(model, settings), host.temp_path("archive")
         words = words_of("positive")
         session = Session.start(wan, embeddings(positive), size, config, seed=seed, archive_folder=archive, words=words)
-        message = sentences((memory_in_words(session), _unusual_size(wan, size)))
+        message = sentences((memory_in_words(session), _unusual_size(wan, size), *_of_wan22(wan, settings)))
         return io.NodeOutput(GraphSession(session), ui=host.keep_saying(message))
 
 
@@ -221,6 +222,25 @@ def _unusual_size(wan: HostedWan, size: tuple[int, int]) -> Message:
         return NOTHING
     rows, columns = (length * wan.spatial_factor for length in wan.latent_size or size)
     return Message("This model was trained at {columns} x {rows} pixels", columns=columns, rows=rows)
+
+
+def _of_wan22(wan: HostedWan, settings: RolloutConfig | None) -> tuple[Message, ...]:
+    """Say what a model with 48 channels needs: its frame rate, and its settings where others were wired in."""
+    if wan.arch.in_dim != WAN22_CHANNELS:
+        return ()
+    rate = f"{frame_rate(WAN22_CHANNELS):g}"
+    needs = Message("This model is made for {rate} frames a second: set 'fps' to it", rate=rate)
+    own = preset(LONGLIVE2)
+    if settings is None or settings.solver == own.solver:
+        return (needs,)
+    others = Message(
+        "Its latents have {channels} channels, and the connected settings are not those of {model}, the model of this "
+        "kind that streams: {settings}. Choose that preset in Rollout Settings",
+        channels=WAN22_CHANNELS,
+        model=LONGLIVE2,
+        settings=format_settings(own),
+    )
+    return needs, others
 
 
 class SFStartFromImages(io.ComfyNode):
@@ -276,6 +296,18 @@ class SFSwitchPrompt(io.ComfyNode):
                     default=False,
                     tooltip="Rebuild the window's cache under the new prompt: the video turns faster.",
                 ),
+                io.Boolean.Input(
+                    "joint",
+                    default=False,
+                    optional=True,
+                    tooltip="Rebuild it in one pass over the whole window, as LongLive does; has no need of 'recache'.",
+                ),
+                io.Boolean.Input(
+                    "shot",
+                    default=False,
+                    optional=True,
+                    tooltip="Begin a new shot with the next chunk, which then stays in sight (LongLive 2).",
+                ),
             ],
             outputs=[
                 SessionWire.Output(display_name="session", tooltip="The session, which continues with the new prompt.")
@@ -284,9 +316,19 @@ class SFSwitchPrompt(io.ComfyNode):
 
     @classmethod
     @checked
-    def execute(cls, session: GraphSession, positive: Any, recache: bool) -> Any:
-        core = session.core.with_prompt(embeddings(positive), recache=recache, words=words_of("positive"))
-        return io.NodeOutput(session.edited(core))
+    def execute(
+        cls, session: GraphSession, positive: Any, recache: bool, joint: bool = False, shot: bool = False
+    ) -> Any:
+        text, words = embeddings(positive), words_of("positive")
+        if not shot:
+            again = "joint" if joint else recache
+            return io.NodeOutput(session.edited(session.core.with_prompt(text, recache=again, words=words)))
+        if recache or joint:
+            raise ValueError(
+                f"'shot' does not go together with '{'joint' if joint else 'recache'}': a shot begins with its own "
+                "chunk, and the window keeps frames of the shots before. Turn one of them off"
+            )
+        return io.NodeOutput(session.edited(session.core.with_shot(text, words=words)))
 
 
 class SFRewind(io.ComfyNode):

@@ -21,8 +21,10 @@ ROLLOUTS = sorted(case for case in CASES if "pipeline" in CASES[case] and case !
 SIZE = (4, 4)  # of small latents: 4 tokens a frame
 
 
-def random_model(layers: int = 4, dim: int = 32, heads: int = 2, seed: int = 0, text_len: int = 6) -> CausalWan:
-    """A Wan transformer with random weights that neither die out nor explode; latents have 4 channels."""
+def random_model(
+    layers: int = 4, dim: int = 32, heads: int = 2, seed: int = 0, text_len: int = 6, channels: int = 4
+) -> CausalWan:
+    """A Wan transformer with random weights that neither die out nor explode."""
     arch = WanArchitecture(
         dim=dim,
         ffn_dim=2 * dim,
@@ -31,8 +33,8 @@ def random_model(layers: int = 4, dim: int = 32, heads: int = 2, seed: int = 0, 
         text_dim=8,
         text_len=text_len,
         freq_dim=16,
-        in_dim=4,
-        out_dim=4,
+        in_dim=channels,
+        out_dim=channels,
     )
     generator = torch.Generator().manual_seed(seed)
     state = {}

@@ -79,7 +79,8 @@ function background(row) {
 function optionsOf({ blend, recache, cut, seed }, t) {
   const options = [];
   if (blend > 1) options.push({ icon: ICONS.blend, value: String(blend), text: t("timeline.blends", { n: blend }) });
-  if (recache) options.push({ icon: ICONS.recache, value: "", text: t("timeline.recaches") });
+  const again = recache === "joint" ? "timeline.joins" : "timeline.recaches";
+  if (recache) options.push({ icon: ICONS.recache, value: "", text: t(again) });
   if (cut) options.push({ icon: ICONS.cut, value: "", text: t("timeline.cuts") });
   if (seed !== null) options.push({ icon: ICONS.seed, value: String(seed), text: t("timeline.seeds", { n: seed }) });
   return options;

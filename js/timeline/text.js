@@ -5,7 +5,7 @@ import { formatSecond } from "../lib/format.js";
  *
  *     row    = time [option ...] ":" [prompt]
  *     time   = seconds | m:ss | h:mm:ss
- *     option = "blend" chunks | "recache" | "cut" | "seed" number
+ *     option = "blend" chunks | "recache" | "joint" | "cut" | "seed" number
  *
  * An edit changes its row and leaves every other character of the text as it is: comments, empty lines, order, spelling.
  */
@@ -15,7 +15,7 @@ import { formatSecond } from "../lib/format.js";
  * @property {number} second
  * @property {string} prompt "": the one before stays
  * @property {number} blend chunks in which the prompt before blends into this one; 1: at once
- * @property {boolean} recache
+ * @property {boolean | "joint"} recache "joint": in one pass over the window
  * @property {boolean} cut
  * @property {bigint | null} seed
  * @property {number} line counted from 1
@@ -37,7 +37,7 @@ const CLOCK_ROW =
 const CLOCK_WITHOUT_COLON =
   /^(\s*[\d０-９]+(?:[:：][0-5０-５][\d０-９]){1,2}(?:\.[\d０-９]+)?)()(\s+)([^:：]*?)(\s*)$/s;
 const LIKE_A_CLOCK = /^[\d０-９]+(?:[:：][\d０-９]{2})+(?=[:：])/;
-const OPTIONS = /^(?:(?:cut|recache|(?:blend|seed)\s+[\d０-９]+)(?:\s+|$))+$/i;
+const OPTIONS = /^(?:(?:cut|recache|joint|(?:blend|seed)\s+[\d０-９]+)(?:\s+|$))+$/i;
 const SECONDS_ROW = /^([^:：]*)([:：]?)(\s*)(.*?)(\s*)$/s;
 const SECOND = /^([\d０-９]+\.?[\d０-９]*|\.[\d０-９]+)$/;
 const WHOLE = /^[\d０-９]+$/;
@@ -86,8 +86,10 @@ function parseRow(text, line) {
   const row = { second: inSeconds(second), prompt, blend: 1, recache: false, cut: false, seed: null, line };
   while (words.length) {
     const option = words.shift()?.toLowerCase();
-    if (option === "recache" || option === "cut") {
-      row[option] = true;
+    if (option === "cut") {
+      row.cut = true;
+    } else if (option === "recache" || option === "joint") {
+      row.recache = option === "joint" ? option : true;
     } else if (option === "blend") {
       row.blend = Number(parseWhole(words.shift(), MAX_BLEND));
       if (!row.blend) return "timeline.badBlend";

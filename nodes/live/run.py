@@ -106,7 +106,7 @@ class Run(StreamHost):
         self._wan.cancellation = cancellation
         self._chunks = chunks
         self._made, self._finished, self._frames = 0, 0, 0  # chunks sampled, chunks decoded, frames of these
-        self._steps = len(session.core.config.denoising_steps)
+        self._steps = len(session.core.config.timesteps(1))
         self._bar = host.NodeProgress(max(1, chunks) * self._steps, cancellation)
         self._started = time.perf_counter()
         # without a reference to the run, which is freed when the node has ended, not by a later collection

@@ -27,7 +27,7 @@ from ..files.checkpoint import load_model, open_source
 from ..files.clips import read_clip
 from ..files.disk import check_room, make_folder
 from ..files.pictures import read_picture
-from ..files.published_models import WAN22_CHANNELS
+from ..files.published_models import WAN22_CHANNELS, frame_rate
 from ..files.recognition import recognise
 from ..files.video import VideoWriter, expected_bytes
 from ..model.wan import CausalWan
@@ -125,6 +125,7 @@ def generate(args: argparse.Namespace) -> None:
 def _generate(args: argparse.Namespace, models: LoadedModels, first: bool = True) -> None:
     """Sample, decode and write; of processes that sample together, only the ``first`` decodes and writes."""
     out = output_path(args)
+    args.fps = frame_rate(models.transformer.arch.in_dim) if args.fps is None else args.fps
     session = _begin(args, models)
     decoder: Decoder = models.vae.stream_decoder()
     seconds = args.seconds

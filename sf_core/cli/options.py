@@ -83,7 +83,8 @@ def _check_generate(args: argparse.Namespace) -> None:
         )
     if args.seconds is not None:
         LENGTH.check("--seconds", args.seconds)
-    FPS.check("--fps", args.fps)
+    if args.fps is not None:
+        FPS.check("--fps", args.fps)
     if args.rewind is not None:
         _CHUNKS.check("--rewind", args.rewind)
     for name, pixels in zip(("width", "height"), args.size or (), strict=False):

@@ -64,7 +64,7 @@ def _add_generate(commands: Any) -> None:
         metavar=("WIDTH", "HEIGHT"),
         help="in pixels (default: the model's own, or 832 480)",
     )
-    content.add_argument("--fps", type=float, default=tiny.FPS, help="frames per second (default: %(default)s)")
+    content.add_argument("--fps", type=float, help="frames per second (default: 16; of LongLive 2: 24)")
 
     output = parser.add_argument_group("output")
     output.add_argument("--out", type=Path, metavar="FILE", help="the MP4 or WebM file to write (default: video.mp4)")

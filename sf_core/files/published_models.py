@@ -12,6 +12,7 @@ from ..config import RolloutConfig
 from ..message import NOTHING, Message
 
 NO_FILE = r"(?!)"  # a pattern that matches nothing: settings without a file of their own
+LONGLIVE2 = "LongLive 2"  # the one model of Wan 2.2's latents
 WAN22_CHANNELS = 48  # of the latents of Wan 2.2's 5B model and of those based on it; all others have 16
 
 
@@ -151,7 +152,7 @@ PUBLISHED_MODELS = (
         RolloutConfig(denoising_steps=(1000, 757, 522), warp_steps=False, shift=8.0),
     ),
     PublishedModel(
-        "LongLive 2",
+        LONGLIVE2,
         r"long.?live.?2|longlive2",
         RolloutConfig(
             chunk_frames=8,
@@ -257,6 +258,11 @@ PUBLISHED_MODELS = (
         causal=False,
     ),
 )
+
+
+def frame_rate(channels: int) -> float:
+    """Return the frames a second that models with latents of so many channels are made for."""
+    return 24.0 if channels == WAN22_CHANNELS else 16.0
 
 
 def presets() -> list[str]:

@@ -22,7 +22,7 @@ from torch import Tensor
 from .bank import keep_best
 from .cache_shape import SINK_MEAN, CacheShape, Leaving, Place, Seen
 from .layer_view import KeysValues, LayerView
-from .rope import apply_rope, rope_rotations
+from .rope import apply_rope, frame_rotation
 
 
 class RollingKVCache:
@@ -112,9 +112,7 @@ class RollingKVCache:
         front, unit = self.shape.front_frames, self.shape.frame_tokens
         chunk = slice((front - place.frames) * unit, front * unit)
         shape, runs = self.shape, self.shape.committed_runs(place, keep_sink)
-        leaving = [
-            (gone, rope_rotations([gone.turn], 1, 1, shape.head_dim, shape.device)) for gone in shape.leaving(place)
-        ]
+        leaving = [(gone, frame_rotation(gone.turn, shape.head_dim, shape.device)) for gone in shape.leaving(place)]
         for layer, (keys, values) in enumerate(zip(self._keys, self._values, strict=True)):
             new = keys[:, chunk.start : chunk.stop], values[:, chunk.start : chunk.stop]
             if leaving:
@@ -201,7 +199,7 @@ class RollingKVCache:
             return
         self._shift = None
         start = self.shape.front_frames * self.shape.frame_tokens
-        rotation = rope_rotations([shift], 1, 1, self.shape.head_dim, self.shape.device)
+        rotation = frame_rotation(shift, self.shape.head_dim, self.shape.device)
         for written, keys in zip(self._written_sink, self._keys, strict=True):
             keys[:, start : start + written.shape[1]] = apply_rope(written, rotation) if shift else written
         self._shift = shift

@@ -61,6 +61,15 @@ def rope_rotations(
     return full.flatten(0, 2).unsqueeze(1)
 
 
+def frame_rotation(shift: int, head_dim: int, device: torch.device | str = "cpu") -> Tensor:
+    """The rotation by ``shift`` frames alone: `rope_rotations` of one token at row and column 0, in fewer steps."""
+    pairs = head_dim // 2
+    frame = _turns(torch.tensor([shift]), pairs - 2 * (pairs // 3)).to(torch.complex64)
+    full = torch.cat([frame, torch.ones(1, 2 * (pairs // 3), dtype=torch.complex64)], dim=1).unsqueeze(1)
+    is_complex = torch.device(device).type in ("cpu", "cuda")
+    return to_device_async(full if is_complex else torch.view_as_real(full), device)
+
+
 def apply_rope(x: Tensor, rotations: Tensor) -> Tensor:
     """Rotate pairs (2i, 2i + 1) of ``x`` [B, tokens, heads, head_dim]; computed in float32, returned in x's dtype."""
     pairs = x.float().unflatten(-1, (-1, 2))

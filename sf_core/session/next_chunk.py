@@ -193,7 +193,8 @@ def encode_anew(session: SessionRecord) -> None:
     if session.reencode is None:
         raise ValueError(
             "context='recompute' begins each context with a picture that is encoded anew: give Session.start or "
-            "Session.load 'reencode', which makes it with a VAE (in ComfyUI, Stream Video does)"
+            "Session.load 'reencode', which makes it with a VAE. In ComfyUI, connect Wan's VAE to 'vae' of Sample "
+            "Chunks, or use Stream Video"
         )
     latents = session.reencode(session)
     check_reencoded(latents, session.batch, (session.model.arch.in_dim, *session.latent_size))

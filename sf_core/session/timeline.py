@@ -2,6 +2,7 @@
 
     0: a red circle moving left
     2.25 blend 3: a blue square moving up
+    3.5 joint: a yellow square moving up
     4.5 cut:
     5.25 seed 1234:
     1:30: a green triangle
@@ -34,8 +35,8 @@ _COLONS = ":\uff1a"  # and the full-width one of Chinese and Japanese keyboards
 _SIXTY = r"[0-5\uff10-\uff15]\d"  # 00 to 59, in full-width digits too
 _CLOCK = re.compile(rf"(?P<time>\d+(?:[{_COLONS}]{_SIXTY}){{1,2}}(?:\.\d+)?)(?=[\s{_COLONS}]|$)")  # m:ss or h:mm:ss
 _LIKE_A_CLOCK = re.compile(rf"\d+(?:[{_COLONS}]\d\d)+(?=[{_COLONS}])")
-_OPTION = re.compile(r"(?P<name>blend|seed)\s+(?P<number>\d+)|(?P<flag>cut|recache)", re.IGNORECASE)
-_OPTIONS = re.compile(r"(?:(?:cut|recache|(?:blend|seed)\s+\d+)(?:\s+|$))+", re.IGNORECASE)
+_OPTION = re.compile(r"(?P<name>blend|seed)\s+(?P<number>\d+)|(?P<flag>cut|recache|joint)", re.IGNORECASE)
+_OPTIONS = re.compile(r"(?:(?:cut|recache|joint|(?:blend|seed)\s+\d+)(?:\s+|$))+", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Row:
         second: Time in the video, from its beginning.
         prompt: The new prompt; "" keeps the prompt.
         blend: Number of chunks over which the video turns to the prompt.
-        recache: As in `Session.with_prompt`.
+        recache: As in `Session.with_prompt`; ``"joint"`` is the option ``joint`` of a row.
         cut: As `Session.with_cut`.
         seed: The new seed; None keeps the seed.
     """
@@ -54,12 +55,13 @@ class Row:
     second: float
     prompt: str = ""
     blend: int = 1
-    recache: bool = False
+    recache: bool | str = False
     cut: bool = False
     seed: int | None = None
 
     def __str__(self) -> str:
-        options = [f"blend {self.blend}"] * (self.blend > 1) + ["recache"] * self.recache + ["cut"] * self.cut
+        again = ["joint" if self.recache == "joint" else "recache"] * bool(self.recache)
+        options = [f"blend {self.blend}"] * (self.blend > 1) + again + ["cut"] * self.cut
         options += [] if self.seed is None else [f"seed {self.seed}"]
         second = f"{self.second:.6f}".rstrip("0").rstrip(".")
         return f"{' '.join([second, *options])}: {self.prompt}".rstrip()
@@ -103,7 +105,7 @@ def _parse(line: str) -> Row:
     while rest:
         option = _OPTION.match(rest)
         if not option or (rest[option.end() :] and not rest[option.end()].isspace()):
-            raise ValueError(f"{rest!r} is no option; known are: blend CHUNKS, recache, cut, seed NUMBER")
+            raise ValueError(f"{rest!r} is no option; known are: blend CHUNKS, recache, joint, cut, seed NUMBER")
         row = _with_option(row, (option["name"] or option["flag"]).lower(), int(option["number"] or 0))
         rest = rest[option.end() :].strip()
     if not row.prompt and not row.cut and row.seed is None:
@@ -140,7 +142,7 @@ def _with_option(row: Row, name: str, number: int) -> Row:
         if number > MAX_SEED:
             raise ValueError(f"expected a seed of 0 to {MAX_SEED}")
         return replace(row, seed=number)
-    return replace(row, cut=True) if name == "cut" else replace(row, recache=True)
+    return replace(row, cut=True) if name == "cut" else replace(row, recache="joint" if name == "joint" else True)
 
 
 def format_rows(rows: Iterable[Row]) -> str:
@@ -198,7 +200,8 @@ class Timeline:
             words = f"{words}{_BLEND}{left - 1} chunks to go)"
         if behind == 0 and current.prompt.startswith(SHOT) and session.config.pin_shots:
             return session.with_shot(self.embeddings[current.prompt], words=current.prompt)
-        switched = session.with_prompt(target, recache=current.recache and not 0 < behind < current.blend, words=words)
+        again = False if 0 < behind < current.blend else current.recache
+        switched = session.with_prompt(target, recache=again, words=words)
         return session if switched.prompt.digest == session.prompt.digest else switched
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..model.cache_shape import CacheShape, Place
 from ..model.layer_view import KeysValues
-from ..model.rope import apply_rope, rope_rotations
+from ..model.rope import apply_rope, frame_rotation
 
 Pieces = tuple[list[Tensor], list[Tensor]]  # keys and values of one layer, each a list of [B, tokens, heads, D]
 
@@ -45,7 +45,7 @@ class KVRecord:
             (place.scene, place.scene + sink, shape.sink_shift(place)),
             (place.start - ring, place.start, 0),
         ):
-            rotation = rope_rotations([shift], 1, 1, shape.head_dim, shape.device) if shift else None
+            rotation = frame_rotation(shift, shape.head_dim, shape.device) if shift else None
             for chunk in self._chunks:
                 span = slice(max(first, chunk.start) - chunk.start, min(last, chunk.end) - chunk.start)
                 if span.start >= span.stop:

@@ -10,6 +10,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,10 @@ from safetensors.torch import load_file
 from benchmarks.tiny_world.observe import observe
 from benchmarks.tiny_world.scorer import judge, summarize
 from sf_core.files.published_models import model_by_name
+from sf_core.model.two_sets import memory_name
 from tests.comfyui import models
 from tests.comfyui.servers import VERSIONS
-from tests.comfyui.workflow_checks import DOWNLOADABLE, FOLDERS, check_choices, choices_of, decoded, inputs_of
+from tests.comfyui.workflow_checks import DOWNLOADABLE, FOLDERS, FPS, check_choices, choices_of, decoded, inputs_of
 from tests.helpers import PARITY
 from tools.comfyui.checkout import PRIMARY, ROOT
 from tools.comfyui.prompt import ONLY_IN_THE_EDITOR, WIDGET_TYPES, to_prompt, with_an_end
@@ -50,6 +52,7 @@ FRAMES = {
     "tiny_step_by_step": [69],
     "tiny_train": [81, 81],
 }
+FAMILIES = ("day_long", "rolling", "shots", "krea")  # of other models, with the settings of their own presets
 LESSON, LONG = "tiny_train", "tiny_long_video"
 BUTTONS = {"Cut", "Re-roll", "Run", "Stop"}  # which notes name, as they name nodes
 
@@ -116,11 +119,14 @@ def _linked(node: dict[str, Any]) -> set[str]:
 
 @real
 def test_a_template_for_a_real_model_suits_a_small_card(name: str) -> None:
-    """A window of 12 latent frames, whose cache is 3.2 GiB, and a sink, at the size that the model was trained at."""
+    """A window of 12 latent frames, whose cache is 3.2 GiB, and a sink, at the size that the model was trained at.
+
+    Those of other families have what their model was trained with.
+    """
     settings = [node["widgets_values"][:4] for node in nodes(name) if node["type"] == "SFRolloutSettings"]
     (session,) = (node["widgets_values"] for node in nodes(name) if node["type"] == "SFSession")
-    assert settings == ([] if name == "long_video" else [["custom", 3, 12, 3]])
-    assert session[:2] == [832, 480]
+    assert settings == ([] if name in ("long_video", *FAMILIES) else [["custom", 3, 12, 3]])
+    assert session[:2] == ([1280, 704] if name == "shots" else [832, 480])
 
 
 @real
@@ -351,6 +357,12 @@ def small_models(server: Server) -> Iterator[None]:
         ("diffusion_models", "wan2.1_t2v_1.3B_fp16.safetensors"): weights,
         ("loras", "Wan2_1_self_forcing_dmd_1_3B_lora_rank_32_fp16.safetensors"): models.lora()[0],
         ("vae", "wan_2.1_vae.safetensors"): load_file(PARITY / "weights_vae.safetensors"),
+        ("diffusion_models", "model.pt"): {
+            "generator_ema": weights | {memory_name(k): v for k, v in models.wan(3).items()}
+        },
+        ("diffusion_models", "rolling_forcing_dmd.pt"): published,
+        ("diffusion_models", "krea-realtime-video-14b.safetensors"): weights,
+        ("diffusion_models", "model_bf16.pt"): models.wan(arch=replace(models.ARCH, in_dim=48, out_dim=48)),
     }
     files = [
         server.base / "models" / kind / models.put(server, kind, file, states[kind, file]) for kind, file in states
@@ -369,6 +381,8 @@ def test_a_template_for_a_real_model_runs(name: str, server: Server, small_model
         inputs = node["inputs"]
         if node["class_type"] == "CLIPLoader":
             node |= {"class_type": "ProbeTextEncoder", "inputs": {"clip": ["tiny", 1]}}
+        elif inputs.get("vae_name") == "wan2.2_vae.safetensors":  # a small one has no file that core knows
+            node |= {"class_type": "ProbeOtherVAE", "inputs": {"family": "wan 2.2"}}
         elif node["class_type"] == "SFSession":
             inputs |= {"width": 64, "height": 64}
         elif node["class_type"] == "SFStreamVideo":
@@ -378,8 +392,8 @@ def test_a_template_for_a_real_model_runs(name: str, server: Server, small_model
     outputs = server.run(prompt, timeout=300)
     (saved,) = (str(node["id"]) for node in nodes(name) if node["type"] == "SaveVideo")
     (path,) = server.files({saved: outputs[saved]})
-    frames = {"image_to_video": 1 + 36, "extend_video": 33 + 36}.get(name, 33)
-    assert decoded(path).shape == (frames, 64, 64, 3)
+    frames = {"image_to_video": 1 + 36, "extend_video": 33 + 36, "shots": 61}.get(name, 33)
+    assert decoded(path, 24 if name == "shots" else FPS).shape == (frames, 64, 64, 3)
 
 
 def test_a_timeline_changes_the_colours(server: Server, info: dict[str, Any]) -> None:

@@ -42,9 +42,9 @@ def check_choices(prompt: Prompt, info: dict[str, Any]) -> None:
             assert is_file or not choices or value in choices, (node["class_type"], name, value)
 
 
-def decoded(path: Path) -> NDArray[np.uint8]:
+def decoded(path: Path, rate: float = FPS) -> NDArray[np.uint8]:
     """Decode a video to [T, H, W, 3], and check its frame rate."""
     with av.open(str(path)) as video:
         stream = video.streams.video[0]
-        assert stream.average_rate == FPS
+        assert stream.average_rate == rate
         return np.stack([frame.to_ndarray(format="rgb24") for frame in video.decode(stream)])

@@ -174,3 +174,18 @@ def test_a_lora_is_no_model_and_a_model_no_lora() -> None:
         load(lora=STATE)
     with pytest.raises(ValueError, match=r"this is not a LoRA: .*\(but nothing\)"):
         load(lora={})
+
+
+def test_longlive_2_loads_from_a_base_and_a_lora_in_two_files(tmp_path: Path) -> None:
+    """As its trainer writes them: rank and alpha are equal, on every Linear inside the blocks; 48 channels."""
+    base: State = dict(random_model(layers=2, dim=48, heads=4, channels=48).state_dict())
+    layers = [name for name in LAYERS if name.startswith("blocks.")]
+    lora = {peft(layer, part): (UP if part == "up" else DOWN)[layer] for layer in layers for part in ("up", "down")}
+    torch.save({"generator": {f"model.{name}": value for name, value in base.items()}}, tmp_path / "base.pt")
+    torch.save({"generator_lora": lora}, tmp_path / "lora.pt")
+    model = load(tmp_path / "base.pt", lora=tmp_path / "lora.pt")
+    assert model.arch.in_dim == 48
+    for name, value in model.named_parameters():
+        layer = name.removesuffix(".weight")
+        added = UP[layer] @ DOWN[layer] if layer in layers and name.endswith(".weight") else 0
+        torch.testing.assert_close(value.detach(), base[name] + added)

@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 import sf_core
 from sf_core.model.cache_shape import Place
 from sf_core.model.kv_cache import RollingKVCache
-from sf_core.model.rope import apply_rope, rope_rotations
+from sf_core.model.rope import apply_rope, frame_rotation, rope_rotations
 from sf_core.model.wan import CausalWan
 from tests.helpers import SIZE, prompt, random_latents, random_model, relative
 
@@ -59,6 +59,13 @@ def test_rotary_scores_depend_on_frame_offsets_alone_at_any_index() -> None:
 
     for start in (1023, 1024, 100_000, 10_000_000):
         assert relative(scores(start), scores(0)) < 1e-6
+
+
+@pytest.mark.parametrize("head_dim", [36, 48, 128])
+def test_the_rotation_by_frames_alone_is_the_bits_of_the_general_one(head_dim: int) -> None:
+    for shift in (-7, 0, 3, 100_000):
+        assert torch.equal(frame_rotation(shift, head_dim), rope_rotations([shift], 1, 1, head_dim))
+    assert frame_rotation(3, head_dim, "meta").shape == (1, 1, head_dim // 2, 2)
 
 
 @pytest.mark.slow

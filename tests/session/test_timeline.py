@@ -23,11 +23,14 @@ seconds = st.integers(0, 10**8).map(lambda millionths: millionths / 10**6)
 texts = st.text(st.characters(blacklist_categories=("Cs", "Cc", "Zl", "Zp")), max_size=20).map(str.strip)
 
 
+recaches: st.SearchStrategy[bool | str] = st.sampled_from([False, True, "joint"])
+
+
 @st.composite
 def rows(draw: st.DrawFn) -> Row:
     cut, seed = draw(st.booleans()), draw(st.none() | st.integers(0, MAX_SEED))
     words = draw(texts.filter(bool) if not cut and seed is None else texts)
-    return Row(draw(seconds), words, draw(st.integers(1, MAX_BLEND)), draw(st.booleans()), cut, seed)
+    return Row(draw(seconds), words, draw(st.integers(1, MAX_BLEND)), draw(recaches), cut, seed)
 
 
 @given(st.lists(rows(), min_size=1, unique_by=lambda row: row.second))
@@ -37,12 +40,14 @@ def test_rows_are_read_as_they_are_written(made: list[Row]) -> None:
 
 
 def test_rows_are_read_as_people_write_them() -> None:
-    text = "# a comment\n\n 2.5  BLEND 3  Recache : a cat: black\n0: a dog\n4 cut :\n5 seed 12: \n6 cut seed 0 : x"
+    text = "# a comment\n\n 2.5  BLEND 3  Recache : a cat: black\n0: a dog\n4 cut :\n5 seed 12: \n"
+    text += "5.5 Joint: a fox\n6 cut seed 0 : x"
     assert parse_rows(text) == (
         Row(0.0, "a dog"),
         Row(2.5, "a cat: black", blend=3, recache=True),
         Row(4.0, cut=True),
         Row(5.0, seed=12),
+        Row(5.5, "a fox", recache="joint"),
         Row(6.0, "x", cut=True, seed=0),
     )
 
@@ -195,3 +200,15 @@ def test_a_prompt_that_holds_already_changes_nothing() -> None:
     session = made_by(timeline("0 recache: one"), start(), 3)
     assert session.head is not None
     assert [block.event.recache for block in session.head.back()][:2] == [False, False]
+
+
+def test_a_joint_row_is_a_joint_recache() -> None:
+    session = made_by(timeline("0: one\n1 joint: two"), start(), 5)
+    assert session.head is not None
+    (event,) = [block.event for block in session.head.back() if block.event.recache]
+    assert event.joint
+    at = next(n for n, block in enumerate(session.blocks) if block.event.recache)
+    by_hand = session.rewind(5 - at).with_prompt(WORDS["two"], recache="joint")
+    for _ in range(5 - at):
+        by_hand, _ = by_hand.next_chunk()
+    assert torch.equal(by_hand.latents, session.latents)

@@ -47,8 +47,13 @@ CARDS = {
     "extend_video": ("Extend a clip", "it continues without a seam"),
     "long_video": ("Long video", "minutes in flat memory (LongLive)"),
     "with_lora": ("With a LoRA", "plain Wan 2.1 and the LoRA of Self Forcing"),
+    "day_long": ("Without an end", "hours in flat memory (SGF+)"),
+    "rolling": ("Rolling", "five chunks together (Rolling Forcing)"),
+    "shots": ("Shots", "scene after scene (LongLive 2)"),
+    "krea": ("Krea 14B", "a large model, three frames of past"),
 }
-MODEL_LINE = "Wan 2.1 1.3B, 832 x 480"
+MODEL_LINES = {"shots": "Wan 2.2 5B, 1280 x 704", "krea": "Wan 2.1 14B, 832 x 480"}
+USUAL_MODEL = "Wan 2.1 1.3B, 832 x 480"
 
 
 def frames_of(path: Path) -> list[Image.Image]:
@@ -123,7 +128,7 @@ def curve(start: tuple[float, float], end: tuple[float, float]) -> list[tuple[fl
     return points
 
 
-def at_work(workflow: dict[str, Any], title: str, line: str) -> Iterator[Image.Image]:
+def at_work(workflow: dict[str, Any], title: str, line: str, model: str = USUAL_MODEL) -> Iterator[Image.Image]:
     """The graph of a template, node after node at work, below its title."""
     nodes = [node for node in workflow["nodes"] if node["type"] != "MarkdownNote"]
     left, top = (min(node["pos"][axis] for node in nodes) for axis in (0, 1))
@@ -142,7 +147,7 @@ def at_work(workflow: dict[str, Any], title: str, line: str) -> Iterator[Image.I
         draw = ImageDraw.Draw(picture)
         draw.text((16, 18), title, fill=BRIGHT, font=ImageFont.load_default(38))
         draw.text((17, 66), line, fill=PALE, font=ImageFont.load_default(18))
-        draw.text((17, 90), MODEL_LINE, fill=PALE, font=ImageFont.load_default(14))
+        draw.text((17, 90), model, fill=PALE, font=ImageFont.load_default(14))
         boxes = {
             node["id"]: (*at(*node["pos"]), *at(*map(sum, zip(node["pos"], node["size"], strict=True))))
             for node in nodes
@@ -223,7 +228,7 @@ def main() -> None:
         print(f"{target}: {target.stat().st_size / 1000:.0f} kB", flush=True)
 
     for name in [name for name in names if name in CARDS]:
-        write(name, at_work(workflows[name], *CARDS[name]))
+        write(name, at_work(workflows[name], *CARDS[name], MODEL_LINES.get(name, USUAL_MODEL)))
     if runnable := [name for name in names if name not in CARDS]:
         with tempfile.TemporaryDirectory() as base, Server(primary(), Path(base), threads=1) as server:
             for name in runnable:

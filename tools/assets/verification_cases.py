@@ -17,8 +17,7 @@ from safetensors.torch import save_file
 import sf_core
 from sf_core.verification.cases import FILE, Case, cases
 from sf_core.verification.checks import relative_distance
-from tests import families, helpers
-from tests.model import test_longlive2 as longlive2
+from tests import families, helpers, longlive2
 
 LIMIT = 5e-6  # of the distance to the authors' code
 SELF_FORCING = ("causal_chunk", "rolling_sink0")

@@ -31,7 +31,7 @@ const MAX_SEED = 2n ** 64n - 1n;
 const PROMPTS = ["a red circle", "a: b", "x # y", "# no comment", "画", "a  b", "cut", "1: 2", "blend 3"];
 
 function randomRow(of, second) {
-  const options = { blend: of.chance(0.3) ? 1 + of.below(1000) : 1, recache: of.chance(0.2), cut: of.chance(0.3) };
+  const options = { blend: of.chance(0.3) ? 1 + of.below(1000) : 1, recache: of.chance(0.2) && (of.chance(0.5) || "joint"), cut: of.chance(0.3) };
   const seed = of.chance(0.3) ? of.one([0n, 7n, 2n ** 53n + 1n, MAX_SEED]) : null;
   const bare = (options.cut || seed !== null) && of.chance(0.4);
   return row(second, bare ? "" : of.one(PROMPTS), { ...options, seed });
@@ -43,7 +43,7 @@ function randomRows(of) {
 }
 
 function write({ second, prompt, blend, recache, cut, seed }) {
-  const options = [blend > 1 && `blend ${blend}`, recache && "recache", cut && "cut", seed !== null && `seed ${seed}`];
+  const options = [blend > 1 && `blend ${blend}`, recache && (recache === "joint" ? recache : "recache"), cut && "cut", seed !== null && `seed ${seed}`];
   return `${[formatSecond(second), ...options].filter(Boolean).join(" ")}: ${prompt}`.trimEnd();
 }
 
