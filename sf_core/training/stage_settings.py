@@ -77,7 +77,7 @@ class VAEStage(_Stage):
         frames: Video frames of a clip (not latent frames): 1, or 1 + a multiple of the temporal factor.
         dim: Channels of a new VAE at full resolution.
         kl: Weight of the KL divergence of the latents from a standard normal.
-        decoder_only: Freeze the encoder.
+        decoder_only: Freeze the encoder and the scale of the latents, so that models of these latents stay valid.
     """
 
     kind: Literal["vae"]

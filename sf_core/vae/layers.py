@@ -142,7 +142,8 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise [B, C, T, H, W]."""
-        pixels = F.rms_norm(x.movedim(1, -1), (x.shape[1],), self.gamma.flatten(), eps=1e-24)
+        gamma = self.gamma.flatten().to(x.dtype)  # autocast leaves it wide, and torch has no fused kernel for that
+        pixels = F.rms_norm(x.movedim(1, -1), (x.shape[1],), gamma, eps=1e-24)
         return pixels.movedim(-1, 1)
 
 

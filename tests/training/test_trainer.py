@@ -338,6 +338,17 @@ def test_stages_that_have_not_begun_may_still_be_changed(run: Path, tmp_path: Pa
         Trainer(write(tmp_path, WORLD + VAE.replace("steps = 50", "steps = 3")), tmp_path / "run", resume=True)
 
 
+def test_a_decoder_trained_alone_leaves_the_latents_of_its_vae_as_they_are(tmp_path: Path) -> None:
+    """Transformers of these latents stay valid. Their scale, too, which would be another one in this small world."""
+    before = tiny.load_vae().state_dict()
+    files = f'[files]\nvae = "{tiny.FOLDER / "vae.safetensors"}"\n'
+    stage = VAE.replace("dim = 4", "decoder_only = true").replace("frames = 1", "frames = 5")
+    recipe = write(tmp_path, WORLD + files + stage.replace("steps = 50", "steps = 2"))
+    after = load_file(Trainer(recipe, tmp_path / "run").run())
+    changed = {name for name, tensor in before.items() if not torch.equal(after[name], tensor)}
+    assert changed == {name for name in before if name.startswith(("decoder.", "conv2."))}
+
+
 def test_a_teacher_learns_from_the_beginnings_of_clips_first(begun: Path) -> None:
     stages = '[[stages]]\nkind = "teacher"\nframes = FRAMES\nweighted = false\nbatch = 2\nsteps = 2\n'
     recipe = write(begun, (begun / "head.toml").read_text() + stages.replace("FRAMES", "3"))
@@ -481,6 +492,7 @@ def test_missing_files_are_named_before_anything_is_done(tmp_path: Path) -> None
     [
         (CAUSAL, "there is no causal and no teacher to begin with: name its file under \\[files\\]"),
         (TEACHER, "there is no vae to begin with"),
+        (VAE.replace("dim = 4", "decoder_only = true"), "there is no vae to begin with"),
         (VAE.replace("ema = 0.0", "ema = 0.9"), "ema is set for the vae, which keeps no average"),
     ],
 )

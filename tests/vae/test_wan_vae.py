@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from sf_core.files.pixels import to_floats
 from sf_core.vae import video_vae as vae_module
-from sf_core.vae.layers import StreamState, convolve, run
+from sf_core.vae.layers import RMSNorm, StreamState, convolve, run
 from sf_core.vae.loading import load_vae
 from sf_core.vae.wan_vae import WAN_MEAN, WanVAE, WanVAEConfig
 from tests.helpers import PARITY, assert_close, relative
@@ -246,6 +247,21 @@ def test_gradients_pass_through_time(way: str, monkeypatch: pytest.MonkeyPatch) 
     with torch.no_grad():
         ahead, behind = (float((call(x + s * direction) * weights).double().sum()) for s in (step, -step))
     assert float((gradient * direction).sum()) == pytest.approx((ahead - behind) / (2 * step), rel=0.01)
+
+
+def test_a_norm_of_narrow_features_takes_the_fused_kernel() -> None:
+    """Torch warns where it cannot: weights in training are wider than what autocast gives them."""
+    norm = RMSNorm(4)
+    nn.init.ones_(norm.gamma)
+    torch.set_warn_always(True)
+    try:
+        with warnings.catch_warnings(), torch.autocast("cpu", torch.bfloat16):
+            warnings.simplefilter("error")
+            normed = norm(torch.ones(1, 4, 1, 2, 2, dtype=torch.bfloat16))
+    finally:
+        torch.set_warn_always(False)
+    assert normed.dtype == torch.bfloat16
+    assert torch.equal(normed, torch.ones_like(normed))
 
 
 def test_loaded_weights_are_frozen_and_a_stream_records_no_graph() -> None:

@@ -29,7 +29,7 @@ class VAETraining(StageRun):
         super().__init__(spec, context, number, run_log)
         vae = (
             load_vae(context.find_network("vae"))
-            if context.has_network("vae")
+            if spec.decoder_only or context.has_network("vae")
             else new_vae(spec.dim, seed=context.seed(number))
         )
         self.vae = vae.to(context.device)
@@ -61,8 +61,9 @@ class VAETraining(StageRun):
         self.run_log.sample(self.name, step, pairs, self.context.recipe.fps, captions)
 
     def finish(self) -> None:
-        """Measure the latents' scale and write the VAE."""
-        world = self.context.world(1 + (self.context.recipe.frames - 1) * self.vae.temporal_factor)
-        clips = (world[i][0][None].to(self.context.device) for i in range(min(MEASURED_CLIPS, len(world))))
-        measure_latents(self.vae, clips)
+        """Measure the latents' scale, unless the encoder was frozen, and write the VAE."""
+        if not self.spec.decoder_only:
+            world = self.context.world(1 + (self.context.recipe.frames - 1) * self.vae.temporal_factor)
+            clips = (world[i][0][None].to(self.context.device) for i in range(min(MEASURED_CLIPS, len(world))))
+            measure_latents(self.vae, clips)
         self.context.group.write(self.context.network_path("vae"), self.vae.state_dict(), self.training_metadata())
