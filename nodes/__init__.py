@@ -7,12 +7,34 @@ from typing import Any
 
 from comfy_api.v0_0_2 import ComfyExtension
 
-from . import decoding, loading, prompt_timeline, sampling, session, session_files, stream_video, train, verifying
+from . import (
+    decoding,
+    loading,
+    prompt_timeline,
+    rollout_settings,
+    sampling,
+    session,
+    session_files,
+    stream_video,
+    train,
+    verifying,
+)
 from .adapters import host, users
 from .server import live_routes
 
 TEMPLATE_INPUTS = Path(__file__).parents[1] / "workflows" / "input"
-FAMILIES = (loading, session, sampling, decoding, stream_video, prompt_timeline, session_files, train, verifying)
+FAMILIES = (
+    loading,
+    rollout_settings,
+    session,
+    sampling,
+    decoding,
+    stream_video,
+    prompt_timeline,
+    session_files,
+    train,
+    verifying,
+)
 
 
 class SelfForcingExtension(ComfyExtension):
