@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import zlib
 from dataclasses import dataclass, replace
 from typing import Any
@@ -116,6 +117,7 @@ class ProbeTextEncoder(io.ComfyNode):
 
     @classmethod
     def execute(cls, clip: Any) -> io.NodeOutput:
+        clip = copy.copy(clip)  # other graphs get the given one from ComfyUI's cache
         clip.cond_stage_model = AnyWords()
         device = torch.device("cpu")
         clip.patcher = comfy.model_patcher.ModelPatcher(clip.cond_stage_model, device, device)
