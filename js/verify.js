@@ -14,6 +14,9 @@ const PREFIX = "sf-verify-"; // of the ids under which the server runs Verify Mo
 /** Loaders by the id of their Verify Model. @type {Map<string, ComfyNode>} */
 const asked = new Map();
 
+/** Certificates of the latest prompts, by the id of their Verify Model. @type {Map<string, {prompt: string, text: string}>} */
+const certificates = new Map();
+
 /** @param {any} node */
 const isLoader = (node) => LOADERS.includes(node?.constructor?.comfyClass);
 
@@ -38,6 +41,13 @@ export function neededBy(prompt, id) {
 }
 
 /**
+ * The id of the Verify Model of a loader. A colon would name a node in a subgraph.
+ *
+ * @param {string} loader
+ */
+const idOf = (loader) => PREFIX + String(loader).replaceAll(":", "_");
+
+/**
  * @param {ComfyNode} node
  * @param {Translate} t
  */
@@ -46,7 +56,7 @@ async function verify(node, t) {
     const { output, workflow } = await graphToPrompt();
     const loader = executionIds(node).find((id) => output[id]);
     if (!loader) throw new Error(t("verify.notRun"));
-    const id = PREFIX + loader.replaceAll(":", "_"); // a colon would name a node in a subgraph
+    const id = idOf(loader);
     const inputs = { model: [loader, 0], case_only: false, filename_prefix: "self_forcing/certificate" };
     asked.set(id, node);
     await queuePrompt({ output: { ...neededBy(output, loader), [id]: { class_type: "SFVerify", inputs } }, workflow });
@@ -63,7 +73,13 @@ async function verify(node, t) {
  */
 export function verifying(t) {
   divert("progress_text", ({ nodeId, text } = {}) => show(nodeId, text));
-  listen("executed", ({ node, output }) => show(node, output?.sf_text?.[0]));
+  listen("executed", ({ node, output, prompt_id: prompt }) => {
+    const text = output?.sf_text?.[0];
+    if (show(node, text)) certificates.set(node, { prompt, text });
+    // of a loader that was not run again, a newer ComfyUI sends the old text at the end; the editor takes it after us
+    const certificate = certificates.get(idOf(node));
+    if (certificate && certificate.prompt === prompt) queueMicrotask(() => show(idOf(node), certificate.text));
+  });
   const label = t("verify.label");
   return {
     commands: [
