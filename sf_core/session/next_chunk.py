@@ -96,7 +96,7 @@ class NextChunk:
     def _denoise(self, forward: ChunkForward, start: int, frames: int) -> tuple[Tensor, tuple[Tensor, float]]:
         """The next chunk, and what its last step was given: noisy latents and timestep."""
         config, source = self._session.config, self._session.source
-        steps = config.timesteps(start) if source is None else source.timesteps(config, start)
+        steps = self._session.next_timesteps
         calls = itertools.count()
         held = self._session.held if start == 0 else None
 

@@ -135,6 +135,12 @@ class SessionRecord:
         """Whether the keys and values of the next chunk's last step stay."""
         return self.config.context_from_last_step and self.head is not None
 
+    @property
+    def next_timesteps(self) -> tuple[float, ...]:
+        """Denoising timesteps of the next chunk; none at all if it is its source."""
+        start = self.frames
+        return self.config.timesteps(start) if self.source is None else self.source.timesteps(self.config, start)
+
     def block_at(
         self, now: CachePoint, latents: Tensor, timestep: float, chunk: int | None, noisy: Tensor | None = None
     ) -> Block:

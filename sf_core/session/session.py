@@ -282,7 +282,7 @@ class Session(SessionRecord):
         latents = latents.to(self.model.device, torch.float32)
         timestep = float(self.config.context_noise)
         if noisy is not None:
-            noisy, timestep = noisy.to(self.model.device, torch.float32), self.config.timesteps(self.frames)[-1]
+            noisy, timestep = noisy.to(self.model.device, torch.float32), self.next_timesteps[-1]
         longer = self.restore_block(latents, timestep, self.event, True, noisy)
         if self.config.schedule == "rolling":
             longer = replace(longer, flights=kept_flights(self, flights))

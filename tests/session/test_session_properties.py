@@ -43,7 +43,8 @@ def apply_act(session: sf_core.Session, act: Act) -> sf_core.Session:
         if session.config.schedule == "rolling":
             return session
         given = random_latents(session.config.frames_of_block(session.frames), seed=number)
-        return session.with_source(given, 0.55 + number / 12, ("truncated", "rescaled")[number % 2])
+        strength = 0.84 + number / 40  # a step is left, whose input context_from_last_step keeps
+        return session.with_source(given, strength, ("truncated", "rescaled")[number % 2])
     if kind == "shot":
         return session.with_shot(prompt(number))
     if kind.startswith("joint") and session.config.context != "recompute":

@@ -143,3 +143,17 @@ def test_a_damaged_record_of_sources_is_refused(tmp_path: Path, sources: Any) ->
     save_file(load_file(path), path, {"sf.session": json.dumps(record)})
     with pytest.raises(ValueError, match=r"is damaged: (sources is|it holds)"):
         sf_core.Session.load(path, MODEL)
+
+
+def test_a_kept_chunk_of_a_rescaled_source_writes_what_a_sampled_one_does() -> None:
+    """With context_from_last_step a chunk's keys are those of its last step, whose timestep is scaled too."""
+    sampled = begin(context_from_last_step=True).with_source(GIVEN, 0.9, "rescaled")
+    made = sampled.next_chunk()[0]
+    kept = sampled.with_chunk(**made.newest_chunk())
+    assert kept.head is not None
+    assert made.head is not None
+    assert kept.head.timestep == made.head.timestep
+    MODEL.release_cache()
+    expected = made.next_chunk()[1]
+    MODEL.release_cache()
+    assert torch.equal(kept.next_chunk()[1], expected)
