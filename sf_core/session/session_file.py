@@ -67,11 +67,20 @@ def save_session(session: SessionRecord, path: Path, about: Mapping[str, str | f
 
 
 def file_bytes(session: SessionRecord, frames: int | None = None) -> int:
-    """Estimate the size of a session's file with ``frames`` latent frames; None: with those that it has."""
+    """Estimate the size of a session's file with ``frames`` latent frames; None: with those that it has.
+
+    It is asked after each chunk, so it does not look at all blocks: they are taken to be like the newest one.
+    """
     rows, columns = session.latent_size
     count = session.frames if frames is None else frames
-    kept = len(stored_names(session.config))
-    return 4 * session.batch * session.model.arch.in_dim * count * rows * columns * kept
+    config, kept = session.config, float(len(stored_names(session.config)))
+    if config.schedule == "rolling":
+        kept += len(config.denoising_steps) - 1  # what was in flight before each block
+    if config.context == "recompute":
+        kept += 1 / config.chunk_frames
+    if session.source is not None or (session.head is not None and session.head.source is not None):
+        kept += 1
+    return round(4 * session.batch * session.model.arch.in_dim * count * rows * columns * kept)
 
 
 def stored_names(config: RolloutConfig) -> list[str]:

@@ -12,6 +12,7 @@ from torch._dynamo.testing import CompileCounter
 
 import sf_core
 from sf_core.model.bank import BankRule, keep_best
+from sf_core.session.session_file import file_bytes
 from tests.helpers import SIZE, prompt, random_latents, random_model
 from tests.session.test_session_properties import Boom, CountedPasses, reencode
 
@@ -59,6 +60,13 @@ def run(session: sf_core.Session, chunks: int) -> sf_core.Session:
     for _ in range(chunks):
         session, _ = session.next_chunk()
     return session
+
+
+@every_rule
+def test_a_file_is_as_large_as_is_said_before_it_is_written(rule: str, tmp_path: Path) -> None:
+    session = run(start(rule, random_model(layers=1)), 16)
+    session.save(tmp_path / "s")
+    assert (tmp_path / "s").stat().st_size == pytest.approx(file_bytes(session), rel=0.1, abs=3000)  # of the record
 
 
 @every_rule

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 import sf_core
 from sf_core.session.saved_record import events_in
-from sf_core.session.session_file import record_of
+from sf_core.session.session_file import file_bytes, record_of
 from tests.helpers import SIZE, prompt, random_latents, random_model
 
 MODEL = random_model(layers=2)
@@ -97,6 +97,14 @@ def test_a_saved_session_keeps_the_sources_of_its_chunks_and_of_the_next(tmp_pat
     record = record_of(loaded)[0]
     assert record["version"] == 2
     assert events_in(record) == "a source at strength 0.9 at chunk 1; no source at chunk 2"
+
+
+def test_a_file_with_sources_is_as_large_as_is_said(tmp_path: Path) -> None:
+    session = begin()
+    for _ in range(60):
+        session = session.with_source(GIVEN, 0.5).next_chunk()[0]
+    session.save(tmp_path / "s")
+    assert (tmp_path / "s").stat().st_size == pytest.approx(file_bytes(session), rel=0.1, abs=3000)  # of the record
 
 
 def test_without_a_source_the_file_is_that_of_the_first_version() -> None:
