@@ -44,9 +44,6 @@ export function addWords(node) {
 class Words {
   #node;
   #height = 0; // of the text
-  #before = 0; // height of the node without the room that the text added
-  #made = 0; // height that the text gave the node
-  #settling = 0; // changes of the height that are not drawn yet
   #text = make("div");
   #element = make("div", { className: "sf-words", role: "status" }, this.#text);
 
@@ -73,19 +70,14 @@ class Words {
     const height = this.#text.offsetHeight;
     const shown = this.#text.offsetWidth > 0; // before its first place it has no width, and a line for each letter
     if (height === this.#height || (!shown && this.#text.textContent)) return;
+    const [width, now] = this.#node.size;
+    // room that the user, or Nodes 2.0 when it draws, gave it beyond what it needs; a saved size has the text's in it
+    const spare = this.#height ? Math.max(0, now - this.#node.computeSize()[1]) : 0;
+    const least = this.#height ? 0 : now;
     this.#height = height;
     this.#element.style.minHeight = `${height}px`;
-    const [width, now] = this.#node.size;
-    const [least, needed] = this.#node.computeSize();
-    if (now !== this.#made && !this.#settling) this.#before = now; // the user, or the editor, has set it since
-    this.#node.setSize([Math.max(width, least), Math.max(this.#before, needed)]);
-    this.#settling++; // Nodes 2.0 changes the height once more, when it draws
-    requestAnimationFrame(() => requestAnimationFrame(() => this.#settled()));
+    const [wide, high] = this.#node.computeSize();
+    this.#node.setSize([Math.max(width, wide), Math.max(least, high + spare)]);
     this.#node.graph?.setDirtyCanvas(true, true);
-  }
-
-  #settled() {
-    this.#settling--;
-    this.#made = this.#node.size[1];
   }
 }
