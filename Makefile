@@ -40,7 +40,7 @@ check: .venv/.check lint
 
 # one worker for each server and its browser, and one for the rest, which fills the time that those wait
 test: .venv/.test lint
-	.venv/bin/python -m pytest -q -n 2 -m "not alone" --durations 15 tests
+	.venv/bin/python -m pytest -q -n 3 -m "not alone" --durations 15 tests
 	.venv/bin/python -m pytest -q -m alone tests/browser
 
 # the property tests with 16 times the examples, drawn anew each time

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
+LONG = ("tests/comfyui/test_lesson.py",)  # files whose minutes are worth a server of their own
 VERSION = re.compile(r"[\[-](\d+\.\d+\.\d+)[]-]")  # of ComfyUI, in the parameters of a test
 
 
@@ -25,7 +26,7 @@ def group(nodeid: str) -> str:
     """
     file, _, test = nodeid.partition("::")
     version = VERSION.search(test)
-    return f"comfyui-{version[1]}" if version else file
+    return f"comfyui-{version[1]}" if version and file not in LONG else file
 
 
 def longest_first(items: list[pytest.Item], servers: Sequence[Path]) -> None:

@@ -6,7 +6,6 @@ Those of the tiny demo run as they are; those for a real model run small, with s
 from __future__ import annotations
 
 import itertools
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -18,19 +17,25 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from benchmarks.tiny_world.observe import observe
-from benchmarks.tiny_world.scorer import judge, summarize
 from sf_core.files.published_models import model_by_name
 from sf_core.model.two_sets import memory_name
 from tests.comfyui import models
 from tests.comfyui.servers import VERSIONS
-from tests.comfyui.workflow_checks import DOWNLOADABLE, FOLDERS, FPS, check_choices, choices_of, decoded, inputs_of
+from tests.comfyui.workflow_checks import (
+    DOWNLOADABLE,
+    FOLDERS,
+    FPS,
+    check_choices,
+    choices_of,
+    decoded,
+    inputs_of,
+    load_workflow,
+)
 from tests.helpers import PARITY
-from tools.comfyui.checkout import PRIMARY, ROOT
+from tools.comfyui.checkout import ROOT
 from tools.comfyui.prompt import ONLY_IN_THE_EDITOR, WIDGET_TYPES, to_prompt, with_an_end
 from tools.comfyui.server import PACK, PromptRejected, Server
 
@@ -59,8 +64,7 @@ BUTTONS = {"Cut", "Re-roll", "Run", "Stop"}  # which notes name, as they name no
 
 @cache
 def workflow(name: str) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text())
-    return content
+    return load_workflow(name)
 
 
 def nodes(name: str) -> Iterator[dict[str, Any]]:
@@ -413,24 +417,6 @@ def test_futures_share_their_past_and_differ_after_it(server: Server, info: dict
     one, other = (decoded(path).astype(int) for path in server.files(saved))
     assert np.abs(one[:20] - other[:20]).max() < 24, "the past, but for the codec's rounding"
     assert np.abs(one[24:] - other[24:]).max() > 60
-
-
-@pytest.mark.parametrize("server", ["primary"], ids=[PRIMARY], indirect=True)  # minutes; shorter ones run on both
-def test_a_lora_that_was_trained_on_the_canvas_makes_the_teacher_stream(server: Server, info: dict[str, Any]) -> None:
-    """All of the lesson, once: the prompt is not among those that it learns, and the teacher alone loses the shape."""
-    prompt = to_prompt(workflow(LESSON), info)
-    texts = {node["class_type"]: node["inputs"] for node in prompt.values()}
-    caption = texts["CLIPTextEncode"]["text"]
-    assert caption not in texts["SFTrain"]["prompts"]
-    outputs = server.run(prompt, timeout=1200)
-    saved = [str(node["id"]) for node in nodes(LESSON) if node["type"] == "SaveVideo"]
-    found = [decoded(path) for node in saved for path in server.files({node: outputs[node]})]
-    assert [len(video) for video in found] == FRAMES[LESSON]
-    seen = [judge(observe(torch.from_numpy(video) / 255), caption, 0, len(video)) for video in found]
-    after, before = (summarize([one]) for one in seen)
-    assert after["frames_correct"] > 0.7, after
-    assert after["one_object"] > 0.95
-    assert before["frames_correct"] < 0.3, before
 
 
 def _only_video(server: Server, name: str, info: dict[str, Any]) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from tools.comfyui.checkout import ROOT
 from tools.comfyui.server import Prompt
 
 # every node that loads a model, and its folder
@@ -16,6 +18,12 @@ FOLDERS = {"SFLoadModel": "diffusion_models", "UNETLoader": "diffusion_models", 
 FOLDERS |= {"VAELoader": "vae", "LoraLoaderModelOnly": "loras"}
 DOWNLOADABLE = (".safetensors", ".sft", ".ckpt", ".pth", ".pt")  # what the editor offers to download
 FPS = 16
+
+
+def load_workflow(name: str) -> dict[str, Any]:
+    """Read a shared workflow."""
+    content: dict[str, Any] = json.loads((ROOT / "workflows" / f"{name}.json").read_text())
+    return content
 
 
 def inputs_of(info: dict[str, Any], kind: str) -> dict[str, Any]:
