@@ -45,8 +45,8 @@ class StreamState:
     Args:
         at_start: The next frame is the first of its video, which temporal up- and downsampling treat separately. An
             empty state without it starts in mid-video: its output is right after the warm-up frames of the layers.
-        sparing: Take little memory of the device and more time: frames pass through `run_sparing` one by one, and those
-            held between calls are in RAM.
+        sparing: Take little memory of the device and more time: few frames at a time pass through `run_sparing`, and
+            those held between calls are in RAM.
     """
 
     def __init__(self, at_start: bool = True, sparing: bool = False) -> None:
@@ -91,7 +91,13 @@ def in_ram(tensor: Tensor) -> Tensor:
 
 
 class StatefulLayer(nn.Module):
-    """A layer that depends on earlier frames or changes the frame rate: its forward takes (x, state)."""
+    """A layer that depends on earlier frames or changes the frame rate: its forward takes (x, state).
+
+    Attributes:
+        time_stride: Number of frames that become one.
+    """
+
+    time_stride = 1
 
     def warmup_frames(self, frames: int) -> int:
         """Count the warm-up frames of the output after a cold start (temporal receptive field).
@@ -110,20 +116,32 @@ def run(layers: Iterable[nn.Module], x: Tensor, state: StreamState) -> Tensor:
 
 
 def run_sparing(layers: Sequence[nn.Module], x: Tensor, state: StreamState) -> Tensor:
-    """Pass ``x`` through causal ``layers`` without temporal downsampling: frame by frame, if ``state`` is sparing.
+    """Pass ``x`` through causal ``layers``: as few frames at a time as there can be, if ``state`` is sparing.
 
-    Wherever there is more than one frame, each passes through all layers that are left before the next; ``state``
-    joins them as it joins the chunks of a stream.
+    Wherever there are more, each passes through all layers that are left, or those up to the next temporal
+    downsampling, before the next; ``state`` joins them as it joins the chunks of a stream. Layers that downsample in
+    time must not be given the first frame of a video together with others.
     """
-    for number, layer in enumerate(layers):
-        if state.sparing and x.shape[2] > 1:
-            frames = []
-            for frame in x.split(1, dim=2):
-                frames.append(run_sparing(layers[number:], frame, state))
-                state.at_start = False  # the layers that are left have seen the first frame
-            return torch.cat(frames, dim=2)
-        x = run([layer], x, state)
+    number = 0
+    while number < len(layers):
+        together, after = _time_stride(layers[number]), number + 1
+        if state.sparing and x.shape[2] > together:
+            while after < len(layers) and _time_stride(layers[after]) == 1:
+                after += 1
+            parts = []
+            for part in x.split(together, dim=2):
+                parts.append(run_sparing(layers[number:after], part, state))
+                state.at_start = False  # these layers have seen the first frame
+            x = torch.cat(parts, dim=2)
+        else:
+            x = run(layers[number:after], x, state)
+        number = after
     return x
+
+
+def _time_stride(layer: nn.Module) -> int:
+    """Return the number of frames that ``layer`` makes one of."""
+    return int(getattr(layer, "time_stride", 1))
 
 
 def warmup_frames(layers: Iterable[nn.Module], frames: int = 0) -> int:
@@ -277,6 +295,7 @@ class Downsample(StatefulLayer):
         conv = FrameConv(inputs, outputs, stride=2, padded=False)
         self.resample = nn.ModuleList([nn.ZeroPad3d((0, 1, 0, 1, 0, 0)), conv])
         self.time_conv = CausalConv(outputs, outputs, kernel=1) if temporal else None
+        self.time_stride = 1 + temporal
 
     def forward(self, x: Tensor, state: StreamState) -> Tensor:
         """Downsample [B, C, T, H, W]."""

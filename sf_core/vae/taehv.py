@@ -71,7 +71,7 @@ class TemporalPool(nn.Module):
     def __init__(self, channels: int, factor: int) -> None:
         super().__init__()
         self.conv = FrameConv(channels * factor, channels, 1, bias=False)
-        self.factor = factor
+        self.factor = self.time_stride = factor
 
     def forward(self, x: Tensor) -> Tensor:
         """Downsample [B, C, T, H, W] in time."""
@@ -132,16 +132,15 @@ class TAEHV(VideoVAE):
         state.at_start = False
         return frames.float().clamp(0, 1)
 
-    def encode_parts(self, frames: Tensor) -> Tensor:
-        """Encode frames that were checked, in 0..1 or in 8 bits. Raises ValueError for a file without an encoder."""
+    def encode_with(self, frames: Tensor, state: StreamState) -> Tensor:
+        """See `VideoVAE.encode_with`. Raises ValueError for a file without an encoder."""
         if not len(self.encoder):
             raise ValueError("this TAEHV file holds only the decoder; encode with the Wan VAE, or give the whole file")
         # As its author does: the encoder sees frames after those of its latent, so the last frame is repeated.
         frames = torch.cat([frames, frames[:, -1:].expand(-1, self.temporal_factor - 1, -1, -1, -1)], dim=1)
-        step = self.temporal_factor * self.latents_at_once(*frames.shape[2:4])
-        state = self.state_type()
+        step = self.temporal_factor * (1 if state.sparing else self.latents_at_once(*frames.shape[2:4]))
         parts = [
-            run(self.encoder, self.at_weights(to_floats(part).movedim(-1, 1)), state)
+            run_sparing(list(self.encoder), self.at_weights(to_floats(part).movedim(-1, 1)), state)
             for part in frames.split(step, dim=1)
         ]
         return torch.cat(parts, dim=2).float()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 
 import torch
@@ -9,8 +10,11 @@ from torch import Tensor, nn
 
 from ..files.checkpoint import Source, open_source
 from ..files.safetensors_file import Value, read_value
+from ..out_of_memory import is_out_of_memory
 from .chunk_decoder import ChunkDecoder
 from .layers import StreamState
+
+log = logging.getLogger("self_forcing")
 
 Shapes = Mapping[str, tuple[int, ...]]  # of weights, by name
 
@@ -60,7 +64,22 @@ class VideoVAE(nn.Module):
         return self.encode_parts(pixels)
 
     def encode_parts(self, frames: Tensor) -> Tensor:
-        """Encode frames that were checked, in 0..1 or in 8 bits."""
+        """Encode frames that were checked, in 0..1 or in 8 bits.
+
+        An encoding that runs out of memory is made again sparingly: it makes the same latents with a fraction of the
+        memory, and takes longer.
+        """
+        try:
+            return self.encode_with(frames, self.state_type())
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        # the error is gone, and what it held is free
+        log.warning("the memory is not enough to encode several frames at once: encoding one by one, more slowly")
+        return self.encode_with(frames, self.state_type(sparing=True))
+
+    def encode_with(self, frames: Tensor, state: StreamState) -> Tensor:
+        """Encode frames that were checked, in 0..1 or in 8 bits, which follow those that ``state`` has seen."""
         raise NotImplementedError
 
     def stream_decoder(self) -> ChunkDecoder:

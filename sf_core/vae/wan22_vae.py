@@ -97,7 +97,7 @@ class DownLevel(StatefulLayer):
             self.downsamples.append(ResidualBlock(outputs if block else inputs, outputs))
         if smaller:
             self.downsamples.append(Downsample(outputs, outputs, temporal))
-        self.outputs, self.space, self.time = outputs, 1 + smaller, 1 + temporal
+        self.outputs, self.space, self.time_stride = outputs, 1 + smaller, 1 + temporal
 
     def forward(self, x: Tensor, state: StreamState) -> Tensor:
         """Apply the level to [B, C, T, H, W]."""
@@ -105,9 +105,9 @@ class DownLevel(StatefulLayer):
 
     def _shortcut(self, x: Tensor) -> Tensor:
         # the first frame of a video has no partner; zeros stand for it
-        x = nn.functional.pad(x, (0, 0, 0, 0, -x.shape[2] % self.time, 0))
+        x = nn.functional.pad(x, (0, 0, 0, 0, -x.shape[2] % self.time_stride, 0))
         folded = "b c (t p) (h q) (w r) -> b t h w (c p q r)"
-        cells = rearrange(x, folded, p=self.time, q=self.space, r=self.space)
+        cells = rearrange(x, folded, p=self.time_stride, q=self.space, r=self.space)
         return cells.unflatten(-1, (self.outputs, -1)).mean(dim=-1).movedim(-1, 1)
 
     def warmup_frames(self, frames: int) -> int:

@@ -19,7 +19,6 @@ from .layers import (
     SiLU,
     StreamState,
     Upsample,
-    run,
     run_sparing,
     warmup_frames,
 )
@@ -202,16 +201,15 @@ class WanVAE(VideoVAE):
         state.at_start = False
         return (pixels.movedim(1, -1).float() / 2 + 0.5).clamp(0, 1)
 
-    def encode_parts(self, frames: Tensor) -> Tensor:
-        """Encode frames that were checked, in 0..1 or in 8 bits."""
-        step = self.temporal_factor * self.latents_at_once(*frames.shape[2:4])
+    def encode_with(self, frames: Tensor, state: StreamState) -> Tensor:
+        """See `VideoVAE.encode_with`."""
+        step = self.temporal_factor * (1 if state.sparing else self.latents_at_once(*frames.shape[2:4]))
         ends = tuple(range(1 + step - self.temporal_factor, frames.shape[1], step))
-        state = self.state_type()
         return torch.cat([self._encode_next(part, state) for part in frames.tensor_split(ends, dim=1)], dim=2)
 
     def _encode_next(self, frames: Tensor, state: StreamState) -> Tensor:
         pixels = (to_floats(frames.to(self.std.device)).float() * 2 - 1).movedim(-1, 1)
-        moments = run([*self.encoder.layers(), self.conv1], self.at_weights(self.fold(pixels)), state)
+        moments = run_sparing([*self.encoder.layers(), self.conv1], self.at_weights(self.fold(pixels)), state)
         state.at_start = False
         mean = moments[:, : self.channels].float()
         return (mean - _per_channel(self.mean)) / _per_channel(self.std)

@@ -9,9 +9,9 @@ import torch
 
 from sf_core.byte_units import format_bytes
 from tests.comfyui import models
-from tests.comfyui.graphs import BLUE, Graph, Tiny, facts, forget_all, forget_chunks, latents, probe, tensor
+from tests.comfyui.graphs import BLUE, RED, Graph, Out, Tiny, facts, forget_all, forget_chunks, latents, probe, tensor
 from tests.comfyui.sessions_api import offered
-from tests.comfyui.wan_graphs import session, unet
+from tests.comfyui.wan_graphs import CUSTOM, session, unet
 from tools.comfyui.server import PromptFailed, Server
 
 
@@ -29,6 +29,35 @@ def test_room_is_made_once_for_all_that_a_run_takes(server: Server) -> None:
     assert after["cache_bytes"] == after["predicted_bytes"] > 0
     asked = [nbytes for nbytes in after["requests"] if nbytes >= after["working_bytes"]]
     assert asked == [after["predicted_bytes"] + after["working_bytes"]]
+
+
+def test_a_joint_recache_is_counted_said_and_given_room(server: Server) -> None:
+    """It passes the whole window at once, which takes more than a chunk: where a node asks for it, and a timeline."""
+    forget_all(server)
+    graph = Graph()
+    tiny = Tiny.of(graph)
+    begun = tiny.session(BLUE, settings=graph("SFRolloutSettings", **{**CUSTOM, "window_frames": 12})[0])
+    first = tiny.sampled(begun, 6)
+    switch = {"session": first, "positive": tiny.text(RED), "recache": False, "joint": True}
+    switched = graph("SFSwitchPrompt", **switch)[0]
+    numbers = probe(graph, first, "first"), probe(graph, switched, "switched")
+    outputs = server.run(graph.prompt)
+    plain, joint = (facts(outputs, number)["working_bytes"] for number in numbers)
+    assert joint > 2 * plain
+    longer = probe(graph, tiny.sampled(graph("ProbeAfter", session=switched, after=first)[0], 1), "longer")
+    found = facts(server.run(graph.prompt), longer)
+    assert found["requests"][-1] == joint
+    said = []
+    for rows in (f"0: {BLUE}", f"0: {BLUE}\n1.5 joint: {RED}"):
+        timeline = graph("SFPromptTimeline", rows=rows, clip=tiny.clip, recache=False)[0]
+        streamed = graph("SFStreamVideo", session=begun, vae=tiny.vae, seconds=2.0, fps=16.0, timeline=timeline)
+        name = f"joint-{streamed.number}"
+        with server.events(name) as events:
+            server.run(graph.prompt, client_id=name)
+            events.wait_for_end()
+        texts = [event.data["text"] for event in events.of("text")]
+        said.append([text for text in texts if " decoder " in text and "a joint recache" in text])
+    assert [bool(texts) for texts in said] == [False, True]
 
 
 def test_weights_count_in_the_dtype_that_they_have_on_the_device(server: Server) -> None:
@@ -148,6 +177,25 @@ def test_a_size_that_the_model_was_not_trained_at_is_said(server: Server) -> Non
     assert events.of("text")[0].data["text"].endswith("This model was trained at 64 x 64 pixels")
 
 
+def test_a_model_that_does_not_stream_is_said(server: Server) -> None:
+    said = []
+    for weights in ("self forcing", "teacher"):
+        graph = Graph()
+        parts = graph("SFLoadTiny", weights=weights)
+        text = graph("CLIPTextEncode", text=BLUE, clip=parts[1])[0]
+        inputs = {"model": parts[0], "positive": text, "width": 64, "height": 64, "seed": 0}
+        number = graph("SFSession", **inputs).number
+        probe(graph, Out(number))
+        with server.events(f"says {weights}") as events:
+            server.run(graph.prompt, client_id=events.client_id)
+            events.wait_for_end()
+        said.append(events.of("text")[0].data["text"])
+    assert "not made for streaming" not in said[0]
+    assert said[1].endswith(
+        "The teacher is not made for streaming: in a few steps its video is broken. It is for training"
+    )
+
+
 def test_a_session_on_a_wire_is_never_pickled(server: Server) -> None:
     """Caches of other packs, which write outputs to disk, leave it alone."""
     graph = Graph()
@@ -255,13 +303,34 @@ def test_a_decoder_that_runs_out_of_memory_says_what_would_fit_and_the_next_try_
     graph("PreviewImage", images=graph("SFDecodeChunks", session=sampled, vae=tiny.vae, fps=16.0)[0])
     failing = Graph()
     tiny = Tiny.of(failing)
-    vae = failing("ProbeDecoderOutOfMemory", vae=tiny.vae, times=2)[0]
+    vae = failing("ProbeVaeOutOfMemory", vae=tiny.vae, call="decode_next", times=2)[0]
     decoded = failing("SFDecodeChunks", session=tiny.sampled(tiny.session(BLUE), 2), vae=vae, fps=16.0)
     failing("PreviewImage", images=decoded[0])
     with pytest.raises(PromptFailed, match=r"ran out of memory.*it has been freed\. ") as failure:
         server.run(failing.prompt)
     assert "OutOfMemoryError" in failure.value.exception_type
     server.run(graph.prompt)
+
+
+def test_pictures_are_encoded_sparingly_where_memory_runs_out(server: Server) -> None:
+    """With the same latents; what does not fit even so says what would, and everything is free."""
+    given = []
+    for times in (0, 1, 2):
+        forget_all(server)
+        graph = Graph()
+        tiny = Tiny.of(graph)
+        clip = graph("ProbeFrames", frames=9, width=64, height=64)[0]
+        vae = graph("ProbeVaeOutOfMemory", vae=tiny.vae, call="encode_with", times=times)[0] if times else tiny.vae
+        begun = graph("SFStartFromImages", session=tiny.session(BLUE), image=clip, vae=vae)[0]
+        number = probe(graph, begun)
+        if times < 2:
+            given.append(latents(server.run(graph.prompt), number))
+            continue
+        with pytest.raises(PromptFailed, match=r"ran out of memory.*it has been freed\. .* would fit"):
+            server.run(graph.prompt)
+    assert torch.equal(*given)
+    assert given[0].shape[2] == 3
+    assert "encoding one by one, more slowly" in server.log_tail(60)
 
 
 def test_a_decoder_that_runs_out_of_memory_makes_the_same_video_sparingly(server: Server) -> None:
@@ -271,7 +340,7 @@ def test_a_decoder_that_runs_out_of_memory_makes_the_same_video_sparingly(server
         forget_all(server)
         graph = Graph()
         tiny = Tiny.of(graph)
-        vae = graph("ProbeDecoderOutOfMemory", vae=tiny.vae, times=1)[0] if fails else tiny.vae
+        vae = graph("ProbeVaeOutOfMemory", vae=tiny.vae, call="decode_next", times=1)[0] if fails else tiny.vae
         decoded = graph("SFDecodeChunks", session=tiny.sampled(tiny.session(BLUE), 2), vae=vae, fps=16.0)
         number = graph("ProbeTensor", image=decoded[0], name=f"sparing-{fails}").number
         frames.append(tensor(server.run(graph.prompt), number))
@@ -292,7 +361,7 @@ def test_running_out_of_memory_frees_the_cache_and_says_what_would_fit(server: S
         server.run(graph.prompt)
     assert "ran out of memory" in str(failure.value)
     assert "2 chunks made so far are kept" in str(failure.value)
-    assert "A window of 5 latent frames would fit" in str(failure.value)
+    assert "An int8 cache would fit: it takes" in str(failure.value)
     assert any(name.startswith("failed at chunk 2") for name in offered(server))
     rest = {k: v for k, v in graph.prompt.items() if k not in (made.node, number)}
     assert facts(server.run(rest), before)["cache_bytes"] == 0

@@ -79,6 +79,12 @@ def latents_for(vae: VideoVAE, frames: int, size: tuple[int, int] = (2, 2), batc
     return torch.randn(batch, vae.channels, frames, *size, generator=torch.Generator().manual_seed(seed))
 
 
+def frames_for(vae: VideoVAE, frames: int, latent_size: tuple[int, int], seed: int = 0) -> Tensor:
+    """Return a random clip whose latents have the size ``latent_size``."""
+    rows, columns = (length * vae.spatial_factor for length in latent_size)
+    return torch.rand(1, frames, rows, columns, 3, generator=torch.Generator().manual_seed(seed))
+
+
 def stream(decoder: ChunkDecoder, latents: Tensor, sizes: list[int]) -> Tensor:
     """Decode ``latents`` in chunks of ``sizes``."""
     frames, at = [], 0

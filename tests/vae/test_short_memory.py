@@ -1,4 +1,4 @@
-"""A decoder that runs out of memory goes on with fewer frames at once, and makes the same frames."""
+"""A VAE that runs out of memory goes on with fewer frames at once, and makes the same frames and latents."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sf_core.vae.loading import load_vae
 from sf_core.vae.taehv import load_taehv
 from sf_core.vae.video_vae import VideoVAE
 from sf_core.vae.wan22_vae import Wan22VAEConfig
-from tests.vae.networks import latents_for, random_vae_weights, stream, taehv_state, wan_vae_state
+from tests.vae.networks import frames_for, latents_for, random_vae_weights, stream, taehv_state, wan_vae_state
 
 
 class Card(TorchDispatchMode):
@@ -112,3 +112,33 @@ def test_a_decoder_that_runs_out_of_memory_goes_on_sparingly(vae: VideoVAE, capl
             decoder(latents[:, :, :3], at=0)
     assert decoder.at == place
     assert torch.equal(torch.cat(frames, dim=1), whole)
+
+
+@pytest.mark.parametrize("frames", [1, 5, 13])
+@pytest.mark.parametrize("vae", vaes())
+def test_encoding_sparingly_makes_the_same_bits(vae: VideoVAE, frames: int) -> None:
+    clip = frames_for(vae, frames, (4, 4))
+    assert torch.equal(vae.encode_with(clip, vae.state_type(sparing=True)), vae.encode(clip))
+
+
+@pytest.mark.parametrize("vae", vaes())
+@pytest.mark.usefixtures("ram")
+def test_an_encoding_that_runs_out_of_memory_is_made_again_sparingly(
+    vae: VideoVAE, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the same latents; the log says so once. What is still too much is raised."""
+    clip = frames_for(vae, 9, (8, 8))
+    whole, most = vae.encode(clip), list[int]()
+    for sparing in (False, True):
+        with Card() as card:
+            vae.encode_with(clip, vae.state_type(sparing=sparing))
+        most.append(card.most)
+    assert most[1] < 0.7 * most[0]
+
+    with Card(0.9 * most[0]):
+        latents = vae.encode(clip)
+    assert torch.equal(latents, whole)
+    assert len(caplog.records) == 1
+    assert "encoding one by one" in caplog.text
+    with Card(0.5 * most[1]), pytest.raises(torch.OutOfMemoryError):
+        vae.encode(clip)

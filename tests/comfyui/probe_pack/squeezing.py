@@ -55,29 +55,29 @@ class ProbeOutOfMemory(io.ComfyNode):
         return io.NodeOutput(clone)
 
 
-class ProbeDecoderOutOfMemory(io.ComfyNode):
-    """Memory runs out in the next calls of the Wan decoder: in ``times`` of them."""
+class ProbeVaeOutOfMemory(io.ComfyNode):
+    """Memory runs out in the next calls of a method of the Wan VAE: in ``times`` of them."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        inputs: list[Any] = [io.Vae.Input("vae"), io.Int.Input("times", default=1)]
-        return io.Schema(node_id="ProbeDecoderOutOfMemory", inputs=inputs, outputs=[io.Vae.Output()])
+        inputs: list[Any] = [io.Vae.Input("vae"), io.String.Input("call"), io.Int.Input("times", default=1)]
+        return io.Schema(node_id="ProbeVaeOutOfMemory", inputs=inputs, outputs=[io.Vae.Output()])
 
     @classmethod
-    def execute(cls, vae: Any, times: int) -> io.NodeOutput:
+    def execute(cls, vae: Any, call: str, times: int) -> io.NodeOutput:
         (module,) = [m for name, m in sys.modules.items() if name.endswith("self-forcing.sf_core.vae.wan_vae")]
         kind = vars(module)["WanVAE"]
-        decode = kind.decode_next
+        real = vars(kind)[call]
 
         left = [times]
 
         def fail(*args: Any) -> Any:
             left[0] -= 1
             if not left[0]:
-                kind.decode_next = decode
+                setattr(kind, call, real)
             raise torch.OutOfMemoryError("as told by the probe")
 
-        kind.decode_next = fail
+        setattr(kind, call, fail)
         return io.NodeOutput(vae)
 
 
@@ -174,7 +174,7 @@ class ProbeCard(io.ComfyNode):
 
 NODES: list[type[io.ComfyNode]] = [
     ProbeOutOfMemory,
-    ProbeDecoderOutOfMemory,
+    ProbeVaeOutOfMemory,
     ProbeFreed,
     ProbeArchivedDtype,
     ProbeDemand,
