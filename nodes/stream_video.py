@@ -109,7 +109,8 @@ class SFStreamVideo(io.ComfyNode):
             beginning = timeline or Timeline()
             run.steering = Steering(clip, beginning, ours.temporal_factor, fps, run.view, run.note_steered)
             run.decoder_cost = DecoderCost.of(ours)
-            run.say(memory_in_words(core, run.decoder_cost, frames_after(core, chunks)))
+            joint = any(row.recache == "joint" for row in beginning.rows)
+            run.say(memory_in_words(core, run.decoder_cost, frames_after(core, chunks), joint))
             try:
                 for longer, frames in parts:
                     core, last = longer, frames[-1]

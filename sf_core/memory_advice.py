@@ -52,6 +52,8 @@ def _takes(ledger: Ledger, setup: Setup) -> Message:
         Message("weights {size}", size=format_bytes(parts.weights)),
         Message("a chunk {size}", size=format_bytes(parts.sampling)),
     ]
+    if parts.recache > parts.sampling:
+        entries.append(Message("a joint recache {size}", size=format_bytes(parts.recache)))
     total = format_bytes(parts.total)
     if setup.decoder is None:
         return Message("{parts}; {total} in all, without a decoder", parts=listed(entries), total=total)
@@ -83,6 +85,9 @@ def name_change(ledger: Ledger, setup: Setup, changed: Setup) -> tuple[Message, 
     if changed.decoder is not None and changed.decoder != setup.decoder:
         takes = format_bytes(changed.decoder.decoding(changed))
         return Message("a TAEHV (taew2_1) as decoder"), Message("it takes {size} (Load VAE)", size=takes)
+    if changed.joint_frames != setup.joint_frames:
+        recache = Message("'recache' in place of 'joint'")
+        return recache, Message("it passes the window chunk by chunk (Switch Prompt, Prompt Timeline)")
     if changed.config.kv_dtype != setup.config.kv_dtype:
         takes = format_bytes(ledger.cache(changed))
         kind = Message("an {format} cache", format=changed.config.kv_dtype)
@@ -105,8 +110,9 @@ def name_change(ledger: Ledger, setup: Setup, changed: Setup) -> tuple[Message, 
 def remedy(ledger: Ledger, setup: Setup, offloading: bool = True) -> Setup | None:
     """The setup, changed in one setting, that fits; it does the least harm of those that do.
 
-    A window of at least half the size comes first (of any size, if it was unbounded), then a smaller decoder, then an
-    int8 cache, then any window, each with all weights on the device if possible. A smaller picture comes last.
+    An int8 cache comes first, since a video stays nearly the same. Then come a recache chunk by chunk, a window of at
+    least half the size (of any size, if it was unbounded) and a smaller decoder, then any window, each with all
+    weights on the device if possible. A smaller picture comes last.
 
     Args:
         ledger: The memory that runs of the model take.
@@ -114,7 +120,7 @@ def remedy(ledger: Ledger, setup: Setup, offloading: bool = True) -> Setup | Non
         offloading: Whether weights may stay in RAM.
     """
     half = (setup.config.window_frames or 0) // 2
-    for changes in ((_windows(half), _decoders), (_formats,), (_windows(0),), (_sizes,)):
+    for changes in ((_formats,), (_chunkwise, _windows(half), _decoders), (_windows(0),), (_sizes,)):
         for offloads in (False, True)[: 1 + offloading]:
             for change in changes:
                 for changed in change(ledger, setup, offloads):
@@ -149,6 +155,11 @@ def _decoders(ledger: Ledger, setup: Setup, offloading: bool) -> Iterator[Setup]
 def _formats(ledger: Ledger, setup: Setup, offloading: bool) -> Iterator[Setup]:
     if setup.config.kv_dtype is None:
         yield replace(setup, config=replace(setup.config, kv_dtype="int8"))
+
+
+def _chunkwise(ledger: Ledger, setup: Setup, offloading: bool) -> Iterator[Setup]:
+    if setup.joint_frames:
+        yield replace(setup, joint_frames=0)
 
 
 def _sizes(ledger: Ledger, setup: Setup, offloading: bool) -> Iterator[Setup]:

@@ -21,7 +21,7 @@ SPARE = GIB  # of a GPU, for CUDA itself and the desktop
 
 # Values of the computation's dtype, measured as the growth of memory, without weights. GPU: on an NVIDIA H200 at
 # 832 x 480. CPU: resident memory.
-SAMPLING_VALUES = 15.3  # for each token and channel of a chunk: 0.20 GiB
+SAMPLING_VALUES = 15.3  # for each token and channel of a pass: 0.20 GiB for a chunk
 WAN_VALUES = {"cpu": 110.0, "gpu": 67.8}  # for each pixel of a frame and channel of the last layer: 4.8 GiB on a GPU
 WAN_KEPT = 25.0  # of these, held between calls
 # for each pixel of a frame and channel of the decoder's last level: counted operation by operation as for Wan 2.1's,
@@ -136,6 +136,7 @@ class Setup:
         batch: Number of videos that are made together.
         frames: Latent frames of the video that the cache is planned for; they matter to an unbounded window only.
         decoder: The decoder, if the run decodes.
+        joint_frames: Latent frames of the largest joint recache, before the window limits them; 0: there is none.
     """
 
     config: RolloutConfig
@@ -143,6 +144,15 @@ class Setup:
     batch: int = 1
     frames: int = 0
     decoder: DecoderCost | None = None
+    joint_frames: int = 0
+
+    @property
+    def recached_frames(self) -> int:
+        """Latent frames that a joint recache passes together; 0: there is none."""
+        if self.config.context == "recompute":  # passes its context chunk by chunk, whatever is asked for
+            return 0
+        window = self.config.window_frames
+        return self.joint_frames if window is None else min(self.joint_frames, window)
 
 
 @dataclass(frozen=True)
@@ -153,6 +163,7 @@ class Parts:
         weights: The transformer's weights.
         cache: The KV cache.
         sampling: Activations while a chunk is sampled.
+        recache: Activations and buffers of a joint recache before it; 0: there is none.
         vae: The decoder's weights.
         decoding: Activations and state while a chunk is decoded.
         state: The decoder's state between chunks.
@@ -162,6 +173,7 @@ class Parts:
     weights: int
     cache: int
     sampling: int
+    recache: int = 0
     vae: int = 0
     decoding: int = 0
     state: int = 0
@@ -170,7 +182,8 @@ class Parts:
     @property
     def working(self) -> int:
         """Most that sampling and decoding take at any time."""
-        return self.sampling + self.decoding if self.at_once else max(self.sampling + self.state, self.decoding)
+        passes = max(self.sampling, self.recache)
+        return passes + self.decoding if self.at_once else max(passes + self.state, self.decoding)
 
     @property
     def beside_weights(self) -> int:
@@ -191,22 +204,22 @@ class Ledger:
         model: The model; its weights are not read.
         weights: Bytes of its weights, in the dtype that they have on the device.
         device: The device.
-        sampling: Bytes of activations while a chunk is sampled. None: the figure for fused attention.
+        passing: Bytes of activations of a pass over so many latent frames. None: the figure for fused attention.
         spatial_factor: Pixels along an edge for each one of a latent.
     """
 
     model: CausalModel
     weights: int
     device: DeviceMemory
-    sampling: Callable[[Setup], int] | None = None
+    passing: Callable[[Setup, int], int] | None = None
     spatial_factor: int = 8
 
     def parts(self, setup: Setup) -> Parts:
         """Count the parts of a run."""
         decoder = setup.decoder
-        sampling = self._fused_sampling(setup) if self.sampling is None else self.sampling(setup)
+        sampling = self._pass(setup, setup.config.pass_frames)
         at_once = self.device.kind == "cpu"  # on a GPU the nodes sample and decode in turn
-        parts = Parts(self.weights, self.cache(setup), sampling, at_once=at_once)
+        parts = Parts(self.weights, self.cache(setup), sampling, self._recache(setup), at_once=at_once)
         if decoder is None:
             return parts
         return replace(parts, vae=decoder.weights, decoding=decoder.decoding(setup), state=decoder.state(setup))
@@ -215,9 +228,20 @@ class Ledger:
         """Bytes of the KV cache."""
         return self.model.cache_shape(setup.config, setup.latent_size, setup.batch).nbytes(setup.frames)
 
-    def _fused_sampling(self, setup: Setup) -> int:
+    def _recache(self, setup: Setup) -> int:
+        """Bytes of a joint recache."""
+        frames = setup.recached_frames
+        if not frames:
+            return 0
+        shape = self.model.cache_shape(setup.config, setup.latent_size, setup.batch)
+        return self._pass(setup, frames) + shape.wide_bytes(frames)
+
+    def _pass(self, setup: Setup, frames: int) -> int:
+        """Bytes of activations of a pass over ``frames`` latent frames."""
+        if self.passing is not None:
+            return self.passing(setup, frames)
         rows, columns = self.model.arch.token_grid(setup.latent_size)
-        values = rows * columns * setup.config.pass_frames * self.model.arch.dim * SAMPLING_VALUES
+        values = rows * columns * frames * self.model.arch.dim * SAMPLING_VALUES
         itemsize = self.model.cache_shape(setup.config, setup.latent_size, setup.batch).dtype.itemsize
         return round(values * itemsize) * setup.batch
 

@@ -36,6 +36,7 @@ SMALL = meta_model(WanArchitecture(dim=1536, ffn_dim=8960, num_layers=30, num_he
 LARGE = meta_model(WanArchitecture(dim=5120, ffn_dim=13824, num_layers=40, num_heads=40))
 with torch.device("meta"):
     WAN_VAE = DecoderCost.of(WanVAE(WanVAEConfig(96, 16, (1, 2, 4, 4), 2, (False, True, True))).to(torch.bfloat16))
+LARGEST_PASS = 21  # latent frames of a joint recache at the published window
 PUBLISHED = Setup(sf_core.RolloutConfig(window_frames=21), SIZE_480P, decoder=WAN_VAE)
 
 
@@ -109,6 +110,43 @@ def test_where_a_window_cannot_shrink_an_int8_cache_is_advised_and_accepted() ->
     assert changed.startswith("Fits the 8.0 GiB of your GPU: cache 3.4 GiB (int8) at window 21")
 
 
+def test_an_int8_cache_is_advised_before_a_smaller_window() -> None:
+    """A video stays nearly the same with it."""
+    setup, card = replace(PUBLISHED, decoder=WAN_VAE.small()), ledger(DeviceMemory.card(8, offloads=False))
+    assert "An int8 cache would fit: it takes 3.4 GiB (kv_dtype of Rollout Settings)" in in_words(card, setup)
+    smaller = replace(setup, config=replace(setup.config, kv_dtype="int8"))
+    assert in_words(card, smaller).startswith("Fits the 8.0 GiB of your GPU: cache 3.4 GiB (int8) at window 21")
+    smaller_card = ledger(DeviceMemory.card(7.4, offloads=False))
+    assert "A window of 18 latent frames would fit" in in_words(smaller_card, smaller)
+
+
+def test_a_joint_recache_counts_with_the_window_that_it_passes_at_once() -> None:
+    """Not with all frames that were made, and not as the chunk that follows it."""
+    joint = replace(PUBLISHED, joint_frames=300)
+    plain, parts = (ledger(DeviceMemory.card(16)).parts(setup) for setup in (PUBLISHED, joint))
+    buffers = LARGEST_PASS * 30 * 52 * 1536 * 2 * 2  # keys and values of one layer, in bf16
+    assert parts.recache == pytest.approx(plain.sampling * LARGEST_PASS / 3 + buffers, rel=1e-6)
+    assert parts.working == max(parts.recache + parts.state, parts.decoding)
+    assert parts.sampling == plain.sampling
+    assert "a joint recache 1.6 GiB" in in_words(ledger(DeviceMemory.card(16)), joint)
+    unbounded = replace(joint, config=sf_core.RolloutConfig(window_frames=None))
+    assert ledger(DeviceMemory.card(80)).parts(unbounded).recache > 10 * parts.recache
+    krea = sf_core.RolloutConfig(context="recompute", context_frames=18, window_frames=21)
+    assert ledger(DeviceMemory.card(16)).parts(replace(joint, config=krea)).recache == 0
+
+
+def test_where_a_joint_recache_is_too_much_one_chunk_by_chunk_is_advised_and_accepted() -> None:
+    quantised = sf_core.RolloutConfig(window_frames=21, kv_dtype="int8")
+    setup = replace(PUBLISHED, config=quantised, decoder=WAN_VAE.small(), joint_frames=60)
+    card = ledger(DeviceMemory.card(8.2, offloads=False))
+    said = in_words(card, setup)
+    assert said.startswith("Too much for the 8.2 GiB of your GPU")
+    assert said.endswith(
+        "'recache' in place of 'joint' would fit: it passes the window chunk by chunk (Switch Prompt, Prompt Timeline)"
+    )
+    assert in_words(card, replace(setup, joint_frames=0)).startswith("Fits the 8.2 GiB of your GPU")
+
+
 def test_a_window_without_measure_is_answered_at_once() -> None:
     setup = replace(PUBLISHED, config=sf_core.RolloutConfig(window_frames=MAX_WINDOW_FRAMES))
     begun = time.process_time()
@@ -140,7 +178,8 @@ def setups(draw: st.DrawFn) -> Setup:
     )
     size = (2 * draw(st.integers(1, 70)), 2 * draw(st.integers(1, 120)))
     decoder = draw(st.sampled_from([None, WAN_VAE, WAN_VAE.small()]))
-    return Setup(config, size, draw(st.integers(1, 2)), draw(st.integers(0, 400)), decoder)
+    joint = draw(st.sampled_from([0, 0, chunk, 60, 400]))
+    return Setup(config, size, draw(st.integers(1, 2)), draw(st.integers(0, 400)), decoder, joint)
 
 
 @given(setups(), st.floats(2, 80), st.sampled_from(["cuda", "cpu"]), st.booleans(), st.sampled_from([SMALL, LARGE]))
@@ -154,9 +193,17 @@ def test_whatever_is_advised_is_accepted(setup: Setup, gib: float, kind: str, of
         return
     what, details = name_change(card, setup, changed)
     assert card.fits(changed)
-    assert sum(getattr(changed, name) != getattr(setup, name) for name in ("config", "latent_size", "decoder")) == 1
     assert in_words(card, changed).startswith("Fits")
-    setting = {"config": "Rollout Settings", "decoder": "Load VAE", "latent_size": "Self Forcing Session"}
+    setting = {
+        "config": "Rollout Settings",
+        "decoder": "Load VAE",
+        "latent_size": "Self Forcing Session",
+        "joint_frames": "Switch Prompt",
+    }
+    assert sum(getattr(changed, name) != getattr(setup, name) for name in setting) == 1
+    quantised = replace(setup, config=replace(setup.config, kv_dtype="int8"))
+    if setup.config.kv_dtype is None and card.fits(quantised):
+        assert changed == quantised, "it comes before all that changes the video"
     (name,) = (name for name in setting if getattr(changed, name) != getattr(setup, name))
     assert what
     assert setting[name] in details
@@ -174,6 +221,7 @@ def test_a_smaller_window_picture_or_decoder_never_takes_more(setup: Setup, more
         bigger += [replace(setup, config=replace(config, window_frames=window)) for window in wider]
     if setup.decoder is WAN_VAE:
         assert card.parts(replace(setup, decoder=WAN_VAE.small())).total < card.parts(setup).total
+    assert card.parts(replace(setup, joint_frames=0)).total <= card.parts(setup).total
     assert all(card.parts(setup).total <= card.parts(other).total for other in bigger)
 
 

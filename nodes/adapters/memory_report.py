@@ -15,16 +15,19 @@ from . import memory
 from .model import comfy_model
 
 
-def memory_in_words(session: Session, decoder: DecoderCost | None = None, frames: int = 0) -> Message:
+def memory_in_words(
+    session: Session, decoder: DecoderCost | None = None, frames: int = 0, joint: bool = False
+) -> Message:
     """Compare what a run of ``session`` takes with the memory of its device.
 
     Args:
         session: The session that is extended.
         decoder: The decoder, if the run decodes.
         frames: Latent frames that the run will reach, where that is known.
+        joint: Whether the run makes a joint recache later than before its next chunk.
     """
     wan = comfy_model(session)
-    return in_words(wan.ledger, wan.setup(session, decoder, frames))
+    return in_words(wan.ledger, wan.setup(session, decoder, frames, joint))
 
 
 def what_would_fit(session: Session, decoder: DecoderCost | None = None) -> Message:

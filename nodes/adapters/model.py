@@ -182,19 +182,23 @@ class HostedWan(WanForward):
     def _weight_bytes(self) -> int:
         return memory.loaded_bytes(self.patcher.model)
 
-    def setup(self, session: Session, decoder: DecoderCost | None = None, frames: int = 0) -> Setup:
+    def setup(
+        self, session: Session, decoder: DecoderCost | None = None, frames: int = 0, joint: bool = False
+    ) -> Setup:
         """Return what decides the memory of a run of ``session``.
 
         Args:
             session: The session that is extended.
             decoder: The decoder, if the run decodes.
             frames: Latent frames that the run will reach, where that is known; at least the next chunk is planned.
+            joint: Whether the run makes a joint recache later than before its next chunk.
         """
-        end = session.frames + session.config.frames_of_block(session.frames)
-        return Setup(session.config, session.latent_size, session.batch, max(end, frames), decoder)
+        end = max(frames, session.frames + session.config.frames_of_block(session.frames))
+        recached = max(session.joint_frames, end if joint else 0)
+        return Setup(session.config, session.latent_size, session.batch, end, decoder, recached)
 
-    def _host_estimate(self, setup: Setup) -> int:
-        shape = [setup.batch, self.arch.in_dim, setup.config.pass_frames, *setup.latent_size]
+    def _host_estimate(self, setup: Setup, frames: int) -> int:
+        shape = [setup.batch, self.arch.in_dim, frames, *setup.latent_size]
         return int(self.patcher.model.memory_required(shape))  # the patcher's own pads it under DynamicVRAM
 
     def next_cache_bytes(self, session: Session) -> int:

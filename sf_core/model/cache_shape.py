@@ -313,6 +313,13 @@ class CacheShape:
             return self.wide_frames + self.sink_frames + bank
         return (self.window_frames or 0) + bank
 
+    def wide_bytes(self, frames: int) -> int:
+        """Bytes of the buffers that a wide pass which sees ``frames`` latent frames needs besides the cache."""
+        frames += 0 if self.bank is None else self.bank.frames
+        if frames <= self.shared_frames:
+            return 0
+        return 2 * self.batch * frames * self.frame_tokens * self.heads * self.head_dim * self.dtype.itemsize
+
     @property
     def is_wide(self) -> bool:
         """Whether all passes are wide ones, so that there is no front."""

@@ -131,6 +131,16 @@ class SessionRecord:
         return cache_point(self.head, event, self.prompt, root, self.cache_shape, self.config.shot_offset)
 
     @property
+    def joint_frames(self) -> int:
+        """Latent frames of a joint recache before the next chunk, its own or one that a replay repeats; 0: none.
+
+        The scene so far, of which a window limits what is passed.
+        """
+        epoch = self.point(self.event).epoch
+        joint = [recache for recache in (epoch.recache, epoch.sink) if recache is not None and recache.joint]
+        return max((recache.end - recache.scene for recache in joint), default=0)
+
+    @property
     def keeps_last_step(self) -> bool:
         """Whether the keys and values of the next chunk's last step stay."""
         return self.config.context_from_last_step and self.head is not None

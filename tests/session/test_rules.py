@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from torch._dynamo.testing import CompileCounter
 
 import sf_core
+from sf_core.memory_ledger import Setup
 from sf_core.model.bank import BankRule, keep_best
+from sf_core.model.kv_cache import RollingKVCache
 from sf_core.session.session_file import file_bytes
 from tests.helpers import SIZE, prompt, random_latents, random_model
 from tests.session.test_session_properties import Boom, CountedPasses, reencode
@@ -76,6 +79,44 @@ def test_the_cache_takes_the_bytes_that_are_planned_and_no_more_later(rule: str)
     assert model.caches.nbytes == model.cache_bytes(config(rule), SIZE, frames=session.frames)
     if config(rule).window_frames is not None:
         assert model.caches.nbytes == model.cache_bytes(config(rule), SIZE)
+
+
+@pytest.mark.parametrize("extra", [{}, {"kv_dtype": "int8"}, {"window_frames": None}, {"memory_frames": 2}])
+@pytest.mark.parametrize("chunks", [2, 10])
+def test_a_joint_recache_takes_the_buffers_that_are_planned(
+    extra: dict[str, Any], chunks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when a replay repeats it; and none is planned after a cut or another recache."""
+    settings = sf_core.RolloutConfig(
+        chunk_frames=2, denoising_steps=(1000,), sink_frames=1, **{"window_frames": 7} | extra
+    )
+    model = random_model(layers=2)
+    session = run(sf_core.Session.start(model, prompt(0), SIZE, settings), chunks)
+    assert session.joint_frames == 0
+    session = session.with_prompt(prompt(1), recache="joint")
+    made = list[int]()
+    buffer = RollingKVCache.buffer
+
+    def counted(self: RollingKVCache, *args: Any) -> Tensor:
+        made.append(buffer(self, *args).nbytes)
+        return buffer(self, *args)
+
+    setup = Setup(settings, SIZE, frames=session.frames + 2, joint_frames=session.joint_frames)
+    planned = session.cache_shape.wide_bytes(setup.recached_frames)
+    whole = model.cache_bytes(settings, SIZE, frames=setup.frames)
+    for lost in (False, True):
+        if lost:
+            model.release_cache()
+        with monkeypatch.context() as patched:
+            patched.setattr(RollingKVCache, "buffer", counted)
+            made.clear()
+            longer, _ = session.next_chunk()
+        assert sum(made) <= planned + (whole if lost else 0)
+        if not lost:
+            assert sum(made) == planned
+    assert longer.joint_frames == session.joint_frames
+    assert longer.with_cut().joint_frames == 0
+    assert longer.with_prompt(prompt(2), recache=True, recache_sink=True).joint_frames == 0
 
 
 @pytest.fixture(scope="module")

@@ -74,7 +74,7 @@ class ProbeSession(io.ComfyNode):
             "cache_bytes": shared.caches.nbytes,
             "predicted_bytes": core.model.next_cache_bytes(core),
             "weight_bytes": core.model.ledger.weights,
-            "working_bytes": core.model.ledger.parts(core.model.setup(core)).sampling,
+            "working_bytes": core.model.ledger.parts(core.model.setup(core)).working,
             "requests": list(requests),
             "pickles": _pickles(session),
             "pointers": [p.data_ptr() for p in core.model.patcher.model.diffusion_model.parameters()],
