@@ -7,6 +7,7 @@ import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import numpy as np
 from comfy_api.v0_0_2 import io
 
 from ..sf_core import ranges
@@ -63,6 +64,11 @@ def checked(execute: Callable[..., Any]) -> Callable[..., Any]:
     return checked_execute
 
 
+def _is_either(value: Any) -> bool:
+    """Whether a value is a boolean of any library, or 0 or 1."""
+    return isinstance(value, (bool, int, np.bool_)) and value in (0, 1)
+
+
 def _checked_values(inputs: Iterable[Any], values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of widgets, whole numbers as int. Raises ValueError, naming input, value and range."""
     checked_values = {}
@@ -78,7 +84,11 @@ def _checked_values(inputs: Iterable[Any], values: Mapping[str, Any]) -> dict[st
             value = float(value)
         elif isinstance(one, io.Combo.Input) and one.id not in _LISTED and value not in one.options:
             raise ValueError(f"{name} is {str(value)[:40]!r}; expected one of {', '.join(map(str, one.options))}")
-        elif isinstance(one, io.String.Input) and not isinstance(value, str):
+        elif isinstance(one, io.Boolean.Input):
+            if not _is_either(value):
+                raise ValueError(f"{name} is {str(value)[:40]!r}, a {type(value).__name__}; expected true or false")
+            value = bool(value)
+        elif isinstance(one, (io.String.Input, io.Combo.Input)) and not isinstance(value, str):
             raise ValueError(f"{name} is {str(value)[:40]!r}, a {type(value).__name__}; expected text")
         checked_values[one.id] = value
     return checked_values

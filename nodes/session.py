@@ -22,6 +22,7 @@ from .adapters.images import fit_pictures
 from .adapters.memory_report import freed_if_out_of_memory, memory_in_words
 from .adapters.model import HostedWan, comfy_model, latent_size
 from .adapters.model_settings import config_for
+from .adapters.tiny import is_teacher
 from .adapters.vae import check_fits, open_vae
 from .adapters.wire_types import ConfigWire, GraphSession, SessionWire
 from .inputs import checked, schema
@@ -93,7 +94,8 @@ class SFSession(io.ComfyNode):
         config, archive = config_for(model, settings), host.temp_path("archive")
         words = words_of("positive")
         session = Session.start(wan, embeddings(positive), size, config, seed=seed, archive_folder=archive, words=words)
-        message = sentences((memory_in_words(session), _unusual_size(wan, size), *_of_wan22(wan, settings)))
+        remarks = (_unusual_size(wan, size), _of_teacher(wan), *_of_wan22(wan, settings))
+        message = sentences((memory_in_words(session), *remarks))
         return io.NodeOutput(GraphSession(session), ui=host.keep_saying(message))
 
 
@@ -102,6 +104,12 @@ def _unusual_size(wan: HostedWan, size: tuple[int, int]) -> Message:
         return NOTHING
     rows, columns = (length * wan.spatial_factor for length in wan.latent_size or size)
     return Message("This model was trained at {columns} x {rows} pixels", columns=columns, rows=rows)
+
+
+def _of_teacher(wan: HostedWan) -> Message:
+    if not is_teacher(wan.patcher):
+        return NOTHING
+    return Message("The teacher is not made for streaming: in a few steps its video is broken. It is for training")
 
 
 def _of_wan22(wan: HostedWan, settings: RolloutConfig | None) -> tuple[Message, ...]:

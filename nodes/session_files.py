@@ -128,7 +128,9 @@ class SFLoadSession(io.ComfyNode):
         return True
 
     @classmethod
-    def fingerprint_inputs(cls, file: str, **others: Any) -> str:
+    def fingerprint_inputs(cls, file: str | None = None, **others: Any) -> str | float:
+        if file is None:  # another node gives it, later: nobody can tell whether that file has changed
+            return float("nan")
         path = host.session_file(file)
         facts = path.stat()
         return f"{path} {facts.st_ino} {facts.st_mtime_ns} {facts.st_ctime_ns} {facts.st_size}"

@@ -251,7 +251,8 @@ def _train(
     job.folder.mkdir(parents=True, exist_ok=True)
     write_teacher(wan, teacher_file(wan, job.folder), cancellation)
     with torch.inference_mode(False), torch.enable_grad():  # out of the mode that ComfyUI runs nodes in
-        (job.folder / PROMPTS).write_text(as_lines(job.prompts), encoding="utf-8")
+        with atomic_write(job.folder / PROMPTS) as part:  # cut short, the training would not be known again
+            part.write_text(as_lines(job.prompts), encoding="utf-8")
         try:
             Trainer(
                 job.recipe, job.folder, job.begun, group=group, make_context=make_context, cancellation=cancellation

@@ -11,7 +11,7 @@ from ..sf_core.message import Message
 from ..sf_core.verification.cases import case_for
 from ..sf_core.verification.certificate import Certificate
 from ..sf_core.verification.checks import Check, Host, Promises, check_case
-from .adapters import host
+from .adapters import host, memory
 from .adapters.fingerprint import source_of
 from .adapters.model import HostedWan, latent_size
 from .adapters.model_loader import recognised
@@ -59,7 +59,17 @@ class SFVerify(io.ComfyNode):
     @checked
     def execute(cls, model: Any, case_only: bool, filename_prefix: str) -> Any:
         path = host.output_path(filename_prefix, ENDING)  # before the work: it may not be writable
-        certificate = _verified(model, case_only)
+        try:
+            certificate = _verified(model, case_only)
+        except Exception as error:
+            if not memory.is_out_of_memory(error):
+                raise
+            memory.free_all(error)
+            message = (
+                "the memory was not enough to verify the model, and has been freed. Turn on 'case_only', which plays "
+                "the recorded run alone, or load the model with a weight_dtype of fp8"
+            )
+            raise memory.out_of_memory(error, message) from None
         certificate.write(path)
         shown = host.remark(Message("{text}", text=certificate.line))  # in English: it goes into bug reports
         return io.NodeOutput(json.dumps(certificate.as_dict(), indent=2, ensure_ascii=False), ui=shown)

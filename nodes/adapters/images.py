@@ -12,10 +12,14 @@ from ...sf_core.files.pixels import to_bytes
 
 
 def fit_pictures(images: Tensor, width: int, height: int) -> Tensor:
-    """Scale IMAGE [T, H, W, C] to fill ``width`` x ``height`` pixels, cropped at the centre, in three channels."""
+    """Scale IMAGE [T, H, W, C] to fill ``width`` x ``height`` pixels, cropped at the centre, in three channels.
+
+    Grey pictures (of one channel, or two with alpha) become grey ones of three; alpha is dropped.
+    """
+    images = images[..., :3] if images.shape[-1] > 2 else images[..., :1].expand(-1, -1, -1, 3)
     if images.shape[1:3] == (height, width):
-        return images[..., :3]
-    channels_first = images[..., :3].movedim(-1, 1)
+        return images
+    channels_first = images.movedim(-1, 1)
     return comfy.utils.common_upscale(channels_first, width, height, "lanczos", "center").movedim(1, -1)
 
 

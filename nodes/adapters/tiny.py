@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ...sf_core import tiny
 from ...sf_core.tiny import TinyText
+from .fingerprint import source_of
 from .latents import OwnLatents
 from .model_loader import build_model
 
@@ -27,6 +28,11 @@ def tiny_model(weights: str, disable_dynamic: bool = False) -> Any:
     patcher.model.latent_format = OwnLatents(vae.mean.tolist(), vae.std.tolist())
     patcher.cached_patcher_init = (tiny_model, (weights,))
     return patcher
+
+
+def is_teacher(patcher: Any) -> bool:
+    """Whether a MODEL is the demo's teacher as it is, without a LoRA."""
+    return source_of(patcher) == tiny.FOLDER / WEIGHTS["teacher"] and not patcher.patches
 
 
 class _TextModel(nn.Module):

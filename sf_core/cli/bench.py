@@ -11,6 +11,7 @@ from statistics import mean, median, quantiles
 import torch
 
 from .. import tiny
+from ..files.atomic_write import atomic_write
 from ..session.frame_counts import video_frames
 from ..session.session import Session
 from ..session.streaming import stream
@@ -51,4 +52,5 @@ def run_bench(chunks: int, out: Path | None) -> None:
     for name, value in numbers.items():
         print(f"{name:<42}{value:>10.2f}" if isinstance(value, float) else f"{name:<42}{value:>10}")
     if out is not None:
-        out.write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
+        with atomic_write(out) as part:
+            part.write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")

@@ -33,6 +33,7 @@ _GO_WITH: dict[str, Sequence[tuple[Sequence[str], str, str]]] = {
     "convert": ((("lora_strength",), "lora", "it is the factor of one"),),
     "train": ((("out", "resume", "smoke"), "recipe", "--plan trains nothing"),),
 }
+_READ = ("image", "video", "session", "model", "lora", "vae", "text_encoder")  # files that no output may replace
 _BEGINNINGS = ("image", "video", "size", "kv_dtype")  # a session has its own
 _ALTERNATIVES = {"generate": (("image", "video"), ("fork_to", "save_session"))}
 
@@ -70,7 +71,7 @@ def _check_verify(args: argparse.Namespace) -> None:
         PIXELS.check(f"the {name} of --size", pixels)
     if args.out is not None:
         check_new_file(args.out)
-        if args.out.absolute() == args.file.absolute():
+        if os.path.realpath(args.out) == os.path.realpath(args.file):
             raise ValueError(f"the checkpoint and --out are both {args.out}: choose another file for --out")
     _check_device(args.device)
 
@@ -111,12 +112,12 @@ def output_path(args: argparse.Namespace) -> Path:
 def _check_files_apart(args: argparse.Namespace, out: Path) -> None:
     """Raise ValueError if a file would be written over another one that the arguments name."""
     written = {"out": out, "save_session": args.save_session, "fork_to": args.fork_to}
-    others = {name: getattr(args, name) for name in ("image", "video", "session", "model", "lora", "vae")}
-    names: dict[Path, str] = {path.absolute(): name for name, path in others.items() if path is not None}
+    others = {name: getattr(args, name) for name in _READ}
+    names = {os.path.realpath(path): name for name, path in others.items() if path is not None}
     for name, path in written.items():
         if path is None:
             continue
-        same = names.setdefault(path.absolute(), name)
+        same = names.setdefault(os.path.realpath(path), name)  # a link leads to the file that it names
         if same != name and (same, name) != ("session", "save_session"):  # which saves it under its own name
             raise ValueError(f"{_flag(same)} and {_flag(name)} both name {path}: choose another file for {_flag(name)}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import struct
 from pathlib import Path
 
@@ -14,7 +15,9 @@ _COMPRESSED = {
     b"Rar!": "RAR",
     b"\x28\xb5\x2f\xfd": "Zstandard",
     b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz",
 }
+_TAR = (257, b"ustar")  # where its magic number is
 _MEDIA = {
     (0, b"\x89PNG"): "a picture (PNG)",
     (0, b"\xff\xd8\xff"): "a picture (JPEG)",
@@ -24,6 +27,8 @@ _MEDIA = {
     (0, b"\x1a\x45\xdf\xa3"): "a video (WebM, MKV)",
     (8, b"AVI "): "a video (AVI)",
     (0, b"%PDF"): "a document (PDF)",
+    (0, b"\x89HDF"): "an HDF5 file, as of Keras",
+    (0, b"\x93NUMPY"): "an array of NumPy",
 }
 
 
@@ -56,14 +61,22 @@ def other_kind(path: Path) -> str | None:
     for magic, name in _COMPRESSED.items():
         if start.startswith(magic):
             return f"is a compressed archive ({name}): unpack it first"
+    if start.startswith(_TAR[1], _TAR[0]):
+        return "is an archive (tar): unpack it first"
     for (at, magic), name in _MEDIA.items():
         if start.startswith(magic, at):
             return f"is {name}: name a model, or a session, in its place"
     if not start.strip(b"\0"):
         return f"begins with {len(start):,} bytes of zeros: its download was broken off. {_AGAIN}"
     if _is_text(start):
-        return f"is text, not a model ({start[:40].decode(errors='replace').strip()!r} ...). {_AGAIN}"
+        return f"is text, not a model ({_beginning(start)!r} ...). {_AGAIN}"
     return None
+
+
+def _beginning(text: bytes) -> str:
+    """Return the first letters of a text."""
+    kind = "utf-16" if text.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
+    return text[:80].decode(kind, errors="ignore").strip()[:40]
 
 
 def looks_like_safetensors(path: Path) -> bool:
@@ -74,4 +87,10 @@ def looks_like_safetensors(path: Path) -> bool:
 
 
 def _is_text(start: bytes) -> bool:
-    return all(byte >= 32 or byte in b"\t\n\r" for byte in start[:512]) and start[:512].isascii()
+    """Whether these are the first bytes of a text in UTF-8, or in UTF-16 with its mark."""
+    first, kind = start[:512], "utf-16" if start.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8"
+    try:
+        text = codecs.getincrementaldecoder(kind)().decode(first)  # the last character may be cut
+    except UnicodeDecodeError:
+        return False
+    return all(letter.isprintable() or letter in "\t\n\r\f\ufeff" for letter in text)

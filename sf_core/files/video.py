@@ -139,6 +139,7 @@ class VideoWriter:
         make_folder(self.path.parent)
         self._growing = self.path
         self._stream: av.VideoStream | None = None  # with _file and _container, from the first frame on
+        self._is_whole = False  # every frame is in the growing file
 
     def write(self, frames: Tensor) -> None:
         """Append ``frames`` [T, H, W, 3], float in 0..1 or 8-bit."""
@@ -178,10 +179,14 @@ class VideoWriter:
         return stream
 
     def _write_sidecar(self) -> None:
-        in_file = max(0, self.frames - 1)  # the next frame closes a fragment, as it defines its duration
-        facts = {"frames": in_file, "fps": float(self._fps), **self.record}
+        facts = {"frames": self._frames_in_file, "fps": float(self._fps), **self.record}
         with atomic_write(sidecar_of(self._growing), sync=False) as part:  # no wait for the disk between frames
             part.write_text(json.dumps(facts), encoding="utf-8")
+
+    @property
+    def _frames_in_file(self) -> int:
+        """Frames that play if nothing more is written: the next frame closes a fragment, as it says how long it is."""
+        return self.frames if self._is_whole else max(0, self.frames - 1)
 
     def close(self) -> None:
         """Replace the fragments by an ordinary file with the record inside. Without any frame, there is no file."""
@@ -192,6 +197,7 @@ class VideoWriter:
             self._container.mux(self._stream.encode(None))
             self._container.close()
             self._file.close()
+            self._is_whole = True
             self._finish()
         except OSError as error:
             raise self._explained(error) from error
@@ -228,8 +234,10 @@ class VideoWriter:
             kept = "The file was removed while it was written" if self.frames else "No frame has been written"
             kept += "; make the video again, or write elsewhere"
         else:
-            name = "the file" if self._growing == self.path else self._growing.name
-            kept = f"Its first {self.frames} frames are in {name} and play; make room, or write elsewhere"
+            name, count = "the file" if self._growing == self.path else self._growing.name, self._frames_in_file
+            kept = (
+                f"Of its {self.frames} frames the first {count} are in {name} and play; make room, or write elsewhere"
+            )
         return OSError(cause.errno, f"cannot write {self.path}: {cause.strerror or cause}. {kept}")
 
     def abandon(self) -> None:

@@ -67,6 +67,21 @@ def test_what_would_be_ignored_is_refused_before_the_work(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("option", ["video", "text-encoder"])
+def test_no_output_replaces_an_input_that_a_link_names(
+    option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("folder").mkdir()
+    Path("folder/given.mp4").write_bytes(b"given")
+    Path("link.mp4").symlink_to(Path("folder", "given.mp4"))
+    others = ["--model", "m", "--vae", "v"] if option == "text-encoder" else []
+    for out in ("link.mp4", "folder/../folder/given.mp4"):
+        assert main(["generate", f"--{option}", "folder/given.mp4", "--out", out, *others]) == 1
+        assert f"--{option} and --out both name" in capsys.readouterr().err
+    assert Path("folder/given.mp4").read_bytes() == b"given"
+
+
 def test_an_empty_prompt_is_a_prompt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[str] = []
     monkeypatch.setattr("sf_core.tiny.TinyText.encode", lambda _, prompt: given.append(prompt))

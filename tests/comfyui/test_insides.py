@@ -20,7 +20,16 @@ def test_float64_is_not_used_where_comfyui_says_that_the_device_has_none(server:
 def test_a_nodes_inputs_are_checked_without_making_its_schema_each_time(server: Server) -> None:
     graph = Graph()
     number = graph("ProbeChecked").number
-    assert facts(server.run(graph.prompt), number) == {"made": 1, "values": [1, 2, 3]}
+    found = facts(server.run(graph.prompt), number)
+    assert (found["made"], found["values"]) == (1, [1, 2, 3])
+    assert found["refused"] == [
+        "'yes' is 'no', a str; expected true or false",
+        "'yes' is '2', a int; expected true or false",
+        "'yes' is 'tensor([1., 1.])', a Tensor; expected true or false",
+        "'file' is '3', a int; expected text",
+        "'file' is 'None', a NoneType; expected text",
+        "'text' is '[1]', a list; expected text",
+    ]
 
 
 @pytest.mark.parametrize("server", ["primary"], ids=[PRIMARY], indirect=True)

@@ -26,6 +26,12 @@ KINDS = {
     "is a video": bytes([0, 0, 0, 32]) + b"ftypisom" + bytes(100),
     "is a picture": b"\x89PNG\r\n\x1a\n" + bytes(100),
     "is text": b'{"error": "Invalid username or password."}',
+    "is text, not a model .'Zugriff verweigert: Anmeldung n": "Zugriff verweigert: Anmeldung nötig".encode(),
+    "is text, not a model .'\u8bf7\u5148\u767b\u5f55": "\u8bf7\u5148\u767b\u5f55".encode(),
+    "is text, not a model .'Not found": "Not found".encode("utf-16"),
+    r"\(xz\): unpack": b"\xfd7zXZ\0" + bytes(50),
+    r"\(tar\): unpack": b"model.safetensors" + bytes(240) + b"ustar\x0000" + bytes(300),
+    "HDF5": b"\x89HDF\r\n\x1a\n" + bytes(50),
 }
 
 

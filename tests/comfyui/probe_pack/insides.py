@@ -8,6 +8,8 @@ import weakref
 from typing import Any
 
 import comfy.model_management as mm
+import numpy as np
+import torch
 from comfy_api.latest import io
 
 _runs: list[weakref.ref[Any]] = []
@@ -66,7 +68,27 @@ class ProbeChecked(io.ComfyNode):
         execute = _module("nodes.inputs").checked(lambda node, number: number)
         # ComfyUI makes a class of the node's for each execution
         values = [execute(type("Clone", (Counted,), {}), number=number) for number in (1, 2.0, 3)]
-        return io.NodeOutput(ui={"facts": [{"made": len(made), "values": values}]})
+        return io.NodeOutput(ui={"facts": [{"made": len(made), "values": values, "refused": cls._refused()}]})
+
+    @classmethod
+    def _refused(cls) -> list[str]:
+        """What is said of values of a wrong kind, as wires of any type carry them."""
+        kinds = [io.Boolean.Input("yes"), io.Combo.Input("file", options=["a"]), io.String.Input("text")]
+
+        class Node:
+            @classmethod
+            def define_schema(cls) -> io.Schema:
+                return io.Schema(node_id="Kinds", inputs=list(kinds))
+
+        execute = _module("nodes.inputs").checked(lambda node, **values: values)
+        assert [execute(Node, yes=yes)["yes"] for yes in (True, 0, np.bool_(True))] == [True, False, True]
+        said = []
+        for wrong in ({"yes": "no"}, {"yes": 2}, {"yes": torch.ones(2)}, {"file": 3}, {"file": None}, {"text": [1]}):
+            try:
+                execute(Node, **wrong)
+            except ValueError as error:
+                said.append(str(error))
+        return said
 
 
 class ProbeRunBegins(io.ComfyNode):
