@@ -34,7 +34,7 @@ _BLEND = " (blend, "  # begins the remark behind the words of a prompt that is b
 _COLONS = ":\uff1a"  # and the full-width one of Chinese and Japanese keyboards
 _SIXTY = r"[0-5\uff10-\uff15]\d"  # 00 to 59, in full-width digits too
 _CLOCK = re.compile(rf"(?P<time>\d+(?:[{_COLONS}]{_SIXTY}){{1,2}}(?:\.\d+)?)(?=[\s{_COLONS}]|$)")  # m:ss or h:mm:ss
-_LIKE_A_CLOCK = re.compile(rf"\d+(?:[{_COLONS}]\d\d)+(?=[{_COLONS}])")
+_LIKE_A_CLOCK = re.compile(rf"\d+(?:[{_COLONS}]\d+)+(?:,\d+|(?=[{_COLONS}]))")
 _OPTION = re.compile(r"(?P<name>blend|seed)\s+(?P<number>\d+)|(?P<flag>cut|recache|joint)", re.IGNORECASE)
 _OPTIONS = re.compile(r"(?:(?:cut|recache|joint|(?:blend|seed)\s+\d+)(?:\s+|$))+", re.IGNORECASE)
 
@@ -93,7 +93,7 @@ def parse_rows(text: str) -> tuple[Row, ...]:
 def _parse(line: str) -> Row:
     line = line.strip()
     if (time := _LIKE_A_CLOCK.match(line)) and not _CLOCK.fullmatch(time[0]):
-        raise ValueError(f"{time[0]!r} is no time; expected m:ss or h:mm:ss, with two digits from 00 to 59 each")
+        raise ValueError(f"{time[0]!r} is no time; expected m:ss, h:mm:ss or m:ss.5, with 00 to 59 each")
     second, rest = _split_time(line)
     options, colon, prompt = _split_colon(rest)
     if not colon and second is not None and _CLOCK.match(line) and not _OPTIONS.fullmatch(rest.strip()):
