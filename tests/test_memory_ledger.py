@@ -75,6 +75,11 @@ def test_the_first_run_of_text_to_video_fits_or_is_told_the_one_setting_with_whi
     setup, card = Setup(config, (height // 8, width // 8), decoder=WAN_VAE), ledger(DeviceMemory.card(gib))
     said = in_words(card, setup)
     assert said.startswith("Fits" if gib > 8 else "Too much")
+    if gib == 12:
+        assert "with 23.0 MiB of the weights offloaded" in said
+        assert said.endswith("take an int8 cache: it takes 2.5 GiB (kv_dtype of Rollout Settings)")
+        quantised = replace(setup, config=replace(config, kv_dtype="int8"))
+        assert in_words(card, quantised).startswith("Fits the 12.0 GiB of your GPU: cache 2.5 GiB (int8)")
     if gib == 8:
         assert "A TAEHV (taew2_1) as decoder would fit: it takes 761.7 MiB (Load VAE)" in said
         setup = replace(setup, decoder=WAN_VAE.small())

@@ -32,7 +32,7 @@ def load_text_encoder(
             - A folder with ``text.json`` and ``text.safetensors``: a table of words, as the tiny world's training
               writes it.
             - umT5's encoder: Wan's own ``models_t5_umt5-xxl-enc-bf16.pth``, ComfyUI's ``umt5_xxl_*.safetensors``, also
-              scaled fp8, or Hugging Face's folder of safetensors. Its tokenizer is the tensor ``spiece_model`` in that
+              scaled fp8, or Hugging Face's folder. Its tokenizer is the tensor ``spiece_model`` in that
               file, or the file ``spiece.model`` in the same folder, where these distributions put it, too.
             - A file with one tensor, [rows, width] or [1, rows, width]: the embeddings for every prompt.
         device: Device of umT5.
@@ -68,12 +68,13 @@ def _files(path: Path) -> list[Path]:
     """The files of weights: the path itself, or what is in a folder."""
     if not path.is_dir():
         return [path]
-    for pattern in ("models_t5_umt5*.pth", "*.safetensors"):  # Wan's folder also has its other networks
+    # Wan's folder also has its other networks, and Hugging Face's may have the same weights in both formats
+    for pattern in ("models_t5_umt5*.pth", "*.safetensors", "pytorch_model*.bin"):
         if files := sorted(path.glob(pattern)):
             return files
     raise ValueError(
         f"{path} is a folder without a text encoder: expected text.json, models_t5_umt5-xxl-enc-bf16.pth or "
-        "Hugging Face's model-....safetensors in it"
+        "Hugging Face's model-....safetensors or pytorch_model-....bin in it"
     )
 
 

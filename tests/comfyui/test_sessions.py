@@ -38,6 +38,23 @@ def test_a_video_begins_with_its_picture(server: Server) -> None:
     assert (frames[0] - tensor(outputs, first)[0]).abs().mean() < 0.02
 
 
+def test_a_grey_picture_and_one_with_alpha_begin_a_video(server: Server) -> None:
+    """Of one channel, of two (with alpha), of four, as nodes of other packs give them. Alpha is dropped."""
+    begun = {}
+    for channels in (1, 2, 3, 4):
+        graph = Graph()
+        tiny = Tiny.of(graph)
+        for width in (64, 160):  # of the session's size, and to be scaled
+            image = graph("ProbeFrames", frames=1, width=width, height=64, channels=channels)[0]
+            session = graph("SFStartFromImages", session=tiny.session(), image=image, vae=tiny.vae)[0]
+            number = probe(graph, session, f"{channels}-{width}")
+            begun[channels, width] = latents(server.run(graph.prompt), number)
+    for width in (64, 160):
+        assert torch.equal(begun[1, width], begun[2, width])
+        assert torch.equal(begun[3, width], begun[4, width])
+        assert not torch.equal(begun[1, width], begun[3, width])
+
+
 @pytest.mark.parametrize(("frames", "used"), [(9, 3), (30, 6), (81, 21)])
 def test_a_clip_is_extended_from_as_much_of_its_end_as_fits(server: Server, frames: int, used: int) -> None:
     forget_all(server)

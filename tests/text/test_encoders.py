@@ -91,7 +91,9 @@ def in_scaled_fp8(state: dict[str, Tensor], scale_name: str) -> dict[str, Tensor
     return scaled
 
 
-@pytest.mark.parametrize("kind", ["scale_weight", "weight_scale", "wan.pth", "wan", "prefixed", "folder", "wans"])
+@pytest.mark.parametrize(
+    "kind", ["scale_weight", "weight_scale", "wan.pth", "wan", "prefixed", "folder", "bins", "wans"]
+)
 def test_umt5_as_people_have_it_is_read(kind: str, tmp_path: Path, umt5: UMT5EncoderModel, tokenizer: bytes) -> None:
     state, path = weights(umt5), tmp_path / "t.safetensors"
     save_file({**state, "spiece_model": torch.frombuffer(bytearray(tokenizer), dtype=torch.uint8)}, path)
@@ -107,14 +109,17 @@ def test_umt5_as_people_have_it_is_read(kind: str, tmp_path: Path, umt5: UMT5Enc
             save_file(in_wans_names(state), path)
         case "prefixed":
             save_file({f"text_encoders.umt5xxl.transformer.{name}": value for name, value in state.items()}, path)
-        case "folder":  # Hugging Face's, in two parts, its tokenizer in a folder next to it
+        case "folder" | "bins":  # Hugging Face's, in two parts, its tokenizer in a folder next to it
             path, beside = tmp_path / "text_encoder", tmp_path / "tokenizer" / "spiece.model"
             path.mkdir()
             beside.parent.mkdir()
             names = sorted(state)
             for number, part in enumerate((names[:7], names[7:]), 1):
                 parts = {name: state[name] for name in part}
-                save_file(parts, path / f"model-0000{number}-of-00002.safetensors")
+                if kind == "bins":  # as older ones
+                    torch.save(parts, path / f"pytorch_model-0000{number}-of-00002.bin")
+                else:
+                    save_file(parts, path / f"model-0000{number}-of-00002.safetensors")
         case "wans":
             path, beside = tmp_path / "wan", tmp_path / "wan" / "google" / "umt5-xxl" / "spiece.model"
             beside.parent.mkdir(parents=True)
