@@ -22,8 +22,9 @@ from torch import Tensor
 import sf_core
 from sf_core import tiny
 from sf_core.model.attention import sdpa
-from sf_core.model.cache_shape import CacheShape, Place
+from sf_core.model.cache_shape import CacheShape
 from sf_core.model.layer_view import LayerView
+from sf_core.model.place import Place
 from sf_core.model.quantised_cache import new_cache
 from sf_core.model.rope import apply_rope, rope_rotations
 from sf_core.model.sink import SinkRule

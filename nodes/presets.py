@@ -27,8 +27,9 @@ _WIDGETS = (  # settings with a widget
     *("warp_steps", "context_noise", "first_chunk_frames", "first_chunk_steps"),
 )
 _PAPER = RolloutConfig()
-# settings without a widget of their own: they are written into the widget "rules". kv_dtype has one; no preset sets it
-_RULES = {field.name: field for field in fields(RolloutConfig) if field.name not in (*_WIDGETS, "kv_dtype")}
+_OF_THE_CACHE = ("kv_dtype", "kv_offload")  # settings with a widget that no preset sets
+# settings without a widget of their own: they are written into the widget "rules"
+_RULES = {field.name: field for field in fields(RolloutConfig) if field.name not in (*_WIDGETS, *_OF_THE_CACHE)}
 
 
 def _presets() -> dict[str, RolloutConfig]:
@@ -126,13 +127,14 @@ def chosen_settings(chosen: str, values: Mapping[str, Any], wired: Collection[st
     Raises:
         ValueError: The settings are not possible; the message says why.
     """
-    config, note = _without_format(chosen, {**_DEFAULTS, **values}, wired)
+    config, note = _without_the_cache(chosen, {**_DEFAULTS, **values}, wired)
     kv_dtype = values.get("kv_dtype", AS_THE_MODEL)
-    return config if kv_dtype == AS_THE_MODEL else replace(config, kv_dtype=kv_dtype), note
+    kv_dtype = None if kv_dtype == AS_THE_MODEL else kv_dtype
+    return replace(config, kv_dtype=kv_dtype, kv_offload=bool(values.get("kv_offload", False))), note
 
 
-def _without_format(chosen: str, values: Mapping[str, Any], wired: Collection[str]) -> tuple[RolloutConfig, Message]:
-    """Do as `chosen_settings` says, without ``kv_dtype``, which goes with every preset."""
+def _without_the_cache(chosen: str, values: Mapping[str, Any], wired: Collection[str]) -> tuple[RolloutConfig, Message]:
+    """Do as `chosen_settings` says, without the settings of the cache, which go with every preset."""
     if chosen == CUSTOM:
         return _config(values), NOTHING
     own = widget_values(PRESETS[chosen])

@@ -119,6 +119,13 @@ class SFRolloutSettings(io.ComfyNode):
                     tooltip="Number format of the cached window: int8 and fp8 take half of bf16, "
                     "int4 a quarter, less exactly.",
                 ),
+                io.Boolean.Input(
+                    "kv_offload",
+                    default=False,
+                    optional=True,
+                    tooltip="Keep the cache in RAM, and two layers of it on the GPU at a time: the same video, "
+                    "more slowly.",
+                ),
             ],
             outputs=[ConfigWire.Output(display_name="settings", tooltip="For Self Forcing Session.")],
             hidden=[io.Hidden.unique_id, io.Hidden.prompt],

@@ -58,6 +58,7 @@ class RolloutConfig:
         memory_interval: Chunks that share a frame of the bank.
         kv_dtype: Number format of the ring's keys and values in the cache: ``fp8``, ``int8`` or ``int4``. The chunk at
             work and the sink stay as the model computes them. None: so does the ring.
+        kv_offload: The cache is in host memory, and the device has two layers of it at a time. It changes no result.
 
     Raises:
         ValueError: A setting cannot work; the message says which values would.
@@ -88,6 +89,7 @@ class RolloutConfig:
     memory_frames: int = 0
     memory_interval: int = 3
     kv_dtype: str | None = None
+    kv_offload: bool = False
 
     def __post_init__(self) -> None:
         for name in ("denoising_steps", "first_chunk_steps"):
@@ -150,7 +152,7 @@ class RolloutConfig:
         """Latent frames of the largest pass, the first chunks of a video included; 0: all fit the cache's front."""
         if self.schedule == "rolling":
             return self.front_frames + (len(self.denoising_steps) - 1) * self.chunk_frames
-        return self.front_frames if self.memory_frames else 0
+        return self.front_frames if self.memory_frames or self.kv_offload else 0
 
     def windows_below(self, most: int, least: int = 0) -> range:
         """The values from ``least`` to below ``most`` that ``window_frames`` could take with the other settings."""

@@ -34,6 +34,12 @@ def sampling_stream(device: torch.device) -> torch.cuda.Stream | None:
     return torch.cuda.Stream(device) if device.type == "cuda" else None
 
 
+@lru_cache
+def copy_stream(device: torch.device) -> torch.cuda.Stream | None:
+    """The side stream for copies between host and device; None where the device is no GPU."""
+    return torch.cuda.Stream(device) if device.type == "cuda" else None
+
+
 @contextmanager
 def on_stream(stream: torch.cuda.Stream | None) -> Iterator[None]:
     """Run the block's GPU work on ``stream``, and wait for it at the end. None: on the current stream."""
@@ -51,6 +57,18 @@ def wait_for_current_stream(stream: torch.cuda.Stream | None) -> None:
     """Make ``stream`` wait for the work that the current stream holds now."""
     if stream is not None:
         stream.wait_stream(torch.cuda.current_stream(stream.device))
+
+
+def free_pinned_memory() -> None:
+    """Give pinned memory that is no longer used back to the system; torch would keep it for later."""
+    if torch.cuda.is_available():
+        torch.accelerator.memory.empty_host_cache()
+
+
+def record_on_stream(tensor: Tensor, stream: torch.cuda.Stream | None) -> None:
+    """Keep the allocator from reusing the memory of ``tensor`` before ``stream`` has finished with it."""
+    if stream is not None:
+        tensor.record_stream(stream)
 
 
 def record_on_current_stream(tensor: Tensor) -> None:

@@ -47,6 +47,8 @@ def _takes(ledger: Ledger, setup: Setup) -> Message:
         if window
         else Message("cache {size} with {n} frames and no window", size=size, n=setup.frames)
     )
+    if parts.host_cache:
+        cache = Message("{cache}, and {size} in RAM", cache=cache, size=format_bytes(parts.host_cache))
     entries = [
         cache,
         Message("weights {size}", size=format_bytes(parts.weights)),
@@ -92,6 +94,14 @@ def name_change(ledger: Ledger, setup: Setup, changed: Setup) -> tuple[Message, 
         takes = format_bytes(ledger.cache(changed))
         kind = Message("an {format} cache", format=changed.config.kv_dtype)
         return kind, Message("it takes {size} (kv_dtype of Rollout Settings)", size=takes)
+    if changed.config.kv_offload != setup.config.kv_offload:
+        parts = ledger.parts(changed)
+        taken = {"size": format_bytes(parts.cache), "host": format_bytes(parts.host_cache)}
+        details = Message(
+            "it takes {size} of the {device} and {host} of RAM, and is slower (kv_offload of Rollout Settings)",
+            **{"device": ledger.device.name, **taken},
+        )
+        return Message("the cache in RAM"), details
     if changed.config != setup.config:
         cache = format_bytes(ledger.cache(changed))
         window = Message("a window of {n} latent frames", n=changed.config.window_frames)
@@ -111,8 +121,8 @@ def remedy(ledger: Ledger, setup: Setup, offloading: bool = True) -> Setup | Non
     """The setup, changed in one setting, that fits; it does the least harm of those that do.
 
     An int8 cache comes first, since a video stays nearly the same. Then come a recache chunk by chunk, a window of at
-    least half the size (of any size, if it was unbounded) and a smaller decoder, then any window, each with all
-    weights on the device if possible. A smaller picture comes last.
+    least half the size (of any size, if it was unbounded) and a smaller decoder, then the cache in RAM, which is
+    slower, then any window, each with all weights on the device if possible. A smaller picture comes last.
 
     Args:
         ledger: The memory that runs of the model take.
@@ -120,7 +130,8 @@ def remedy(ledger: Ledger, setup: Setup, offloading: bool = True) -> Setup | Non
         offloading: Whether weights may stay in RAM.
     """
     half = (setup.config.window_frames or 0) // 2
-    for changes in ((_formats,), (_chunkwise, _windows(half), _decoders), (_windows(0),), (_sizes,)):
+    harmless, small = (_formats,), (_chunkwise, _windows(half), _decoders)
+    for changes in (harmless, small, (_offloaded,), (_windows(0),), (_sizes,)):
         for offloads in (False, True)[: 1 + offloading]:
             for change in changes:
                 for changed in change(ledger, setup, offloads):
@@ -160,6 +171,11 @@ def _formats(ledger: Ledger, setup: Setup, offloading: bool) -> Iterator[Setup]:
 def _chunkwise(ledger: Ledger, setup: Setup, offloading: bool) -> Iterator[Setup]:
     if setup.joint_frames:
         yield replace(setup, joint_frames=0)
+
+
+def _offloaded(ledger: Ledger, setup: Setup, offloading: bool) -> Iterator[Setup]:
+    if ledger.device.name == "GPU" and not setup.config.kv_offload:
+        yield replace(setup, config=replace(setup.config, kv_offload=True))
 
 
 def _sizes(ledger: Ledger, setup: Setup, offloading: bool) -> Iterator[Setup]:

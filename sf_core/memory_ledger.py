@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from .byte_units import GIB
 from .config import RolloutConfig
+from .model.cache_shape import CacheShape
 from .model.causal_model import CausalModel
 from .vae.video_vae import PIXELS_AT_ONCE, VideoVAE
 from .vae.wan22_vae import Wan22VAE
@@ -161,7 +162,8 @@ class Parts:
 
     Attributes:
         weights: The transformer's weights.
-        cache: The KV cache.
+        cache: The KV cache, on the device.
+        host_cache: The KV cache in RAM, beside the device's memory (`RolloutConfig.kv_offload`).
         sampling: Activations while a chunk is sampled.
         recache: Activations and buffers of a joint recache before it; 0: there is none.
         vae: The decoder's weights.
@@ -178,6 +180,7 @@ class Parts:
     decoding: int = 0
     state: int = 0
     at_once: bool = False
+    host_cache: int = 0
 
     @property
     def working(self) -> int:
@@ -219,22 +222,27 @@ class Ledger:
         decoder = setup.decoder
         sampling = self._pass(setup, setup.config.pass_frames)
         at_once = self.device.kind == "cpu"  # on a GPU the nodes sample and decode in turn
-        parts = Parts(self.weights, self.cache(setup), sampling, self._recache(setup), at_once=at_once)
+        shape = self._shape(setup)
+        host = shape.host_bytes(setup.frames) if self.device.name == "GPU" else 0
+        parts = Parts(self.weights, self.cache(setup), sampling, self._recache(setup), at_once=at_once, host_cache=host)
         if decoder is None:
             return parts
         return replace(parts, vae=decoder.weights, decoding=decoder.decoding(setup), state=decoder.state(setup))
 
     def cache(self, setup: Setup) -> int:
-        """Bytes of the KV cache."""
-        return self.model.cache_shape(setup.config, setup.latent_size, setup.batch).nbytes(setup.frames)
+        """Bytes of the KV cache on the device; in RAM, a device's own memory, all of it."""
+        shape = self._shape(setup)
+        return shape.nbytes(setup.frames) + (shape.host_bytes(setup.frames) if self.device.name == "RAM" else 0)
+
+    def _shape(self, setup: Setup) -> CacheShape:
+        return self.model.cache_shape(setup.config, setup.latent_size, setup.batch)
 
     def _recache(self, setup: Setup) -> int:
         """Bytes of a joint recache."""
         frames = setup.recached_frames
         if not frames:
             return 0
-        shape = self.model.cache_shape(setup.config, setup.latent_size, setup.batch)
-        return self._pass(setup, frames) + shape.wide_bytes(frames)
+        return self._pass(setup, frames) + self._shape(setup).wide_bytes(frames)
 
     def _pass(self, setup: Setup, frames: int) -> int:
         """Bytes of activations of a pass over ``frames`` latent frames."""
@@ -242,7 +250,7 @@ class Ledger:
             return self.passing(setup, frames)
         rows, columns = self.model.arch.token_grid(setup.latent_size)
         values = rows * columns * frames * self.model.arch.dim * SAMPLING_VALUES
-        itemsize = self.model.cache_shape(setup.config, setup.latent_size, setup.batch).dtype.itemsize
+        itemsize = self._shape(setup).dtype.itemsize
         return round(values * itemsize) * setup.batch
 
     @property
@@ -267,5 +275,5 @@ class Ledger:
 
     def held_frames(self, setup: Setup) -> int:
         """Frames that an unbounded cache holds."""
-        shape = self.model.cache_shape(setup.config, setup.latent_size, setup.batch)
+        shape = self._shape(setup)
         return setup.config.chunk_frames + shape.sink_frames + shape.ring_capacity(setup.frames)

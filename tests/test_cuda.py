@@ -287,6 +287,24 @@ def test_the_cache_takes_what_was_predicted(dtype: torch.dtype) -> None:
     assert torch.cuda.memory_allocated() - before < 2**21
 
 
+@pytest.mark.parametrize("kv_dtype", [None, "int8"])
+def test_a_cache_in_host_memory_gives_the_same_bits_and_leaves_the_room_that_was_predicted(
+    kv_dtype: str | None,
+) -> None:
+    model = tiny.load_transformer(CUDA, torch.bfloat16)
+    text, latents = tiny.load_text().encode(tiny.PROMPT), []
+    for offload in (False, True):
+        config = sf_core.RolloutConfig(window_frames=12, sink_frames=1, kv_dtype=kv_dtype, kv_offload=offload)
+        model.release_cache()
+        session = sf_core.Session.start(model, text, (8, 8), config, seed=3)
+        latents.append(rolled_out(session, 8).latents)
+        shape = model.cache_shape(config, (8, 8), 1)
+        assert model.caches.nbytes == shape.nbytes()
+        held = model.caches._caches[0].cache._held()
+        assert {tensor.is_pinned() for tensor in held} == {offload}
+    assert torch.equal(*latents)
+
+
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_a_training_rollout_takes_no_more_than_was_predicted(checkpointing: bool) -> None:
     """In float32, as predicted on the CPU; kernels of a GPU may keep less for the backward pass."""

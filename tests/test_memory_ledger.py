@@ -152,6 +152,21 @@ def test_where_a_joint_recache_is_too_much_one_chunk_by_chunk_is_advised_and_acc
     assert in_words(card, replace(setup, joint_frames=0)).startswith("Fits the 8.2 GiB of your GPU")
 
 
+def test_a_cache_in_ram_is_said_in_both_places_and_advised_before_a_tiny_window() -> None:
+    config = replace(PUBLISHED.config, kv_dtype="int4", window_frames=60)
+    setup = replace(PUBLISHED, config=config, decoder=WAN_VAE.small())
+    card = ledger(DeviceMemory.card(6, offloads=False))
+    assert (
+        "The cache in RAM would fit: it takes 440.5 MiB of the GPU and 4.1 GiB of RAM, and is slower "
+        "(kv_offload of Rollout Settings)"
+    ) in in_words(card, setup)
+    said = in_words(card, replace(setup, config=replace(config, kv_offload=True)))
+    assert "cache 440.5 MiB (int4) at window 60, and 4.1 GiB in RAM" in said
+    on_cpu = ledger(DeviceMemory("cpu", 64 * GIB)).parts(replace(setup, config=replace(config, kv_offload=True)))
+    assert on_cpu.host_cache == 0
+    assert on_cpu.cache > 3 * GIB, "all of it is RAM there"
+
+
 def test_a_window_without_measure_is_answered_at_once() -> None:
     setup = replace(PUBLISHED, config=sf_core.RolloutConfig(window_frames=MAX_WINDOW_FRAMES))
     begun = time.process_time()
@@ -169,7 +184,7 @@ def test_a_model_that_no_setting_makes_fit_is_said_to_be_too_large() -> None:
 def setups(draw: st.DrawFn) -> Setup:
     chunk, sink = draw(st.integers(1, 6)), draw(st.integers(0, 6))
     window = draw(st.one_of(st.none(), st.integers(chunk + sink, 200)))
-    kv_dtype = draw(st.sampled_from([None, None, *KV_DTYPES]))
+    kv_dtype, offload = draw(st.sampled_from([None, None, *KV_DTYPES])), draw(st.booleans())
     context, whole = chunk * draw(st.integers(1, 9)), chunk * draw(st.integers(2, 30))
     config = draw(
         st.sampled_from(
@@ -179,7 +194,11 @@ def setups(draw: st.DrawFn) -> Setup:
                 {"schedule": "rolling", "sink_frames": sink, "window_frames": 4 * chunk + sink + whole},
                 {"context": "recompute", "context_frames": context, "window_frames": context + chunk},
             ]
-        ).map(lambda settings: sf_core.RolloutConfig(chunk_frames=chunk, kv_dtype=kv_dtype, **settings))
+        ).map(
+            lambda settings: sf_core.RolloutConfig(
+                chunk_frames=chunk, kv_dtype=kv_dtype, kv_offload=offload, **settings
+            )
+        )
     )
     size = (2 * draw(st.integers(1, 70)), 2 * draw(st.integers(1, 120)))
     decoder = draw(st.sampled_from([None, WAN_VAE, WAN_VAE.small()]))

@@ -189,6 +189,8 @@ def _start(args: argparse.Namespace, models: LoadedModels) -> Session:
     config = transformer.rollout_config or RolloutConfig()
     if args.kv_dtype is not None:
         config = replace(config, kv_dtype=args.kv_dtype)
+    if args.kv_offload:
+        config = replace(config, kv_offload=True)
     session = Session.start(transformer, text, size or transformer.latent_size or usual, config, seed=args.seed or 0)
     if args.image is None and args.video is None:
         return session

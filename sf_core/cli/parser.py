@@ -112,6 +112,11 @@ def _add_generate(commands: Any) -> None:
         help="number format of the KV cache (default: the model's); int8 and fp8 halve it, int4 takes a quarter",
     )
     computing.add_argument(
+        "--kv-offload",
+        action="store_true",
+        help="keep the KV cache in RAM, and two layers of it on the GPU: the same video, more slowly",
+    )
+    computing.add_argument(
         "--fast",
         action="store_true",
         help="compile the model, and on a GPU replay its passes as CUDA graphs; it starts more slowly",

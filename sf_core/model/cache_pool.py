@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from ..cuda_streams import free_pinned_memory
 from .cache_shape import CacheShape
 from .kv_cache import RollingKVCache
 from .quantised_cache import new_cache
@@ -48,13 +49,20 @@ class CachePool:
     def release(self) -> None:
         """Drop every cache that is not leased."""
         with self._changed:
-            self._caches = [live for live in self._caches if live.busy]
+            self._keep([live for live in self._caches if live.busy])
 
     def make_way(self, shape: CacheShape) -> None:
         """Drop the caches that a lease of ``shape`` would drop, so that their memory is free when it is planned."""
         with self._changed:
             if self.budget_bytes is None:
-                self._caches = [live for live in self._caches if live.busy or live.cache.shape == shape]
+                self._keep([live for live in self._caches if live.busy or live.cache.shape == shape])
+
+    def _keep(self, caches: list[LiveCache]) -> None:
+        """Drop all caches but these."""
+        pinned = sum(live.cache.host_nbytes for live in self._caches)
+        self._caches = caches
+        if pinned > sum(live.cache.host_nbytes for live in caches):
+            free_pinned_memory()
 
     @contextmanager
     def lease(self, shape: CacheShape, keys: Sequence[bytes], ancestors: set[bytes]) -> Iterator[tuple[LiveCache, str]]:
@@ -116,7 +124,7 @@ class CachePool:
         place = next((place for place, live in enumerate(self._caches) if not live.busy), None)
         if place is None:
             return False
-        del self._caches[place]
+        self._keep([*self._caches[:place], *self._caches[place + 1 :]])
         return True
 
     def _has_room(self, nbytes: int) -> bool:

@@ -14,75 +14,14 @@ from ..config import RolloutConfig
 from .architecture import WanArchitecture
 from .bank import BankRule
 from .kv_formats import FORMATS
-from .pins import Pin, ring_after
+from .pins import ring_after
+from .place import Leaving, Place, Seen
 from .sight import RollingSight
 from .sink import SinkRule, sink_rule
 
 SINK_MEAN = torch.float32  # of an averaged sink: a thousandth of a bf16 number would be rounded away
 FIRST_CAPACITY = 24  # frames that an unbounded ring holds before it grows
 BLOCK_TOKENS = 4096  # of a quantised ring, decoded at a time
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Position of a pass in the video, in absolute latent frames.
-
-    Attributes:
-        start: First frame of the pass.
-        frames: Number of frames.
-        scene: First frame of the scene: 0, or the newest cut. The first frames of a scene are the sink.
-        ring_origin: Frame f is in slot (f - ring_origin) % ring_frames of the ring. Older frames are not in the ring.
-        offset: Added to the frames' own positions, for attention: shots jump by it.
-        pin: The chunk of the newest shot, which stays in the ring.
-        ring: Where shots are pinned: the frame in each slot of the ring before the pass, see pins.py.
-    """
-
-    start: int
-    frames: int
-    scene: int
-    ring_origin: int
-    offset: int = 0
-    pin: Pin | None = None
-    ring: tuple[int, ...] | None = None
-
-    @property
-    def positions(self) -> range:
-        """The frames' positions for attention."""
-        return range(self.start + self.offset, self.end + self.offset)
-
-    @property
-    def end(self) -> int:
-        """The frame after the last one."""
-        return self.start + self.frames
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What a pass attends to besides its own frames: sink (turned by ``shift``), newest ring, and bank frames."""
-
-    sink: int
-    ring: int
-    shift: int
-    bank: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Leaving:
-    """Frames that leave the ring, one after another, and are averaged into the sink.
-
-    Attributes:
-        index: Index, within the pass that takes their place, of the frame that takes the first one's.
-        slot: Slot of the first behind the front; -1: there is no ring, and they are frames of the pass.
-        into: Frame of the sink that the first is averaged into.
-        turn: Frames from their positions to those of the sink.
-        count: Number of frames.
-    """
-
-    index: int
-    slot: int
-    into: int
-    turn: int
-    count: int
 
 
 @dataclass(frozen=True)
@@ -109,6 +48,7 @@ class CacheShape:
     pins: bool = False  # the newest shot's first chunk stays in the ring
     kv_dtype: str | None = None  # format of the ring, see kv_formats.py; None: ``dtype``
     wide_frames: int = 0  # of the largest pass, where passes are wide ones
+    offload: bool = False  # everything is kept in host memory, see cache_storage.py
 
     @staticmethod
     def of(
@@ -136,13 +76,14 @@ class CacheShape:
             sight = RollingSight(config.window_frames, config.chunk_frames, config.sink_frames)
         if config.memory_frames:
             bank = BankRule(config.memory_frames, config.memory_interval, config.chunk_frames)
+        wide = rolling or bank is not None or config.kv_offload  # passes are wide ones
         return CacheShape(
             layers=arch.num_layers,
             batch=batch,
             heads=arch.num_heads,
             head_dim=arch.head_dim,
             frame_tokens=rows * columns,
-            front_frames=0 if rolling or bank else config.front_frames,  # their passes are wide ones
+            front_frames=0 if wide else config.front_frames,
             sink_frames=config.sink_frames,
             ring_frames=config.ring_frames,
             sink_rule=sink_rule("clamped" if rolling else config.sink_position, config.trained_frames),
@@ -156,7 +97,8 @@ class CacheShape:
             sight=sight,
             pins=config.pin_shots,
             kv_dtype=config.kv_dtype,
-            wide_frames=config.wide_frames,
+            wide_frames=config.wide_frames if wide else 0,
+            offload=config.kv_offload,
         )
 
     def history(self, place: Place) -> tuple[int, int]:
@@ -187,8 +129,18 @@ class CacheShape:
 
     @property
     def keeps_sink(self) -> bool:
-        """Whether the sink is kept as it was written, beside where attention sees it."""
+        """Whether the sink is kept as it was written, which is not how attention sees it."""
         return self.sink_moves or self.sink_average is not None
+
+    @property
+    def copies_sink(self) -> bool:
+        """Whether that is a copy, beside the one that attention sees."""
+        return self.sink_average is not None or (self.sink_moves and not self.offload)
+
+    @property
+    def rotates_when_loaded(self) -> bool:
+        """Whether the sink is rotated whenever a layer is copied to the device, and not once before a chunk."""
+        return self.offload and self.keeps_sink
 
     def leaving(self, place: Place) -> list[Leaving]:
         """What leaves the ring, and is averaged into the sink, when the frames at ``place`` are stored."""
@@ -228,6 +180,16 @@ class CacheShape:
             else:
                 runs.append((slot, 1))
         return runs
+
+    def past_runs(self, place: Place, seen: Seen, without: int = 0) -> list[tuple[int, int]]:
+        """Runs (slot behind the front, count) of the sink and the ring that a pass attends to, in their order.
+
+        The first ``without`` frames of the sink are left out.
+        """
+        sink = [(without, seen.sink - without)] if seen.sink > without else []
+        if self.sight is None and self.bank is None:  # as they are in the buffers
+            return [*sink, *([(self.sink_frames, seen.ring)] if seen.ring else [])]
+        return [*sink, *self.ring_runs(place, seen.ring)]
 
     def committed_runs(self, place: Place, keep_sink: bool = False) -> list[tuple[int, int, int]]:
         """Runs that a commit at ``place`` copies: (index within the chunk, slot behind the front, count)."""
@@ -279,21 +241,42 @@ class CacheShape:
         return self.front_frames + self.sink_frames + (ring if self.kv_dtype is None else 0)
 
     def nbytes(self, frames: int = 0) -> int:
-        """Bytes of a cache for a video of ``frames`` latent frames (which matter to an unbounded ring only)."""
+        """Bytes on the device of a cache for a video of ``frames`` latent frames.
+
+        The length matters to an unbounded ring only.
+        """
         ring = self.ring_capacity(frames)
-        tokens = self.whole_frames(ring) * self.frame_tokens + self.text_len
-        values = self.layers * self.batch * self.heads * self.head_dim
-        sink = values * self.sink_frames * self.frame_tokens
-        if self.sink_average is not None:
-            kept = 2 * sink * SINK_MEAN.itemsize
-        else:
-            kept = sink * self.dtype.itemsize if self.sink_moves else 0
-        if self.kv_dtype is not None:
-            sizes = (self.frame_tokens, self.heads, self.head_dim, self.dtype)
-            kept += self.layers * self.batch * ring * FORMATS[self.kv_dtype].frame_bytes(*sizes)
+        frame = 2 * self.batch * self.heads * self.head_dim * self.dtype.itemsize  # keys and values of one token
+        lanes = self.lanes * (self.lane_frames(ring) * self.frame_tokens * frame)
+        if self.offload:
+            lanes += self.lanes * ring * self._stored_frame_bytes
+        block = self.block_frames * self.frame_tokens * frame
+        text = self.layers * self.text_len * frame
+        return text + lanes + block + (0 if self.offload else self._held_bytes(ring))
+
+    def host_bytes(self, frames: int = 0) -> int:
+        """As `nbytes`: bytes in host memory, of an offloaded cache."""
+        return self._held_bytes(self.ring_capacity(frames)) if self.offload else 0
+
+    def _held_bytes(self, ring: int) -> int:
+        """Bytes of all that is kept between passes, but the prompt's."""
+        values = self.layers * self.batch * self.heads * self.head_dim * self.frame_tokens  # of the keys of one frame
         bank = 0 if self.bank is None else self.bank.frames
-        shared = 2 * values // self.layers * (self.shared_frames + self.block_frames) * self.frame_tokens
-        return (2 * values * (tokens + bank * self.frame_tokens) + shared) * self.dtype.itemsize + kept
+        sink = values * self.sink_frames
+        if self.sink_average is not None:
+            copies = 2 * sink * SINK_MEAN.itemsize
+        else:
+            copies = sink * self.dtype.itemsize if self.copies_sink else 0
+        whole = 2 * values * (self.whole_frames(ring) + bank) * self.dtype.itemsize
+        return whole + copies + self.layers * ring * self._stored_frame_bytes
+
+    @property
+    def _stored_frame_bytes(self) -> int:
+        """Bytes of a frame of one layer in a quantised ring; 0: the ring is not quantised."""
+        if self.kv_dtype is None:
+            return 0
+        sizes = (self.frame_tokens, self.heads, self.head_dim, self.dtype)
+        return self.batch * FORMATS[self.kv_dtype].frame_bytes(*sizes)
 
     @property
     def block_frames(self) -> int:
@@ -304,26 +287,31 @@ class CacheShape:
         return min(most, max(1, BLOCK_TOKENS // self.frame_tokens))
 
     @property
-    def shared_frames(self) -> int:
-        """Latent frames of the buffers that all layers share, see `WideViews`."""
-        if not self.is_wide:
-            return 0
+    def lanes(self) -> int:
+        """Layers that passes have in buffers of their own at a time, where all passes are wide ones."""
+        return 2 if self.offload else int(self.is_wide)
+
+    def lane_frames(self, ring: int) -> int:
+        """Latent frames of a lane (see wide_views.py), with a ring of ``ring`` frames."""
         bank = 0 if self.bank is None else self.bank.frames
         if self.kv_dtype is not None:
             return self.wide_frames + self.sink_frames + bank
-        return (self.window_frames or 0) + bank
+        if self.window_frames is None:
+            return self.wide_frames + self.sink_frames + ring + bank
+        return self.window_frames + bank
 
     def wide_bytes(self, frames: int) -> int:
         """Bytes of the buffers that a wide pass which sees ``frames`` latent frames needs besides the cache."""
         frames += 0 if self.bank is None else self.bank.frames
-        if frames <= self.shared_frames:
+        if self.lanes and frames <= self.lane_frames(self.ring_capacity(frames)):
             return 0
-        return 2 * self.batch * frames * self.frame_tokens * self.heads * self.head_dim * self.dtype.itemsize
+        values = 2 * self.batch * frames * self.frame_tokens * self.heads * self.head_dim
+        return max(1, self.lanes) * values * self.dtype.itemsize
 
     @property
     def is_wide(self) -> bool:
         """Whether all passes are wide ones, so that there is no front."""
-        return self.bank is not None or self.sight is not None
+        return self.offload or self.bank is not None or self.sight is not None
 
     @property
     def follows_all(self) -> bool:

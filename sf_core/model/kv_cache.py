@@ -8,20 +8,23 @@ Keys carry their rotary position, so their order in memory does not matter to at
 chunk to the end of the front, and attention reads one slice: from there to the last filled slot. `commit` copies a
 clean chunk from the front over the oldest frames of the ring. Until then no other frame is lost (`open` may rotate the
 sink, from a copy), so a chunk may be abandoned at any time. cache_shape.py says which frame is in which slot.
-quantised_cache.py keeps the ring in another number format.
+quantised_cache.py keeps the ring in another number format. cache_storage.py may keep all of it in host memory: then
+there is no front, and every pass goes layer by layer (wide_views.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from .bank import keep_best
-from .cache_shape import SINK_MEAN, CacheShape, Leaving, Place, Seen
+from .cache_shape import SINK_MEAN, CacheShape
+from .cache_storage import Lane, storage_of, updating
 from .layer_view import KeysValues, LayerView
+from .place import Leaving, Place
 from .rope import apply_rope, frame_rotation
 
 
@@ -30,19 +33,20 @@ class RollingKVCache:
 
     def __init__(self, shape: CacheShape) -> None:
         self.shape = shape
+        self.storage = storage_of(shape.device, shape.offload)
         self._capacity = shape.ring_capacity(0)
         with torch.inference_mode(False):  # a host may run one chunk in inference mode and the next outside
             slots = shape.whole_frames(self._capacity)
-            self._keys = [self.buffer(slots) for _ in range(shape.layers)]
-            self._values = [self.buffer(slots) for _ in range(shape.layers)]
+            self._keys = [self.kept(slots) for _ in range(shape.layers)]
+            self._values = [self.kept(slots) for _ in range(shape.layers)]
             # a sink that moves is rotated for each chunk, always from the keys as they were written
             averaged = shape.sink_average is not None
-            copies, dtype = shape.layers if shape.keeps_sink else 0, SINK_MEAN if averaged else shape.dtype
-            self._written_sink = [self.buffer(shape.sink_frames, dtype) for _ in range(copies)]
-            self._sink_values = [self.buffer(shape.sink_frames, dtype) for _ in range(copies if averaged else 0)]
+            dtype = SINK_MEAN if averaged else shape.dtype
+            self._written_sink = [self.kept(shape.sink_frames, dtype) for _ in range(shape.layers * shape.copies_sink)]
+            self._sink_values = [self.kept(shape.sink_frames, dtype) for _ in range(shape.layers * averaged)]
             places = 0 if shape.bank is None else shape.bank.frames
-            self._bank = [(self.buffer(places), self.buffer(places)) for _ in range(shape.layers if places else 0)]
-            self.shared = [self.buffer(shape.shared_frames) for _ in range(2 if shape.shared_frames else 0)]
+            self._bank = [(self.kept(places), self.kept(places)) for _ in range(shape.layers if places else 0)]
+            self.lanes = self._own_lanes() if shape.lanes else []
         self._shift: int | None = 0  # shift of the sink in the buffers; None: unknown
         self._text: tuple[bytes, list[KeysValues]] | None = None
 
@@ -52,13 +56,41 @@ class RollingKVCache:
         tokens = frames * s.frame_tokens
         return torch.zeros(s.batch, tokens, s.heads, s.head_dim, dtype=dtype or s.dtype, device=s.device)
 
+    def kept(self, frames: int, dtype: torch.dtype | None = None) -> Tensor:
+        """A new buffer of keys, or values, of one layer, to be kept between passes."""
+        s = self.shape
+        return self.storage.new((s.batch, frames * s.frame_tokens, s.heads, s.head_dim), dtype or s.dtype)
+
+    def new_lanes(self, frames: int) -> list[Lane]:
+        """Buffers of ``frames`` latent frames for wide passes, one for each layer that the device has at a time."""
+        lanes = [Lane(self.buffer(frames), self.buffer(frames)) for _ in range(self.shape.lanes or 1)]
+        for lane in lanes:
+            self.storage.lend(lane.keys)
+            self.storage.lend(lane.values)
+        return lanes
+
+    def _own_lanes(self) -> list[Lane]:
+        return self.new_lanes(self.shape.lane_frames(self._capacity))
+
+    def _held(self) -> list[Tensor]:
+        """All tensors that are kept between passes, but the prompt's."""
+        bank = [tensor for pair in self._bank for tensor in pair]
+        return [*self._keys, *self._values, *self._written_sink, *self._sink_values, *bank]
+
+    def _working(self) -> list[Tensor]:
+        """All tensors that one layer after the other is copied to, and the prompt's."""
+        text = [tensor for pair in (self._text[1] if self._text else []) for tensor in pair]
+        return [*text, *(tensor for lane in self.lanes for tensor in lane.tensors)]
+
     @property
     def nbytes(self) -> int:
-        """Bytes that are allocated now."""
-        text = [t for pair in (self._text[1] if self._text else []) for t in pair]
-        bank = [t for pair in self._bank for t in pair]
-        kept = (*self._written_sink, *self._sink_values, *bank, *self.shared)
-        return sum(t.nbytes for t in (*self._keys, *self._values, *kept, *text))
+        """Bytes that are allocated now on the device."""
+        return _nbytes(self._working()) + (0 if self.shape.offload else _nbytes(self._held()))
+
+    @property
+    def host_nbytes(self) -> int:
+        """Bytes that are allocated now in host memory, of an offloaded cache."""
+        return _nbytes(self._held()) if self.shape.offload else 0
 
     def text(self, key: bytes, compute: Callable[[], list[KeysValues]]) -> list[KeysValues]:
         """The prompt's keys and values, computed again when ``key`` changes: it stands for the prompt and the model."""
@@ -69,8 +101,7 @@ class RollingKVCache:
 
     def open(self, place: Place) -> Sequence[LayerView]:
         """Views for a pass at ``place``: the chunk's slots, then everything that it attends to. Commits nothing."""
-        self._reserve(place)
-        self._rotate_sink(self.shape.sink_shift(place))
+        self.make_ready(place, self.shape.sink_shift(place))
         shape, unit = self.shape, self.shape.frame_tokens
         whole, parts = self.whole_runs([(0, sum(shape.history(place)))])
         first = (shape.front_frames - place.frames) * unit
@@ -78,8 +109,18 @@ class RollingKVCache:
         pairs = enumerate(zip(self._keys, self._values, strict=True))
         return [self.view(layer, keys[:, first:last], values[:, first:last], parts) for layer, (keys, values) in pairs]
 
-    def view(self, layer: int, keys: Tensor, values: Tensor, parts: Sequence[tuple[int, int]]) -> LayerView:
-        """The view of a layer's ``keys`` and ``values``, and of ``parts``, runs that are not among them."""
+    def view(
+        self, layer: int, keys: Tensor, values: Tensor, parts: Sequence[tuple[int, int]], lane: Lane | None = None
+    ) -> LayerView:
+        """The view of a layer's ``keys`` and ``values``, and of ``parts``, runs that are not among them.
+
+        Args:
+            layer: The layer.
+            keys: Its keys [B, tokens, heads, D]; ``values`` likewise.
+            values: See ``keys``.
+            parts: Runs (slot behind the front, count) that are kept in another format.
+            lane: Where an offloaded layer was copied to.
+        """
         return LayerView((keys, values))
 
     def whole_runs(
@@ -88,21 +129,10 @@ class RollingKVCache:
         """Divide ``runs`` (slot behind the front, count) into those in the buffers and those kept in another format."""
         return runs, []
 
-    def open_wide(self, place: Place, keep_sink: bool = False, bank_frame: int | None = None) -> WideViews:
-        """Views for a pass at ``place`` that may have more frames than the front, and that stores what it writes.
-
-        The frame with the index ``bank_frame`` also enters the bank.
-        """
+    def make_ready(self, place: Place, shift: int) -> None:
+        """Make room for the pass at ``place``, and turn the sink by ``shift`` frames."""
         self._reserve(place)
-        seen = self.shape.seen(place)
-        self._rotate_sink(seen.shift)
-        return WideViews(self, place, seen, self.shape.committed_runs(place, keep_sink), bank_frame)
-
-    def open_in_flight(self, place: Place) -> WideViews:
-        """Views for a pass at ``place`` over noisy chunks, of which nothing is stored."""
-        seen = self.shape.seen(place, in_flight=True)
-        self._rotate_sink(seen.shift)
-        return WideViews(self, place, seen, [])
+        self._rotate_sink(shift)
 
     def commit(self, place: Place, keep_sink: bool = False) -> None:
         """Copy the chunk that the newest pass at ``place`` left in the front into the sink or over the oldest frames.
@@ -111,16 +141,30 @@ class RollingKVCache:
         """
         front, unit = self.shape.front_frames, self.shape.frame_tokens
         chunk = slice((front - place.frames) * unit, front * unit)
-        shape, runs = self.shape, self.shape.committed_runs(place, keep_sink)
-        leaving = [(gone, frame_rotation(gone.turn, shape.head_dim, shape.device)) for gone in shape.leaving(place)]
+        runs, leaving = self.shape.committed_runs(place, keep_sink), self.leaving(place)
         for layer, (keys, values) in enumerate(zip(self._keys, self._values, strict=True)):
             new = keys[:, chunk.start : chunk.stop], values[:, chunk.start : chunk.stop]
-            if leaving:
-                self._average(layer, *new, leaving)
-            self.store(layer, *new, runs)
+            self.store(layer, *new, runs, leaving)
 
-    def store(self, layer: int, keys: Tensor, values: Tensor, runs: Sequence[tuple[int, int, int]]) -> None:
-        """Copy frames of ``keys`` and ``values`` [B, tokens, heads, D] along ``runs``, see `committed_runs`."""
+    def leaving(self, place: Place) -> Sequence[tuple[Leaving, Tensor]]:
+        """What leaves the ring at ``place`` and is averaged into the sink, and the rotation to the sink's positions."""
+        turn = partial(frame_rotation, head_dim=self.shape.head_dim, device=self.shape.device)
+        return [(gone, turn(gone.turn)) for gone in self.shape.leaving(place)]
+
+    def store(
+        self,
+        layer: int,
+        keys: Tensor,
+        values: Tensor,
+        runs: Sequence[tuple[int, int, int]],
+        leaving: Sequence[tuple[Leaving, Tensor]] = (),
+    ) -> None:
+        """Copy frames of ``keys`` and ``values`` [B, tokens, heads, D] along ``runs``, see `committed_runs`.
+
+        Before that, what is ``leaving`` for them is averaged into the sink.
+        """
+        if leaving:
+            self._average(layer, keys, values, leaving)
         unit = self.shape.frame_tokens
         for source, target, count in runs:
             chunk = slice(source * unit, (source + count) * unit)
@@ -129,18 +173,22 @@ class RollingKVCache:
             if into_sink > 0 and self._written_sink:
                 own = slice(chunk.start, chunk.start + into_sink * unit)
                 sink_slots = slice(target * unit, (target + into_sink) * unit)
-                self._written_sink[layer][:, sink_slots] = keys[:, own]
+                self._written_sink[layer][:, sink_slots].copy_(keys[:, own], non_blocking=True)
                 if self._sink_values:
-                    self._sink_values[layer][:, sink_slots] = values[:, own]
+                    self._sink_values[layer][:, sink_slots].copy_(values[:, own], non_blocking=True)
 
     def put(self, layer: int, slot: int, keys: Tensor, values: Tensor) -> None:
         """Copy keys and values [B, tokens, heads, D] of whole frames into slots, from ``slot`` behind the front on."""
-        slots = self.frames(layer, slot, keys.shape[1] // self.shape.frame_tokens)
+        slots = self._slots(layer, slot, keys.shape[1] // self.shape.frame_tokens)
         for buffer, new in zip(slots, (keys, values), strict=True):
-            buffer[:] = new
+            buffer.copy_(new, non_blocking=True)
 
     def frames(self, layer: int, slot: int, count: int) -> KeysValues:
-        """Keys and values of ``count`` frames from ``slot`` behind the front on, to be read."""
+        """Keys and values of ``count`` frames from ``slot`` behind the front on, to be read on the device."""
+        keys, values = self._slots(layer, slot, count)
+        return keys.to(self.shape.device, non_blocking=True), values.to(self.shape.device, non_blocking=True)
+
+    def _slots(self, layer: int, slot: int, count: int) -> KeysValues:
         first, unit = self.shape.front_frames + slot, self.shape.frame_tokens
         slots = slice(first * unit, (first + count) * unit)
         return self._keys[layer][:, slots], self._values[layer][:, slots]
@@ -160,10 +208,13 @@ class RollingKVCache:
             else:
                 key, value = self.frames(layer, gone.slot, gone.count)
             into = slice(gone.into * unit, (gone.into + gone.count) * unit)
-            self._written_sink[layer][:, into].lerp_(apply_rope(key.to(SINK_MEAN), turn), 1 - shape.sink_average)
-            self._sink_values[layer][:, into].lerp_(value.to(SINK_MEAN), 1 - shape.sink_average)
-            seen = slice((front + gone.into) * unit, (front + gone.into + gone.count) * unit)
-            self._values[layer][:, seen] = self._sink_values[layer][:, into]
+            means = self._written_sink[layer][:, into], self._sink_values[layer][:, into]
+            with updating(*means, device=shape.device) as (mean_key, mean_value):
+                mean_key.lerp_(apply_rope(key.to(SINK_MEAN), turn), 1 - shape.sink_average)
+                mean_value.lerp_(value.to(SINK_MEAN), 1 - shape.sink_average)
+            if not shape.offload:  # else a layer's sink is made from the means when it is loaded
+                seen = slice((front + gone.into) * unit, (front + gone.into + gone.count) * unit)
+                self._values[layer][:, seen] = self._sink_values[layer][:, into]
         self._shift = None  # the keys are rotated anew
 
     def load(self, layer: int, runs: Sequence[tuple[int, int]], keys: Tensor, values: Tensor) -> None:
@@ -171,14 +222,27 @@ class RollingKVCache:
         at = 0
         for slot, count in runs:
             into = slice(at, at + count * self.shape.frame_tokens)
-            keys[:, into], values[:, into] = self.frames(layer, slot, count)
+            for seen, slots in zip((keys, values), self._slots(layer, slot, count), strict=True):
+                seen[:, into].copy_(slots, non_blocking=True)
             at = into.stop
+
+    def load_parts(self, layer: int, parts: Sequence[tuple[int, int]], lane: Lane) -> None:
+        """Copy the frames of ``parts``, which are in another format, from host memory into ``lane``."""
+
+    def load_sink(self, layer: int, frames: int, shift: int, keys: Tensor, values: Tensor) -> None:
+        """Copy ``frames`` frames of an offloaded sink that moves to ``keys`` and ``values``, rotated by ``shift``."""
+        tokens, shape = slice(0, frames * self.shape.frame_tokens), self.shape
+        written = self._written_sink[layer] if self._written_sink else self._keys[layer]
+        kept = self._sink_values[layer] if self._sink_values else self._values[layer]
+        values[:, tokens].copy_(kept[:, tokens], non_blocking=True)
+        here = written[:, tokens].to(shape.device, non_blocking=True)
+        keys[:, tokens] = apply_rope(here, frame_rotation(shift, shape.head_dim, shape.device)) if shift else here
 
     def load_bank(self, layer: int, frames: int, keys: Tensor, values: Tensor) -> None:
         """Copy the first ``frames`` frames of the bank to the end of ``keys`` and ``values``."""
         for bank, seen in zip(self._bank[layer], (keys, values), strict=True):
             tokens = frames * self.shape.frame_tokens
-            seen[:, seen.shape[1] - tokens :] = bank[:, :tokens]
+            seen[:, seen.shape[1] - tokens :].copy_(bank[:, :tokens], non_blocking=True)
 
     def enter_bank(self, layer: int, place: Place, frame: int, keys: Tensor, values: Tensor) -> None:
         """Let the frame with the index ``frame`` of a pass enter the bank, under the prompt of the newest pass."""
@@ -188,14 +252,15 @@ class RollingKVCache:
         new = keys[:, frame * unit : (frame + 1) * unit], values[:, frame * unit : (frame + 1) * unit]
         at = rule.place(place.start + frame, place.scene)
         if at is None:
-            keep_best(*self._bank[layer], self._text[1][layer][0], new)
+            with updating(*self._bank[layer], device=self.shape.device) as (bank_keys, bank_values):
+                keep_best(bank_keys, bank_values, self._text[1][layer][0], new)
         else:
             for bank, newest in zip(self._bank[layer], new, strict=True):
-                bank[:, at * unit : (at + 1) * unit] = newest
+                bank[:, at * unit : (at + 1) * unit].copy_(newest, non_blocking=True)
 
     def _rotate_sink(self, shift: int) -> None:
-        """Rotate the sink by ``shift`` frames, from its keys as they were written."""
-        if shift == self._shift:
+        """Rotate the sink by ``shift`` frames, from its keys as written; see `load_sink` for an offloaded one."""
+        if shift == self._shift or self.shape.offload:
             return
         self._shift = None
         start = self.shape.front_frames * self.shape.frame_tokens
@@ -211,78 +276,33 @@ class RollingKVCache:
             return
         with torch.inference_mode(False):
             self._grow(needed)
-        self._capacity = needed
 
     def _grow(self, frames: int) -> None:
         """Grow the ring to ``frames`` frames."""
+        self.storage.finish()
+        self._grow_buffers(frames)
+        self._capacity = frames
+        if self.lanes:
+            self.lanes = []  # free them before the new ones are allocated
+            self.lanes = self._own_lanes()
+
+    def _grow_buffers(self, frames: int) -> None:
         for buffers in (self._keys, self._values):
             for layer, old in enumerate(buffers):
-                grown = self.buffer(self.shape.whole_frames(frames))
+                grown = self.kept(self.shape.whole_frames(frames))
                 grown[:, : old.shape[1]] = old
                 buffers[layer] = grown
 
     def copy_from(self, other: RollingKVCache) -> None:
         """Copy keys and values of ``other``, a cache of the same shape; the prompt's are computed again."""
-        mine, theirs = (
-            (cache._keys, cache._values, cache._written_sink, cache._sink_values) for cache in (self, other)
-        )
-        for own, others in zip(mine, theirs, strict=True):
-            own[:] = [buffer.clone() for buffer in others]
-        self._bank = [(keys.clone(), values.clone()) for keys, values in other._bank]
-        self._capacity, self._shift = other._capacity, other._shift
+        other.storage.finish()
+        if other._capacity > self._capacity:
+            with torch.inference_mode(False):
+                self._grow(other._capacity)
+        for own, theirs in zip(self._held(), other._held(), strict=True):
+            own.copy_(theirs)
+        self._shift = other._shift
 
 
-class WideViews(Sequence[LayerView]):
-    """Views for a pass that the front does not hold, or that does not attend to all of the ring.
-
-    They are made layer by layer, in one buffer that all layers share: what a layer attends to is copied behind the
-    pass's own frames, and its new keys and values are stored when the next layer is asked for, or by `close`. So a pass
-    takes the memory of one layer, and its layers have to be asked for in turn.
-
-    Args:
-        cache: The cache, whose sink is at the position that the pass sees.
-        place: The place of the pass.
-        seen: What it attends to.
-        runs: What is stored, see `CacheShape.committed_runs`; empty: nothing.
-        bank_frame: Index of the frame of the pass that enters the bank. None: none does.
-    """
-
-    def __init__(
-        self,
-        cache: RollingKVCache,
-        place: Place,
-        seen: Seen,
-        runs: list[tuple[int, int, int]],
-        bank_frame: int | None = None,
-    ) -> None:
-        shape = cache.shape
-        self._cache, self._place, self._runs, self._bank_frame = cache, place, runs, bank_frame
-        self._bank = seen.bank
-        past = [*([(0, seen.sink)] if seen.sink else []), *shape.ring_runs(place, seen.ring)]
-        self._whole, self._parts = cache.whole_runs(past)
-        frames = place.frames + sum(count for _, count in self._whole) + seen.bank
-        self._own = place.frames * shape.frame_tokens
-        with torch.inference_mode(False):
-            buffers = cache.shared if frames <= shape.shared_frames else [cache.buffer(frames), cache.buffer(frames)]
-        self._keys, self._values = (buffer[:, : frames * shape.frame_tokens] for buffer in buffers)
-        self._layer: int | None = None  # whose keys and values are in the buffers
-
-    def __len__(self) -> int:
-        return self._cache.shape.layers
-
-    def __getitem__(self, layer: Any) -> Any:
-        self.close()
-        self._cache.load(layer, self._whole, self._keys[:, self._own :], self._values[:, self._own :])
-        if self._bank:
-            self._cache.load_bank(layer, self._bank, self._keys, self._values)
-        self._layer = layer
-        return self._cache.view(layer, self._keys, self._values, self._parts)
-
-    def close(self) -> None:
-        """Store the keys and values of the newest layer."""
-        if self._layer is not None:
-            new = self._keys[:, : self._own], self._values[:, : self._own]
-            self._cache.store(self._layer, *new, self._runs)
-            if self._bank_frame is not None:
-                self._cache.enter_bank(self._layer, self._place, self._bank_frame, *new)
-        self._layer = None
+def _nbytes(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.nbytes for tensor in tensors)

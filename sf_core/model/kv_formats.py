@@ -7,7 +7,7 @@ the codes. Everything is elementwise or a minimum or maximum: the same input giv
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Protocol
@@ -19,6 +19,7 @@ from ..rollout_rules import KV_DTYPES
 
 LARGEST_GROUP, SMALLEST_GROUP = 128, 32  # tokens that share a scale for each channel
 Part = tuple[tuple[int, ...], torch.dtype]  # shape of one frame's tensor, and its dtype
+New = Callable[[tuple[int, ...], torch.dtype], Tensor]  # zeros of a shape and dtype
 
 
 class FrameFormat(Protocol):
@@ -159,11 +160,11 @@ class StoredFrames:
         heads: int,
         width: int,
         dtype: torch.dtype,
-        device: torch.device,
+        new: New,
     ) -> StoredFrames:
-        """A buffer for ``frames`` frames; sizes as for `FrameFormat.parts`."""
+        """A buffer for ``frames`` frames, of tensors that ``new`` makes; sizes as for `FrameFormat.parts`."""
         parts = kind.parts(tokens, heads, width, dtype)
-        return StoredFrames(kind, [torch.zeros(batch, frames, *one, dtype=t, device=device) for one, t in parts])
+        return StoredFrames(kind, [new((batch, frames, *one), kind_of_part) for one, kind_of_part in parts])
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
@@ -173,13 +174,14 @@ class StoredFrames:
     def put(self, slot: int, frames: Tensor) -> None:
         """Encode ``frames`` [B, frames, tokens, heads, D] into the slots from ``slot`` on."""
         for part, new in zip(self._parts, self._kind.encode(frames), strict=True):
-            part[:, slot : slot + frames.shape[1]] = new
+            part[:, slot : slot + frames.shape[1]].copy_(new, non_blocking=True)
 
     def get(self, slot: int, out: Tensor) -> None:
         """Decode the slots from ``slot`` on into ``out`` [B, frames, tokens, heads, D]."""
-        self._kind.decode([part[:, slot : slot + out.shape[1]] for part in self._parts], out)
+        parts = [part[:, slot : slot + out.shape[1]].to(out.device, non_blocking=True) for part in self._parts]
+        self._kind.decode(parts, out)
 
-    def copy_of(self, other: StoredFrames) -> None:
-        """Begin with the frames of ``other``, which has no more."""
-        for part, old in zip(self._parts, other._parts, strict=True):
-            part[:, : old.shape[1]] = old
+    def copy_of(self, other: StoredFrames, slot: int, count: int) -> None:
+        """Copy the ``count`` frames from ``slot`` on from ``other``, where they are in the same slots."""
+        for part, theirs in zip(self._parts, other._parts, strict=True):
+            part[:, slot : slot + count].copy_(theirs[:, slot : slot + count], non_blocking=True)

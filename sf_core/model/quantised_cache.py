@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 
 from .cache_shape import CacheShape
+from .cache_storage import DeviceStorage, Lane
 from .kv_cache import RollingKVCache
-from .kv_formats import FORMATS, StoredFrames
+from .kv_formats import FORMATS, New, StoredFrames
 from .layer_view import BlockView, KeysValues, LayerView
 
 Runs = Sequence[tuple[int, int]]  # (slot behind the front, count)
+Ring = tuple[StoredFrames, StoredFrames]
 
 
 def new_cache(shape: CacheShape) -> RollingKVCache:
@@ -29,43 +31,59 @@ class QuantisedKVCache(RollingKVCache):
     """See the module's docstring."""
 
     def __init__(self, shape: CacheShape) -> None:
-        super().__init__(shape)
         self._format = FORMATS[shape.kv_dtype or ""]
+        super().__init__(shape)
         with torch.inference_mode(False):
-            self._ring = [self._new_ring(self._capacity) for _ in range(shape.layers)]
+            self._ring = [self._new_ring(self._capacity, self.storage.new) for _ in range(shape.layers)]
             self._block = [self.buffer(shape.block_frames) for _ in range(2)]
 
-    def _new_ring(self, frames: int) -> tuple[StoredFrames, StoredFrames]:
+    def _new_ring(self, frames: int, new: New) -> Ring:
         """Buffers of one layer's keys and values."""
         s = self.shape
-        sizes = (frames, s.batch, s.frame_tokens, s.heads, s.head_dim, s.dtype, s.device)
+        sizes = (frames, s.batch, s.frame_tokens, s.heads, s.head_dim, s.dtype, new)
         return StoredFrames.zeros(self._format.keys, *sizes), StoredFrames.zeros(self._format.values, *sizes)
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes that are allocated now."""
-        ring = [tensor for pair in self._ring for one in pair for tensor in one.tensors]
-        return super().nbytes + sum(tensor.nbytes for tensor in (*ring, *self._block))
+    def _own_lanes(self) -> list[Lane]:
+        lanes = super()._own_lanes()
+        if self.shape.offload:
+            for lane in lanes:
+                lane.ring = self._new_ring(self._capacity, DeviceStorage(self.shape.device).new)
+                for tensor in lane.tensors:
+                    self.storage.lend(tensor)
+        return lanes
 
-    def view(self, layer: int, keys: Tensor, values: Tensor, runs: Runs) -> LayerView:
+    def _held(self) -> list[Tensor]:
+        return [*super()._held(), *(tensor for ring in self._ring for one in ring for tensor in one.tensors)]
+
+    def _working(self) -> list[Tensor]:
+        return [*super()._working(), *self._block]
+
+    def view(self, layer: int, keys: Tensor, values: Tensor, parts: Runs, lane: Lane | None = None) -> LayerView:
         """See `RollingKVCache.view`."""
         step = self.shape.block_frames
-        blocks = [(at, min(step, slot + count - at)) for slot, count in runs for at in range(slot, slot + count, step)]
-        tensors = [tensor for one in self._ring[layer] for tensor in one.tensors]
-        return BlockView.over(keys, values, partial(self._decoded, layer, blocks), (tensors, blocks))
+        blocks = [(at, min(step, slot + count - at)) for slot, count in parts for at in range(slot, slot + count, step)]
+        ring = self._ring[layer] if lane is None or lane.ring is None else lane.ring
+        tensors = [tensor for one in ring for tensor in one.tensors]
+        return BlockView.over(keys, values, partial(self._decoded, ring, blocks), (tensors, blocks))
 
-    def _decoded(self, layer: int, blocks: Runs) -> Iterator[KeysValues]:
+    def load_parts(self, layer: int, parts: Runs, lane: Lane) -> None:
+        """See `RollingKVCache.load_parts`."""
+        for here, kept in zip(lane.ring or (), self._ring[layer], strict=False):
+            for slot, count in parts:
+                here.copy_of(kept, slot - self.shape.sink_frames, count)
+
+    def _decoded(self, ring: Ring, blocks: Runs) -> Iterator[KeysValues]:
         """Keys and values of one block after the other, in buffers that the next one overwrites."""
         unit = self.shape.frame_tokens
         for slot, count in blocks:
             keys, values = (buffer[:, : count * unit] for buffer in self._block)
-            self._decode(layer, slot, keys, values)
+            self._decode(ring, slot, keys, values)
             yield keys, values
 
-    def _decode(self, layer: int, slot: int, keys: Tensor, values: Tensor) -> None:
+    def _decode(self, ring: Ring, slot: int, keys: Tensor, values: Tensor) -> None:
         """Decode the frames from ``slot`` behind the front on into ``keys`` and ``values`` [B, tokens, heads, D]."""
-        for ring, out in zip(self._ring[layer], (keys, values), strict=True):
-            ring.get(slot - self.shape.sink_frames, self._framed(out))
+        for stored, out in zip(ring, (keys, values), strict=True):
+            stored.get(slot - self.shape.sink_frames, self._framed(out))
 
     def _framed(self, tokens: Tensor) -> Tensor:
         return tokens.unflatten(1, (-1, self.shape.frame_tokens))
@@ -92,22 +110,11 @@ class QuantisedKVCache(RollingKVCache):
         if slot < self.shape.sink_frames:
             return super().frames(layer, slot, count)
         keys, values = self.buffer(count), self.buffer(count)
-        self._decode(layer, slot, keys, values)
+        self._decode(self._ring[layer], slot, keys, values)
         return keys, values
 
-    def _grow(self, frames: int) -> None:
-        self._take(self._ring, frames)
-
-    def copy_from(self, other: RollingKVCache) -> None:
-        """See `RollingKVCache.copy_from`."""
-        assert isinstance(other, QuantisedKVCache)
-        super().copy_from(other)
-        with torch.inference_mode(False):
-            self._take(other._ring, other._capacity)
-
-    def _take(self, rings: Sequence[tuple[StoredFrames, StoredFrames]], frames: int) -> None:
-        """Copy ``rings`` into new buffers of ``frames`` frames, layer by layer."""
-        for layer, pair in enumerate(rings):
-            self._ring[layer] = self._new_ring(frames)
-            for own, old in zip(self._ring[layer], pair, strict=True):
-                own.copy_of(old)
+    def _grow_buffers(self, frames: int) -> None:
+        for layer, ring in enumerate(self._ring):
+            self._ring[layer] = self._new_ring(frames, self.storage.new)
+            for own, old in zip(self._ring[layer], ring, strict=True):
+                own.copy_of(old, 0, self._capacity)

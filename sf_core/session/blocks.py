@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..hashing import digest, tensor_digest
-from ..model.cache_shape import Place
+from ..model.place import Place
 from ..noise import NoiseSource
 from .archive import StoredLatents
 from .rolling import InFlight

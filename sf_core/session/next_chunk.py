@@ -14,6 +14,7 @@ from torch import Tensor
 from ..cuda_streams import to_device_async
 from ..model.cache_pool import LiveCache
 from ..model.kv_cache import RollingKVCache
+from ..model.wide_views import open_in_flight
 from .archive import StoredLatents
 from .blocks import Block
 from .checks import check_reencoded
@@ -133,7 +134,7 @@ class NextChunk:
             self._report("step", next(done), passes)
             counts = [chunk.shape[2] for chunk in chunks]
             place = now.place(sum(counts))
-            views = cache.open_in_flight(place)
+            views = open_in_flight(cache, place)
             forward = ChunkForward(
                 self._session.model, cache, place, self._session.prompt, self._session.latent_size, state, views
             )

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from ..hashing import digest, tensor_digest
-from ..model.cache_shape import CacheShape, Place
+from ..model.cache_shape import CacheShape
 from ..model.pins import Pin
+from ..model.place import Place
 from .archive import StoredLatents
 from .blocks import NOTHING, Block, CacheEpoch, Event, Prompt, Recache
 

@@ -15,10 +15,11 @@ from torch import Tensor
 
 from ..config import RolloutConfig
 from ..cuda_streams import to_device_async
-from ..model.cache_shape import Place
 from ..model.causal_model import CausalModel
 from ..model.kv_cache import RollingKVCache
 from ..model.layer_view import LayerView
+from ..model.place import Place
+from ..model.wide_views import open_in_flight, open_wide
 from ..schedule import FlowSchedule
 from ..unipc import solve, unipc_steps
 from .blocks import Prompt
@@ -99,7 +100,7 @@ class ChunkForward:
         self._model = model
         self._text = cache.text(state + prompt.digest, lambda: model.text_keys_values(_for_batch(prompt, cache)))
         if views is None:
-            views = cache.open_in_flight(place) if cache.shape.is_wide else cache.open(place)
+            views = open_in_flight(cache, place) if cache.shape.is_wide else cache.open(place)
         self._views = views
         self._rotations = model.rotations(place.positions, latent_size)
 
@@ -132,7 +133,7 @@ def write_pass(model: CausalModel, cache: RollingKVCache, cache_pass: CachePass,
     latents, timesteps = cache_pass.frames()
     place, keep_sink = cache_pass.place, cache_pass.keep_sink
     wide = cache_pass.is_wide or cache.shape.is_wide
-    views = cache.open_wide(place, keep_sink, cache_pass.bank_frame) if wide else None
+    views = open_wide(cache, place, keep_sink, cache_pass.bank_frame, cache_pass.is_wide) if wide else None
     size = (latents.shape[3], latents.shape[4])
     forward = ChunkForward(model, cache, place, cache_pass.prompt, size, state, views)
     forward.write(latents, timesteps[0] if len(set(timesteps)) == 1 else timesteps)

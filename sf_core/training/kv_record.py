@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..model.cache_shape import CacheShape, Place
+from ..model.cache_shape import CacheShape
 from ..model.layer_view import KeysValues
+from ..model.place import Place
 from ..model.rope import apply_rope, frame_rotation
 
 Pieces = tuple[list[Tensor], list[Tensor]]  # keys and values of one layer, each a list of [B, tokens, heads, D]

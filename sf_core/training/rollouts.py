@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from ..config import RolloutConfig
-from ..model.cache_shape import Place
 from ..model.forward import LayerAttention, WanForward
 from ..model.layer_view import KeysValues
+from ..model.place import Place
 from ..model.rope import rope_rotations
 from ..noise import NoiseSource
 from ..rollout_rules import check_trainable

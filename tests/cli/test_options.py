@@ -90,11 +90,12 @@ def test_an_empty_prompt_is_a_prompt(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert given == [""]
 
 
-def test_a_session_keeps_the_format_of_its_cache(tmp_path: Path) -> None:
+def test_a_session_keeps_the_format_and_the_place_of_its_cache(tmp_path: Path) -> None:
     saved = tmp_path / "a.session"
     made = ["generate", "--seconds", "0.1", "--out", str(tmp_path / "a.mp4"), "--save-session", str(saved)]
-    assert main([*made, "--kv-dtype", "int4"]) == 0
-    assert sf_core.Session.load(saved, tiny.load_transformer()).config.kv_dtype == "int4"
+    assert main([*made, "--kv-dtype", "int4", "--kv-offload"]) == 0
+    config = sf_core.Session.load(saved, tiny.load_transformer()).config
+    assert (config.kv_dtype, config.kv_offload) == ("int4", True)
 
 
 def test_sigterm_ends_any_command_as_ctrl_c_does(

@@ -111,9 +111,9 @@ def test_what_the_templates_load_is_in_the_input_folder(server: Server) -> None:
         assert (server.base / "input" / path.name).read_bytes() == path.read_bytes()
 
 
-def test_the_format_of_the_cache_goes_with_a_preset_and_is_seen_in_its_memory(server: Server) -> None:
-    text, note = described(server, "LongLive", kv_dtype="int8")
-    assert "kv_dtype" not in note
+def test_settings_of_the_cache_go_with_a_preset_and_are_seen_in_its_memory(server: Server) -> None:
+    text, note = described(server, "LongLive", kv_dtype="int8", kv_offload=True)
+    assert "kv_" not in note
     assert "window_frames=12, sink_frames=3" in text
-    assert "kv_dtype='int8'" in text
+    assert "kv_dtype='int8', kv_offload=True" in text
     assert "(int8) at window 12" in text

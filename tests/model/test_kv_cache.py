@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 import sf_core
 from sf_core.model.cache_pool import CachePool
-from sf_core.model.cache_shape import CacheShape, Leaving, Place
+from sf_core.model.cache_shape import CacheShape
 from sf_core.model.kv_cache import RollingKVCache
+from sf_core.model.place import Leaving, Place
 from sf_core.model.sink import SinkRule
 from tests.helpers import SIZE, prompt, random_latents, random_model, relative, sink_settings
 from tests.naive import NaiveRollout

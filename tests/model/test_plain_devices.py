@@ -12,8 +12,8 @@ from torch.utils._pytree import tree_leaves
 
 import sf_core
 from sf_core.cuda_streams import to_device_async
-from sf_core.model.cache_shape import Place
 from sf_core.model.kv_cache import RollingKVCache
+from sf_core.model.place import Place
 from sf_core.model.rope import apply_rope, rope_rotations
 from sf_core.schedule import flow_schedule, wide_dtype
 from sf_core.session.sampler import sample_chunk

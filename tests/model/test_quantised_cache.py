@@ -15,8 +15,8 @@ import sf_core
 from sf_core.model import attention_parts, cache_shape
 from sf_core.model.attention import sdpa
 from sf_core.model.attention_parts import attend_to_parts, by_products
-from sf_core.model.cache_shape import Place
 from sf_core.model.kv_formats import FORMATS, FrameFormat, StoredFrames, group_of
+from sf_core.model.place import Place
 from sf_core.model.quantised_cache import QuantisedKVCache, new_cache
 from sf_core.rollout_rules import KV_DTYPES
 from tests.helpers import SIZE, prompt, random_model, relative
@@ -40,7 +40,8 @@ def run(kv_dtype: str | None, chunks: int = 8, **settings: Any) -> Tensor:
 
 def round_trip(kind: FrameFormat, frames: Tensor) -> Tensor:
     batch, count, tokens, heads, width = frames.shape
-    stored = StoredFrames.zeros(kind, count + 1, batch, tokens, heads, width, frames.dtype, frames.device)
+    sizes = (kind, count + 1, batch, tokens, heads, width, frames.dtype)
+    stored = StoredFrames.zeros(*sizes, lambda shape, dtype: torch.zeros(shape, dtype=dtype))
     stored.put(1, frames)
     decoded = torch.empty_like(frames)
     stored.get(1, decoded)

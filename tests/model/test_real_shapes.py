@@ -11,8 +11,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import sf_core
 from sf_core.model.architecture import WanArchitecture
-from sf_core.model.cache_shape import Place
 from sf_core.model.kv_cache import RollingKVCache
+from sf_core.model.place import Place
 from sf_core.model.rope import rope_rotations
 from tests.files.formats import diffusers
 

@@ -11,8 +11,8 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import sf_core
-from sf_core.model.cache_shape import Place
 from sf_core.model.kv_cache import RollingKVCache
+from sf_core.model.place import Place
 from sf_core.model.rope import apply_rope, frame_rotation, rope_rotations
 from sf_core.model.wan import CausalWan
 from tests.helpers import SIZE, prompt, random_latents, random_model, relative

@@ -48,6 +48,7 @@ RULES: dict[str, dict[str, Any]] = {
         **{"window_frames": 8, "sink_frames": 2, "context_in_chunk": True},
     },
 }
+OFFLOAD: dict[str, Any] = {"kv_offload": True}
 every_rule = pytest.mark.parametrize("rule", sorted(RULES))
 
 
@@ -81,7 +82,10 @@ def test_the_cache_takes_the_bytes_that_are_planned_and_no_more_later(rule: str)
         assert model.caches.nbytes == model.cache_bytes(config(rule), SIZE)
 
 
-@pytest.mark.parametrize("extra", [{}, {"kv_dtype": "int8"}, {"window_frames": None}, {"memory_frames": 2}])
+@pytest.mark.parametrize(
+    "extra",
+    [{}, {"kv_dtype": "int8"}, {"window_frames": None}, {"memory_frames": 2}, OFFLOAD, OFFLOAD | {"kv_dtype": "int8"}],
+)
 @pytest.mark.parametrize("chunks", [2, 10])
 def test_a_joint_recache_takes_the_buffers_that_are_planned(
     extra: dict[str, Any], chunks: int, monkeypatch: pytest.MonkeyPatch

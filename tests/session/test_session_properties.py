@@ -77,9 +77,9 @@ def begin(
 def straight_run(
     config: sf_core.RolloutConfig, batch: int, context: Tensor | None, recipe: list[Act]
 ) -> sf_core.Session:
-    """The recipe from beginning to end, by a cache that is never lost."""
+    """The recipe from beginning to end, by a cache that is never lost, and that is on the device."""
     MODEL.release_cache()
-    session = begin(config, batch, context)
+    session = begin(replace(config, kv_offload=False), batch, context)
     for act in recipe:
         sampled = act[0] in ("chunk", "kept")
         session = apply_act(session, ("chunk", act[1]) if sampled else act)
@@ -150,6 +150,10 @@ def rollouts(draw: st.DrawFn) -> sf_core.RolloutConfig:
     )
 
 
+def of_the_cache(draw: st.DrawFn) -> dict[str, Any]:
+    return {"kv_dtype": draw(st.sampled_from(FORMATS)), "kv_offload": draw(st.booleans())}
+
+
 @st.composite
 def averaged_sinks(draw: st.DrawFn) -> sf_core.RolloutConfig:
     chunk = draw(st.integers(1, 3))
@@ -160,7 +164,7 @@ def averaged_sinks(draw: st.DrawFn) -> sf_core.RolloutConfig:
         "window_frames": window,
         "denoising_steps": (1000, 500),
     }
-    kept: dict[str, Any] = {"sink_average": 0.75, "kv_dtype": draw(st.sampled_from(FORMATS))}
+    kept: dict[str, Any] = {"sink_average": 0.75, **of_the_cache(draw)}
     return sf_core.RolloutConfig(**settings, **kept, **sink_settings(draw, window))
 
 
@@ -175,7 +179,7 @@ def rolling_schedules(draw: st.DrawFn) -> sf_core.RolloutConfig:
         window_frames=len(steps) * chunk + sink + draw(st.integers(0, 6)),
         sink_frames=sink,
         denoising_steps=steps,
-        kv_dtype=draw(st.sampled_from(FORMATS)),
+        **of_the_cache(draw),
     )
 
 
@@ -184,7 +188,7 @@ def recomputed_contexts(draw: st.DrawFn) -> sf_core.RolloutConfig:
     chunk = draw(st.integers(1, 3))
     frames = chunk * draw(st.integers(1, 3))
     settings: dict[str, Any] = {"chunk_frames": chunk, "context_frames": frames, "window_frames": frames + chunk}
-    settings["kv_dtype"] = draw(st.sampled_from(FORMATS))
+    settings |= of_the_cache(draw)
     return sf_core.RolloutConfig(context="recompute", denoising_steps=(1000, 500), **settings)
 
 
@@ -199,7 +203,7 @@ def banks(draw: st.DrawFn) -> sf_core.RolloutConfig:
         memory_interval=draw(st.integers(1, 2)),
         denoising_steps=(1000, 500),
         context_from_last_step=draw(st.booleans()),
-        kv_dtype=draw(st.sampled_from(FORMATS)),
+        **of_the_cache(draw),
     )
 
 
@@ -210,6 +214,8 @@ RULES: list[dict[str, Any]] = [
     {"context_from_last_step": True},
     {"kv_dtype": "int8"},
     {"kv_dtype": "int4", "context_from_last_step": True},
+    {"kv_offload": True},
+    {"kv_offload": True, "kv_dtype": "int8"},
 ]
 FORMATS = [None, None, *KV_DTYPES]
 moves = st.lists(

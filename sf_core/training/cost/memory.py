@@ -12,7 +12,7 @@ import torch
 
 from ...config import RolloutConfig
 from ...model.architecture import WanArchitecture
-from ...model.cache_shape import Place
+from ...model.place import Place
 from ...model.sink import sink_rule
 from ..rollouts import CLIP_FRAMES, block_places
 

@@ -1,0 +1,166 @@
+"""A cache in host memory: the same bits, two layers on the device, each copied there before it is needed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import sf_core
+from sf_core.model import attention_parts
+from sf_core.model.architecture import WanArchitecture
+from sf_core.model.attention import sdpa
+from sf_core.model.cache_storage import HostStorage
+from sf_core.model.kv_cache import RollingKVCache
+from sf_core.model.place import Place
+from sf_core.model.quantised_cache import new_cache
+from sf_core.model.wide_views import open_in_flight, open_wide
+from tests.helpers import SIZE, prompt, random_model
+from tests.session.test_rules import RULES, config, run
+from tests.session.test_session_properties import reencode
+
+every_rule = pytest.mark.parametrize("rule", [*sorted(RULES), "plain"])
+RULES_AND_PLAIN = {**RULES, "plain": {"window_frames": 7, "sink_frames": 1}}
+
+
+def settings(rule: str, **more: Any) -> sf_core.RolloutConfig:
+    given = config(rule) if rule in RULES else sf_core.RolloutConfig(chunk_frames=2, denoising_steps=(1000, 500))
+    return replace(given, **(RULES_AND_PLAIN[rule] | more))
+
+
+def video(rule: str, model: sf_core.CausalWan, chunks: int = 8, **more: Any) -> sf_core.Session:
+    session = sf_core.Session.start(model, prompt(0), SIZE, settings(rule, **more), batch=2, reencode=reencode)
+    return run(session, chunks)
+
+
+@every_rule
+def test_a_video_is_the_same_to_the_bit(rule: str) -> None:
+    plain, offloaded = (video(rule, random_model(layers=3), kv_offload=offload) for offload in (False, True))
+    assert torch.equal(offloaded.latents, plain.latents)
+
+
+@every_rule
+def test_it_takes_the_bytes_that_are_planned(rule: str) -> None:
+    model = random_model(layers=3)
+    session = video(rule, model, chunks=14, kv_offload=True)
+    cache = model.caches._caches[0].cache
+    assert (cache.nbytes, cache.host_nbytes) == (
+        cache.shape.nbytes(session.frames),
+        cache.shape.host_bytes(session.frames),
+    )
+
+
+GPU = torch.device("meta")  # another device than the host: torch refuses to compute with tensors of both
+
+
+class CopiesToTheHost(TorchDispatchMode):
+    """Lets tensors without values be copied to the host, which then keeps its own."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.copy_.default and args[1].device == GPU and args[0].device != GPU:
+            assert args[0].shape == args[1].shape
+            return args[0]
+        return func(*args, **(kwargs or {}))
+
+
+def pass_over(cache: RollingKVCache, views: Any) -> None:
+    """What a pass asks of a cache, layer by layer: a frame's keys and values are 4 tokens of 2 heads."""
+    for layer in range(cache.shape.layers):
+        q, keys, values = (torch.zeros(1, 8, 2, 16, device=cache.shape.device) for _ in range(3))
+        view = views[layer]
+        view.write(keys, values)
+        assert view.attend(q, sdpa).device == cache.shape.device
+
+
+@pytest.mark.parametrize(
+    "rule", ["plain", "clamped average", "bank", "int8, clamped average", "fp8, bank and last step"]
+)
+def test_on_a_gpu_only_two_layers_are_on_the_gpu(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    shape = random_model(layers=3).cache_shape(settings(rule, kv_offload=True), SIZE, 1)
+    monkeypatch.setattr(attention_parts, "part_kernel", lambda q: attention_parts.by_products)
+    with CopiesToTheHost(), torch.no_grad():
+        cache = new_cache(replace(shape, device=GPU))
+        text = torch.zeros(1, shape.text_len, 2, 16, device=GPU)
+        cache.text(b"", lambda: [(text, text)] * 3)
+        for start in range(0, 14, 2):
+            place = Place(start, 2, 0, shape.sink_frames)
+            pass_over(cache, open_in_flight(cache, place))
+            views = open_wide(cache, place, bank_frame=0 if shape.bank else None)
+            pass_over(cache, views)
+            views.close()
+        assert {tensor.device for tensor in cache._working()} == {GPU}
+        assert {tensor.device.type for tensor in cache._held()} == {"cpu"}
+
+
+def test_a_published_cache_leaves_the_gpu_room() -> None:
+    with torch.device("meta"):
+        arch = WanArchitecture(dim=1536, ffn_dim=8960, num_layers=30, num_heads=12)
+        model = sf_core.CausalWan(arch).to(torch.bfloat16)
+    gib = {}
+    for kind in (None, "int8", "int4"):
+        shape = model.cache_shape(sf_core.RolloutConfig(kv_dtype=kind, kv_offload=True), (60, 104), 1)
+        gib[kind] = shape.nbytes() / 2**30, shape.host_bytes() / 2**30
+    assert gib[None] == pytest.approx((0.46, 4.82), abs=0.01)
+    assert gib["int8"] == pytest.approx((0.32, 2.45), abs=0.01)
+    assert gib["int4"] == pytest.approx((0.24, 1.28), abs=0.01)
+
+
+def test_a_layer_comes_while_the_one_before_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The order of the copies, which is that of a GPU's queues: layer 1 is asked for before layer 0 is computed."""
+    done: list[str] = []
+    shape = random_model(layers=3).cache_shape(settings("plain", kv_offload=True), SIZE, 1)
+    cache = new_cache(shape)
+
+    def logged(name: str) -> None:
+        method = getattr(cache, name)
+
+        def call(layer: int, *args: Any) -> None:
+            done.append(f"{name} {layer}")
+            method(layer, *args)
+
+        monkeypatch.setattr(cache, name, call)
+
+    logged("load")
+    logged("store")
+    for place in (Place(0, 2, 0, 1), Place(2, 2, 0, 1)):
+        done.clear()
+        views = open_wide(cache, place)
+        for layer in range(3):
+            view = views[layer]
+            done.append(f"compute {layer}")
+            view.write(*(torch.randn(1, 8, 2, 16) for _ in range(2)))
+        views.close()
+        assert done == [
+            *("load 0", "load 1", "compute 0", "store 0", "load 2", "compute 1", "store 1", "compute 2", "store 2")
+        ]
+    done.clear()
+    views = open_in_flight(cache, Place(4, 2, 0, 1))
+    for step in range(2):
+        for layer in range(3):
+            views[layer]
+            done.append(f"compute {step} {layer}")
+    assert done == [
+        *("load 0", "load 1", "compute 0 0", "load 2", "compute 0 1", "load 0", "compute 0 2"),
+        *("load 1", "compute 1 0", "load 2", "compute 1 1", "load 0", "compute 1 2"),
+    ]
+
+
+def test_where_the_system_pins_no_memory_copies_are_plain_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+    zeros = torch.zeros
+
+    def refusing(*args: Any, pin_memory: bool = False, **options: Any) -> Tensor:
+        asked.append(pin_memory)
+        if pin_memory:
+            raise RuntimeError("CUDA error: out of memory")
+        return zeros(*args, **options)
+
+    storage = HostStorage(torch.device("cpu"))
+    storage._stream = object()  # type: ignore[assignment]
+    monkeypatch.setattr(torch, "zeros", refusing)
+    assert storage.new((2, 3), torch.float16).shape == (2, 3)
+    assert asked == [True, False]
