@@ -8,7 +8,7 @@ RECIPE ?= tiny-world
 MINUTES ?= 10
 export PYTHON
 
-.PHONY: run comfyui demo train study soak check test test-thorough lint lint-js clean
+.PHONY: run comfyui demo train study soak check test test-thorough lint lint-types lint-rules lint-js clean
 
 run: .venv/.comfyui
 	.venv/bin/python -m tools.make.run $(WORKFLOW)
@@ -47,14 +47,19 @@ test: .venv/.test lint
 test-thorough: .venv/.test
 	SF_TEST_PROFILE=thorough .venv/bin/python -m pytest -q -n 2 tests
 
-lint: .venv/.check lint-js
-	.venv/bin/ruff check .
-	.venv/bin/ruff format --check .
+lint: .venv/.check
+	@$(MAKE) --no-print-directory -j 2 lint-types lint-rules lint-js
+
+# the nodes import the core as ComfyUI has them do it: as parts of one package, which the folder is
+lint-types:
 	.venv/bin/mypy
-	@# the nodes import the core as ComfyUI has them do it: as parts of one package, which the folder is
 	@mkdir -p .mypy_cache/pack && ln -sfn ../.. .mypy_cache/pack/self_forcing
 	MYPYPATH=.mypy_cache/pack .venv/bin/mypy -p self_forcing.nodes
 	PYTHONPATH=.mypy_cache/pack .venv/bin/lint-imports --cache-dir .mypy_cache/imports
+
+lint-rules:
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
 	.venv/bin/python -m tools.lint_project
 
 # types and style of js/; needs npm
