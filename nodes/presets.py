@@ -199,8 +199,8 @@ def steps_in_words(steps: tuple[float, ...]) -> str:
 def steps_from_words(words: str) -> tuple[float, ...]:
     """Read timesteps from text. Raises ValueError for anything but numbers between commas or blanks."""
     parts = words.replace(",", " ").split()
-    if not all(part.isascii() and part.replace(".", "", 1).isdigit() for part in parts):
-        raise ValueError(f"denoising steps are {words!r}; expected numbers such as 1000, 750, 500, 250")
+    if not all(part.isascii() and part.replace(".", "", 1).isdigit() and len(part) <= 20 for part in parts):
+        raise ValueError(f"denoising steps are {words[:80]!r}; expected numbers such as 1000, 750, 500, 250")
     return tuple(float(part) if "." in part else int(part) for part in parts)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 
 import comfy.utils
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -14,9 +15,16 @@ from ...sf_core.files.pixels import to_bytes
 def fit_pictures(images: Tensor, width: int, height: int) -> Tensor:
     """Scale IMAGE [T, H, W, C] to fill ``width`` x ``height`` pixels, cropped at the centre, in three channels.
 
-    Grey pictures (of one channel, or two with alpha) become grey ones of three; alpha is dropped.
+    Grey pictures (of one channel, or two with alpha) become grey ones of three; alpha is dropped. What is darker than
+    black or brighter than white is cut off.
+
+    Raises:
+        ValueError: A picture holds NaN or Inf.
     """
+    if not torch.isfinite(images).all():
+        raise ValueError("the images hold NaN or Inf: check the node that made them, such as a VAE Decode in fp16")
     images = images[..., :3] if images.shape[-1] > 2 else images[..., :1].expand(-1, -1, -1, 3)
+    images = images.clamp(0, 1)
     if images.shape[1:3] == (height, width):
         return images
     channels_first = images.movedim(-1, 1)

@@ -34,6 +34,7 @@ REMEMBERED = 16  # runs of a user, including ended ones
 BEFORE_RUN = -1  # chunk index of frames that are older than the run
 EXACT = 2**53  # JavaScript has no larger whole numbers; they are sent as text
 LONGEST_TEXT = 1000  # characters of a note or a name, so that no message is too long
+ENVELOPE_BYTES = 1000  # of a message, besides the state
 SEEDS_BYTES = 32_000  # of the seeds in a message, at most
 _views: dict[tuple[str, str, str], LiveView] = {}  # by user, client and node; the newest last
 
@@ -128,6 +129,12 @@ class LiveView:
         growing = self._growing
         return host.temp_file_facts(growing) if growing is not None and growing.exists() else None
 
+    def _in_a_message(self) -> dict[str, Any]:
+        """Return the state; without the rows of a timeline that no message holds, and then without a replay of them."""
+        state = self.state()
+        fits = len(json.dumps(state)) < clients.MESSAGE_BYTES - ENVELOPE_BYTES
+        return state if fits else {**state, "rows": "", "actions": []}
+
     @property
     def watchers(self) -> list[str]:
         """Client ids of the viewers."""
@@ -138,7 +145,7 @@ class LiveView:
         with self._telling:
             self._facts.update(changes)
             if watchers := self.watchers:
-                clients.send("self_forcing.run", watchers, self.state())
+                clients.send("self_forcing.run", watchers, self._in_a_message())
 
     def keep(self, session: Path) -> None:
         """Note the file of the run's last session, from which one can go on."""

@@ -16,6 +16,12 @@ def test_float64_is_not_used_where_comfyui_says_that_the_device_has_none(server:
     assert facts(server.run(graph.prompt), number) == {"True": "torch.float64", "False": "torch.float32"}
 
 
+def test_what_is_reserved_for_other_programs_is_not_said_to_be_free(server: Server) -> None:
+    graph = Graph()
+    number = graph("ProbeReserved", model=Tiny.of(graph).model).number
+    assert facts(server.run(graph.prompt), number) == {"0": 15.0, "4": 12.0}
+
+
 @pytest.mark.parametrize("server", ["primary"], ids=[PRIMARY], indirect=True)
 def test_a_nodes_inputs_are_checked_without_making_its_schema_each_time(server: Server) -> None:
     graph = Graph()

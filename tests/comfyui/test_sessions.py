@@ -15,7 +15,7 @@ from tests.comfyui import models
 from tests.comfyui.graphs import BLUE, RED, SAVE, Graph, Out, Tiny, facts, forget_all, latents, probe, tensor
 from tests.comfyui.wan_graphs import sampled, unet
 from tools.comfyui.checkout import ROOT
-from tools.comfyui.server import Server
+from tools.comfyui.server import PromptFailed, Server
 
 
 def test_a_video_begins_with_its_picture(server: Server) -> None:
@@ -53,6 +53,28 @@ def test_a_grey_picture_and_one_with_alpha_begin_a_video(server: Server) -> None
         assert torch.equal(begun[1, width], begun[2, width])
         assert torch.equal(begun[3, width], begun[4, width])
         assert not torch.equal(begun[1, width], begun[3, width])
+
+
+def test_a_picture_brighter_than_white_is_cut_off_and_one_of_nan_is_named(server: Server) -> None:
+    """Also where it need not be scaled: scaling cuts it off by itself."""
+    graph = Graph()
+    tiny = Tiny.of(graph)
+
+    def begun(by: str) -> str:
+        image = graph("ProbeFrames", frames=1, width=64, height=64, by=by)[0]
+        session = graph("SFStartFromImages", session=tiny.session(), image=image, vae=tiny.vae)[0]
+        return probe(graph, session, f"by {by}")
+
+    bright, brighter, white = begun("1e20"), begun("1e25"), begun("1e30")
+    outputs = server.run(graph.prompt)
+    assert torch.equal(latents(outputs, bright), latents(outputs, brighter))
+    assert torch.equal(latents(outputs, bright), latents(outputs, white))
+    for by in ("nan", "inf"):
+        graph = Graph()
+        tiny = Tiny.of(graph)
+        begun(by)
+        with pytest.raises(PromptFailed, match="the images hold NaN or Inf: check the node that made them"):
+            server.run(graph.prompt)
 
 
 @pytest.mark.parametrize(("frames", "used"), [(9, 3), (30, 6), (81, 21)])

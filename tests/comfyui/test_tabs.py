@@ -171,6 +171,23 @@ def test_a_client_that_does_not_read_holds_up_nobody_and_no_message_is_long(serv
         assert max(len(json.dumps(event.data)) for event in ours(reads)) <= MESSAGE_BYTES
 
 
+def test_a_run_whose_timeline_no_message_holds_is_shown_without_it(server: Server) -> None:
+    """Its answer to a page that attaches, which is no message, has all of it."""
+    rows = "\n".join(f"{number}: {BLUE if number % 2 else RED}" for number in range(6000))
+    graph = Graph()
+    tiny = Tiny.of(graph)
+    timeline = graph("SFPromptTimeline", rows=rows, clip=tiny.clip, recache=False)[0]
+    inputs = {"session": tiny.session(RED, seed=next(_seeds)), "vae": tiny.vae, "seconds": 1.0, "fps": 16.0}
+    graph("SFStreamVideo", **inputs, timeline=timeline)
+    with server.events("long") as events:
+        attach(server, events)
+        server.run(graph.prompt, client_id="long")
+        state = events.wait_for(lambda event: event.kind == "self_forcing.run" and event.data["state"] == "ended").data
+        assert (state["rows"], state["chunk"]) == ("", 2)
+        assert max(len(json.dumps(event.data)) for event in ours(events)) <= MESSAGE_BYTES
+        assert any(run["run"] == state["run"] and len(run["rows"]) > MESSAGE_BYTES for run in attach(server, events))
+
+
 def executed(events: Events, prompt: str) -> set[str]:
     """The nodes that a prompt did not find in ComfyUI's cache."""
     mine = [event for event in events.of("executing", "execution_cached") if event.data.get("prompt_id") == prompt]

@@ -83,16 +83,17 @@ class ProbeFrames(io.ComfyNode):
                 io.Int.Input("width", default=64, max=4096),
                 io.Int.Input("height", default=64, max=4096),
                 io.Int.Input("channels", default=3, max=4, optional=True),
+                io.String.Input("by", default="1", optional=True),
             ],
             outputs=[io.Image.Output()],
         )
 
     @classmethod
-    def execute(cls, frames: int, width: int, height: int, channels: int = 3) -> io.NodeOutput:
+    def execute(cls, frames: int, width: int, height: int, channels: int = 3, by: str = "1") -> io.NodeOutput:
         t = torch.linspace(0, 1, frames).view(-1, 1, 1)
         y, x = torch.linspace(0, 1, height).view(1, -1, 1), torch.linspace(0, 1, width).view(1, 1, -1)
         waves = [0.5 + 0.5 * torch.sin(6 * (x + t) + phase * y) for phase in (1, 2, 3, 4)[:channels]]
-        return io.NodeOutput(torch.stack(waves, dim=-1))
+        return io.NodeOutput(torch.stack(waves, dim=-1) * float(by))
 
 
 class AnyWords(torch.nn.Module):

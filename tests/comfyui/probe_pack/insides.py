@@ -47,6 +47,28 @@ class ProbeFloat64(io.ComfyNode):
         return io.NodeOutput(ui={"facts": [facts]})
 
 
+class ProbeReserved(io.ComfyNode):
+    """The memory of a GPU of 16 GiB that runs may take, by the bytes that --reserve-vram leaves to other programs."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        inputs: list[Any] = [io.Model.Input("model")]
+        return io.Schema(node_id="ProbeReserved", inputs=inputs, outputs=[], is_output_node=True)
+
+    @classmethod
+    def execute(cls, model: Any) -> io.NodeOutput:
+        total, reserved, facts = mm.get_total_memory, mm.EXTRA_RESERVED_VRAM, {}
+        mm.get_total_memory = lambda *args, **kwargs: 16 * 2**30
+        try:
+            for gib in (0, 4):
+                mm.EXTRA_RESERVED_VRAM = gib * 2**30
+                room = _module("nodes.adapters.memory").device_memory(torch.device("cuda"), model).room
+                facts[str(gib)] = room / 2**30
+        finally:
+            mm.get_total_memory, mm.EXTRA_RESERVED_VRAM = total, reserved
+        return io.NodeOutput(ui={"facts": [facts]})
+
+
 class ProbeChecked(io.ComfyNode):
     """How often a checked node's schema is made in three executions."""
 
@@ -131,4 +153,4 @@ class ProbeRunGone(io.ComfyNode):
         return io.NodeOutput(ui={"facts": [facts]})
 
 
-NODES: list[type[io.ComfyNode]] = [ProbeFloat64, ProbeChecked, ProbeRunBegins, ProbeRunGone]
+NODES: list[type[io.ComfyNode]] = [ProbeFloat64, ProbeReserved, ProbeChecked, ProbeRunBegins, ProbeRunGone]
