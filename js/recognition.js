@@ -1,7 +1,6 @@
 import { after, locale } from "./lib/editor.js";
 import { widgetOf } from "./lib/widgets.js";
 import { post } from "./lib/server.js";
-import { addWords } from "./words.js";
 
 /**
  * Shows on Load Self Forcing Model, before any run, which model the chosen file holds, and what the server says of it.
@@ -9,9 +8,9 @@ import { addWords } from "./words.js";
  * It asks when a file or a preset is chosen, and when the node is made or loaded. Only the newest answer is shown.
  *
  * @param {ComfyNode} node
+ * @param {import("./words.js").Words} words
  */
-export function addRecognition(node) {
-  const show = addWords(node);
+export function addRecognition(node, words) {
   let asked = "";
 
   async function ask() {
@@ -25,7 +24,7 @@ export function addRecognition(node) {
     } catch (error) {
       text = error instanceof Error ? error.message : String(error);
     }
-    if (key === asked) show(text);
+    if (key === asked) words.show(text);
   }
 
   for (const input of ["model_name", "preset"]) {

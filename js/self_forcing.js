@@ -1,7 +1,9 @@
+import { asOfLoader } from "./certificates.js";
 import { after, growTo, loading, locale, onLoad, register, rootGraph, workflows } from "./lib/editor.js";
 import { offerPreview, hidePreviews, removePreview } from "./lib/previews.js";
 import { isCanvasOnScreen, isOnScreen, replacePatterns } from "./lib/widgets.js";
 import { sayLength } from "./length.js";
+import { unescapeHtml } from "./lib/format.js";
 import { setTexts, translator } from "./lib/i18n.js";
 import { executionIds } from "./lib/ids.js";
 import { isFrames, isState, isWithdrawn } from "./lib/messages.js";
@@ -14,9 +16,10 @@ import { addRecognition } from "./recognition.js";
 import { replayFromFile } from "./replay/replay.js";
 import { addSessionsPanel } from "./sessions/panel.js";
 import { folderOf, inOrder } from "./templates.js";
+import { Texts } from "./texts.js";
 import { addTimeline } from "./timeline/widget.js";
 import { verifying } from "./verify.js";
-import { addWords } from "./words.js";
+import { Words } from "./words.js";
 
 /** The pack's extension of the editor. The editor loads every module below js/; only this one does anything by itself. */
 
@@ -31,7 +34,7 @@ const ADDITIONS = {
     followPreset(node, () => !loading());
     addWords(node);
   },
-  SFLoadModel: addRecognition,
+  SFLoadModel: (node) => addRecognition(node, addWords(node)),
   SFFromModel: addWords,
   SFVerify: addWords,
   SFSession: addWords,
@@ -60,6 +63,7 @@ const tabs = new Tabs(workflows, {
   write: (value) => sessionStorage.setItem(TABS, JSON.stringify(value)),
 });
 const runs = new Runs({ idsOf: executionIds, tabs });
+const texts = new Texts({ idsOf: executionIds, tabs, language: locale });
 
 /**
  * @param {ComfyNode} node
@@ -72,6 +76,14 @@ function addPlayer(node, options) {
   // the node has an id now, but its subgraph gets its place only after the whole workflow is loaded
   after(node, "onAdded", () => queueMicrotask(() => runs.offer(node)));
   after(node, "onRemoved", () => runs.remove(node));
+}
+
+/** @param {ComfyNode} node */
+function addWords(node) {
+  const words = new Words(node);
+  texts.add(node, words);
+  after(node, "onRemoved", () => texts.remove(node));
+  return words;
 }
 
 /**
@@ -132,8 +144,32 @@ function beginLoading() {
   return () => {
     end();
     runs.offerAll();
+    texts.offerAll();
     attachToShown();
   };
+}
+
+let executing = ""; // the prompt that the server runs for this page
+
+/**
+ * Shows what a node says while it works. Returns whether it is a node of the pack: the editor would show the text below
+ * what the pack shows, or on a node of another tab.
+ *
+ * @param {{nodeId?: string | number, text?: string} | undefined} message
+ */
+function showProgress({ nodeId, text } = {}) {
+  if (typeof text !== "string") return false;
+  const tab = tabs.of(executing) ?? tabs.current;
+  const { node } = asOfLoader({ node: String(nodeId) });
+  const plain = unescapeHtml(text);
+  return [texts.progress(node, plain, tab), runs.progress(node, plain, tab)].some(Boolean);
+}
+
+/** @param {{node: string, display_node?: string, prompt_id: string, output: any}} message */
+function showResult(message) {
+  const result = { ...message, node: String(message.display_node ?? message.node) };
+  runs.result(result);
+  texts.result(asOfLoader(result));
 }
 
 /**
@@ -155,8 +191,10 @@ async function loadTexts() {
 listen("self_forcing.run", showState);
 listen("self_forcing.frames", (message) => isFrames(message) && runs.frames(message));
 listen("self_forcing.withdrawn", (message) => isWithdrawn(message) && runs.withdrawn(message));
-listen("executed", (message) => runs.result({ ...message, node: String(message.display_node ?? message.node) }));
-divert("progress_text", (message) => runs.progress(message)); // the editor would show it below the player
+listen("execution_start", ({ prompt_id }) => (executing = prompt_id));
+listen("executed", showResult);
+divert("progress_text", showProgress);
+for (const end of ["execution_error", "execution_interrupted"]) listen(end, () => texts.endProgress());
 listen("reconnected", () => attach());
 document.addEventListener("visibilitychange", attachToShown);
 onQueue(
@@ -172,7 +210,7 @@ const t = translator(locale());
 
 register({
   name: "SelfForcing",
-  ...verifying(t),
+  ...verifying(t, (loader, text) => texts.progress(loader, text, tabs.current)),
   settings: [
     {
       id: LOOP_SETTING,

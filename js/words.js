@@ -1,47 +1,54 @@
 import { make } from "./lib/dom.js";
 import { after } from "./lib/editor.js";
-import { removeProgressText } from "./lib/previews.js";
 import { MARGIN, addElement } from "./lib/widgets.js";
 
-/** Text that a node gave in its last run: on the node, where it stays after the run. */
+/** A node's text, in an element on the node. */
 
 const STYLE =
   "font: 11px/1.4 sans-serif; color: var(--input-text, #ddd); white-space: pre-wrap; overflow-wrap: break-word;" +
   "user-select: text;";
 const KEYBOARD = ["keydown", "keyup", "copy"]; // the editor would take a copied text for copied nodes
 
-/** Texts by node, for nodes that undo or another workflow's tab makes anew. @type {Map<string, string>} */
-const texts = new Map();
+/** The text of one node; its element is made when there is one. */
+export class Words {
+  #node;
+  #text = "";
+  /** @type {WordsElement | null} */
+  #element = null;
 
-/**
- * Shows the text in the node's results on the node, once there is one. Returns a function that shows another text.
- *
- * @param {ComfyNode} node
- */
-export function addWords(node) {
-  /** @type {Words | null} */
-  let words = null;
-  const key = () => `${node.graph?.id} ${node.id}`;
+  /** @param {ComfyNode} node */
+  constructor(node) {
+    this.#node = node;
+  }
+
+  get isEmpty() {
+    return this.#text === "";
+  }
+
+  /** @param {string} text that stays */
+  show(text) {
+    this.#text = text;
+    this.#draw(text);
+  }
+
+  /** @param {string} text that holds while the node works */
+  showProgress(text) {
+    this.#draw(text);
+  }
+
+  /** Shows again what stays. */
+  endProgress() {
+    this.#draw(this.#text);
+  }
+
   /** @param {string} text */
-  const show = (text) => {
-    if (text) words ??= new Words(node);
-    words?.show(text);
-  };
-  after(node, "onExecuted", (/** @type {{sf_text?: string[]} | null} */ output) => {
-    const text = output?.sf_text?.[0];
-    if (typeof text !== "string") return;
-    removeProgressText(node);
-    texts.set(key(), text);
-    show(text);
-  });
-  after(node, "onConfigure", () => {
-    const text = texts.get(key());
-    if (text !== undefined) show(text);
-  });
-  return show;
+  #draw(text) {
+    if (text) this.#element ??= new WordsElement(this.#node);
+    this.#element?.show(text);
+  }
 }
 
-class Words {
+class WordsElement {
   #node;
   #height = 0; // of the text
   #text = make("div");

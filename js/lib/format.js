@@ -1,4 +1,4 @@
-/** Numbers as the interface shows them. */
+/** Numbers and texts as the interface shows them. */
 
 const UNITS = [
   { size: 2 ** 30, name: "GiB", decimals: 1 },
@@ -47,3 +47,13 @@ export function inTwo(text) {
   const first = /^.*?[.!?](?=\s)/s.exec(text)?.[0] ?? text;
   return [first, text.slice(first.length).trim()];
 }
+
+/** @type {Record<string, string>} */
+const ENTITIES = { "&lt;": "<", "&gt;": ">", "&amp;": "&" };
+
+/**
+ * Returns what the server escaped for editors, which show it as HTML.
+ *
+ * @param {string} text
+ */
+export const unescapeHtml = (text) => text.replace(/&(lt|gt|amp);/g, (entity) => ENTITIES[entity]);

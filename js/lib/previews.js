@@ -3,7 +3,7 @@ import { make } from "./dom.js";
 import { redraw } from "./editor.js";
 import { removeWidget } from "./widgets.js";
 
-/** What the editor itself shows on a node of a run: its picture, and its text. See editor.js. */
+/** The picture that the editor itself shows on a node of a run. See editor.js. */
 
 /**
  * Lets subgraphs show a node's previews outside, as they do for a node that has a widget of such a name.
@@ -36,10 +36,3 @@ export function removePreview(node) {
   removeWidget(node, "$$canvas-image-preview");
   redraw();
 }
-
-/**
- * Removes the text that ComfyUI shows on a node while it runs. Some editors keep it after the run, others do not.
- *
- * @param {ComfyNode} node
- */
-export const removeProgressText = (node) => removeWidget(node, "$$node-text-preview");

@@ -208,18 +208,14 @@ export class Runs {
   }
 
   /**
-   * Shows what a node says while it works. Returns whether a player shows it.
+   * Shows what a node says while it works. Returns whether a node with a player, of that id, is open.
    *
-   * @param {{nodeId?: string | number, text?: string} | undefined} message
+   * @type {(id: string, text: string, tab: string | null) => boolean}
    */
-  progress({ nodeId, text } = {}) {
-    let shown = false;
-    for (const [node, player] of this.#players) {
-      if (typeof text !== "string" || !this.#idsOf(node).includes(String(nodeId))) continue;
-      player.showProgress(text);
-      shown = true;
-    }
-    return shown;
+  progress(id, text, tab) {
+    const players = [...this.#players].flatMap(([node, player]) => (this.#idsOf(node).includes(id) ? [player] : []));
+    if (tab === this.#tabs.current) for (const player of players) player.showProgress(text);
+    return players.length > 0;
   }
 
   /**

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import comfy.model_management as mm
 import comfy.utils
@@ -100,11 +101,15 @@ def say(node_id: str, message: Message) -> None:
         server.send_progress_text(html.escape(text, quote=False), node_id, server.client_id)
 
 
-def keep_saying(message: Message) -> dict[str, list[str]]:
-    """Show a message on the node that runs; return its ``ui``, with which js/words.js shows it after the run too."""
+def keep_saying(message: Message) -> dict[str, list[Any]]:
+    """Show a message on the node that runs; return its ``ui``, with which js/texts.js shows it after the run too.
+
+    ComfyUI keeps the ``ui`` and sends it again, perhaps to a page in another language: it has the text in all of them.
+    """
     if message:
         say(executing_node(), message)
-    return {"sf_text": [languages.for_client(message, PromptServer.instance.client_id)]}
+    text = languages.for_client(message, PromptServer.instance.client_id)
+    return {"sf_text": [text], "sf_text_in": [languages.in_all(message)]}
 
 
 def output_is_taken(output: int) -> bool:
@@ -115,7 +120,7 @@ def output_is_taken(output: int) -> bool:
     return any([node_id, output] == value for other in prompt.values() for value in other["inputs"].values())
 
 
-def remark(message: Message) -> dict[str, list[str]]:
+def remark(message: Message) -> dict[str, list[Any]]:
     """Show a message on the node that runs as `keep_saying` does, and write it to the log, if it is not empty."""
     if message:
         log.info("%s", message)

@@ -40,6 +40,11 @@ def in_language(message: Message, language: str) -> str:
     return message.translated(templates.get(language) or templates.get(language.partition("-")[0]) or {})
 
 
+def in_all(message: Message) -> dict[str, str]:
+    """Return a message in each language, English included."""
+    return {"en": str(message)} | {language: message.translated(texts) for language, texts in _templates().items()}
+
+
 @cache
 def _templates() -> dict[str, Mapping[str, str]]:
     """The translations of English templates, by language."""

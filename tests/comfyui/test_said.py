@@ -66,6 +66,9 @@ def test_nodes_speak_the_language_of_the_page_and_their_outputs_english(server: 
     assert re.fullmatch(r"你的 .+放得下.缓存 .+", texts[0])
     assert re.fullmatch(r"块 1/1 · .+ 帧/秒 · 缓存 .+", texts[-1])
     assert re.match(r"长度.3 个潜空间帧.已采样 1 块.给定 0 帧\n已解码", outputs[info.number]["sf_text"][0])
+    texts = outputs[info.number]["sf_text_in"][0]  # a kept result may be sent to a page in another language
+    assert texts["zh"] == outputs[info.number]["sf_text"][0]
+    assert texts["en"].startswith("length: 3 latent frames, 1 chunks sampled, 0 frames given\n")
     assert outputs[info.number]["text"][0].startswith("length: 3 latent frames, 1 chunks sampled, 0 frames given\n")
 
 

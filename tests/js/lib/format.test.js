@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { formatBytes, formatSecond, inTwo } from "../../../js/lib/format.js";
+import { formatBytes, formatSecond, inTwo, unescapeHtml } from "../../../js/lib/format.js";
 
 const [KIB, MIB, GIB] = [2 ** 10, 2 ** 20, 2 ** 30];
 
@@ -22,4 +22,8 @@ test("a text is divided after its first sentence", () => {
   assert.deepEqual(inTwo("It does not know 'cat'. Its words: a, b; c."), ["It does not know 'cat'.", "Its words: a, b; c."]);
   assert.deepEqual(inTwo("One of 2.5 s"), ["One of 2.5 s", ""]);
   assert.deepEqual(inTwo(""), ["", ""]);
+});
+
+test("a text that the server escaped for editors is shown as it was", () => {
+  assert.equal(unescapeHtml("&lt;a&gt; &amp;amp; b &quot;"), "<a> &amp; b &quot;");
 });

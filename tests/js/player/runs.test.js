@@ -212,9 +212,8 @@ test("of a node's runs, an ended one that is remembered does not take the place 
 test("what a node says while it works is its player's, and the editor's if it has none", () => {
   const { runs, add } = setUp();
   const { player } = add(["3:7", "4:7"]);
-  assert.equal(runs.progress({ nodeId: "4:7", text: "rebuilding the cache" }), true);
-  assert.equal(runs.progress({ nodeId: "9", text: "something else" }), false);
-  assert.equal(runs.progress({ nodeId: "4:7" }), false);
-  assert.equal(runs.progress(undefined), false);
+  assert.equal(runs.progress("4:7", "rebuilding the cache", "one"), true);
+  assert.equal(runs.progress("9", "something else", "one"), false);
+  assert.equal(runs.progress("4:7", "of a copy in another tab", "two"), true);
   assert.deepEqual(player.heard, ["rebuilding the cache"]);
 });
