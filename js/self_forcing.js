@@ -4,7 +4,7 @@ import { offerPreview, hidePreviews, removePreview } from "./lib/previews.js";
 import { isCanvasOnScreen, isOnScreen, replacePatterns } from "./lib/widgets.js";
 import { sayLength } from "./length.js";
 import { unescapeHtml } from "./lib/format.js";
-import { setTexts, translator } from "./lib/i18n.js";
+import { setTexts, translatedNote, translator } from "./lib/i18n.js";
 import { executionIds } from "./lib/ids.js";
 import { isFrames, isState, isWithdrawn } from "./lib/messages.js";
 import { clientId, divert, get, listen, onQueue, onTemplates, post } from "./lib/server.js";
@@ -228,6 +228,10 @@ register({
   },
   nodeCreated(/** @type {ComfyNode} */ node) {
     ADDITIONS[node.constructor.comfyClass ?? ""]?.(node);
+  },
+  beforeConfigureGraph(/** @type {{nodes?: any[]}} */ { nodes = [] }) {
+    for (const { type, widgets_values: values } of nodes)
+      if (type === "MarkdownNote" && Array.isArray(values)) values[0] = translatedNote(String(values[0]), locale());
   },
   afterConfigureGraph() {
     delete rootGraph().extra?.sf_workflow; // of a video or picture that was dropped; see onQueue

@@ -1,11 +1,12 @@
 import { make } from "./lib/dom.js";
 import { after } from "./lib/editor.js";
+import { FONT } from "./lib/looks.js";
 import { MARGIN, addElement } from "./lib/widgets.js";
 
 /** A node's text, in an element on the node. */
 
 const STYLE =
-  "font: 11px/1.4 sans-serif; color: var(--input-text, #ddd); white-space: pre-wrap; overflow-wrap: break-word;" +
+  `font: 12px/1.4 ${FONT}; color: var(--input-text, #ddd); white-space: pre-wrap; overflow-wrap: break-word;` +
   "user-select: text;";
 const KEYBOARD = ["keydown", "keyup", "copy"]; // the editor would take a copied text for copied nodes
 

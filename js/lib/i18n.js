@@ -1,5 +1,6 @@
 /**
- * Texts of the interface. They are written in locales/<language>/main.json, under "selfForcing".
+ * Texts of the interface. They are written in locales/<language>/main.json, under "selfForcing". The notes of templates are
+ * under "selfForcingNotes", by the digest of the English one.
  *
  * The server hands out the locale files of all packs at /i18n, as {language: main.json}.
  */
@@ -10,6 +11,8 @@ const ENGLISH = "en";
 
 /** @type {Record<string, Catalog | undefined>} by language */
 let catalogs = {};
+/** @type {Record<string, Record<string, string> | undefined>} by language and digest */
+let notes = {};
 
 /**
  * Sets the texts of all languages.
@@ -18,6 +21,7 @@ let catalogs = {};
  */
 export function setTexts(answer) {
   catalogs = Object.fromEntries(Object.entries(answer).map(([language, main]) => [language, main?.selfForcing]));
+  notes = Object.fromEntries(Object.entries(answer).map(([language, main]) => [language, main?.selfForcingNotes]));
 }
 
 /**
@@ -27,12 +31,37 @@ export function setTexts(answer) {
  * @returns {Translate}
  */
 export function translator(locale) {
-  const languages = [locale, locale.split("-")[0], ENGLISH];
+  const languages = [...variants(locale), ENGLISH];
   return (key, values = {}) => {
     const [group, name] = key.split(".");
     const texts = languages.map((language) => catalogs[language]?.[group]?.[name]);
     return fill(texts.find((text) => text !== undefined) ?? standIn(name, values), values);
   };
+}
+
+/** @param {string} locale */
+const variants = (locale) => [locale, locale.split("-")[0]];
+
+/**
+ * Returns the note of a template in a language; a note that is no template's, or has no translation, as it is.
+ *
+ * @param {string} note
+ * @param {string} locale
+ */
+export function translatedNote(note, locale) {
+  const key = digestOf(note);
+  return variants(locale).map((language) => notes[language]?.[key]).find((text) => text !== undefined) ?? note;
+}
+
+/**
+ * The digest of a text (FNV-1a of its bytes in UTF-8, 32 bits), as tests/project/test_translations.py computes it. The
+ * browser's own digests are missing on pages that are not served by HTTPS.
+ *
+ * @param {string} text
+ */
+function digestOf(text) {
+  const hash = new TextEncoder().encode(text).reduce((sum, byte) => Math.imul(sum ^ byte, 0x01000193), 0x811c9dc5);
+  return (hash >>> 0).toString(16).padStart(8, "0");
 }
 
 /**

@@ -84,9 +84,9 @@ export class LossCurve {
   #entry(network, points) {
     const loss = points[points.length - 1][1].toPrecision(3);
     const known = NETWORKS[network];
-    const entry = make("span", {}, known ? this.#t(known.text, { n: loss }) : `${network} ${loss}`);
-    entry.style.color = colourOf(network);
-    return entry;
+    const dot = make("i");
+    dot.style.background = colourOf(network);
+    return make("span", {}, dot, known ? this.#t(known.text, { n: loss }) : `${network} ${loss}`);
   }
 }
 

@@ -10,7 +10,7 @@ import { trainingMessage, trainingStatus } from "./loss_curve.js";
 import { marksOf } from "./marks.js";
 import { Playback, clock } from "./playback.js";
 import { isLive, isSteered } from "./runs.js";
-import { NO_STATUS, runDetails, runStatus } from "./status.js";
+import { idleStatus, runDetails, runStatus } from "./status.js";
 import { UserActions } from "./user_actions.js";
 
 /**
@@ -264,7 +264,7 @@ export class Player {
     this.#refreshed = clock();
     face.hint.hidden = live || face.screen.size !== null;
     this.#showPosition();
-    face.controls.show({ ...this.#behind(live), ...{ empty: this.#isEmpty, playing: playback.playing }, speed: playback.speed, full: face.full.on });
+    face.controls.show({ ...this.#behind(live), ...{ empty: this.#isEmpty, playing: playback.playing && (live || !this.#isEmpty) }, speed: playback.speed, full: face.full.on });
     const kept = Boolean(state?.session);
     face.showEnd({
       ...{ canContinue: kept, canKeep: kept && !this.#actions.kept },
@@ -311,7 +311,7 @@ export class Player {
   }
 
   #status() {
-    if (!this.#state) return NO_STATUS;
+    if (!this.#state) return idleStatus(this.#t);
     if (this.#options.trains) return trainingStatus(this.#state, this.#t);
     return runStatus(this.#state, this.#playbackFacts(), this.#t);
   }

@@ -18,8 +18,8 @@ import { formatBytes } from "../lib/format.js";
  * @typedef {[label: string, value: string][]} Details
  */
 
-/** @type {Status} */
-export const NO_STATUS = { tone: "idle", state: "", facts: [] };
+/** @type {(t: Translate) => Status} */
+export const idleStatus = (t) => ({ tone: "idle", state: t("player.idle"), facts: [] });
 
 /**
  * Returns the line about the run of a video.

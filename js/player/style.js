@@ -1,3 +1,5 @@
+import { FONT } from "../lib/looks.js";
+
 /**
  * CSS of the player, in the editor's own colours. Both editors' names of them are here, the newer ones first.
  *
@@ -7,9 +9,10 @@ export const STYLE = `
 .sf-player { --surface: var(--comfy-input-bg, #222); --text: var(--input-text, #ddd);
   --accent: var(--primary-background, var(--p-primary-color, #0b8ce9));
   --quiet: color-mix(in srgb, var(--text) 76%, var(--surface)); --line: color-mix(in srgb, var(--text) 22%, var(--surface));
-  --hover: color-mix(in srgb, var(--text) 13%, var(--surface)); --warn: #f0a13a; --row: 28px;
+  --hover: color-mix(in srgb, var(--text) 13%, var(--surface)); --row: 28px;
+  --warn: color-mix(in srgb, #f0930f 75%, var(--text)); --stop: color-mix(in srgb, #f04a4a 78%, var(--text));
   container-type: inline-size; display: flex; flex-direction: column; height: 100%; border-radius: 8px;
-  background: var(--surface); color: var(--text); font: 12px/1.35 var(--font-inter, Inter, sans-serif);
+  background: var(--surface); color: var(--text); font: 12px/1.35 ${FONT};
   font-variant-numeric: tabular-nums; outline: none; user-select: none; overflow: clip !important; }
 .lg-node .sf-player { --surface: var(--component-node-widget-background, var(--comfy-input-bg, #222)); }
 .sf-player [hidden] { display: none !important; }
@@ -83,7 +86,7 @@ export const STYLE = `
 .sf-blend:empty { display: none; }
 .sf-player .sf-prompts { min-width: 24px; height: 24px; padding: 0 4px; margin-right: 1px; }
 .sf-actions { display: flex; gap: 2px; }
-.sf-player .sf-stop:enabled { color: var(--stop, #f26d6d); }
+.sf-player .sf-stop:enabled { color: var(--stop); }
 .sf-ended { gap: 6px; }
 .sf-player .sf-ended > button { flex: 1; background: var(--hover); }
 .sf-player .sf-ended > button:hover:enabled { background: var(--line); }
@@ -108,11 +111,12 @@ export const STYLE = `
 
 .sf-losses { flex: none; padding-top: 6px; }
 .sf-losses > svg { display: block; width: 100%; height: 60px; border-radius: 4px; background: color-mix(in srgb, var(--surface) 70%, Canvas); }
-.sf-legend { display: flex; gap: 10px; justify-content: flex-end; height: 16px; font-size: 11px; }
+.sf-legend { display: flex; gap: 12px; justify-content: flex-end; height: 16px; font-size: 11px; color: var(--quiet); }
+.sf-legend i { display: inline-block; width: 7px; height: 7px; margin-right: 5px; border-radius: 50%; }
 
 .sf-popup { position: fixed; inset: auto; margin: 0; box-sizing: border-box; min-width: 200px; max-width: min(360px, 90vw); padding: 6px;
   border: 1px solid var(--line); border-radius: 8px; background: var(--surface); color: var(--text);
-  box-shadow: 0 6px 24px rgb(0 0 0 / 40%); overflow: auto; font: 13px/1.4 var(--font-inter, Inter, sans-serif); user-select: text; }
+  box-shadow: 0 6px 24px rgb(0 0 0 / 40%); overflow: auto; font: 13px/1.4 ${FONT}; user-select: text; }
 .sf-popup hr { margin: 5px 4px; border: 0; border-top: 1px solid var(--line); }
 .sf-popup h4 { margin: 6px 8px 2px; font-size: 11px; font-weight: 600; color: var(--quiet); }
 .sf-popup p { margin: 4px 8px; overflow-wrap: anywhere; }
@@ -121,7 +125,7 @@ export const STYLE = `
 .sf-player .sf-item:disabled { color: var(--quiet); opacity: 0.7; }
 .sf-choice { display: flex; align-items: center; gap: 2px; padding-left: 8px; min-height: var(--row); }
 .sf-choice > span { flex: 1; margin-right: 12px; }
-.sf-player .sf-choice > button[aria-pressed="true"] { background: var(--accent); color: #fff; }
+.sf-player .sf-choice > button[aria-pressed="true"] { background: var(--text); color: var(--surface); }
 .sf-choice > input { width: 48px; height: 26px; box-sizing: border-box; padding: 0 0 0 6px; border: 1px solid var(--line); border-radius: 6px;
   background: none; color: inherit; font: inherit; }
 .sf-popup dl { display: grid; grid-template-columns: auto 1fr; gap: 3px 14px; margin: 4px 8px; }

@@ -1,7 +1,9 @@
+import { FONT } from "../lib/looks.js";
+
 /** CSS of the sessions panel. */
 export const STYLE = `
 .sf-sessions { height: 100%; box-sizing: border-box; display: flex; flex-direction: column; color: var(--input-text, #ddd);
-  background: var(--comfy-menu-bg, #353535); font: 13px/1.4 sans-serif; }
+  background: var(--comfy-menu-bg, #353535); font: 13px/1.4 ${FONT}; }
 .sf-sessions header { display: flex; align-items: center; gap: 8px; padding: 10px 12px; }
 .sf-sessions h2 { flex: 1; margin: 0; font-size: 15px; font-weight: 600; }
 .sf-sessions ul { flex: 1; overflow-y: auto; margin: 0; padding: 0 12px 12px; list-style: none; }

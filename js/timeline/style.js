@@ -1,9 +1,11 @@
+import { FONT } from "../lib/looks.js";
+
 /** CSS of the timeline widget, part of the widget's element so that it comes and goes with it. */
 export const STYLE = `
 .sf-timeline {
   display: flex; flex-direction: column; height: 100%; min-height: 100px; border-radius: 6px; position: relative;
   background: var(--comfy-input-bg, #222); color: var(--input-text, #ddd); border: 1px solid var(--border-color, #4e4e4e);
-  font: 11px/1.3 sans-serif; user-select: none; cursor: default;
+  font: 11px/1.3 ${FONT}; user-select: none; cursor: default;
 }
 .sf-timeline-track { flex: 1; position: relative; overflow: hidden; min-height: 44px; }
 .sf-timeline-before, .sf-timeline-block { position: absolute; top: 3px; bottom: 3px; box-sizing: border-box; overflow: hidden; }
@@ -39,7 +41,7 @@ export const STYLE = `
 }
 .sf-timeline-tick { position: absolute; top: 0; padding: 2px 0 0 3px; border-left: 1px solid currentColor; height: 100%; pointer-events: none; }
 .sf-timeline-add {
-  position: absolute; right: 0; top: 0; bottom: 0; width: 24px; border: 0; padding: 0; font: bold 14px sans-serif;
+  position: absolute; right: 0; top: 0; bottom: 0; width: 24px; border: 0; padding: 0; font: bold 14px ${FONT};
   border-left: 1px solid var(--border-color, #4e4e4e); background: var(--comfy-input-bg, #222); color: var(--input-text, #ddd);
   cursor: pointer;
 }

@@ -19,6 +19,27 @@ SAME_IN_CHINESE = {"VAE {size}", "self forcing"}
 TRANSLATIONS: dict[str, str] = json.loads((ROOT / "locales" / "zh" / "messages.json").read_text(encoding="utf-8"))
 
 
+TEMPLATES = sorted((ROOT / "workflows").glob("*.json"))
+NOTES: dict[str, str] = json.loads((ROOT / "locales" / "zh" / "main.json").read_text(encoding="utf-8"))[
+    "selfForcingNotes"
+]
+
+
+def note_of(template: Path) -> str:
+    nodes = json.loads(template.read_text(encoding="utf-8"))["nodes"]
+    (note,) = [node["widgets_values"][0] for node in nodes if node["type"] == "MarkdownNote"]
+    assert isinstance(note, str)
+    return note
+
+
+def digest(text: str) -> str:
+    """FNV-1a, 32 bits, as js/lib/i18n.js has it."""
+    value = 0x811C9DC5
+    for byte in text.encode():
+        value = (value ^ byte) * 0x01000193 & 0xFFFFFFFF
+    return f"{value:08x}"
+
+
 def values_in(template: str) -> list[str]:
     return sorted({name for _, name, _, _ in Formatter().parse(template) if name})
 
@@ -43,3 +64,16 @@ def test_a_message_whose_template_is_made_elsewhere_is_found(tmp_path: Path) -> 
     (tmp_path / "nodes" / "new.py").write_text("def f(t: str) -> str:\n    return Message(t)\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"new\.py, line 2: write the template of this message out"):
         message_templates(tmp_path)
+
+
+def test_every_note_of_a_template_is_translated_and_no_translation_is_left_over() -> None:
+    assert sorted(NOTES) == sorted(digest(note_of(template)) for template in TEMPLATES)
+
+
+@pytest.mark.parametrize("template", TEMPLATES, ids=lambda path: path.stem)
+def test_a_translated_note_has_the_links_names_of_files_and_sizes_of_its_english(template: Path) -> None:
+    note = note_of(template)
+    translation = NOTES[digest(note)]
+    for kept in (r"\]\((\S+?)\)", r"`[^`]+`", r"[\d.]+ Gi?B", r"^#+ "):
+        assert sorted(set(re.findall(kept, translation, re.M))) == sorted(set(re.findall(kept, note, re.M))), kept
+    assert len(CHINESE.findall(translation)) > 60

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { readFileSync, readdirSync } from "node:fs";
 import { afterEach, test } from "node:test";
 
-import { setTexts, translator } from "../../../js/lib/i18n.js";
+import { setTexts, translatedNote, translator } from "../../../js/lib/i18n.js";
 import { MAIN } from "../texts.js";
 
 const FOLDER = new URL("../../../js/", import.meta.url);
@@ -46,6 +46,14 @@ test("a variant takes the texts of its language, and English stands in for what 
   setTexts({ en: MAIN.en, zh: { selfForcing: {} }, de: {} });
   assert.equal(translator("zh")("player.play"), "Play (Space)");
   assert.equal(translator("de")("player.play"), "Play (Space)");
+});
+
+test("a template's note is shown in the editor's language, and one that somebody changed as it is", () => {
+  const workflow = JSON.parse(readFileSync(new URL("../../../workflows/tiny_live.json", import.meta.url), "utf8"));
+  const [note] = workflow.nodes.find(({ type }) => type === "MarkdownNote").widgets_values;
+  assert.match(translatedNote(note, "zh-TW"), /^## 微型演示：实时/);
+  assert.equal(translatedNote(note, "fr"), note);
+  assert.equal(translatedNote(`${note} mine`, "zh"), `${note} mine`);
 });
 
 test("without texts from the server a key is readable, and keeps its values", () => {
