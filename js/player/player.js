@@ -6,8 +6,9 @@ import { fileUrl, getBlob, onWaiting } from "../lib/server.js";
 import { chunkGrid } from "./chunk_grid.js";
 import { DrawnRate } from "./drawn_rate.js";
 import { Face } from "./face.js";
-import { trainingMessage, trainingStatus } from "./loss_curve.js";
+import { trainingStatus } from "./loss_curve.js";
 import { marksOf } from "./marks.js";
+import { Messages } from "./messages.js";
 import { Playback, clock } from "./playback.js";
 import { isLive, isSteered } from "./runs.js";
 import { idleStatus, runDetails, runStatus } from "./status.js";
@@ -18,7 +19,6 @@ import { UserActions } from "./user_actions.js";
  * @typedef {import("../lib/messages.js").FramesMessage} FramesMessage
  * @typedef {import("../lib/messages.js").WithdrawnMessage} WithdrawnMessage
  * @typedef {import("../lib/messages.js").ServerFile} ServerFile
- * @typedef {import("./message_line.js").Message} Message
  * @typedef {{steering?: import("./steering_bar.js").Steering, trains?: boolean}} Options steering: actions that runs of
  *   the node take; trains: whether they are trainings, whose frames are samples
  */
@@ -30,8 +30,6 @@ const HEIGHTS = { all: [320, 384], stop: [240, 350], none: [240, 350], trains: [
 const LEAD = 1.25; // seconds to the newest frame: the server makes so much in advance
 const REFRESH = 0.2; // seconds between two updates of the texts while something plays
 const FORMER_RUNS = 100; // whose late messages are ignored
-const LASTING = 1; // seconds that work takes that is worth a word
-const FACTS = / · .* · /; // of a progress text, in any language, that says what the line of facts says too
 
 /** What is shown over the picture when a run comes into a state. @type {Record<string, import("./icons.js").Icon>} */
 const BEZELS = { running: "play", paused: "hold", stopping: "stop", ended: "stop", interrupted: "stop", failed: "stop" };
@@ -53,8 +51,6 @@ export class Player {
   #formerRuns = new Set(); // late messages of these are ignored
   #animation = 0; // handle of the next animation frame; -1 after remove()
   #refreshed = 0; // when the texts were updated
-  #progress = ""; // what the server says of the work
-  #progressSince = 0;
   #marksKey = "";
   /** @type {import("./marks.js").Mark[]} */
   #marks = [];
@@ -66,7 +62,7 @@ export class Player {
   /** @type {Playback} */
   #playback;
   #rate = new DrawnRate();
-  #waiting = 0; // runs that wait for this one to end
+  #messages = new Messages(this.#t);
   #stopListening;
 
   /**
@@ -92,7 +88,7 @@ export class Player {
     addElement(node, "live", this.#face.element, () => least);
     growTo(node, [WIDTH, node.computeSize()[1] + usual - least]);
     this.#stopListening = onWaiting((waiting) => {
-      this.#waiting = waiting;
+      this.#messages.waiting = waiting;
       this.#wake();
     });
     after(node, "onRemoved", () => this.remove());
@@ -180,8 +176,7 @@ export class Player {
    * @param {string} text
    */
   showProgress(text) {
-    this.#progress = FACTS.test(text) ? "" : text;
-    this.#progressSince = clock();
+    this.#messages.showProgress(text);
     this.#wake();
   }
 
@@ -197,7 +192,8 @@ export class Player {
   #begin(run) {
     if (this.#run) this.#formerRuns.add(this.#run);
     if (this.#formerRuns.size > FORMER_RUNS) this.#formerRuns.delete([...this.#formerRuns][0]);
-    [this.#run, this.#state, this.#progress] = [run, null, ""];
+    [this.#run, this.#state] = [run, null];
+    this.#messages.showProgress("");
     [this.#rate, this.#said] = [new DrawnRate(), ""];
     this.#actions.begin();
     this.#playback.begin(Boolean(setting(LOOP_SETTING)));
@@ -322,26 +318,14 @@ export class Player {
     return runDetails(this.#state, { ...this.#playbackFacts(), size }, this.#t);
   }
 
-  /** What there is to say below the input, the most important first. @returns {import("./message_line.js").Message | null} */
+  /** What there is to say below the input. */
   #message() {
-    const [state, bar, { information, kept }] = [this.#state, this.#face.bar, this.#actions];
-    if (bar?.message?.tone === "warn") return bar.message;
-    if (information) return { text: information };
-    if (bar?.message) return bar.message;
-    if (!bar && state?.note) return { text: state.note, tone: "warn" };
-    if (state && this.#options.trains) return { text: trainingMessage(state, this.#t) || this.#progress };
-    if (kept) return { text: this.#t("player.kept", { name: kept }) };
-    if (!state) return null;
-    if (isLive(state)) return { text: this.#work(state) };
-    return state.session && this.#face.endBar ? { text: this.#t("player.canContinue") } : null;
-  }
-
-  /** What there is to say of a live run that needs no answer. @param {RunState} state */
-  #work(state) {
-    const isNews = this.#queue.empty || clock() - this.#progressSince > LASTING;
-    if (isNews && this.#progress) return this.#progress;
-    if (this.#waiting) return this.#t("sessions.waiting", { n: this.#waiting });
-    return this.#queue.interruptions > 0 && state.made_fps < state.fps ? this.#t("player.slow") : "";
+    const { bar, endBar } = this.#face;
+    const { empty, interruptions } = this.#queue;
+    return this.#messages.of({
+      ...{ state: this.#state, actions: this.#actions, bar: bar?.message ?? null, empty, interruptions },
+      ...{ steers: bar !== null, ends: endBar !== null, trains: this.#options.trains ?? false },
+    });
   }
 
   /**

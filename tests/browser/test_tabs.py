@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Browser, Locator, expect
 
 from tests.browser.test_player import open_graph
-from tests.comfyui.graphs import BLUE, RED, Graph, Tiny
+from tests.comfyui.graphs import BLUE, RED, Graph, Out, Tiny
 from tools.comfyui.browser import Editor, Mode, editor
 
 OPEN_COPY = """async (name) => {
@@ -31,6 +31,14 @@ def graph(words: str, seed: int) -> Graph:
     made = Graph()
     tiny = Tiny.of(made)
     made("SFStreamVideo", session=tiny.session(words, seed=seed), vae=tiny.vae, seconds=0.0, fps=16.0, clip=tiny.clip)
+    return made
+
+
+def described_at_the_end(seed: int) -> Graph:
+    """A run without an end, and a node that says something after it."""
+    made = graph(RED, seed)
+    (stream,) = [number for number, node in made.prompt.items() if node["class_type"] == "SFStreamVideo"]
+    made("SFSessionInfo", session=Out(stream, 1))
     return made
 
 
@@ -78,6 +86,31 @@ def test_of_two_copies_in_one_page_each_shows_its_own_run(own_page: Editor) -> N
     page.js(SWITCH, copy)
     page.fit_view()
     expect(player(page).locator("video")).to_be_hidden()
+    assert page.errors == []
+
+
+@pytest.mark.one_mode
+def test_what_a_run_says_is_on_the_nodes_of_its_tab_alone(own_page: Editor) -> None:
+    page = own_page
+    page.js(STATES)
+    open_graph(page, described_at_the_end(903))
+    page.fit_view()
+    ended = page.press_run()
+    words = page.page.locator(".sf-words")
+    expect(words.filter(has_text="Fits")).to_be_visible()
+    page.page.wait_for_function("() => window.states.some((state) => state.chunk >= 2)")
+    original, state = page.js(PATH), page.js("() => window.states.at(-1)")
+    page.js(OPEN_COPY, "copy")
+    page.fit_view()
+    page.server.post("/self_forcing/steer", {"node_id": state["node_id"], "run": state["run"], "action": "stop"})
+    page.wait(ended)
+    page.js(SWITCH, original)
+    page.fit_view()
+    for text in ("Fits", "latent frames"):
+        expect(words.filter(has_text=text)).to_be_visible()
+    page.js(OPEN_COPY, "another copy")
+    page.fit_view()
+    expect(words).to_have_count(0)
     assert page.errors == []
 
 

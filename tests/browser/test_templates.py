@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, expect
 from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 from tests.browser.conftest import pictured
@@ -136,6 +136,15 @@ def test_the_browser_of_templates_opens_one_and_its_missing_models_are_named(pag
         details.click()
     for node in loaders:
         page.page.get_by_text(node["widgets_values"][0], exact=False).first.wait_for()
+
+
+@pytest.mark.one_mode
+@pytest.mark.parametrize("own_page", [{"Comfy.Locale": "zh"}], ids=["zh"], indirect=True)
+def test_a_chinese_editor_shows_the_notes_of_templates_in_chinese(own_page: Editor) -> None:
+    own_page.load_workflow(workflow("tiny_live"), "tiny_live")
+    expect(own_page.page.get_by_text("微型演示：实时")).to_be_visible()
+    assert not own_page.js("() => app.extensionManager.workflow.activeWorkflow.isModified")
+    assert own_page.errors == []
 
 
 BLUEPRINT = "Self Forcing (live)"

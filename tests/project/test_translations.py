@@ -54,7 +54,7 @@ def test_every_message_of_the_server_is_translated_and_no_translation_is_left_ov
 def test_a_translation_has_the_values_and_marks_of_its_english(template: str) -> None:
     translation = TRANSLATIONS[template]
     assert values_in(translation) == values_in(template)
-    assert translation.count(" · ") == template.count(" · ")  # by which js/player/player.js knows a line of facts
+    assert translation.count(" · ") == template.count(" · ")  # by which js/player/messages.js knows a line of facts
     if WORDS.search(IN_BRACES.sub("", template)) and template not in SAME_IN_CHINESE:
         assert CHINESE.search(translation)
 
