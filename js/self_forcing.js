@@ -4,10 +4,11 @@ import { offerPreview, hidePreviews, removePreview } from "./lib/previews.js";
 import { isCanvasOnScreen, isOnScreen, replacePatterns } from "./lib/widgets.js";
 import { sayLength } from "./length.js";
 import { unescapeHtml } from "./lib/format.js";
-import { setTexts, translatedNote, translator } from "./lib/i18n.js";
+import { setTexts, translator } from "./lib/i18n.js";
 import { executionIds } from "./lib/ids.js";
 import { isFrames, isState, isWithdrawn } from "./lib/messages.js";
 import { clientId, divert, get, listen, onQueue, onTemplates, post } from "./lib/server.js";
+import { keepPlain, translateNotes } from "./notes.js";
 import { LOOP_SETTING, Player } from "./player/player.js";
 import { Runs } from "./player/runs.js";
 import { Tabs } from "./player/tabs.js";
@@ -229,10 +230,8 @@ register({
   nodeCreated(/** @type {ComfyNode} */ node) {
     ADDITIONS[node.constructor.comfyClass ?? ""]?.(node);
   },
-  beforeConfigureGraph(/** @type {{nodes?: any[]}} */ { nodes = [] }) {
-    for (const { type, widgets_values: values } of nodes)
-      if (type === "MarkdownNote" && Array.isArray(values)) values[0] = translatedNote(String(values[0]), locale());
-  },
+  beforeConfigureGraph: translateNotes,
+  loadedGraphNode: keepPlain,
   afterConfigureGraph() {
     delete rootGraph().extra?.sf_workflow; // of a video or picture that was dropped; see onQueue
     replayFromFile(rootGraph(), rootGraph().extra);

@@ -52,7 +52,7 @@ export class Face {
   message;
   status;
   full;
-  hint = make("div", { className: "sf-hint" });
+  #hint = make("div", { className: "sf-hint" });
   element;
 
   /**
@@ -91,7 +91,7 @@ export class Face {
   }
 
   #assemble() {
-    const stage = make("div", { className: "sf-stage" }, this.screen.element, this.hint, this.bezel.element);
+    const stage = make("div", { className: "sf-stage" }, this.screen.element, this.#hint, this.bezel.element);
     this.#listenToClicks(stage);
     const slot = this.takesAll && this.bar && this.endBar ? [make("div", { className: "sf-slot" }, this.bar.element, this.endBar.element)] : [];
     const curve = this.curve ? [this.curve.element] : [];
@@ -133,6 +133,12 @@ export class Face {
       event.stopPropagation();
       this.#toggleFull();
     });
+  }
+
+  /** @param {string} text in place of a picture; "": none */
+  showHint(text) {
+    if (this.#hint.textContent !== text) this.#hint.textContent = text;
+    this.#hint.hidden = !text;
   }
 
   /** @param {import("./menu.js").Size} size */

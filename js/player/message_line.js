@@ -1,6 +1,6 @@
 import { make } from "../lib/dom.js";
 import { inTwo } from "../lib/format.js";
-import { createPopup } from "./popup.js";
+import { close, createPopup } from "./popup.js";
 
 /** @typedef {{text: string, tone?: "plain" | "wait" | "warn"}} Message */
 
@@ -9,6 +9,7 @@ export class MessageLine {
   #text = make("span", { className: "sf-text" });
   #more = make("button", { type: "button", className: "sf-more", hidden: true });
   #whole = "";
+  #hasMore = false; // than the first sentence
   #popup;
   element;
 
@@ -19,6 +20,7 @@ export class MessageLine {
       panel.replaceChildren(make("p", { className: "sf-whole" }, this.#whole)),
     );
     this.element = make("div", { className: "sf-message", role: "status" }, this.#text, this.#more, this.#popup);
+    new ResizeObserver(() => this.#fit()).observe(this.element);
   }
 
   /** @param {Message | null} message */
@@ -30,7 +32,14 @@ export class MessageLine {
     this.element.dataset.tone = tone;
     this.#text.textContent = first;
     this.#text.title = first;
-    this.#more.hidden = !rest && this.#text.scrollWidth <= this.#text.clientWidth;
-    if (this.#popup.isConnected && this.#popup.matches(":popover-open")) this.#popup.hidePopover();
+    this.#hasMore = rest !== "";
+    this.#fit();
+    close(this.#popup);
+  }
+
+  /** Offers the rest of the text where there is one, or the line is too narrow for its first sentence. */
+  #fit() {
+    this.#more.hidden = true; // it takes room
+    this.#more.hidden = !this.#hasMore && this.#text.scrollWidth <= this.#text.clientWidth;
   }
 }

@@ -83,7 +83,6 @@ export class Player {
     const details = () => this.#details();
     this.#face = new Face(this.#t, options, { screen, details, ...this.#actions.host() });
     this.#playback = new Playback(this.#face.screen);
-    this.#face.hint.textContent = this.#hint();
     const [least, usual] = HEIGHTS[options.trains ? "trains" : (options.steering ?? "none")];
     addElement(node, "live", this.#face.element, () => least);
     growTo(node, [WIDTH, node.computeSize()[1] + usual - least]);
@@ -258,7 +257,7 @@ export class Player {
     const [state, face, playback] = [this.#state, this.#face, this.#playback];
     const live = isLive(state);
     this.#refreshed = clock();
-    face.hint.hidden = live || face.screen.size !== null;
+    face.showHint(live || state?.frames || face.screen.size ? "" : this.#hint());
     this.#showPosition();
     face.controls.show({ ...this.#behind(live), ...{ empty: this.#isEmpty, playing: playback.playing && (live || !this.#isEmpty) }, speed: playback.speed, full: face.full.on });
     const kept = Boolean(state?.session);
@@ -341,8 +340,10 @@ export class Player {
     if (before && drawing && !this.#options.trains) this.#face.bezel.flash(drawing, tone === "live" ? "" : state);
   }
 
+  /** What to do where there is no picture. */
   #hint() {
     if (this.#options.trains) return this.#t("training.nothingYet");
-    return this.#t(this.#options.steering === "stop" ? "player.wireVae" : "player.nothingYet");
+    if (this.#options.steering !== "stop") return this.#t("player.nothingYet");
+    return this.#t(this.#state?.state === "ended" ? "player.hasNoVae" : "player.wireVae");
   }
 }

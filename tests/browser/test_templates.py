@@ -142,7 +142,7 @@ def test_the_browser_of_templates_opens_one_and_its_missing_models_are_named(pag
 @pytest.mark.parametrize("own_page", [{"Comfy.Locale": "zh"}], ids=["zh"], indirect=True)
 def test_a_chinese_editor_shows_the_notes_of_templates_in_chinese(own_page: Editor) -> None:
     own_page.load_workflow(workflow("tiny_live"), "tiny_live")
-    expect(own_page.page.get_by_text("微型演示：实时")).to_be_visible()
+    expect(own_page.page.get_by_role("heading", name="微型演示")).to_be_visible()
     assert not own_page.js("() => app.extensionManager.workflow.activeWorkflow.isModified")
     assert own_page.errors == []
 
