@@ -11,6 +11,7 @@ from comfy_api.v0_0_2 import io
 from ..sf_core.cancellation import Cancellation
 from ..sf_core.files.published_models import frame_rate
 from ..sf_core.memory_ledger import DecoderCost
+from ..sf_core.session.published_noise import check_length
 from ..sf_core.session.reencoding import with_vae
 from ..sf_core.session.session import Session
 from ..sf_core.session.streaming import history_for
@@ -73,6 +74,7 @@ class SFSampleChunks(io.ComfyNode):
         cls, session: GraphSession, chunks: int, preview_vae: Any = None, fps: float | None = None, vae: Any = None
     ) -> Any:
         core, wan = session.core, comfy_model(session.core)
+        check_length(core, chunks)
         cancellation = host.HostCancellation()
         encoder = _own_vae(core, vae, cancellation)
         decoder = _own_vae(core, preview_vae, cancellation)  # before the run begins: it may not fit

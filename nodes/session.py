@@ -14,6 +14,15 @@ from ..sf_core.message import NOTHING, Message, sentences
 from ..sf_core.noise import MAX_SEED
 from ..sf_core.ranges import PIXELS
 from ..sf_core.session.beginning import frames_to_begin_with
+from ..sf_core.session.frame_counts import video_frames
+from ..sf_core.session.published_noise import (
+    AS_PUBLISHED,
+    MOST_FRAMES,
+    NOISES,
+    PER_CHUNK,
+    PUBLISHED_FRAMES,
+    PublishedNoise,
+)
 from ..sf_core.session.session import Session
 from .adapters import host, memory
 from .adapters.conditioning import embeddings
@@ -25,7 +34,7 @@ from .adapters.model_settings import config_for
 from .adapters.tiny import is_teacher
 from .adapters.vae import check_fits, open_vae
 from .adapters.wire_types import ConfigWire, GraphSession, SessionWire
-from .inputs import checked, schema
+from .inputs import checked, schema, with_extra
 
 
 class SFSession(io.ComfyNode):
@@ -67,10 +76,31 @@ class SFSession(io.ComfyNode):
                     min=0,
                     max=MAX_SEED,
                     control_after_generate=True,
-                    tooltip="Seed of the noise; the same seed makes the same video on every device.",
+                    tooltip="Seed of the noise; it makes the same video on every device, but for noise 'as published'.",
                 ),
                 ConfigWire.Input(
                     "settings", optional=True, tooltip="From Rollout Settings; without it, the model's own settings."
+                ),
+                with_extra(
+                    io.Combo.Input(
+                        "noise",
+                        options=list(NOISES),
+                        default=PER_CHUNK,
+                        optional=True,
+                        tooltip="'as published' draws as the authors' script does, to make their video from its seed.",
+                    ),
+                    advanced=True,
+                ),
+                with_extra(
+                    io.Int.Input(
+                        "published_frames",
+                        default=PUBLISHED_FRAMES,
+                        min=1,
+                        max=MOST_FRAMES,
+                        optional=True,
+                        tooltip="With noise 'as published': latent frames of the whole video; 21 are 81 frames.",
+                    ),
+                    advanced=True,
                 ),
             ],
             outputs=[SessionWire.Output(display_name="session", tooltip="An empty session.")],
@@ -88,15 +118,31 @@ class SFSession(io.ComfyNode):
         height: int,
         seed: int,
         settings: RolloutConfig | None = None,
+        noise: str = PER_CHUNK,
+        published_frames: int = PUBLISHED_FRAMES,
     ) -> Any:
         wan = HostedWan(model)
         size = latent_size(wan, width, height)
         config, archive = config_for(model, settings), host.temp_path("archive")
         words = words_of("positive")
         session = Session.start(wan, embeddings(positive), size, config, seed=seed, archive_folder=archive, words=words)
-        remarks = (_unusual_size(wan, size), _of_teacher(wan), *_of_wan22(wan, settings))
+        if noise == AS_PUBLISHED:
+            session = session.with_noise(PublishedNoise.of(session, seed, published_frames))
+        remarks = (_unusual_size(wan, size), _of_teacher(wan), _noise_in_words(session), *_of_wan22(wan, settings))
         message = sentences((memory_in_words(session), *remarks))
         return io.NodeOutput(GraphSession(session), ui=host.keep_saying(message))
+
+
+def _noise_in_words(session: Session) -> Message:
+    """Say how long a video with noise as published is, and who drew the authors'; empty for other noise."""
+    noise, wan = session.noise, comfy_model(session)
+    if not isinstance(noise, PublishedNoise):
+        return NOTHING
+    length = video_frames(noise.frames, wan.temporal_factor)
+    said = Message("Noise as published, for a video of {frames} frames", frames=length)
+    if wan.device.type == "cuda":
+        return said
+    return sentences((said, Message("The authors' videos were drawn on a GPU: another device draws other noise")))
 
 
 def _unusual_size(wan: HostedWan, size: tuple[int, int]) -> Message:

@@ -7,6 +7,7 @@ from PIL import Image, ImageDraw, ImageFont
 from ..sf_core.byte_units import format_bytes
 from ..sf_core.files.published_models import format_settings
 from ..sf_core.message import Message, lines
+from ..sf_core.session.noise_record import noise_in_words
 from ..sf_core.session.saved_record import events_in
 from ..sf_core.session.session_file import record_of
 from .adapters.memory_report import memory_in_words
@@ -35,7 +36,7 @@ def session_in_words(session: GraphSession) -> Message:
             Message("size: {columns} x {rows} pixels, batch {batch}", **size),
             Message("model: {names}", names=", ".join([record["model"], *record["other_models"]])),
             Message("prompts: {n}", n=len(prompts)),
-            Message("seeds: {seeds}", seeds=", ".join(map(str, record["seeds"]))),
+            Message("seeds: {seeds}", seeds=", ".join(map(noise_in_words, record["seeds"]))),
             Message("events: {events}", events=events_in(record)),
             Message("settings: {settings}", settings=format_settings(core.config)),
             Message("newest chunk's cache: {how}", how=core.how),

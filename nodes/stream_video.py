@@ -14,6 +14,7 @@ from ..sf_core.files.video import VideoWriter
 from ..sf_core.memory_ledger import DecoderCost
 from ..sf_core.message import Message
 from ..sf_core.session.frame_counts import video_frames
+from ..sf_core.session.published_noise import check_length
 from ..sf_core.session.reencoding import with_vae
 from ..sf_core.session.saved_record import events_in
 from ..sf_core.session.session import Session
@@ -98,6 +99,7 @@ class SFStreamVideo(io.ComfyNode):
         ours = open_vae(vae, cancellation)
         check_fits(ours, comfy_model(core))
         chunks = chunks_for(core, seconds, fps, ours.temporal_factor) if seconds else 0
+        check_length(core, chunks)
         path, last = results.new_video("stream"), None
         run = Run(cls, session, chunks, fps, cancellation, steerable=clip is not None)
         with (

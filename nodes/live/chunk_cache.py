@@ -22,8 +22,8 @@ from ...sf_core.files.disk import free_bytes
 from ...sf_core.files.safetensors_file import open_tensors, write_tensors
 from ...sf_core.hashing import digest, tensor_digest
 from ...sf_core.message import Message
-from ...sf_core.noise import SeededNoise
 from ...sf_core.session.next_chunk import Progress
+from ...sf_core.session.noise_record import facts_of
 from ...sf_core.session.session import Session
 from ..adapters import host
 
@@ -47,7 +47,7 @@ class ChunkCache:
 
     def next_chunk(self, session: Session, progress: Progress) -> tuple[Session, Tensor]:
         """Return the stored chunk, or sample it with `Session.next_chunk` and store it."""
-        if not isinstance(session.noise, SeededNoise):
+        if facts_of(session.noise) is None:
             return session.next_chunk(progress)
         name = f"{digest(session.model.state_key(), session.next_key).hex()}.safetensors"
         stored = _read(chunks_folder() / name, session)

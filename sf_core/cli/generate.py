@@ -33,12 +33,13 @@ from ..files.video import VideoWriter, expected_bytes
 from ..model.wan import CausalWan
 from ..session.beginning import frames_to_begin_with
 from ..session.frame_counts import video_frames
+from ..session.published_noise import AS_PUBLISHED, PublishedNoise, check_length
 from ..session.reencoding import with_vae
 from ..session.saved_record import events_in
 from ..session.session import Session
 from ..session.session_file import file_bytes, record_of
 from ..session.stream_host import Decoder
-from ..session.streaming import chunks_for, stream
+from ..session.streaming import chunks_for, frames_after, stream
 from ..text.encoders import load_text_encoder
 from ..vae.loading import load_vae
 from ..vae.taehv import load_taehv
@@ -132,10 +133,15 @@ def _generate(args: argparse.Namespace, models: LoadedModels, first: bool = True
     if seconds is None:
         latents = (args.rewind or 0) * session.config.chunk_frames  # the first of a video is one frame
         seconds = video_frames(latents, decoder.temporal_factor) / args.fps if latents else DEFAULT_SECONDS
+    chunks = chunks_for(session, seconds, args.fps, decoder.temporal_factor)
+    if args.noise == AS_PUBLISHED:
+        clip = frames_after(session, chunks)
+        session = session.with_noise(PublishedNoise.of(session, args.seed or 0, clip))
+    check_length(session, chunks)
     if first:
         _check_room(args, session, models, seconds)
     if not first:
-        for _ in range(chunks_for(session, seconds, args.fps, decoder.temporal_factor)):
+        for _ in range(chunks):
             session, _ = session.next_chunk()
         return
     before = session.chunks

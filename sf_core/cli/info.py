@@ -17,6 +17,7 @@ from ..files.safetensors_file import Value
 from ..files.weight_names import LORA_GROUPS, MODEL_GROUPS, SKIPPED_GROUPS, group_of, is_gan_extra, wrappers_in
 from ..files.weights import Weight, transformer_weights
 from ..model.architecture import WanArchitecture
+from ..session.noise_record import noise_in_words
 from ..session.saved_record import events_in, read_record
 from ..session.session_file import KEY
 
@@ -139,7 +140,7 @@ def _describe_session(record: dict[str, Any]) -> str:
     chunks = [block for block in record["blocks"] if block[0] == "chunk"]
     context = sum(block[1] for block in record["blocks"] if block[0] == "context")
     rows, columns = record["latent_size"]
-    seeds = ["the caller's noise" if seed is None else str(seed) for seed in record["seeds"]]
+    seeds = [noise_in_words(facts) for facts in record["seeds"]]
     lines = {
         "kind": f"session, format {record['version']}",
         "made by": ", ".join([record["model"], *record["other_models"]]),

@@ -34,7 +34,7 @@ _GO_WITH: dict[str, Sequence[tuple[Sequence[str], str, str]]] = {
     "train": ((("out", "resume", "smoke"), "recipe", "--plan trains nothing"),),
 }
 _READ = ("image", "video", "session", "model", "lora", "vae", "text_encoder")  # files that no output may replace
-_BEGINNINGS = ("image", "video", "size", "kv_dtype", "kv_offload")  # a session has its own
+_BEGINNINGS = ("image", "video", "size", "kv_dtype", "kv_offload", "noise")  # a session has its own
 _ALTERNATIVES = {"generate": (("image", "video"), ("fork_to", "save_session"))}
 
 

@@ -11,6 +11,7 @@ from .. import tiny
 from ..files.convert import convert
 from ..files.file_names import check_new_file
 from ..rollout_rules import KV_DTYPES
+from ..session.published_noise import AS_PUBLISHED, NOISES, PER_CHUNK
 from .bench import run_bench
 from .environment import environment_report
 from .generate import DEFAULT_SECONDS, DTYPES, generate
@@ -56,6 +57,12 @@ def _add_generate(commands: Any) -> None:
     )
     content.add_argument(
         "--seed", type=int, help="seed of the noise (default: 0); with --session: the seed from here on"
+    )
+    content.add_argument(
+        "--noise",
+        choices=NOISES,
+        help=f"{PER_CHUNK!r} (default): the same on every device. {AS_PUBLISHED!r}: drawn as the script of the model's "
+        "authors does, for a video of this length, so that their video comes again from their seed; on a GPU as theirs",
     )
     content.add_argument(
         "--size",

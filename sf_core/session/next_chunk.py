@@ -18,6 +18,7 @@ from ..model.wide_views import open_in_flight
 from .archive import StoredLatents
 from .blocks import Block
 from .checks import check_reencoded
+from .published_noise import check_noise_left, chunks_left
 from .record import SessionRecord
 from .replay import CachePass, CachePoint, last_passes, point_before, replaced_frame, replay_passes
 from .rolling import InFlight, passes_until_clean, roll
@@ -58,6 +59,7 @@ class NextChunk:
 
     def __init__(self, session: SessionRecord, report: Progress | None) -> None:
         torch.get_num_threads()  # in a new thread, settles the count before a first product is rounded otherwise
+        check_noise_left(session)
         self._session, self._report = session, report or _report_nothing
         session.archive_old_blocks()
         encode_anew(session)
@@ -147,7 +149,8 @@ class NextChunk:
 
         counts = self._session.config.frames_of_flights(now.start, len(steps))
         chunks = [] if flying is None else list(flying.latents.get().split(counts, dim=2))
-        latents, left, next_steps = roll(flow, noise, chunks, steps, timesteps, self._session.config.noise_levels, add)
+        most = chunks_left(self._session) if add else 0
+        latents, left, next_steps = roll(flow, noise, chunks, steps, timesteps, self._session.config.noise_levels, most)
         return latents, InFlight(tuple(next_steps), StoredLatents(torch.cat(left, dim=2))) if left else None
 
     def _make_ready(

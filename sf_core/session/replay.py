@@ -175,10 +175,21 @@ def last_passes(now: CachePoint, shape: CacheShape) -> list[CachePass]:
         rewritten = now.event.recache_sink or now.event.joint
         before = passes if not rewritten and _in_sink(head, shape, now.epoch.scene) else []
         passes = before + _recache_passes(now, shape)
-    if shape.bank is not None:  # the newest block's first frame enters it
-        newest = passes[-1]
-        passes[-1] = replace(newest, bank_frame=head.place.start - newest.place.start)
+    if shape.bank is not None:
+        passes = _with_bank(head, passes)
     return _worthwhile(passes, shape)
+
+
+def _with_bank(head: Block, passes: list[CachePass]) -> list[CachePass]:
+    """The passes of which one lets the first frame of the newest block enter the bank.
+
+    A recache of a window without a ring does not pass that block again: then its own pass comes first.
+    """
+    first = head.place.start
+    if not passes or not passes[-1].place.start <= first < passes[-1].place.end:
+        passes = [_commit(head), *passes]
+        return [replace(passes[0], bank_frame=0), *passes[1:]]
+    return [*passes[:-1], replace(passes[-1], bank_frame=first - passes[-1].place.start)]
 
 
 def replay_passes(now: CachePoint, shape: CacheShape) -> list[CachePass]:

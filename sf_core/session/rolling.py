@@ -44,7 +44,7 @@ def roll(
     steps: list[int],
     timesteps: Sequence[float],
     schedule: FlowSchedule,
-    add: bool,
+    most: int | None,
 ) -> tuple[Tensor, list[Tensor], list[int]]:
     """Denoise until the oldest chunk in flight is clean.
 
@@ -55,13 +55,13 @@ def roll(
         steps: The next step of each.
         timesteps: Timestep of each step, falling.
         schedule: Conversion between noisy latents, flow and clean latents.
-        add: Before each pass, add a chunk of pure noise behind the others.
+        most: Before each pass, a chunk of pure noise is added behind the others, up to so many in flight. None: always.
 
     Returns:
         The clean chunk; the chunks that are left, and the next step of each.
     """
     while True:
-        if add:
+        if most is None or len(chunks) < most:
             chunks = [*chunks, schedule.first_noise(noise(len(chunks), 0), timesteps[0])]
             steps = [*steps, 0]
         levels = [timesteps[step] for step in steps]
@@ -82,8 +82,11 @@ def passes_until_clean(steps: Sequence[int], count: int, cut: bool = False) -> i
     return count if cut or not steps else count - steps[0]
 
 
-def steps_after(steps: Sequence[int], count: int) -> tuple[int, ...]:
-    """The next steps of the chunks in flight after a chunk was added before each pass, and one came out."""
-    passes = passes_until_clean(steps, count)
-    going = [step + passes for step in steps] + [passes - added for added in range(passes)]
+def steps_after(steps: Sequence[int], count: int, most: int | None = None) -> tuple[int, ...]:
+    """The next steps of the chunks in flight after one came out; ``most`` as for `roll`."""
+    going = list(steps)
+    for _ in range(passes_until_clean(steps, count)):
+        if most is None or len(going) < most:
+            going.append(0)
+        going = [step + 1 for step in going]
     return tuple(going[1:])

@@ -13,9 +13,9 @@ from safetensors import SafetensorError, safe_open
 from ..cancellation import Cancellation
 from ..config import RolloutConfig
 from ..files.file_kinds import other_kind
-from ..noise import MAX_SEED
 from ..schedule import TRAIN_STEPS
 from .blocks import EVENT_CODES, FIRST_EVENT_CODES, Event
+from .noise_record import are_facts
 from .session_file import FORMAT_VERSION, HELD, KEY, SOURCES, stored_names
 from .source import SCHEDULES
 
@@ -86,8 +86,8 @@ def _faults(record: Any, layout: Mapping[str, tuple[str, list[int]]], cancellati
         yield f"batch, channels and latent_size are {sizes}; expected at most {list(_MOST)}"
     if not all(isinstance(name, str) for name in record["other_models"]):
         yield f"other_models is {reprlib.repr(record['other_models'])}; expected names"
-    if not all(seed is None or _is_whole(seed, 0, MAX_SEED) for seed in record["seeds"]):
-        yield f"seeds is {reprlib.repr(record['seeds'])}; expected whole numbers"
+    if not all(are_facts(facts, with_published=record["version"] > 2) for facts in record["seeds"]):
+        yield f"seeds is {reprlib.repr(record['seeds'])}; expected whole numbers, or noise as published"
     prompts = sum(name.startswith("prompt.") for name in layout)
 
     def is_made(by: list[Any]) -> bool:  # prompt, seed, code of the event
@@ -106,6 +106,9 @@ def _faults(record: Any, layout: Mapping[str, tuple[str, list[int]]], cancellati
     if not is_made(record["next"]):
         yield f"next is {reprlib.repr(record['next'])}; expected numbers of a prompt, a seed and an event"
     config = RolloutConfig.from_dict(record["config"])
+    lengths = [facts["frames"] for facts in record["seeds"] if isinstance(facts, dict)]
+    if any(config.fitting_frames(length) != length for length in lengths):
+        yield f"its noise is of videos of {reprlib.repr(lengths)} latent frames, which its chunks do not fill"
     start, sampled = 0, False
     right = set[str]()  # a session of a million blocks has few different ones
     for number, block in enumerate(record["blocks"]):

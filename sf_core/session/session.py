@@ -18,6 +18,7 @@ from .blocks import NOTHING, Event
 from .checks import check_context, check_prompt, check_recache
 from .kept_chunk import check_kept, kept_flights, key_of_next, tensors_of_newest
 from .next_chunk import NextChunk, Progress
+from .published_noise import SOURCE_AND_PUBLISHED, PublishedNoise, check_noise
 from .record import Reencode, SessionRecord
 from .session_file import save_session
 from .session_reading import open_session
@@ -76,6 +77,7 @@ class Session(SessionRecord):
         config = config or model.rollout_config or RolloutConfig()
         archive = Archive(archive_folder)
         empty = Session(model, config, (size[0], size[1]), batch, None, text, source, NOTHING, archive)
+        check_noise(empty, source)
         return replace(empty, reencode=reencode)
 
     def __repr__(self) -> str:
@@ -93,7 +95,8 @@ class Session(SessionRecord):
             latents: The context [B or 1, C, F, H, W].
 
         Raises:
-            ValueError: A wrong shape or count, naming the nearest counts that fit, or NaN.
+            ValueError: A wrong shape or count, naming the nearest counts that fit, NaN, or noise as published of a
+                video that no script begins like this.
         """
         if self.head is not None or self.held is not None:
             has = f"{self.frames} latent frames" if self.head else "a given frame for its first chunk"
@@ -105,6 +108,9 @@ class Session(SessionRecord):
         if self.config.context_in_chunk and latents.shape[2] == 1:
             return replace(self, held=latents.clone())
         session = self
+        if isinstance(self.noise, PublishedNoise):  # the script draws another clip for a video with given frames
+            noise = PublishedNoise.of(self, self.noise.seed, self.noise.frames, given=latents.shape[2])
+            session = replace(self, noise=noise)
         while session.frames < latents.shape[2]:
             count = self.config.frames_of_block(session.frames)
             part = latents[:, :, session.frames : session.frames + count].clone()
@@ -168,6 +174,8 @@ class Session(SessionRecord):
         Raises:
             ValueError: An argument does not fit, or the settings have no room for a source; the message says which.
         """
+        if isinstance(self.noise, PublishedNoise):
+            raise ValueError(SOURCE_AND_PUBLISHED)
         shape = (self.batch, self.model.arch.in_dim, self.config.frames_of_block(self.frames), *self.latent_size)
         check_source(self.config, latents, strength, schedule, shape)
         given = latents.detach().expand(self.batch, -1, -1, -1, -1).to(self.model.device, torch.float32)
@@ -180,11 +188,20 @@ class Session(SessionRecord):
         return replace(self, source=source)
 
     def with_noise(self, noise: NoiseSource) -> Session:
-        """Use a noise source of the caller's from the next chunk on, such as `PublishedNoise.of` this session."""
+        """Use a noise source of the caller's from the next chunk on, such as `PublishedNoise.of` this session.
+
+        Raises:
+            ValueError: It is a `PublishedNoise` of another video than this session's.
+        """
+        check_noise(self, noise)
         return replace(self, noise=noise)
 
     def with_seed(self, seed: int) -> Session:
-        """Use `SeededNoise(seed)` from the next chunk on. ``rewind(1).with_seed(s)`` is a re-roll."""
+        """Use `SeededNoise(seed)` from the next chunk on. ``rewind(1).with_seed(s)`` is a re-roll.
+
+        So it ends a `PublishedNoise`, whose later draws a script has only behind its own earlier ones. A rewind to a
+        chunk before brings it back.
+        """
         return replace(self, noise=SeededNoise(seed))
 
     def with_cut(self) -> Session:

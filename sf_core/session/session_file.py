@@ -16,13 +16,15 @@ from torch import Tensor
 
 from ..config import RolloutConfig
 from ..files.safetensors_file import write_tensors
-from ..noise import NoiseSource, SeededNoise
+from ..noise import NoiseSource
 from .blocks import FIRST_EVENT_CODES, Prompt
+from .noise_record import NoiseFacts, facts_of
 from .record import SessionRecord
 from .rolling import InFlight
 from .source import Source
 
-FORMAT_VERSION = 2  # 1: without the rules of `config.RULES`; a session without them is still written as 1
+# 1: without the rules of `config.RULES`. 2: without `PublishedNoise`. A session is written in the oldest that holds it.
+FORMAT_VERSION = 3
 KEY = "sf.session"
 SOURCES = "sources"  # the tensor of what chunks were made from, see `Source`: [F, B, C, H, W], one after the other
 HELD = "held"  # the tensor of a given frame inside the first chunk, [1, B, C, H, W]
@@ -126,13 +128,14 @@ def _flights_data(session: SessionRecord) -> Iterator[Tensor]:
 def record_of(session: SessionRecord) -> tuple[dict[str, Any], list[Prompt]]:
     """The session as JSON, and the prompts that the JSON numbers."""
     prompts: dict[bytes, tuple[int, Prompt]] = {}
-    seeds: dict[int | None, int] = {}
+    seeds: dict[str, tuple[int, NoiseFacts]] = {}
 
     def number(prompt: Prompt) -> int:
         return prompts.setdefault(prompt.digest, (len(prompts), prompt))[0]
 
     def source(noise: NoiseSource) -> int:
-        return seeds.setdefault(noise.seed if isinstance(noise, SeededNoise) else None, len(seeds))
+        facts = facts_of(noise)
+        return seeds.setdefault(repr(facts), (len(seeds), facts))[0]
 
     blocks = []
     for block in session.blocks:
@@ -147,8 +150,9 @@ def record_of(session: SessionRecord) -> tuple[dict[str, Any], list[Prompt]]:
         if source is not None
     ]
     has_rules = session.config.has_rules or bool(sources) or any(code >= FIRST_EVENT_CODES for code in codes)
+    has_published = any(isinstance(facts, dict) for _, facts in seeds.values())
     record = {
-        "version": FORMAT_VERSION if has_rules else 1,
+        "version": FORMAT_VERSION if has_published else 2 if has_rules else 1,
         "model": session.model.fingerprint,
         "other_models": session.other_models,
         "channels": session.model.arch.in_dim,
@@ -158,7 +162,7 @@ def record_of(session: SessionRecord) -> tuple[dict[str, Any], list[Prompt]]:
         "config": session.config.as_dict(),
         "blocks": blocks,
         "next": next_made,
-        "seeds": list(seeds),
+        "seeds": [facts for _, facts in seeds.values()],
     }
     if sources:
         record["sources"] = sources

@@ -18,6 +18,8 @@ from ..model.causal_model import CausalModel
 from ..noise import NoiseSource, SeededNoise
 from .archive import StoredLatents
 from .blocks import Event, Prompt
+from .noise_record import NoiseFacts
+from .published_noise import PublishedNoise
 from .rolling import InFlight
 from .saved_record import flight_frames, read_record, source_frames
 from .session_file import HELD, SOURCES, stored_names
@@ -86,7 +88,7 @@ def open_session(
     version = _version_of(path)
     record = read_record(path, cancellation)
     others = _check_model(path, record, model, allow_other_model)
-    sources = [noise or MissingNoise() if seed is None else SeededNoise(seed) for seed in record["seeds"]]
+    sources = [_noise(facts, noise, record, model) for facts in record["seeds"]]
     # read, not mapped: whoever shortens a mapped file kills the process, and whoever changes it changes the session
     tensors, _ = open_tensors(path)
     count = sum(name.startswith("prompt.") for name in tensors)
@@ -146,6 +148,15 @@ def open_session(
     yield SavedSession(config, size, record["batch"], others, begin, newest, blocks, held, wanted)
     if _version_of(path) != version:
         raise ValueError(f"{path} was changed while it was read: load it again")
+
+
+def _noise(facts: NoiseFacts, callers: NoiseSource | None, record: dict[str, Any], model: CausalModel) -> NoiseSource:
+    if facts is None:
+        return callers or MissingNoise()
+    if isinstance(facts, int):
+        return SeededNoise(facts)
+    config, frame = RolloutConfig.from_dict(record["config"]), (record["channels"], *record["latent_size"])
+    return PublishedNoise.from_record(facts, config, frame, record["batch"], model.device)
 
 
 def _version_of(path: Path) -> tuple[int, ...]:

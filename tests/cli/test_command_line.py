@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.tiny_world.scorer import score
-from sf_core import Session, tiny
+from sf_core import PublishedNoise, Session, tiny
 from sf_core.__main__ import main
 from sf_core.files import file_names
 from sf_core.files.video import VideoWriter, read_record
@@ -94,6 +94,32 @@ def test_a_fork_switches_the_prompt_and_leaves_the_old_session_alone(made: Path)
     assert torch.equal(loaded(made / "f").latents[:, :, :9], loaded(made / "s").latents)
     last = score(shown(made / "b.mp4")[-12:], BLUE)
     assert last.frames_correct >= 0.9, last
+
+
+def test_noise_as_published_is_of_a_clip_as_long_as_the_video(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The session keeps it: rewound it makes the same chunks again, its end is refused, another seed goes on."""
+    start = ("--prompt", RED, "--seed", 3, "--out", tmp_path / "a.mp4", "--save-session", tmp_path / "s")
+    assert generate(*start, "--seconds", 2, "--noise", "as published") == 0
+    whole = loaded(tmp_path / "s")
+    by_library = Session.start(tiny.load_transformer(), tiny.load_text().encode(RED))
+    by_library = by_library.with_noise(PublishedNoise.of(by_library, 3, 9))
+    for _ in range(3):
+        by_library, _ = by_library.next_chunk()
+    assert torch.equal(whole.latents, by_library.latents)
+    assert main(["info", str(tmp_path / "s")]) == 0
+    assert "3 as published (9 latent frames, drawn by cpu)" in capsys.readouterr().out
+    assert read_record(tmp_path / "a.mp4")["seeds"][0]["order"] == "self-forcing"
+    going_on = ("--session", tmp_path / "s", "--out", tmp_path / "b.mp4")
+    assert generate(*going_on, "--rewind", 2) == 0
+    assert torch.equal(loaded(tmp_path / "s").latents, whole.latents)
+    assert generate(*going_on, "--seconds", 1) != 0
+    assert "drawn for a video of 9 latent frames, which is at its end" in capsys.readouterr().err
+    assert generate(*going_on, "--noise", "as published") != 0
+    assert "--noise begins a video, and a session has begun already" in capsys.readouterr().err
+    assert generate(*going_on, "--seconds", 1, "--seed", 5) == 0
+    assert loaded(tmp_path / "s").chunks == 5
 
 
 @pytest.mark.parametrize("chunks", [2, 3])

@@ -296,3 +296,22 @@ def test_places_of_a_bank_are_filled_one_an_interval() -> None:
     assert [rule.filled(3 * chunk, 0) for chunk in range(9)] == [0, 1, 1, 1, 2, 2, 2, 3, 3]
     assert [rule.place(3 * chunk, 0) for chunk in range(10)] == [0, 0, 0, 1, 1, 1, 2, 2, 2, None]
     assert rule.filled(30, 27) == 1, "a cut empties it"
+
+
+@pytest.mark.parametrize("recache_sink", [False, True])
+def test_a_bank_without_a_ring_follows_a_recache(recache_sink: bool) -> None:
+    """The recache passes the sink at most again, and not the newest chunk, whose frame enters the bank."""
+    rule = sf_core.RolloutConfig(
+        chunk_frames=2, window_frames=5, sink_frames=3, memory_frames=3, memory_interval=2, denoising_steps=(1000, 500)
+    )
+    made = []
+    for lost in (False, True):
+        model = random_model(layers=2)
+        session = run(sf_core.Session.start(model, prompt(0), SIZE, rule), 4)
+        session = session.with_prompt(prompt(1), recache=True, recache_sink=recache_sink)
+        for _ in range(3):
+            if lost:
+                model.release_cache()
+            session, _ = session.next_chunk()
+        made.append(session.latents)
+    assert torch.equal(*made)

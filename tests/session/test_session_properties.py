@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ def apply_act(session: sf_core.Session, act: Act) -> sf_core.Session:
     if kind == "cut":
         return session.with_cut()
     if kind == "source":
-        if session.config.schedule == "rolling":
+        if session.config.schedule == "rolling" or isinstance(session.noise, sf_core.PublishedNoise):
             return session
         given = random_latents(session.config.frames_of_block(session.frames), seed=number)
         strength = 0.84 + number / 40  # a step is left, whose input context_from_last_step keeps
@@ -68,18 +69,28 @@ def reencode(session: Any) -> Tensor:
 
 
 def begin(
-    config: sf_core.RolloutConfig, batch: int, context: Tensor | None, model: sf_core.CausalWan = MODEL
+    config: sf_core.RolloutConfig,
+    batch: int,
+    context: Tensor | None,
+    model: sf_core.CausalWan = MODEL,
+    published: bool = False,
 ) -> sf_core.Session:
+    """An empty session, or one of ``context``; ``published``: with the script's noise, where there is a script."""
     session = sf_core.Session.start(model, prompt(0), SIZE, config, seed=7, batch=batch, reencode=reencode)
-    return session if context is None else session.with_context(context)
+    session = session if context is None else session.with_context(context)
+    if published:
+        frames = config.fitting_frames(80 * config.chunk_frames)
+        with suppress(ValueError):
+            session = session.with_noise(sf_core.PublishedNoise.of(session, 7, frames))
+    return session
 
 
 def straight_run(
-    config: sf_core.RolloutConfig, batch: int, context: Tensor | None, recipe: list[Act]
+    config: sf_core.RolloutConfig, batch: int, context: Tensor | None, recipe: list[Act], published: bool = False
 ) -> sf_core.Session:
     """The recipe from beginning to end, by a cache that is never lost, and that is on the device."""
     MODEL.release_cache()
-    session = begin(replace(config, kv_offload=False), batch, context)
+    session = begin(replace(config, kv_offload=False), batch, context, published=published)
     for act in recipe:
         sampled = act[0] in ("chunk", "kept")
         session = apply_act(session, ("chunk", act[1]) if sampled else act)
@@ -256,6 +267,7 @@ moves = st.lists(
     st.integers(0, 2),
     moves,
     st.sampled_from([None, 3]),
+    st.booleans(),
 )
 @example(
     sf_core.RolloutConfig(
@@ -269,6 +281,7 @@ moves = st.lists(
     + [("chunk", 1)] * 3
     + [("drop", 1), ("switch", 0), ("save", 1)],
     2,
+    True,
 )
 @example(
     sf_core.RolloutConfig(
@@ -282,6 +295,7 @@ moves = st.lists(
     + [("chunk", 1)] * 4
     + [("drop", 1), ("switch", 0), ("save", 1), ("rewind", 3)],
     2,
+    True,
 )
 @example(
     sf_core.RolloutConfig(chunk_frames=2, window_frames=6, sink_frames=2, sink_average=0.75),
@@ -293,6 +307,7 @@ moves = st.lists(
     + [("chunk", 1)] * 4
     + [("drop", 1), ("switch", 0)],
     2,
+    True,
 )
 @example(
     sf_core.RolloutConfig(chunk_frames=3, window_frames=8, sink_frames=2, denoising_steps=(1000, 500)),
@@ -302,6 +317,7 @@ moves = st.lists(
     + [("recache", 2), ("chunk", 1), ("drop", 1), ("chunk", 1), ("recache_sink", 3)]
     + [("chunk", 1)] * 8,
     None,
+    False,
 )
 @example(
     sf_core.RolloutConfig(chunk_frames=2, window_frames=8, sink_frames=3, sink_position="clamped"),
@@ -313,6 +329,7 @@ moves = st.lists(
     + [("chunk", 1), ("joint", 5), ("chunk", 1), ("drop", 1), ("recache", 2), ("chunk", 1), ("drop", 1)]
     + [("joint_sink", 2), ("chunk", 1), ("recache_sink", 3), ("chunk", 1), ("drop", 1)],
     None,
+    False,
 )
 @example(
     sf_core.RolloutConfig(chunk_frames=2, window_frames=7, sink_frames=1, context_from_last_step=True),
@@ -324,16 +341,22 @@ moves = st.lists(
     + [("rewind", 2), ("seed", 3), ("chunk", 1), ("kept", 1), ("save", 1), ("chunk", 1), ("drop", 1), ("chunk", 1)]
     + [("recache", 2), ("chunk", 1), ("drop", 1), ("joint", 3), ("fork", 1), ("chunk", 1), ("switch", 0)],
     2,
+    False,
 )
 def test_any_order_of_operations_gives_what_a_straight_run_gives(
-    config: sf_core.RolloutConfig, batch: int, context_blocks: int, operations: list[Act], budget: int | None
+    config: sf_core.RolloutConfig,
+    batch: int,
+    context_blocks: int,
+    operations: list[Act],
+    budget: int | None,
+    published: bool,
 ) -> None:
     frames = sum(config.frames_of_block(i) for i in range(context_blocks))
     context = random_latents(frames, batch) if frames else None
     MODEL.release_cache()
     MODEL.caches.budget_bytes = budget and budget * MODEL.cache_bytes(config, SIZE, batch, frames=200)
-    for branch in play(begin(config, batch, context), [*operations, *[("chunk", 1)] * 3]):
-        expected = straight_run(config, batch, context, branch.recipe)
+    for branch in play(begin(config, batch, context, published=published), [*operations, *[("chunk", 1)] * 3]):
+        expected = straight_run(config, batch, context, branch.recipe, published)
         assert branch.session.frames == expected.frames
         assert torch.equal(branch.session.latents, expected.latents)
         if config.schedule == "rolling":
