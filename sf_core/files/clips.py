@@ -90,6 +90,8 @@ def shown(container: InputContainer) -> Iterator[Timed]:
     # an AVI has no times, and FFmpeg's estimate is wrong for frames that were stored in another order
     rate = stream.average_rate if container.format.name == "avi" else None
     for number, frame in enumerate(container.decode(stream)):
+        if number == 0 and frame.pts is None:  # so has a bare stream (.h264, .hevc), which says its rate alone
+            rate = rate or stream.guessed_rate or stream.average_rate
         if rate:
             yield frame, number / rate, 1 / rate
         elif frame.pts is not None and frame.time_base:

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 _WHITES = (1.0, 255.0, 65535.0)  # what white is in files of numbers: floats, 8 bits, 16 bits
+_HIGHLIGHT = 16.0  # floats up to it are brighter than a white of 1; of 255 they would be black
 
 
 def read_picture(path: Path) -> Image.Image:
@@ -45,9 +46,13 @@ def _in_rgb(picture: Image.Image) -> Image.Image:
 
 
 def _scaled(grey: np.ndarray, mode: str) -> Image.Image:
-    """Scale numbers [H, W] so that white is 255: the smallest usual white that is not below the brightest pixel."""
+    """Scale numbers [H, W] so that white is 255: the smallest usual white that is not below the brightest pixel.
+
+    Floats may be somewhat brighter than a white of 1; that is cut off.
+    """
     grey = np.nan_to_num(grey, nan=0.0, posinf=0.0, neginf=0.0)
     brightest = float(grey.max(initial=0.0))
     whites = _WHITES if mode == "F" else _WHITES[2:]
     white = next((white for white in whites if white >= brightest), brightest)
-    return Image.fromarray((grey.clip(0, None) * (255 / white)).round().astype(np.uint8))
+    white = whites[0] if mode == "F" and brightest <= _HIGHLIGHT else white
+    return Image.fromarray((grey.clip(0, white) * (255 / white)).round().astype(np.uint8))

@@ -107,6 +107,20 @@ def test_a_clip_of_uneven_times_is_read_by_its_times(tmp_path: Path) -> None:
     assert brightness(read_clip(path, (32, 48), 10))[:5] == [0, 3, 4, 5, 6]
 
 
+@pytest.mark.parametrize(("codec", "ending"), [("libx264", "h264"), ("mjpeg", "mjpeg")])
+def test_a_stream_without_a_container_is_read_at_its_rate(codec: str, ending: str, tmp_path: Path) -> None:
+    """As cameras write them; such a file has no times."""
+    rate = 25 if ending == "mjpeg" else 10  # which is no number in Motion JPEG: players take 25
+    with av.open(str(tmp_path / f"c.{ending}"), "w", format=ending) as container:
+        stream = container.add_stream(codec, rate=rate)
+        assert isinstance(stream, av.VideoStream)
+        stream.height, stream.width, stream.pix_fmt = 32, 48, "yuvj420p" if ending == "mjpeg" else "yuv420p"
+        for pixels in grey(10) * (rate // 5):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode(None))
+    assert len(read_clip(tmp_path / f"c.{ending}", (32, 48), 10)) == 20
+
+
 def test_a_large_clip_takes_the_memory_of_its_scaled_frames(tmp_path: Path) -> None:
     large = np.zeros((480, 640, 3), np.uint8)
     path = write(tmp_path / "c.mp4", [large] * 40, [i / 20 for i in range(40)])

@@ -60,6 +60,16 @@ def test_grey_of_any_depth_goes_from_black_to_white(
     assert np.abs(found - np.linspace(0, 255, 64)[None, :, None]).max() <= 1
 
 
+@pytest.mark.parametrize("highlight", [1.2, 16.0])
+def test_a_highlight_brighter_than_white_does_not_darken_the_rest(highlight: float, tmp_path: Path) -> None:
+    numbers = np.linspace(0, 1, 64, dtype=np.float32)[None].repeat(4, axis=0)
+    numbers[0, 0] = highlight
+    Image.fromarray(numbers).save(tmp_path / "p.tiff")
+    found = np.asarray(read_picture(tmp_path / "p.tiff")).astype(int)
+    assert found[0, 0].tolist() == [255, 255, 255]
+    assert np.abs(found[1:] - np.linspace(0, 255, 64)[None, :, None]).max() <= 1
+
+
 def test_numbers_that_are_none_are_black(tmp_path: Path) -> None:
     Image.fromarray(np.array([[np.nan, np.inf, -1, 1]], np.float32)).save(tmp_path / "p.tiff")
     assert np.asarray(read_picture(tmp_path / "p.tiff"))[0, :, 0].tolist() == [0, 0, 0, 255]
