@@ -30,6 +30,9 @@ WAN_KEPT = 25.0  # of these, held between calls
 WAN22_VALUES, WAN22_KEPT = {"cpu": 34.0, "gpu": 21.0}, 7.0
 TAEHV_VALUES, TAEHV_KEPT = 1000.0, 84.0  # for each pixel of a frame: at most, for the published widths
 TAEHV_WEIGHTS = 24 * 2**20
+# floating-point operations for each pixel of a frame, counted by torch over the published sizes
+WAN_WORK, WAN22_WORK, TAEHV_WORK = 8.48e6, 18.4e6, 0.33e6
+WAN_WIDTH, WAN22_WIDTH = 96, 256  # of the last level there
 WAN_VAE, SMALL = "Wan VAE", "TAEHV"
 
 
@@ -78,6 +81,7 @@ class DecoderCost:
         temporal_factor: Frames of a latent.
         peak: Bytes for each pixel of a frame while it decodes, state included.
         kept: Bytes for each pixel of a frame between calls: its state.
+        operations: Floating-point operations for each pixel of a frame.
         replaceable: Whether a TAEHV decodes the same latents.
     """
 
@@ -87,6 +91,7 @@ class DecoderCost:
     temporal_factor: int
     peak: float
     kept: float
+    operations: float = 0.0
     replaceable: bool = False
 
     @staticmethod
@@ -101,14 +106,22 @@ class DecoderCost:
             values, kept = (WAN22_VALUES, WAN22_KEPT) if newer else (WAN_VALUES, WAN_KEPT)
             peak = values["cpu" if weight.device.type == "cpu" else "gpu"]
             published = not newer and vae.channels == len(WAN_MEAN)
-            return DecoderCost(WAN_VAE, nbytes, *factors, peak * unit, kept * unit, published)
+            work, width = (WAN22_WORK, WAN22_WIDTH) if newer else (WAN_WORK, WAN_WIDTH)
+            work *= (vae.config.decoder_width / width) ** 2
+            return DecoderCost(WAN_VAE, nbytes, *factors, peak * unit, kept * unit, work, published)
         unit = weight.element_size()
-        return DecoderCost(SMALL, nbytes, *factors, TAEHV_VALUES * unit, TAEHV_KEPT * unit)
+        return DecoderCost(SMALL, nbytes, *factors, TAEHV_VALUES * unit, TAEHV_KEPT * unit, TAEHV_WORK)
 
     def small(self) -> DecoderCost:
         """The cost of a published TAEHV in half precision, in its place."""
         return DecoderCost(
-            SMALL, TAEHV_WEIGHTS, self.spatial_factor, self.temporal_factor, TAEHV_VALUES * 2, TAEHV_KEPT * 2
+            SMALL,
+            TAEHV_WEIGHTS,
+            self.spatial_factor,
+            self.temporal_factor,
+            TAEHV_VALUES * 2,
+            TAEHV_KEPT * 2,
+            TAEHV_WORK,
         )
 
     def decoding(self, setup: Setup) -> int:
@@ -121,6 +134,10 @@ class DecoderCost:
     def state(self, setup: Setup) -> int:
         """Bytes between chunks, without weights."""
         return round(self._pixels(setup) * self.kept) * setup.batch
+
+    def work(self, setup: Setup) -> float:
+        """Floating-point operations of a frame."""
+        return self._pixels(setup) * self.operations * setup.batch
 
     def _pixels(self, setup: Setup) -> int:
         rows, columns = setup.latent_size

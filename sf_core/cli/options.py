@@ -16,6 +16,7 @@ from ..ranges import FPS, LENGTH, PIXELS, Range
 THREADS = Range(1, 1024, whole=True)
 BENCH_CHUNKS = Range(2, 1_000_000, whole=True, words="2 or more, and at most 1,000,000")
 _CHUNKS = Range(0, 1_000_000, whole=True)
+_MEMORY = Range(0.1, 10_000.0)  # GiB
 _STRENGTH = Range(-100.0, 100.0)
 
 # options, the one that they need, and the reason
@@ -62,6 +63,18 @@ def check_options(args: argparse.Namespace) -> None:
         _check_generate(args)
     if args.command == "verify":
         _check_verify(args)
+    if args.command == "plan":
+        _check_plan(args)
+
+
+def _check_plan(args: argparse.Namespace) -> None:
+    if args.memory is not None:
+        _MEMORY.check("--memory", args.memory)
+    LENGTH.check("--seconds", args.seconds)
+    for name, pixels in zip(("width", "height"), args.size or (), strict=False):
+        PIXELS.check(f"the {name} of --size", pixels)
+    if args.device is not None:
+        _check_device(args.device)
 
 
 def _check_verify(args: argparse.Namespace) -> None:

@@ -16,6 +16,7 @@ from .bench import run_bench
 from .environment import environment_report
 from .generate import DEFAULT_SECONDS, DTYPES, generate
 from .info import describe
+from .plan import SIZES, plan_command
 from .train import train
 from .verify import verify
 
@@ -33,6 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_info(commands)
     _add_bench(commands)
     _add_verify(commands)
+    _add_plan(commands)
     return parser
 
 
@@ -232,6 +234,38 @@ def _add_verify(commands: Any) -> None:
     parser.add_argument("--dtype", choices=list(DTYPES), help="of the computation (default: float32)")
     parser.add_argument("--threads", type=int, default=_all_threads(), help="CPU threads (default: all, %(default)s)")
     parser.set_defaults(run=verify)
+
+
+def _add_plan(commands: Any) -> None:
+    parser = commands.add_parser(
+        "plan",
+        help="settings with which a video fits a card, or is made in real time",
+        description="Find settings with which a published model's video fits this machine's device or a card of a "
+        "given size, changed as little as possible, and predict memory, work and frames a second. The speed of the "
+        "device is measured in two seconds, once.",
+    )
+    parser.add_argument(
+        "--size-of", choices=list(SIZES), default="1.3B", help="size of the model (default: %(default)s)"
+    )
+    parser.add_argument("--preset", metavar="NAME", help="rollout settings to begin with (default: Self Forcing's)")
+    parser.add_argument("--weights", choices=["bf16", "fp8"], default="bf16", help="dtype (default: %(default)s)")
+    parser.add_argument(
+        "--size", type=int, nargs=2, metavar=("WIDTH", "HEIGHT"), help="of the video in pixels (default: 832 480)"
+    )
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=60.0,
+        metavar="S",
+        help="length, for an unbounded window (default: %(default)g)",
+    )
+    device = parser.add_mutually_exclusive_group()
+    device.add_argument("--memory", type=float, metavar="GIB", help="plan for a card of so much memory, not this one")
+    device.add_argument("--real-time", action="store_true", help="make frames as fast as they are shown")
+    device.add_argument("--calibrate", action="store_true", help="measure this device anew")
+    device.add_argument("--table", action="store_true", help="print what fits cards of usual sizes")
+    parser.add_argument("--device", help="such as cpu or cuda (default: cuda where there is one)")
+    parser.set_defaults(run=plan_command)
 
 
 def _all_threads() -> int:

@@ -1,0 +1,183 @@
+"""The command ``plan``: settings with which a video fits a card, or is made in real time."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from dataclasses import dataclass, replace
+
+import torch
+
+from ..byte_units import GIB, format_bytes
+from ..config import RolloutConfig
+from ..device_rates import DeviceRates, known_rates
+from ..files.published_models import model_by_name
+from ..memory_ledger import DecoderCost, DeviceMemory, Ledger, Setup
+from ..model.architecture import WanArchitecture
+from ..model.wan import CausalWan
+from ..planner import Plan, plan
+from ..vae.wan22_vae import Wan22VAE, Wan22VAEConfig
+from ..vae.wan_vae import WanVAE, WanVAEConfig
+
+CARDS = (8, 12, 16, 24, 32, 80)  # GiB, of the table
+WAN_VAE = WanVAEConfig(dim=96, z_dim=16, dim_mult=(1, 2, 4, 4), res_blocks=2, temporal_downsample=(False, True, True))
+
+
+@dataclass(frozen=True)
+class Published:
+    """A size that models are published in.
+
+    Attributes:
+        arch: Sizes of the transformer.
+        factor: Pixels along an edge for each one of a latent.
+        fps: Frames a second of its videos.
+    """
+
+    arch: WanArchitecture
+    factor: int = 8
+    fps: float = 16
+
+
+SIZES = {
+    "1.3B": Published(WanArchitecture(dim=1536, ffn_dim=8960, num_layers=30, num_heads=12)),
+    "5B": Published(WanArchitecture(3072, 14336, 30, 24, in_dim=48, out_dim=48), factor=16, fps=24),
+    "14B": Published(WanArchitecture(dim=5120, ffn_dim=13824, num_layers=40, num_heads=40)),
+}
+
+
+_PRESETS = {8: "Self Forcing", 16: "LongLive 2"}  # by the model's spatial factor
+
+
+def plan_command(args: argparse.Namespace) -> None:
+    """Print the plan that the arguments ask for, or the table of cards.
+
+    Raises:
+        ValueError: Nothing fits.
+    """
+    if args.table:
+        print(table())
+        return
+    size = SIZES[args.size_of]
+    config = _config(args.preset or _PRESETS[size.factor])
+    device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    rates = None if args.memory is not None else known_rates(device, torch.bfloat16, args.calibrate)
+    width, height = args.size or (832, 480)
+    ledger, setup = wished(size, config, _memory(args.memory, device), (width, height), args.weights, args.seconds)
+    fps = size.fps if args.real_time else 0.0
+    print("\n".join(report(setup, plan(ledger, setup, rates, fps), rates, fps)))
+
+
+def wished(
+    size: Published,
+    config: RolloutConfig,
+    device: DeviceMemory,
+    pixels: tuple[int, int],
+    weights: str = "bf16",
+    seconds: float = 60.0,
+) -> tuple[Ledger, Setup]:
+    """The ledger of a published size, and the setup that a plan begins with."""
+    with torch.device("meta"):
+        model = CausalWan(size.arch).to(torch.bfloat16)
+        vae = Wan22VAE(Wan22VAEConfig()) if size.factor == 16 else WanVAE(WAN_VAE)
+        decoder = DecoderCost.of(vae.to(torch.bfloat16))
+    nbytes = sum(parameter.numel() for parameter in model.parameters()) * (1 if weights == "fp8" else 2)
+    latent_size = size.arch.latent_size(*pixels, size.factor)
+    frames = 1 + math.ceil(seconds * size.fps / decoder.temporal_factor)
+    return (
+        Ledger(model, nbytes, device, spatial_factor=size.factor),
+        Setup(config, latent_size, frames=frames, decoder=decoder),
+    )
+
+
+def report(asked: Setup, found: Plan, rates: DeviceRates | None, fps: float) -> list[str]:
+    """A plan in lines."""
+    parts, work = found.parts, found.work
+    lines = [f"settings    {settings_of(found.setup)}"]
+    changes = changes_of(asked, found.setup)
+    lines.append(f"changed     {', '.join(changes) if changes else 'nothing: it fits as it is'}")
+    entries = {"weights": parts.weights, "cache": parts.cache, "a chunk": parts.sampling, "decoding": parts.decoding}
+    sizes = ", ".join(f"{name} {format_bytes(value)}" for name, value in entries.items())
+    lines.append(f"memory      {format_bytes(parts.total - found.offloaded)}: {sizes}")
+    if found.offloaded or parts.host_cache:
+        held = {"weights": found.offloaded, "cache": parts.host_cache}
+        lines.append("in RAM      " + ", ".join(f"{name} {format_bytes(n)}" for name, n in held.items() if n))
+    kinds = {"linear": work.products, "attention": work.attention, "decoding": work.decoding}
+    shares = ", ".join(f"{name} {value / 1e12:.3g}" for name, value in kinds.items())
+    lines.append(f"work        {work.total / 1e12:.3g} TFLOP for a chunk of {work.frames} frames: {shares}")
+    if rates is not None and found.fps is not None:
+        short = "" if found.in_time else f", which is less than {fps:g}: take a smaller picture"
+        lines.append(f"speed       {found.fps:.3g} frames a second, end to end{short}")
+        figures = (rates.products, rates.attention, rates.convolution)
+        teraflops = ", ".join(f"{rate / 1e12:.3g}" for rate in figures)
+        lines.append(
+            f"measured    {rates.name}: {teraflops} TFLOP/s (linear, attention, convolution), "
+            f"{rates.copies / 1e9:.3g} GB/s copied"
+        )
+    return lines
+
+
+def settings_of(setup: Setup) -> str:
+    """The settings that a plan may change, as the widgets name them."""
+    config = setup.config
+    words = [
+        f"window_frames={config.window_frames}",
+        f"sink_frames={config.sink_frames}",
+        f"kv_dtype={config.kv_dtype or 'as the model'}",
+        f"kv_offload={config.kv_offload}",
+        f"denoising_steps={', '.join(f'{step:g}' for step in config.denoising_steps)}",
+    ]
+    return "; ".join(words) + (f"; decoder {setup.decoder.name}" if setup.decoder else "")
+
+
+def changes_of(asked: Setup, found: Setup) -> list[str]:
+    """What a plan has changed, in words."""
+    old, new = asked.config, found.config
+    changes = []
+    if new.kv_dtype != old.kv_dtype:
+        changes.append(f"an {new.kv_dtype} cache")
+    if new.kv_offload != old.kv_offload:
+        changes.append("the cache in RAM")
+    if found.decoder != asked.decoder and found.decoder is not None:
+        changes.append("a TAEHV as decoder")
+    if new.window_frames != old.window_frames:
+        changes.append(f"window {new.window_frames} in place of {old.window_frames or 'none'}")
+    if new.denoising_steps != old.denoising_steps:
+        changes.append(f"{len(new.denoising_steps)} steps in place of {len(old.denoising_steps)}")
+    return changes
+
+
+def table() -> str:
+    """What fits cards of usual sizes, in Markdown: 832 x 480 (5B: 1280 x 704), ComfyUI offloading weights."""
+    rows = ["| card | model | what is changed | on the GPU | in RAM |", "|---|---|---|---|---|"]
+    for card in CARDS:
+        for name, size in SIZES.items():
+            config = _config(_PRESETS[size.factor])
+            pixels = (1280, 704) if size.factor == 16 else (832, 480)
+            ledger, setup = wished(size, config, DeviceMemory.card(card), pixels)
+            try:
+                found = plan(ledger, setup)
+            except ValueError:
+                rows.append(f"| {card} GB | {name} | nothing fits | | |")
+                continue
+            held = {"weights": found.offloaded, "cache": found.parts.host_cache}
+            ram = ", ".join(f"{part} {n / GIB:.1f} GiB" for part, n in held.items() if n)
+            changed = ", ".join(changes_of(setup, found.setup)) or "nothing"
+            on_gpu = (found.parts.total - found.offloaded) / GIB
+            rows.append(f"| {card} GB | {name} | {changed} | {on_gpu:.1f} GiB | {ram} |")
+    return "\n".join(rows)
+
+
+def _config(preset: str) -> RolloutConfig:
+    return model_by_name(preset).config or RolloutConfig()
+
+
+def _memory(gib: float | None, device: torch.device) -> DeviceMemory:
+    if gib is not None:
+        return DeviceMemory.card(gib)
+    if device.type == "cuda":
+        return replace(DeviceMemory.card(1), total=torch.cuda.get_device_properties(device).total_memory)
+    try:
+        import psutil
+    except ImportError:
+        return DeviceMemory(device.type, 0)
+    return DeviceMemory(device.type, int(psutil.virtual_memory().total), spare=GIB)

@@ -1,0 +1,185 @@
+"""Plans: what they say is counted, what they advise fits, and they change no more than they have to."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+import sf_core
+from sf_core import device_rates
+from sf_core.__main__ import main
+from sf_core.cli.plan import SIZES, WAN_VAE, table, wished
+from sf_core.device_rates import DeviceRates, known_rates, measure_rates
+from sf_core.memory_ledger import DecoderCost, DeviceMemory, Ledger, Setup
+from sf_core.planner import plan, planned
+from sf_core.vae.wan22_vae import Wan22VAE, Wan22VAEConfig
+from sf_core.vae.wan_vae import WanVAE
+from sf_core.work import passes_of, work_of
+from tests.helpers import SIZE, prompt, random_model
+
+DOCS = Path(__file__).parent.parent / "docs"
+FAST = DeviceRates("fast", 400e12, 400e12, 200e12, 20e9)
+RULES: list[sf_core.RolloutConfig] = [
+    sf_core.RolloutConfig(chunk_frames=2, window_frames=8, denoising_steps=(1000, 500)),
+    sf_core.RolloutConfig(chunk_frames=2, window_frames=8, denoising_steps=(1000, 500), context_from_last_step=True),
+    sf_core.RolloutConfig(
+        schedule="rolling", chunk_frames=2, window_frames=8, sink_frames=2, denoising_steps=(1000, 750, 250)
+    ),
+]
+
+
+def by_products(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    return ((q @ k.transpose(-2, -1)).softmax(-1) @ v).transpose(1, 2)
+
+
+@pytest.mark.parametrize("config", RULES)
+def test_the_work_of_a_chunk_is_what_torch_counts(config: sf_core.RolloutConfig) -> None:
+    model = random_model(layers=6)
+    model.attention = by_products
+    session = sf_core.Session.start(model, prompt(0), SIZE, config)
+    for _ in range(8):
+        session, _ = session.next_chunk()
+    with FlopCounterMode(display=False) as counter:
+        session.next_chunk()
+    arch = replace(model.arch, text_len=prompt(0).shape[1])  # the tiny prompts are shorter than the model's text
+    work = work_of(arch, model.cache_shape(config, SIZE, 1), Setup(config, SIZE))
+    assert work.total == pytest.approx(counter.get_total_flops(), rel=0.12), "the last layer of a cache pass ends early"
+    assert work.frames == 8
+
+
+def test_the_work_of_the_decoders_is_what_torch_counts() -> None:
+    for config, channels in ((WAN_VAE, 16), (Wan22VAEConfig(), 48)):
+        with torch.device("meta"):
+            vae = (Wan22VAE(config) if isinstance(config, Wan22VAEConfig) else WanVAE(config)).to(torch.bfloat16)
+        state, latents = vae.state_type(), torch.zeros(1, channels, 1, 30, 52, device="meta", dtype=torch.bfloat16)
+        with torch.no_grad():
+            vae.decode_next(latents, state)
+            with FlopCounterMode(display=False) as counter:
+                frames = vae.decode_next(latents, state)
+        said = DecoderCost.of(vae).work(Setup(sf_core.RolloutConfig(), (30, 52))) * frames.shape[1]
+        assert said == pytest.approx(counter.get_total_flops(), rel=0.01)
+
+
+def test_a_rolling_schedule_passes_a_joint_chunk_and_a_clean_one() -> None:
+    assert passes_of(Setup(RULES[0], SIZE)) == [(2, 8)] * 3
+    assert passes_of(Setup(RULES[1], SIZE)) == [(2, 8)] * 2
+    assert passes_of(Setup(RULES[2], SIZE)) == [(6, 8), (2, 8)]
+
+
+cards = st.builds(
+    DeviceMemory.card, st.sampled_from([4, 6, 8, 10, 12, 16, 20, 24, 32, 48, 80]), st.booleans()
+) | st.integers(4, 256).map(lambda gib: DeviceMemory("cpu", gib * 2**30))
+
+
+@given(
+    cards,
+    st.sampled_from(sorted(SIZES)),
+    st.sampled_from(sf_core.presets()),
+    st.integers(4, 60),
+    st.integers(4, 40),
+    st.sampled_from([0.0, 8.0, 16.0]),
+    st.booleans(),
+)
+def test_whatever_is_planned_fits(
+    device: DeviceMemory, size: str, preset: str, columns: int, rows: int, fps: float, unbounded: bool
+) -> None:
+    config = sf_core.preset(preset)
+    if unbounded:
+        with contextlib.suppress(ValueError):  # rules that need a window
+            config = replace(config, window_frames=None)
+    ledger, setup = wished(SIZES[size], config, device, (32 * columns, 32 * rows))
+    found = None
+    with contextlib.suppress(ValueError):
+        found = plan(ledger, setup, FAST if fps else None, fps)
+    if found is None:
+        assert not ledger.fits(setup)
+        with pytest.raises(ValueError, match="nothing fits"):
+            plan(ledger, setup)
+        return
+    assert ledger.fits(found.setup)
+    assert found.parts == ledger.parts(found.setup)
+    if ledger.fits(setup, offloading=False) and not fps:
+        assert found.setup == setup, "nothing has to be changed"
+
+
+def test_real_time_is_had_by_the_least_change_or_the_fastest_is_said_to_be_too_slow() -> None:
+    ledger, setup = wished(SIZES["1.3B"], sf_core.RolloutConfig(), DeviceMemory.card(80), (832, 480))
+    assert plan(ledger, setup, FAST, 8.0).setup == setup
+    slower = replace(FAST, products=100e12, attention=100e12, convolution=60e12)
+    asked, found = planned(ledger, setup, slower, 8.0), plan(ledger, setup, slower, 8.0)
+    assert not asked.in_time
+    assert found.in_time
+    assert found.fps is not None
+    assert found.fps >= 8
+    hopeless = plan(ledger, setup, DeviceRates("slow", 1e9, 1e9, 1e9, 1e9), 16.0)
+    assert not hopeless.in_time
+    assert len(hopeless.setup.config.denoising_steps) == 2
+
+
+def test_an_offloaded_cache_takes_as_long_as_it_is_copied() -> None:
+    ledger, setup = wished(SIZES["1.3B"], sf_core.RolloutConfig(kv_offload=True), DeviceMemory.card(8), (832, 480))
+    quick, slow = (planned(ledger, setup, replace(FAST, copies=rate)).fps for rate in (100e9, 1e9))
+    assert quick is not None
+    assert slow is not None
+    assert slow < quick / 10
+    copied = planned(ledger, setup).work.copied
+    assert copied == 5 * ledger.model.cache_shape(setup.config, setup.latent_size, 1).host_bytes()
+
+
+def test_rates_are_measured_once_for_a_device_and_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device_rates, "rates_file", lambda: tmp_path / "cache" / "rates.json")
+    asked: list[torch.dtype] = []
+
+    def measured(device: torch.device, dtype: torch.dtype) -> DeviceRates:
+        asked.append(dtype)
+        return replace(FAST, name=device_rates.device_name(device, dtype))
+
+    monkeypatch.setattr(device_rates, "measure_rates", measured)
+    cpu = torch.device("cpu")
+    first = known_rates(cpu, torch.float32)
+    assert known_rates(cpu, torch.float32) == first
+    assert asked == [torch.float32]
+    known_rates(cpu, torch.bfloat16)
+    assert known_rates(cpu, torch.float32, anew=True) == first
+    assert asked == [torch.float32, torch.bfloat16, torch.float32]
+    assert len(json.loads((tmp_path / "cache" / "rates.json").read_text())) == 2
+    for spoilt in ("[]", "{", '{"' + first.name + '": 3}'):
+        (tmp_path / "cache" / "rates.json").write_text(spoilt)
+        assert known_rates(cpu, torch.float32) == first
+
+
+def test_a_cpu_is_measured_in_all_four() -> None:
+    rates = measure_rates(torch.device("cpu"), torch.float32, seconds=0.01)
+    assert min(rates.products, rates.attention, rates.convolution, rates.copies) > 1e6
+
+
+def test_a_plan_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--memory", "12"]) == 0
+    said = capsys.readouterr().out
+    assert "changed     an int8 cache, window 20 in place of 21" in said
+    assert "TFLOP for a chunk of 12 frames" in said
+    assert "frames a second" not in said, "nobody knows how fast that card is"
+    assert main(["plan", "--memory", "2", "--size-of", "14B"]) == 1
+    assert "nothing fits the 2.0 GiB" in capsys.readouterr().err
+    assert main(["plan", "--memory", "nan"]) == 1
+    assert "--memory is nan; expected" in capsys.readouterr().err
+
+
+def test_the_table_in_the_docs_is_the_one_that_is_printed() -> None:
+    assert table() in (DOCS / "performance.md").read_text(encoding="utf-8")
+
+
+def test_a_ledger_without_a_known_memory_takes_everything() -> None:
+    ledger, setup = wished(SIZES["14B"], sf_core.RolloutConfig(), DeviceMemory("mps", 0), (832, 480))
+    assert isinstance(ledger, Ledger)
+    assert plan(ledger, setup).setup == setup
