@@ -45,7 +45,7 @@ FAULTS = """() => {
   }));
   return faults;
 }"""
-# texts whose contrast to what is behind them is below 4.5 : 1
+# texts whose contrast to what is behind them is below 4.5 : 1, and drawings below 3 : 1
 PALE = """() => {
   const pen = Object.assign(document.createElement("canvas"), { width: 1, height: 1 }).getContext("2d");
   const rgb = (colour) => {
@@ -64,12 +64,13 @@ PALE = """() => {
     return rgb(colour)[3] === 255 ? colour : behind(one.parentElement);
   };
   const texts = [[".sf-state"], [".sf-facts"], [".sf-text"], [".sf-live"], [".sf-hint"], [".sf-ended > button"],
-    [".sf-field > input", "::placeholder"]];
-  return texts.flatMap(([selector, part]) => [...document.querySelectorAll(`.sf-player ${selector}`)]
-    .filter((one) => one.offsetParent).flatMap((one) => {
+    [".sf-choice > *"], [".sf-item:enabled"], [".sf-legend > span"], [".sf-field > input", "::placeholder"]];
+  const drawings = [[".sf-actions > button:enabled", null, 3], [".sf-controls > button:enabled", null, 3]];
+  return [...texts, ...drawings].flatMap(([selector, part, least = 4.5]) =>
+    [...document.querySelectorAll(`.sf-player ${selector}`)].filter((one) => one.offsetParent).flatMap((one) => {
       const [a, b] = [light(getComputedStyle(one, part).color), light(behind(one))];
       const contrast = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-      return contrast < 4.5 ? [`${selector} ${contrast.toFixed(2)}`] : [];
+      return contrast < least ? [`${selector} ${contrast.toFixed(2)}`] : [];
     }));
 }"""
 PICTURE = """() => {
@@ -97,6 +98,10 @@ def is_fine(page: Editor, state: str) -> None:
             page.page.wait_for_function(f"() => ({FAULTS})().length === 0", timeout=10_000)
         assert page.js(FAULTS) == [], f"{state}, {width} pixels wide"
     resize(page, WIDTHS[0])
+    is_not_pale(page, state)
+
+
+def is_not_pale(page: Editor, state: str) -> None:
     for palette in ("light", "dark"):
         page.js("(name) => app.extensionManager.setting.set('Comfy.ColorPalette', name)", palette)
         page.js(DRAWN)
@@ -124,6 +129,9 @@ def test_nothing_overlaps_is_cut_or_pale_and_the_picture_keeps_its_size(page: Ed
         is_fine(page, state)
 
     look("running")
+    live.button("More").click()
+    is_not_pale(page, "menu")
+    page.page.keyboard.press("Escape")
     live.type("an elephant")
     expect(live.player.locator(".sf-message[data-tone=warn]")).to_be_visible()
     look("refused")

@@ -123,6 +123,31 @@ def test_each_template_opens_so_in_the_newest_editor(newest_page: Editor) -> Non
     each_opens(newest_page)
 
 
+def still_in_order_after_a_run(page: Editor) -> None:
+    """What nodes show then makes some of them higher. One template has each arrangement of several nodes that show."""
+    with settings_of_a_new_user(page):
+        for name in ("tiny_long_video", "tiny_fork_and_reroll", "tiny_step_by_step"):
+            content = workflow(name)
+            for node in content["nodes"]:
+                if node["type"] == "SFStreamVideo":
+                    node["widgets_values"][0] = 1.0  # seconds
+            page.load_workflow(content, name)
+            page.run()
+            page.media_ready()
+            page.still()
+            assert overlaps(page.js(BOXES)) == [], name
+    assert page.errors == []
+
+
+@pytest.mark.one_mode
+def test_nothing_overlaps_after_a_run(page: Editor) -> None:
+    still_in_order_after_a_run(page)
+
+
+def test_nothing_overlaps_after_a_run_in_the_newest_editor(newest_page: Editor) -> None:
+    still_in_order_after_a_run(newest_page)
+
+
 @pytest.mark.one_mode
 def test_the_browser_of_templates_opens_one_and_its_missing_models_are_named(page: Editor) -> None:
     assert page.open_templates() == NAMES
