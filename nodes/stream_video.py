@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from comfy_api.v0_0_2 import InputImpl, io
 from torch import Tensor
 
-from ..sf_core.files.video import VideoWriter
+from ..sf_core.files.disk import check_room
+from ..sf_core.files.video import VideoWriter, expected_bytes
 from ..sf_core.memory_ledger import DecoderCost
 from ..sf_core.message import Message
 from ..sf_core.session.frame_counts import video_frames
@@ -101,6 +103,7 @@ class SFStreamVideo(io.ComfyNode):
         chunks = chunks_for(core, seconds, fps, ours.temporal_factor) if seconds else 0
         check_length(core, chunks)
         path, last = results.new_video("stream"), None
+        _check_room(path, session, chunks, ours)
         run = Run(cls, session, chunks, fps, cancellation, steerable=clip is not None)
         with (
             run.view.until_end(path),
@@ -131,6 +134,14 @@ class SFStreamVideo(io.ComfyNode):
         core = replace(core, reencode=None)  # the VAE is this run's
         grown = session.grown(core, tuple(run.timings), decoded=core.frames)
         return io.NodeOutput(InputImpl.VideoFromFile(str(path)), grown, ui=run.view.on_node())
+
+
+def _check_room(path: Path, session: GraphSession, chunks: int, ours: VideoVAE) -> None:
+    """Raise OSError, before the work, if the disk has too little room for the video; 0 chunks: until stopped."""
+    core, factor = session.core, ours.temporal_factor
+    frames = video_frames(frames_after(core, chunks), factor) - video_frames(session.decoded, factor)
+    rows, columns = (length * ours.spatial_factor for length in core.latent_size)
+    check_room({path: expected_bytes(columns, rows, max(0, frames))}, or_else="lower 'seconds' on Stream Video")
 
 
 def _chunks(

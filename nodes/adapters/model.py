@@ -141,10 +141,18 @@ class HostedWan(WanForward):
 
     def state_key(self) -> bytes:
         """Return the digest of everything that keys and values depend on: stored bits, patches, kinds of arithmetic."""
+        arithmetic = f"{self.dtype} {self.device} {self._attention_name()} {_how_it_computes()}"
+        return digest(weights_of(self.patcher).contents, self._patches[1], arithmetic.encode())
+
+    def _attention_name(self) -> str:
+        """Return the name of the attention that the passes call."""
         override = self.patcher.model_options["transformer_options"].get("optimized_attention_override")
-        attention = "" if override is None else token(override)
-        contents = weights_of(self.patcher).contents
-        return digest(contents, self._patches[1], f"{self.dtype} {self.device} {attention}".encode())
+        if override is not None:
+            return token(override)
+        own = optimized_attention is attention_pytorch and not args.use_pytorch_cross_attention
+        if own and prefers_cudnn(self.device, self.dtype):
+            return "cudnn"
+        return f"{optimized_attention.__module__}.{optimized_attention.__qualname__}"
 
     @property
     def fingerprint(self) -> str:
@@ -252,6 +260,15 @@ def check_wan(patcher: Any) -> Any:
             "another causal model's of this kind, choose its preset"
         )
     return net
+
+
+def _how_it_computes() -> str:
+    """Return the options that ComfyUI was started with and that change what its layers compute.
+
+    Stored chunks outlive a server that was killed, and the next one may be started otherwise.
+    """
+    flags = ("deterministic", "force_upcast_attention", "dont_upcast_attention")
+    return repr((sorted(map(str, args.fast)), [getattr(args, flag, None) for flag in flags]))
 
 
 def _architecture(net: Any) -> WanArchitecture:

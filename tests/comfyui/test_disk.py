@@ -63,6 +63,16 @@ def test_a_run_goes_on_without_the_files_that_only_help(server: Server) -> None:
     assert server.log_text().count("chunks are not stored for later runs from here on") == before + 1
 
 
+def test_a_video_that_no_disk_holds_is_refused_before_the_work(server: Server) -> None:
+    graph = Graph()
+    tiny = Tiny.of(graph)
+    inputs = {"model": tiny.model, "positive": tiny.text(BLUE), "width": 1024, "height": 1024, "seed": 0}
+    session = graph("SFSession", **inputs)[0]
+    graph("SFStreamVideo", session=session, vae=tiny.vae, seconds=86400.0, fps=240.0)
+    with pytest.raises(PromptFailed, match=r"will take about .* has .* free\. Make room, .* lower 'seconds'"):
+        server.run(graph.prompt)
+
+
 def test_frames_are_decoded_where_no_temporary_file_can_be_written(server: Server) -> None:
     forget_all(server)
     graph = Graph()

@@ -16,6 +16,13 @@ def test_float64_is_not_used_where_comfyui_says_that_the_device_has_none(server:
     assert facts(server.run(graph.prompt), number) == {"True": "torch.float64", "False": "torch.float32"}
 
 
+def test_a_server_that_computes_otherwise_finds_no_chunks_of_the_one_before(server: Server) -> None:
+    """Stored chunks outlive a server that was killed; --fast and another attention give other ones."""
+    graph = Graph()
+    number = graph("ProbeArithmetic", session=Tiny.of(graph).session(BLUE)).number
+    assert facts(server.run(graph.prompt), number) == {"states": 4, "same": True}
+
+
 def test_what_is_reserved_for_other_programs_is_not_said_to_be_free(server: Server) -> None:
     graph = Graph()
     number = graph("ProbeReserved", model=Tiny.of(graph).model).number

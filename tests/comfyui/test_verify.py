@@ -9,9 +9,9 @@ import pytest
 
 from sf_core.verification.cases import cases
 from tests.comfyui import models
-from tests.comfyui.graphs import Graph
+from tests.comfyui.graphs import Graph, Tiny
 from tools.comfyui.checkout import PRIMARY
-from tools.comfyui.server import Server
+from tools.comfyui.server import PromptFailed, Server
 
 NAMED = {case.name: case for case in cases()}
 
@@ -39,6 +39,23 @@ def test_a_model_is_verified_as_comfyui_computes_it(server: Server, name: str) -
     assert certificate["recorded_case"] == name
     assert [check["passed"] for check in certificate["checks"]] == [True] * 5
     assert certificate["machine"]["attention"] == "ComfyUI's"
+
+
+@pytest.mark.parametrize("server", ["primary"], ids=[PRIMARY], indirect=True)
+def test_memory_that_runs_out_while_a_model_is_verified_is_free_when_it_is_said(server: Server) -> None:
+    graph = Graph()
+    model = graph("ProbeOutOfMemory", model=Tiny.of(graph).model, at=30)[0]
+    graph("SFVerify", model=model, case_only=False, filename_prefix="verified/never")
+    with pytest.raises(
+        PromptFailed, match="the memory was not enough to verify the model, and has been freed"
+    ) as failure:
+        server.run(graph.prompt)
+    assert "OutOfMemoryError" in failure.value.exception_type
+    graph = Graph()
+    number = graph("ProbeFreed").number
+    facts = server.run(graph.prompt)[number]["facts"][0]
+    assert facts["caches"]
+    assert not any(facts["alive"])
 
 
 @pytest.mark.parametrize("server", ["primary"], ids=[PRIMARY], indirect=True)

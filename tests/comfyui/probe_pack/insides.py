@@ -10,6 +10,7 @@ from typing import Any
 import comfy.model_management as mm
 import numpy as np
 import torch
+from comfy.ldm.modules.attention import attention_sub_quad
 from comfy_api.latest import io
 
 _runs: list[weakref.ref[Any]] = []
@@ -67,6 +68,34 @@ class ProbeReserved(io.ComfyNode):
         finally:
             mm.get_total_memory, mm.EXTRA_RESERVED_VRAM = total, reserved
         return io.NodeOutput(ui={"facts": [facts]})
+
+
+class ProbeArithmetic(io.ComfyNode):
+    """How many states a session's MODEL has, over ways in which ComfyUI may have been started to compute."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        inputs: list[Any] = [io.Custom("SF_SESSION").Input("session")]
+        return io.Schema(node_id="ProbeArithmetic", inputs=inputs, outputs=[], is_output_node=True)
+
+    @classmethod
+    def execute(cls, session: Any) -> io.NodeOutput:
+        module, model = _module("nodes.adapters.model"), session.core.model
+        args, kernel = module.args, module.optimized_attention
+        fast, deterministic = args.fast, args.deterministic
+        states = [model.state_key()]
+        try:
+            args.fast = {"fp16_accumulation"}
+            states.append(model.state_key())
+            args.fast, args.deterministic = fast, True
+            states.append(model.state_key())
+            args.deterministic = deterministic
+            module.optimized_attention = attention_sub_quad
+            states.append(model.state_key())
+        finally:
+            args.fast, args.deterministic, module.optimized_attention = fast, deterministic, kernel
+        states.append(model.state_key())
+        return io.NodeOutput(ui={"facts": [{"states": len(set(states)), "same": states[0] == states[-1]}]})
 
 
 class ProbeChecked(io.ComfyNode):
@@ -153,4 +182,11 @@ class ProbeRunGone(io.ComfyNode):
         return io.NodeOutput(ui={"facts": [facts]})
 
 
-NODES: list[type[io.ComfyNode]] = [ProbeFloat64, ProbeReserved, ProbeChecked, ProbeRunBegins, ProbeRunGone]
+NODES: list[type[io.ComfyNode]] = [
+    ProbeFloat64,
+    ProbeReserved,
+    ProbeArithmetic,
+    ProbeChecked,
+    ProbeRunBegins,
+    ProbeRunGone,
+]
