@@ -133,7 +133,8 @@ export const STYLE = `
 .sf-popup dt { color: var(--quiet); }
 .sf-popup dd { margin: 0; overflow-wrap: anywhere; }
 
-.sf-player:fullscreen { border-radius: 0; background: #000; }
+/* dark in every theme, as the screen around the picture is */
+.sf-player:fullscreen { --surface: #1c1c1e; --text: #eee; color-scheme: dark; border-radius: 0; background: #000; }
 .sf-player:fullscreen .sf-stage { border-radius: 0; }
 .sf-player:fullscreen .sf-below { position: absolute; left: 0; right: 0; bottom: 0; padding: 0 max(16px, calc(50% - 480px)) 8px;
   background: color-mix(in srgb, var(--surface) 88%, transparent); transition: opacity 0.2s; }

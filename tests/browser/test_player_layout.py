@@ -163,6 +163,7 @@ def test_keys_steer_and_do_not_reach_the_canvas(page: Editor) -> None:
     keyboard.press("p")
     keyboard.press("f")
     page.page.wait_for_function("() => document.fullscreenElement?.matches('.sf-player')")
+    is_not_pale(page, "full screen")
     keyboard.press("f")
     page.page.wait_for_function("() => !document.fullscreenElement")
     keyboard.press("/")
