@@ -1,6 +1,7 @@
 import { after, locale } from "./lib/editor.js";
 import { widgetOf } from "./lib/widgets.js";
 import { post } from "./lib/server.js";
+import { noteRate } from "./frame_rate.js";
 
 /**
  * Shows on Load Self Forcing Model, before any run, which model the chosen file holds, and what the server says of it.
@@ -18,13 +19,15 @@ export function addRecognition(node, words) {
     const key = `${preset} ${name}`;
     if (typeof name !== "string" || typeof preset !== "string" || key === asked) return;
     asked = key;
-    let text;
+    let text, fps;
     try {
-      text = (await post("/self_forcing/model", { name, preset, language: locale() })).text;
+      ({ text, fps } = await post("/self_forcing/model", { name, preset, language: locale() }));
     } catch (error) {
       text = error instanceof Error ? error.message : String(error);
     }
-    if (key === asked) words.show(text);
+    if (key !== asked) return;
+    words.show(text);
+    noteRate(node, fps);
   }
 
   for (const input of ["model_name", "preset"]) {

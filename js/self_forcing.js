@@ -2,6 +2,7 @@ import { asOfLoader } from "./certificates.js";
 import { after, growTo, loading, locale, onLoad, register, rootGraph, workflows } from "./lib/editor.js";
 import { offerPreview, hidePreviews, removePreview } from "./lib/previews.js";
 import { isCanvasOnScreen, isOnScreen, replacePatterns } from "./lib/widgets.js";
+import { followRate } from "./frame_rate.js";
 import { sayLength } from "./length.js";
 import { unescapeHtml } from "./lib/format.js";
 import { setTexts, translator } from "./lib/i18n.js";
@@ -50,9 +51,16 @@ const ADDITIONS = {
   SFStreamVideo(node) {
     addPlayer(node, { steering: "all" });
     sayLength(node);
+    followRate(node);
   },
-  SFSampleChunks: (node) => addPlayer(node, { steering: "stop" }),
-  SFDecodeChunks: (node) => addPlayer(node),
+  SFSampleChunks(node) {
+    addPlayer(node, { steering: "stop" });
+    followRate(node);
+  },
+  SFDecodeChunks(node) {
+    addPlayer(node);
+    followRate(node);
+  },
   SFPromptTimeline: addTimeline,
   SFTrain: (node) => addPlayer(node, { trains: true }),
 };

@@ -14,8 +14,8 @@ from .adapters.model import check_wan
 from .adapters.model_loader import build_model, recognised
 from .adapters.model_settings import settings_of, with_settings
 from .adapters.tiny import WEIGHTS, tiny_clip, tiny_model, tiny_vae
-from .inputs import checked, schema
-from .presets import FROM_MODEL, MODEL_PRESETS, check_preset, preset_config, said_of
+from .inputs import checked, schema, with_extra
+from .presets import FROM_MODEL, MODEL_PRESETS, RATES, check_preset, preset_config, said_of
 
 _DTYPES: dict[str, torch.dtype | None] = {
     "default": None,
@@ -82,7 +82,10 @@ class SFFromModel(io.ComfyNode):
             search_aliases=["self forcing gguf", "causal wan", "self forcing lora"],
             inputs=[
                 io.Model.Input("model", tooltip="A Wan 2.1 text-to-video MODEL with weights trained for Self Forcing."),
-                io.Combo.Input("preset", options=MODEL_PRESETS, default=FROM_MODEL, tooltip=_PRESET_TOOLTIP),
+                with_extra(
+                    io.Combo.Input("preset", options=MODEL_PRESETS, default=FROM_MODEL, tooltip=_PRESET_TOOLTIP),
+                    sf_fps=RATES,
+                ),
             ],
             outputs=[io.Model.Output(tooltip="The same MODEL with rollout settings attached.")],
             hidden=[io.Hidden.unique_id],

@@ -11,6 +11,7 @@ from ..sf_core.files.published_models import (
     PUBLISHED_MODELS,
     WAN22_CHANNELS,
     format_settings,
+    frame_rate,
     model_by_name,
     preset,
     presets,
@@ -40,6 +41,8 @@ def _presets() -> dict[str, RolloutConfig]:
 
 PRESETS = _presets()
 MODEL_PRESETS = [FROM_MODEL, *PRESETS]
+# frames a second by preset, which `fps` of a new node follows
+RATES = {name: frame_rate(model_by_name(name).channels) for name in PRESETS}
 
 
 def preset_config(name: str, own: RolloutConfig | None) -> RolloutConfig | None:

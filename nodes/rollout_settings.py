@@ -14,7 +14,7 @@ from .adapters import host
 from .adapters.running_prompt import executing_node, running_prompt
 from .adapters.wire_types import ConfigWire
 from .inputs import checked, schema, with_extra
-from .presets import AS_THE_MODEL, CUSTOM, PRESETS, chosen_settings, preset_remark, steps_in_words, widget_values
+from .presets import AS_THE_MODEL, CUSTOM, PRESETS, RATES, chosen_settings, preset_remark, steps_in_words, widget_values
 
 _PAPER = RolloutConfig()
 
@@ -39,6 +39,7 @@ class SFRolloutSettings(io.ComfyNode):
                         tooltip="The settings of a published model; a value below that you set or wire has precedence.",
                     ),
                     sf_presets=presets,
+                    sf_fps=RATES,
                 ),
                 io.Int.Input(
                     "chunk_frames",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from aiohttp import web
 
+from ...sf_core.files.published_models import frame_rate
 from ...sf_core.message import Message
 from ..adapters import host, languages
 from ..adapters.model_loader import recognised
@@ -19,8 +21,11 @@ def register(routes: web.RouteTableDef) -> None:
 
 
 @json_route
-async def described(request: web.Request) -> dict[str, str]:
-    """Answer what Load Self Forcing Model says of a file and a preset. Body: ``{"name", "preset", "language"?}``."""
+async def described(request: web.Request) -> dict[str, Any]:
+    """Answer what Load Self Forcing Model says of a file and a preset, and the frames a second of such a model.
+
+    Body: ``{"name", "preset", "language"?}``.
+    """
     body = await body_of(request, {"name": str, "preset": str}, {"language": str})
     name, preset, language = body["name"], body["preset"], body.get("language", "")
     if preset not in MODEL_PRESETS:
@@ -32,11 +37,9 @@ async def described(request: web.Request) -> dict[str, str]:
         )
         return {"text": languages.in_language(missing, language)}
     try:
-        return {"text": languages.in_language(await asyncio.to_thread(_said, name, preset), language)}
+        model = await asyncio.to_thread(recognised, host.file("diffusion_models", name))
+        said = said_of(model, preset, model.channels)
+        rate = {} if model.channels is None else {"fps": frame_rate(model.channels)}
+        return {"text": languages.in_language(said, language), **rate}
     except (ValueError, OSError) as error:
         raise Refused(409, str(error)) from error
-
-
-def _said(name: str, preset: str) -> Message:
-    model = recognised(host.file("diffusion_models", name))
-    return said_of(model, preset, model.channels)

@@ -15,20 +15,20 @@ from urllib.parse import urlencode
 import folder_paths
 
 from ...sf_core.files.file_names import is_plain_name
+from ...sf_core.files.published_models import WAN22_CHANNELS, frame_rate
 from ...sf_core.session.frame_counts import video_frames
 from ...sf_core.session.saved_record import read_record
 from ...sf_core.session.session import Session
 from ...sf_core.session.timeline import without_blend
 from ..adapters import host, users
 from ..adapters.graph_facts import About
-from ..adapters.model import WAN_SPATIAL_FACTOR, WAN_TEMPORAL_FACTOR
+from ..adapters.model import WAN22_SPATIAL_FACTOR, WAN_SPATIAL_FACTOR, WAN_TEMPORAL_FACTOR
 from ..live import saved_sessions, thumbnails
 
 MAX_NAME = 100  # characters
 MAX_NAME_BYTES = 200  # of 255 that a file system takes; number and ending need 15
 FACTS_REMEMBERED = 2000  # files
 LONGEST_PROMPT = 200  # characters of a prompt in an entry
-FPS = 16.0  # of Wan, where a session does not say
 _secret = secrets.token_bytes(32)
 _pictures: dict[str, Path] = {}  # by a name that nobody can guess
 
@@ -78,13 +78,14 @@ def _read(path: Path, modified: int, size: int) -> dict[str, Any]:
     except ValueError as error:  # remembered too: to find that a large file is damaged takes seconds
         return _unreadable(path, error)
     rows, columns = record["latent_size"]
+    factor = WAN22_SPATIAL_FACTOR if record["channels"] == WAN22_CHANNELS else WAN_SPATIAL_FACTOR
     return {
         "chunks": sum(block[0] == "chunk" for block in record["blocks"]),
         "frames": _frames_in(record),
-        "width": columns * WAN_SPATIAL_FACTOR,
-        "height": rows * WAN_SPATIAL_FACTOR,
+        "width": columns * factor,
+        "height": rows * factor,
         "model": record["model"],
-        **facts_for_people(record.get("about", {}), _frames_in(record), _prompt_in(record)),
+        **facts_for_people(record.get("about", {}), _frames_in(record), _prompt_in(record), record["channels"]),
     }
 
 
@@ -98,16 +99,17 @@ def _prompt_in(record: Mapping[str, Any]) -> str:
     return words[number] if words else ""
 
 
-def facts_for_people(about: Mapping[str, Any], frames: int, prompt: str) -> dict[str, Any]:
+def facts_for_people(about: Mapping[str, Any], frames: int, prompt: str, channels: int) -> dict[str, Any]:
     """Return what an entry says for people.
 
     Args:
         about: As of `about_session`; of a file, so it may hold anything.
         frames: Number of latent frames.
         prompt: The prompt at its end; "" if it is not known.
+        channels: Of the latents, which tell the frames a second where the entry does not.
     """
     fps = about.get("fps")
-    rate = fps if isinstance(fps, int | float) and fps > 0 else FPS
+    rate = fps if isinstance(fps, int | float) and fps > 0 else frame_rate(channels)
     names = {key: about.get(key) if isinstance(about.get(key), str) else "" for key in ("model", "workflow")}
     return {
         "prompt": without_blend(prompt)[:LONGEST_PROMPT],

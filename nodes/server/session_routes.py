@@ -58,7 +58,9 @@ def _live(run: Run) -> dict[str, Any]:
         "model": session.model.fingerprint,
         "run": shown["run"],
         "prompt_id": shown["prompt_id"],
-        **session_listing.facts_for_people(run.view.about, session.frames, saved_sessions.prompt_of(session)),
+        **session_listing.facts_for_people(
+            run.view.about, session.frames, saved_sessions.prompt_of(session), session.model.arch.in_dim
+        ),
         "bytes": None,
         "modified": None,
         "picture": f"/self_forcing/frames/{shown['run']}/{shown['frames'] - 1}?or=newest" if shown["frames"] else None,

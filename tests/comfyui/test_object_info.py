@@ -10,7 +10,7 @@ from tools.comfyui.server import Server
 
 GOLDEN = Path(__file__).parent / "object_info.json"
 _LISTS_OF_FILES = {("SFLoadModel", "model_name"), ("SFLoadSession", "file")}
-_SPOKEN = ("tooltip", "sf_presets")  # may change freely; the help's tests look at the first
+_SPOKEN = ("tooltip", "sf_presets", "sf_fps")  # may change freely; the help's tests look at the first
 
 
 def contract(info: dict[str, Any]) -> dict[str, Any]:
