@@ -69,6 +69,8 @@ def _takes(ledger: Ledger, setup: Setup) -> Message:
 def advice(ledger: Ledger, setup: Setup) -> Message:
     """Say which one setting makes a run fit."""
     changed = remedy(ledger, setup)
+    if changed is None and ledger.decodes_only:
+        return Message("No size fits: close other programs that use the {device}", device=ledger.device.name)
     if changed is None:
         least = format_bytes(ledger.least_weights)
         return Message(
@@ -111,6 +113,8 @@ def name_change(ledger: Ledger, setup: Setup, changed: Setup) -> tuple[Message, 
         for height, width in (changed.latent_size, setup.latent_size)
     )
     smaller, larger = (Message("{columns} x {rows} pixels", columns=columns, rows=rows) for rows, columns in sizes)
+    if ledger.decodes_only:
+        return smaller, Message("the VAE takes more at {size} (Self Forcing Session)", size=larger)
     return smaller, Message("no window fits at {size} (Self Forcing Session)", size=larger)
 
 

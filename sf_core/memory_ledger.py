@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import torch
+
 from .byte_units import GIB
 from .config import RolloutConfig
 from .model.cache_shape import CacheShape
@@ -105,7 +107,7 @@ class DecoderCost:
             unit = vae.config.decoder_width * weight.element_size()
             values, kept = (WAN22_VALUES, WAN22_KEPT) if newer else (WAN_VALUES, WAN_KEPT)
             peak = values["cpu" if weight.device.type == "cpu" else "gpu"]
-            published = not newer and vae.channels == len(WAN_MEAN)
+            published = not newer and _has_latents_of_wan21(vae)
             work, width = (WAN22_WORK, WAN22_WIDTH) if newer else (WAN_WORK, WAN_WIDTH)
             work *= (vae.config.decoder_width / width) ** 2
             return DecoderCost(WAN_VAE, nbytes, *factors, peak * unit, kept * unit, work, published)
@@ -142,6 +144,13 @@ class DecoderCost:
     def _pixels(self, setup: Setup) -> int:
         rows, columns = setup.latent_size
         return rows * columns * self.spatial_factor**2
+
+
+def _has_latents_of_wan21(vae: WanVAE) -> bool:
+    """Whether a VAE decodes the latents that a published TAEHV decodes too; one without values is taken for such."""
+    if vae.channels != len(WAN_MEAN) or vae.mean.is_meta:
+        return vae.channels == len(WAN_MEAN)
+    return torch.allclose(vae.mean.float().cpu(), torch.tensor(WAN_MEAN), rtol=0, atol=0.02)
 
 
 @dataclass(frozen=True)
@@ -226,6 +235,7 @@ class Ledger:
         device: The device.
         passing: Bytes of activations of a pass over so many latent frames. None: the figure for fused attention.
         spatial_factor: Pixels along an edge for each one of a latent.
+        decodes_only: Whether only the VAE works, with everything else out of the way.
     """
 
     model: CausalModel
@@ -233,10 +243,18 @@ class Ledger:
     device: DeviceMemory
     passing: Callable[[Setup, int], int] | None = None
     spatial_factor: int = 8
+    decodes_only: bool = False
+
+    def without_sampling(self) -> Ledger:
+        """Return the ledger of decoding, or encoding, alone."""
+        return replace(self, weights=0, decodes_only=True)
 
     def parts(self, setup: Setup) -> Parts:
         """Count the parts of a run."""
         decoder = setup.decoder
+        if self.decodes_only:
+            assert decoder is not None
+            return Parts(0, 0, 0, vae=decoder.weights, decoding=decoder.decoding(setup))
         sampling = self._pass(setup, setup.config.pass_frames)
         at_once = self.device.kind == "cpu"  # on a GPU the nodes sample and decode in turn
         shape = self._shape(setup)

@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import sf_core
+from sf_core import tiny
 from sf_core.byte_units import GIB
 from sf_core.config import MAX_WINDOW_FRAMES
-from sf_core.memory_advice import in_words, name_change, remedy
+from sf_core.memory_advice import advice, in_words, name_change, remedy
 from sf_core.memory_ledger import DecoderCost, DeviceMemory, Ledger, Setup
 from sf_core.model.architecture import WanArchitecture
 from sf_core.model.wan import CausalWan
@@ -165,6 +166,25 @@ def test_a_cache_in_ram_is_said_in_both_places_and_advised_before_a_tiny_window(
     on_cpu = ledger(DeviceMemory("cpu", 64 * GIB)).parts(replace(setup, config=replace(config, kv_offload=True)))
     assert on_cpu.host_cache == 0
     assert on_cpu.cache > 3 * GIB, "all of it is RAM there"
+
+
+def test_where_the_vae_alone_ran_out_no_smaller_cache_is_advised() -> None:
+    """A setting that leaves the VAE's memory as it is changes nothing for the next try."""
+    card = ledger(DeviceMemory("cuda", 4 * GIB)).without_sampling()
+    assert str(advice(card, PUBLISHED)) == "A TAEHV (taew2_1) as decoder would fit: it takes 761.7 MiB (Load VAE)"
+    own = replace(PUBLISHED, decoder=replace(WAN_VAE, replaceable=False))
+    said = advice(card, own)
+    assert said == "720 x 416 pixels would fit: the VAE takes more at 832 x 480 pixels (Self Forcing Session)"
+    changed = remedy(card, own)
+    assert changed is not None
+    assert card.fits(changed)
+    assert advice(replace(card, device=DeviceMemory("cuda", 1)), own).startswith("No size fits: close other programs")
+
+
+def test_a_vae_of_other_latents_is_not_replaced_by_a_taehv_of_wan() -> None:
+    with torch.device("meta"):
+        assert DecoderCost.of(WanVAE(WanVAEConfig(8, 16, (1, 2, 4, 4), 1, (False, True, True)))).replaceable
+    assert not DecoderCost.of(tiny.load_vae()).replaceable
 
 
 def test_a_window_without_measure_is_answered_at_once() -> None:

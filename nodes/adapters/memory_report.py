@@ -30,10 +30,11 @@ def memory_in_words(
     return in_words(wan.ledger, wan.setup(session, decoder, frames, joint))
 
 
-def what_would_fit(session: Session, decoder: DecoderCost | None = None) -> Message:
+def _what_would_fit(session: Session, decoder: DecoderCost | None, decodes_only: bool) -> Message:
     """Say which one setting makes a run fit into the memory that is free now, with all models unloaded."""
     wan = comfy_model(session)
-    ledger, free = wan.ledger, memory.free_memory(wan.device)
+    ledger = wan.ledger.without_sampling() if decodes_only else wan.ledger
+    free = memory.free_memory(wan.device)
     free += 0 if decoder is None else decoder.weights  # the decoder is in use, so it was not unloaded
     free += 0 if ledger.device.offloads else ledger.weights
     setup = wan.setup(session, decoder)
@@ -45,7 +46,7 @@ def what_would_fit(session: Session, decoder: DecoderCost | None = None) -> Mess
 
 
 def out_of_memory_error(
-    error: BaseException, session: Session, decoder: DecoderCost | None, kept: str = ""
+    error: BaseException, session: Session, decoder: DecoderCost | None, kept: str = "", decodes_only: bool = False
 ) -> BaseException:
     """Free everything that ran out of memory, then return the error to raise, which says what fits into what is free.
 
@@ -54,15 +55,16 @@ def out_of_memory_error(
         session: The session at work.
         decoder: The decoder, if the run decodes.
         kept: What is not lost, as the end of a sentence.
+        decodes_only: Whether the VAE worked alone: a smaller cache does not help it, since the cache made way.
     """
     wan = comfy_model(session)
-    cache = format_bytes(wan.next_cache_bytes(session))
+    cache = "" if decodes_only else f" (the cache is {format_bytes(wan.next_cache_bytes(session))})"
     wan.shared.release()
     memory.free_all(error)
     return memory.out_of_memory(
         error,
-        f"the {wan.ledger.device.name} ran out of memory (the cache is {cache}); it has been freed{kept}. "
-        f"{what_would_fit(session, decoder)}",
+        f"the {wan.ledger.device.name} ran out of memory{cache}; it has been freed{kept}. "
+        f"{_what_would_fit(session, decoder, decodes_only)}",
     )
 
 
@@ -74,4 +76,4 @@ def freed_if_out_of_memory(session: Session, decoder: DecoderCost) -> Iterator[N
     except BaseException as error:
         if not memory.is_out_of_memory(error):
             raise
-        raise out_of_memory_error(error, session, decoder) from None
+        raise out_of_memory_error(error, session, decoder, decodes_only=True) from None

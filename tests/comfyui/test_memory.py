@@ -326,7 +326,7 @@ def test_pictures_are_encoded_sparingly_where_memory_runs_out(server: Server) ->
         if times < 2:
             given.append(latents(server.run(graph.prompt), number))
             continue
-        with pytest.raises(PromptFailed, match=r"ran out of memory.*it has been freed\. .* would fit"):
+        with pytest.raises(PromptFailed, match=r"ran out of memory; it has been freed\. \d+ x \d+ pixels would fit"):
             server.run(graph.prompt)
     assert torch.equal(*given)
     assert given[0].shape[2] == 3
