@@ -19,7 +19,17 @@ from .tiny_world.observe import observe
 from .tiny_world.scorer import judge, summarize
 
 LENGTH = 9  # latent frames of a rollout in its training
-SHOWN = ("all_correct", "frames_correct", "colour", "shape", "direction", "speed", "one_object", "background_error")
+SHOWN = (
+    "all_correct",
+    "frames_correct",
+    "colour",
+    "shape",
+    "direction",
+    "speed",
+    "one_object",
+    "iou",
+    "background_error",
+)
 
 
 def main() -> int:

@@ -77,6 +77,8 @@ class VAEStage(_Stage):
         frames: Video frames of a clip (not latent frames): 1, or 1 + a multiple of the temporal factor.
         dim: Channels of a new VAE at full resolution.
         kl: Weight of the KL divergence of the latents from a standard normal.
+        mse: Weight of the squared error; the L1 error has 1. A large one makes edges count more.
+        clipped: A pixel beyond the range of a picture is no error where the picture is at that end of it.
         decoder_only: Freeze the encoder and the scale of the latents, so that models of these latents stay valid.
     """
 
@@ -84,6 +86,8 @@ class VAEStage(_Stage):
     frames: Count = 17
     dim: Count = 8
     kl: NotNegative = 1e-3
+    mse: NotNegative = 2.0
+    clipped: bool = False
     decoder_only: bool = False
 
 

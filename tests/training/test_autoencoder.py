@@ -120,17 +120,28 @@ def test_a_decoder_can_be_trained_alone() -> None:
 def test_the_loss_is_the_sum_that_it_says() -> None:
     vae, video = small_vae(), clips(2, 5)
     noise = torch.randn(2, 4, 3, 16, 16, generator=generator(1))
-    loss = AutoencoderLoss(kl_weight=0.25).loss(vae, video, noise)
+    loss = AutoencoderLoss(kl_weight=0.25, mse_weight=7).loss(vae, video, noise)
     with torch.no_grad():
         mean, log_variance = encode_moments(vae, video)
         error = decode_pixels(vae, mean + (log_variance / 2).exp() * noise) - (2 * video - 1)
         normal = torch.distributions.Normal(mean, (log_variance / 2).exp())
         kl = torch.distributions.kl_divergence(normal, torch.distributions.Normal(0, 1)).mean()
         steps = error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
-        expected = error.abs().mean() + 2 * error.square().mean() + 0.5 * steps + 0.25 * kl
+        expected = error.abs().mean() + 7 * error.square().mean() + 0.5 * steps + 0.25 * kl
     torch.testing.assert_close(loss.value.detach(), expected)
     torch.testing.assert_close(loss.logs["psnr"], -10 * (error / 2).square().mean().log10())
     assert not any(value.requires_grad for value in loss.logs.values())
+
+
+def test_moments_that_are_given_take_the_place_of_the_encoder() -> None:
+    vae, video = small_vae(), clips(2, 5)
+    with torch.no_grad():
+        moments = encode_moments(vae, video)
+    loss = AutoencoderLoss().loss(vae, video, rng=generator(3), moments=moments)
+    assert torch.equal(loss.value, AutoencoderLoss().loss(vae, video, rng=generator(3)).value)
+    loss.value.backward()
+    with_gradient = {name.split(".")[0] for name, p in vae.named_parameters() if p.grad is not None}
+    assert with_gradient == {"conv2", "decoder"}
 
 
 def test_noise_comes_from_where_it_is_said_to_come_from() -> None:

@@ -30,6 +30,7 @@ from sf_core.tiny.world import prompts
 from sf_core.training import DMD, TeacherForcing, Trainer, rollout, trainer
 from sf_core.training.cost.disk import run_bytes
 from sf_core.training.data.latent_store import LatentStore
+from sf_core.training.losses.autoencoder import encode_moments
 from sf_core.training.recipe import RECIPES, Recipe
 from sf_core.training.trainer import TrainingStopped
 from sf_core.vae.loading import load_vae
@@ -347,6 +348,23 @@ def test_a_decoder_trained_alone_leaves_the_latents_of_its_vae_as_they_are(tmp_p
     after = load_file(Trainer(recipe, tmp_path / "run").run())
     changed = {name for name, tensor in before.items() if not torch.equal(after[name], tensor)}
     assert changed == {name for name in before if name.startswith(("decoder.", "conv2."))}
+
+
+def test_a_decoder_trained_alone_has_each_clip_encoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sf_core.training.stages import vae as stage_module
+
+    encoded: list[int] = []
+
+    def counted(vae: Any, frames: Tensor) -> tuple[Tensor, Tensor]:
+        encoded.append(len(frames))
+        return encode_moments(vae, frames)
+
+    monkeypatch.setattr(stage_module, "encode_moments", counted)
+    files = f'[files]\nvae = "{tiny.FOLDER / "vae.safetensors"}"\n'
+    stage = VAE.replace("dim = 4", "decoder_only = true").replace("frames = 1", "frames = 5")
+    world = WORLD.replace("clips = 24", "clips = 4")
+    Trainer(write(tmp_path, world + files + stage.replace("steps = 50", "steps = 3")), tmp_path / "run").run()
+    assert encoded == [1] * 4
 
 
 def test_a_teacher_learns_from_the_beginnings_of_clips_first(begun: Path) -> None:

@@ -116,19 +116,28 @@ def decode_pixels(vae: WanVAE, latents: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class AutoencoderLoss:
-    """L1 + 2 MSE + 0.5 L1 of the spatial gradients, all on pixels in -1..1, + ``kl_weight`` times the KL divergence.
+    """L1 + weighted MSE + 0.5 L1 of the spatial gradients, all on pixels in -1..1, + weighted KL divergence.
 
     Each term is a mean over elements.
 
     Attributes:
         kl_weight: Weight of the KL divergence of the latents from a standard normal; it changes no gradient where
             only the decoder is trained.
+        mse_weight: Weight of the MSE. The larger it is, the more the few pixels count whose error is large: the edges.
+        clipped: A pixel beyond -1..1 is no error where the target is at that end, because a viewer clips it.
     """
 
     kl_weight: float = 1e-3
+    mse_weight: float = 2.0
+    clipped: bool = False
 
     def loss(
-        self, vae: WanVAE, frames: Tensor, noise: Tensor | None = None, rng: torch.Generator | None = None
+        self,
+        vae: WanVAE,
+        frames: Tensor,
+        noise: Tensor | None = None,
+        rng: torch.Generator | None = None,
+        moments: tuple[Tensor, Tensor] | None = None,
     ) -> Loss:
         """Return the loss of frames that are encoded, sampled and decoded again.
 
@@ -137,6 +146,7 @@ class AutoencoderLoss:
             frames: [B, T, H, W, 3] in 0..1.
             noise: Standard normal noise of the latents' shape [B, C, F, H, W]; None draws it from ``rng``.
             rng: CPU generator. Without noise and generator, the latents' means are decoded.
+            moments: What `encode_moments` gives for the frames; None computes it, with gradient.
 
         Returns:
             The loss; its logs are the terms, and ``psnr`` in dB.
@@ -144,19 +154,22 @@ class AutoencoderLoss:
         Raises:
             ValueError: If the VAE cannot encode the frames, or the noise has another shape than the latents.
         """
-        mean, log_variance = encode_moments(vae, frames)
+        mean, log_variance = encode_moments(vae, frames) if moments is None else moments
         if noise is None and rng is not None:
             noise = torch.randn(mean.shape, generator=rng)
         latents = mean if noise is None else mean + (log_variance / 2).exp() * _like(mean, noise)
         pixels = decode_pixels(vae, latents)
         target = (frames.float() * 2 - 1).to(pixels.device)
+        if self.clipped:
+            pixels = torch.where((target.abs() >= 1) & (pixels * target >= 1), target, pixels)
         terms = {
             "l1": F.l1_loss(pixels, target),
             "mse": F.mse_loss(pixels, target),
             "gradient": _step_error(pixels, target, 2) + _step_error(pixels, target, 3),
             "kl": 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean(),
         }
-        value = terms["l1"] + 2 * terms["mse"] + 0.5 * terms["gradient"] + self.kl_weight * terms["kl"]
+        value = terms["l1"] + self.mse_weight * terms["mse"] + 0.5 * terms["gradient"]
+        value = value + self.kl_weight * terms["kl"]
         logs = {name: term.detach() for name, term in terms.items()}
         return Loss(value, logs | {"psnr": -10 * (logs["mse"] / 4).log10()})
 

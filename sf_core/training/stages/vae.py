@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -9,7 +11,7 @@ from ...vae.loading import load_vae
 from ..data.shuffled import Shuffled
 from ..engine.learner import Learner
 from ..engine.run_log import RunLog
-from ..losses.autoencoder import AutoencoderLoss, measure_latents, new_vae
+from ..losses.autoencoder import AutoencoderLoss, encode_moments, measure_latents, new_vae
 from ..losses.loss import Loss
 from ..stage_settings import VAEStage
 from .base import StageRun
@@ -17,6 +19,7 @@ from .run_context import RunContext
 
 MEASURED_CLIPS = 256  # of the training length, for the mean and standard deviation of the latents
 SAMPLE_CLIPS = 8
+KEPT_CLIPS = 4096  # whose moments a frozen encoder computes once: 40 KB for a clip of 17 frames of 64 x 64
 
 
 class VAETraining(StageRun):
@@ -37,7 +40,8 @@ class VAETraining(StageRun):
             parameter.requires_grad_(not spec.decoder_only or name.startswith(("decoder.", "conv2.")))
         self.world = context.world(spec.frames)
         self.order = Shuffled(len(self.world), context.seed(number))
-        self.loss = AutoencoderLoss(spec.kl)
+        self.loss = AutoencoderLoss(spec.kl, spec.mse, spec.clipped)
+        self._moments = lru_cache(KEPT_CLIPS)(self._encode)
         self.learners = {"vae": Learner("vae", vae, spec.optimizer, spec.steps, group=context.group)}
 
     def step(self, index: int) -> dict[str, Tensor]:
@@ -45,8 +49,19 @@ class VAETraining(StageRun):
         return self.learners["vae"].update(self.microbatches(index, 0, self._loss))
 
     def _loss(self, number: int, rng: torch.Generator) -> Loss:
-        frames = torch.stack([self.world[i][0] for i in self.order.batch(number, self.spec.batch)])
-        return self.loss.loss(self.vae, frames.to(self.context.device), rng=rng)
+        clips = self.order.batch(number, self.spec.batch)
+        frames = torch.stack([self.world[i][0] for i in clips]).to(self.context.device)
+        if not self.spec.decoder_only:
+            return self.loss.loss(self.vae, frames, rng=rng)
+        means, log_variances = zip(*map(self._moments, clips), strict=True)
+        return self.loss.loss(self.vae, frames, rng=rng, moments=(torch.cat(means), torch.cat(log_variances)))
+
+    @torch.no_grad()
+    def _encode(self, clip: int) -> tuple[Tensor, Tensor]:
+        """Return the moments of a clip, two tensors [1, C, F, H, W], in the precision of the weights."""
+        frames = self.world[clip][0][None].to(self.context.device)
+        with torch.autocast(self.context.device.type, enabled=False):
+            return encode_moments(self.vae, frames)
 
     @torch.no_grad()
     def show(self, step: int) -> None:
