@@ -168,7 +168,7 @@ let executing = ""; // the prompt that the server runs for this page
  */
 function showProgress({ nodeId, text } = {}) {
   if (typeof text !== "string") return false;
-  const tab = tabs.of(executing) ?? tabs.current;
+  const tab = (executing && tabs.of(executing)) || tabs.current;
   const { node } = asOfLoader({ node: String(nodeId) });
   const plain = unescapeHtml(text);
   return [texts.progress(node, plain, tab), runs.progress(node, plain, tab)].some(Boolean);

@@ -1,4 +1,5 @@
 import { formatBytes } from "../lib/format.js";
+import { isLive } from "./runs.js";
 
 /** What the player says of a run: its state in a word, a line of facts, and details on demand. */
 
@@ -30,13 +31,14 @@ export const idleStatus = (t) => ({ tone: "idle", state: t("player.idle"), facts
  * @returns {Status}
  */
 export function runStatus(state, playback, t) {
-  const { chunk, chunks, made_fps, fps } = state;
+  const { chunk, chunks, made_fps, fps, frames } = state;
+  const live = isLive(state);
   const second = (playback.frame / fps).toFixed(2);
   const facts = [
-    !playback.empty && t("player.second", { n: second }),
+    !playback.empty && (live ? t("player.second", { n: second }) : t("player.time", { at: second, to: (frames / fps).toFixed(2) })),
     !playback.empty && t("player.frame", { n: playback.frame }),
     chunk && (chunks ? t("player.chunkOf", { n: chunk, m: chunks }) : t("player.chunk", { n: chunk })),
-    made_fps && t("player.fps", { n: made_fps.toFixed(made_fps < 10 ? 1 : 0) }),
+    live && made_fps && t("player.fps", { n: made_fps.toFixed(made_fps < 10 ? 1 : 0) }),
   ];
   return { ...stateOf(state, playback, t), facts: facts.filter((fact) => typeof fact === "string") };
 }

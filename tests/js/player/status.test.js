@@ -20,6 +20,10 @@ test("one line says where the video is, how many chunks are made, and how fast",
   assert.deepEqual(facts, ["3.63 s", "frame 58", "chunk 7 of 20", "24 fps"]);
 });
 
+test("of an ended run one sees how long the video is, and no speed", () => {
+  assert.deepEqual(status({ state: "ended" }, { frame: 58 }).facts, ["3.63 of 5.25 s", "frame 58", "chunk 7 of 20"]);
+});
+
 test("every frame has a second of its own", () => {
   const seconds = [58, 59, 60].map((frame) => status({}, { frame }).facts[0]);
   assert.equal(new Set(seconds).size, 3);
