@@ -164,3 +164,41 @@ def test_where_the_system_pins_no_memory_copies_are_plain_ones(monkeypatch: pyte
     monkeypatch.setattr(torch, "zeros", refusing)
     assert storage.new((2, 3), torch.float16).shape == (2, 3)
     assert asked == [True, False]
+
+
+@pytest.mark.parametrize("offload", [False, True])
+def test_a_joint_recache_averages_nothing_into_the_sink(offload: bool) -> None:
+    """It passes chunks again, and nothing leaves the window for it."""
+    model = random_model(layers=3)
+    session = video("average", model, kv_offload=offload)
+    cache = model.caches._caches[0].cache
+    means = [mean.clone() for mean in cache._sink_values]
+    session.with_prompt(prompt(1), recache="joint").next_chunk()
+    assert model.caches._caches[0].cache is cache
+    assert all(torch.equal(*pair) for pair in zip(means, cache._sink_values, strict=True))
+    session.next_chunk()
+    assert not any(torch.equal(*pair) for pair in zip(means, cache._sink_values, strict=True)), "a chunk does"
+
+
+class Marked(HostStorage):
+    """Storage whose copies are marked and waited for by number."""
+
+    def __init__(self) -> None:
+        super().__init__(torch.device("cpu"))
+        self.marks, self.waited = 0, set[int]()
+
+    def mark(self) -> Any:
+        self.marks += 1
+        return self.marks
+
+    def wait_for(self, mark: Any) -> None:
+        self.waited.add(mark)
+
+
+def test_no_layer_is_computed_before_its_copy_is_waited_for() -> None:
+    cache = new_cache(random_model(layers=3).cache_shape(settings("plain", kv_offload=True), SIZE, 1))
+    cache.storage = storage = Marked()
+    views = open_wide(cache, Place(0, 2, 0, 1))
+    for layer in range(3):
+        views[layer]
+        assert storage.waited == set(range(1, layer + 2)), "the first copy is the first layer's, and so on"
