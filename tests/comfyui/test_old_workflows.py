@@ -122,7 +122,10 @@ def test_what_an_old_video_holds_makes_the_same_video(
     (path,) = server.files({number: outputs[number]})
     old, new = decoded(OLD / name).astype(int), decoded(path).astype(int)
     assert old.shape == new.shape
-    assert np.abs(old - new).mean() < 2, "the same frames, up to the rounding of another codec version"
+    # the demo's decoder has sharper edges since, and passes from one background to the next in other frames
+    apart = np.abs(old - new).mean(axis=(1, 2, 3))
+    assert np.median(apart) < 3, "the same frames, up to that and the rounding of another codec version"
+    assert np.median(np.abs(old - new[::-1]).mean(axis=(1, 2, 3))) > 20, "and another order of them is told apart"
     record = embedded(name, "self_forcing")
     record.pop("session")  # a digest of the latents, to the last bit
     assert {key: read_record(path)["self_forcing"].get(key) for key in record} == record
