@@ -142,6 +142,9 @@ export const STYLE = `
 .sf-player.sf-idle:fullscreen .sf-below { opacity: 0; }
 
 @container (max-width: 330px) {
+  .sf-controls:has(> .sf-ended) { flex-wrap: wrap; gap: 0 2px; height: calc(2 * var(--row)); }
+  .sf-controls > .sf-ended { order: 1; flex: 1 1 100%; }
+  .sf-player .sf-controls > .sf-ended > button { flex: 1; }
   .sf-slot { height: calc(2 * var(--row) + 6px); }
   .sf-steering { height: auto; flex-wrap: wrap; }
   .sf-steering > .sf-field { flex: 1 1 100%; height: var(--row); }

@@ -10,7 +10,8 @@ import pytest
 from playwright.sync_api import TimeoutError as PlaywrightTimeout
 from playwright.sync_api import expect
 
-from tests.browser.test_player import DRAWN, Live
+from tests.browser.test_player import DRAWN, Live, open_graph
+from tests.comfyui.graphs import Graph, Out, Tiny, probe
 from tools.comfyui.browser import Editor
 
 WIDTHS = (400, 270, 800)  # pixels of the node: as a new one, narrow, wide
@@ -196,3 +197,19 @@ def test_an_ended_run_is_kept_and_continued_and_opens_at_what_is_new(page: Edito
     # it stands at the last old frame until the first new one comes
     assert min(number for _, number, _ in live.seen()) >= made - 1
     assert page.errors == []
+
+
+@pytest.mark.one_mode
+def test_the_buttons_of_ended_chunks_fit_a_node_of_any_width(page: Editor) -> None:
+    graph = Graph()
+    tiny = Tiny.of(graph)
+    graph("SFSampleChunks", session=tiny.session(seed=31), chunks=1, preview_vae=tiny.vae)
+    probe(graph, Out(str(len(graph.prompt))))
+    open_graph(page, graph)
+    page.run()
+    expect(page.page.locator(".sf-player").get_by_role("button", name="Continue")).to_be_visible()
+    for width in (*WIDTHS, 220):
+        page.js(RESIZE.replace("SFStreamVideo", "SFSampleChunks"), [width, None])
+        with contextlib.suppress(PlaywrightTimeout):
+            page.page.wait_for_function(f"() => ({FAULTS})().length === 0", timeout=10_000)
+        assert page.js(FAULTS) == [], f"{width} pixels wide"
