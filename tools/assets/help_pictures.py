@@ -21,6 +21,7 @@ from tools.comfyui.server import Server
 
 TARGET = ROOT / "js" / "docs" / "pictures"
 MOST_BYTES = 60_000
+WIDEST = 1000  # pixels
 MARGIN = 24
 PLAIN = {"Comfy.Canvas.SelectionToolbox": False, "Comfy.NodeBadge.NodeSourceBadgeMode": "None"}
 RED = "a red circle moving left quickly on a black background"
@@ -299,6 +300,7 @@ def picture(tab: Editor, graph: Graph, last_id: int) -> Image.Image:
 
 
 def compressed(image: Image.Image) -> bytes:
+    image.thumbnail((WIDEST, image.height), Image.Resampling.LANCZOS)
     for quality in (80, 65, 50, 35):
         file = io.BytesIO()
         image.save(file, "WEBP", quality=quality, method=6)

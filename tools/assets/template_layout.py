@@ -37,7 +37,7 @@ WIDTHS |= {
     "SFSessionInfo": 340,
 }
 USUAL_WIDTH = 300
-HEIGHTS = {"SFStreamVideo": 540, "SaveVideo": 440, "SFSession": 360, "SFSampleChunks": 430, "SFDecodeChunks": 430}
+HEIGHTS = {"SFStreamVideo": 540, "SaveVideo": 440, "SFSession": 390, "SFSampleChunks": 430, "SFDecodeChunks": 430}
 HEIGHTS |= {"SFTrain": 1000, "LoadImage": 364, "LoadVideo": 300, "SFSessionInfo": 560}
 HEIGHTS |= {"CLIPTextEncode": 130, "SFPromptTimeline": 300}
 # what takes the width that is left in a row; where none of them is, the last of the row
