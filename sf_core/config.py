@@ -25,7 +25,8 @@ class RolloutConfig:
         chunk_frames: Latent frames that are denoised together; 1 is frame-wise.
         first_chunk_frames: Length of the video's first block, given or sampled: 1 for models trained with an
             independent first frame. None: as every chunk.
-        first_chunk_steps: Denoising steps of the first block, where it is sampled. None: as every chunk.
+        first_chunk_steps: Denoising steps of the first chunk that is sampled, also behind given frames. None: as every
+            chunk.
         window_frames: Latent frames that attention sees, current chunk and sink included. None: all frames.
         sink_frames: First frames of the video, or since a cut, that are never evicted.
         sink_position: Position of the sink for attention. ``absolute``: its own. ``clamped``: once the ring has rolled,
@@ -205,14 +206,14 @@ class RolloutConfig:
         """Lengths of the ``count`` blocks from latent frame ``start`` on."""
         return [self.frames_of_block(start), *[self.chunk_frames] * (count - 1)] if count else []
 
-    def timesteps(self, start: int, scale: float = 1.0) -> tuple[float, ...]:
-        """Denoising timesteps, warped if so set, of the chunk that begins at latent frame ``start``.
+    def timesteps(self, chunk: int, scale: float = 1.0) -> tuple[float, ...]:
+        """Denoising timesteps, warped if so set, of a chunk; ``chunk`` counts those that are sampled, from 0.
 
         ``scale`` multiplies the nominal timesteps, before they are warped; steps that become equal are one.
         """
         if self.solver == "unipc":
             return tuple(step.timestep for step in unipc_steps(self.solver_steps or 0, self.shift))
-        first = start == 0 and self.first_chunk_steps is not None
+        first = chunk == 0 and self.first_chunk_steps is not None
         steps = (self.first_chunk_steps or ()) if first else self.denoising_steps
         if scale != 1.0:
             steps = _scaled(steps, scale, whole=not self.exact_times)

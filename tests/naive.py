@@ -62,7 +62,7 @@ class NaiveRollout:
             self.offset += self.config.shot_offset
             self.pin = range(self.frames, self.frames + self.config.chunk_frames)
         start, schedule = self.frames, flow_schedule(self.config.shift)
-        steps = self.config.timesteps(start)
+        steps = self.config.timesteps(self.chunks)
         shape = (self.batch, 4, self.config.frames_of_block(start), *SIZE)
         x = self.noise(self.chunks, 0, shape)
         for i, step in enumerate(steps):

@@ -214,12 +214,12 @@ def order_for(config: RolloutConfig, clip: Clip) -> str:
     if len(named) > 1:
         raise ValueError(f"no script has the rules of {' and '.join(named)} together")
     order = named[0] if named else "self-forcing"
-    if fault := _fault(order, config, clip):
+    if fault := _fault(order, clip):
         raise ValueError(fault)
     return order
 
 
-def _fault(order: str, config: RolloutConfig, clip: Clip) -> str:
+def _fault(order: str, clip: Clip) -> str:
     """Return why the order's script does not make such a video; empty if it does."""
     if order in ("krea", "flashdreams") and clip.batch > 1:
         return f"the script makes one video at a time, and the batch is {clip.batch}"
@@ -236,9 +236,4 @@ def _fault(order: str, config: RolloutConfig, clip: Clip) -> str:
         return f"the script begins with one given frame inside the first chunk, and {clip.given} were given before it"
     if order == "causal-rcm" and clip.given > 1:
         return f"the script begins with one given frame, and {clip.given} were given"
-    if config.first_chunk_steps is not None:
-        return (
-            "the script denoises the first chunk behind given frames with first_chunk_steps, and a session does so "
-            "only without them"
-        )
     return ""

@@ -58,7 +58,9 @@ def kept_flights(session: SessionRecord, latents: Tensor | None) -> InFlight | N
     """What is in flight behind a kept chunk, None for nothing. Raises ValueError unless ``latents`` can be it."""
     config, start = session.config, session.frames
     flying = None if session.event.cut else session.flights
-    steps = steps_after(() if flying is None else flying.steps, len(config.timesteps(start)), chunks_left(session))
+    steps = steps_after(
+        () if flying is None else flying.steps, len(config.timesteps(session.chunks)), chunks_left(session)
+    )
     frames = sum(config.frames_of_flights(start + config.frames_of_block(start), len(steps)))
     shape = (session.batch, session.model.arch.in_dim, frames, *session.latent_size)
     if not steps and latents is None:

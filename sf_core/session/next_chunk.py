@@ -128,7 +128,7 @@ class NextChunk:
         """The next chunk of a rolling schedule, and what is in flight behind it."""
         now = self._now
         flying = None if now.event.cut else self._session.flights
-        timesteps = self._session.config.timesteps(now.start)
+        timesteps = self._session.config.timesteps(self._session.chunks)
         steps = [] if flying is None else list(flying.steps)
         passes, done = passes_until_clean(steps, len(timesteps)), itertools.count()
 

@@ -270,7 +270,7 @@ def _clip_of(config: RolloutConfig, frame_shape: tuple[int, int, int], batch: in
     lengths, steps, at = list[int](), list[int](), given
     while at < frames:
         lengths.append(config.frames_of_block(at))
-        steps.append(len(config.timesteps(at)))
+        steps.append(len(config.timesteps(len(steps))))
         at += lengths[-1]
     return Clip(tuple(lengths), tuple(steps), frame_shape, batch, given)
 

@@ -148,8 +148,8 @@ class SessionRecord:
     @property
     def next_timesteps(self) -> tuple[float, ...]:
         """Denoising timesteps of the next chunk; none at all if it is its source."""
-        start = self.frames
-        return self.config.timesteps(start) if self.source is None else self.source.timesteps(self.config, start)
+        chunk = self.chunks
+        return self.config.timesteps(chunk) if self.source is None else self.source.timesteps(self.config, chunk)
 
     def block_at(
         self, now: CachePoint, latents: Tensor, timestep: float, chunk: int | None, noisy: Tensor | None = None

@@ -180,7 +180,7 @@ class Session(SessionRecord):
         check_source(self.config, latents, strength, schedule, shape)
         given = latents.detach().expand(self.batch, -1, -1, -1, -1).to(self.model.device, torch.float32)
         source = Source(StoredLatents(given.clone()), float(strength), schedule)
-        if self.config.context_from_last_step and not source.timesteps(self.config, self.frames):
+        if self.config.context_from_last_step and not source.timesteps(self.config, self.chunks):
             raise ValueError(
                 f"at strength {strength:g} no denoising step is left, and context_from_last_step keeps what the last "
                 "one saw: raise the strength"

@@ -29,14 +29,14 @@ class Source:
     strength: float
     schedule: str
 
-    def timesteps(self, config: RolloutConfig, start: int) -> tuple[float, ...]:
-        """Denoising timesteps of the chunk that begins at latent frame ``start``. None at all: it is its source."""
+    def timesteps(self, config: RolloutConfig, chunk: int) -> tuple[float, ...]:
+        """Denoising timesteps of a chunk, see `RolloutConfig.timesteps`. None at all: it is its source."""
         if self.strength == 0:
             return ()
         if self.schedule == "rescaled":
-            return config.timesteps(start, self.strength)
+            return config.timesteps(chunk, self.strength)
         level = config.noise_levels.sigma
-        return tuple(step for step in config.timesteps(start) if level(step) <= self.strength)
+        return tuple(step for step in config.timesteps(chunk) if level(step) <= self.strength)
 
     @property
     def digest(self) -> bytes:

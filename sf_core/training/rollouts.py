@@ -152,7 +152,7 @@ class _Passes:
     ) -> Tensor:
         """Return the prediction of step ``exit_step`` for the chunk at ``place``; also write its keys and values."""
         config, schedule = self._config, flow_schedule(self._config.shift)
-        steps = config.timesteps(place.start)
+        steps = config.timesteps(chunk)
         exit_step = min(exit_step, len(steps) - 1)
         pass_ = _Pass(self, place)
 

@@ -161,7 +161,6 @@ def begin(settings: str | sf_core.RolloutConfig = "Self Forcing", batch: int = 1
         ("Rolling Forcing", 1, 0, 12, "fewer chunks than steps: here 4 and 5"),
         ("LongLive 2", 1, 8, 24, "one given frame inside the first chunk, and 8 were given before it"),
         ("Causal-rCM, c1-1, 4 steps", 1, 2, 5, "begins with one given frame, and 2 were given"),
-        ("Causal Forcing++, frame-wise, 2 steps", 1, 1, 5, "denoises the first chunk behind given frames with"),
         (sf_core.RolloutConfig(exact_times=True, context="recompute", window_frames=6), 1, 0, 9, "no script has"),
     ],
 )

@@ -179,6 +179,21 @@ def test_a_first_chunk_of_its_own_size_and_steps() -> None:
     assert counted[5:] == ["rebuild"] + ["step"] * 4
 
 
+def test_the_first_chunk_behind_a_picture_takes_the_first_chunks_steps() -> None:
+    """As the scripts of Causal Forcing++ and Causal-rCM do: what counts is what is sampled."""
+    config = sf_core.RolloutConfig(
+        chunk_frames=2, first_chunk_frames=1, first_chunk_steps=(1000, 900, 500, 100, 50), window_frames=6
+    )
+    session = start(config=config).with_context(random_latents(1))
+    counted: list[str] = []
+    session, first = session.next_chunk(lambda stage, index, count: counted.append(stage))
+    assert first.shape[2] == 2
+    assert counted.count("step") == 5
+    session, _ = session.next_chunk(lambda stage, index, count: counted.append(stage))
+    assert counted.count("step") == 5 + 4
+    assert torch.equal(session.rewind(2).next_chunk()[1], first)
+
+
 def test_how_says_where_the_cache_came_from() -> None:
     session = run(start(), 1)
     assert session.how.startswith("new")

@@ -93,7 +93,7 @@ def inference(video: Video, text: Tensor, context: Tensor | None) -> Tensor:
         block = todo.block
         if block.chunk is not None:
             latents = block.latents.get()
-            noise = NOISE(block.chunk, len(config.timesteps(block.place.start)), tuple(latents.shape))
+            noise = NOISE(block.chunk, len(config.timesteps(block.chunk)), tuple(latents.shape))
             noisy = flow_schedule(config.shift).add_noise(latents, noise, block.timestep)
             todo = replace(todo, block=replace(block, latents=StoredLatents(noisy)))
         return write_pass(model, cache, todo, state)
