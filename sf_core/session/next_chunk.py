@@ -168,7 +168,7 @@ class NextChunk:
                 how, passes = "replay", replay
         for index, cache_pass in enumerate(passes):
             self._report("rebuild", index, len(passes))
-            if cache_pass.is_wide:  # stored layer by layer
+            if cache_pass.is_wide or live.cache.shape.is_wide:  # stored layer by layer
                 live.key = None
             if live.front == cache_pass.block.lineage and cache_pass.is_as_sampled:
                 keep: Callable[[], None] = partial(live.cache.commit, cache_pass.place, cache_pass.keep_sink)
