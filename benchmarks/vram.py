@@ -13,14 +13,9 @@ import sf_core
 from sf_core.byte_units import GIB
 from sf_core.memory_ledger import SPARE, DecoderCost, DeviceMemory, Ledger, Parts
 from sf_core.memory_ledger import Setup as LedgerSetup
-from sf_core.model.architecture import WanArchitecture
+from sf_core.model.architecture import PUBLISHED_SIZES
 from sf_core.vae.wan_vae import WanVAE, WanVAEConfig
 
-MODELS = {
-    "1.3B": WanArchitecture(dim=1536, ffn_dim=8960, num_layers=30, num_heads=12),
-    "14B": WanArchitecture(dim=5120, ffn_dim=13824, num_layers=40, num_heads=40),
-}
-VAE = WanVAEConfig(dim=96, z_dim=16, dim_mult=(1, 2, 4, 4), res_blocks=2, temporal_downsample=(False, True, True))
 CARDS = (6, 8, 12, 16, 24, 32, 48, 80)  # GB
 
 
@@ -52,8 +47,8 @@ SETUPS = (
 def parts(setup: Setup) -> Parts:
     """Count the parts of a run of one video."""
     with torch.device("meta"):
-        model = sf_core.CausalWan(MODELS[setup.model]).to(torch.bfloat16)
-        decoder = DecoderCost.of(WanVAE(VAE).to(torch.bfloat16))
+        model = sf_core.CausalWan(PUBLISHED_SIZES[setup.model]).to(torch.bfloat16)
+        decoder = DecoderCost.of(WanVAE(WanVAEConfig()).to(torch.bfloat16))
     config = sf_core.RolloutConfig(window_frames=setup.window, sink_frames=setup.sink)
     weights = sum(p.numel() for p in model.parameters()) * (1 if setup.weights == "fp8" else 2)
     decoder = decoder.small() if setup.decoder == "TAEHV" else decoder

@@ -33,6 +33,20 @@ class Work:
         return self.products + self.attention + self.decoding
 
 
+def linear_flops(arch: WanArchitecture, latent_size: tuple[int, int], frames: int) -> float:
+    """Operations of the linear layers in one pass over ``frames`` latent frames; a multiply-add counts as two."""
+    rows, columns = arch.token_grid(latent_size)
+    dense = 6 * arch.dim**2 + 2 * arch.dim * arch.ffn_dim  # q, k, v, o; q and o of the text's; the feed-forward net
+    return 2.0 * arch.num_layers * frames * rows * columns * dense
+
+
+def attention_flops(arch: WanArchitecture, latent_size: tuple[int, int], frames: int, seen: int) -> float:
+    """Operations of attention, to ``seen`` latent frames and the prompt, in one pass over ``frames``."""
+    rows, columns = arch.token_grid(latent_size)
+    tokens, keys = frames * rows * columns, seen * rows * columns
+    return 4.0 * arch.num_layers * tokens * arch.dim * (keys + arch.text_len)
+
+
 def work_of(arch: WanArchitecture, shape: CacheShape, setup: Setup) -> Work:
     """Count the work of a chunk.
 
@@ -41,17 +55,14 @@ def work_of(arch: WanArchitecture, shape: CacheShape, setup: Setup) -> Work:
         shape: Shape of the cache, see `CausalModel.cache_shape`.
         setup: Settings of the run.
     """
-    tokens, passes = shape.frame_tokens, passes_of(setup)
-    passed = sum(frames for frames, _ in passes) * tokens * setup.batch
-    # self-attention has four products of dim x dim, cross-attention two: the prompt's keys and values are kept
-    a_token = 2 * arch.num_layers * (6 * arch.dim**2 + 2 * arch.dim * arch.ffn_dim)
-    a_token += 2 * arch.dim * (arch.in_dim + arch.out_dim) * arch.patch_size[1] * arch.patch_size[2]
-    pairs = sum(frames * tokens * (sees * tokens + arch.text_len) for frames, sees in passes) * setup.batch
+    passes = passes_of(setup)
+    products = sum(linear_flops(arch, setup.latent_size, frames) for frames, _ in passes) * setup.batch
+    attention = sum(attention_flops(arch, setup.latent_size, *one) for one in passes) * setup.batch
     decoder, chunk = setup.decoder, setup.config.chunk_frames
     frames = chunk * (decoder.temporal_factor if decoder else 4)
     decoding = 0.0 if decoder is None else decoder.work(setup) * frames
     copied = len(passes) * shape.host_bytes(setup.frames) if shape.offload else 0
-    return Work(a_token * passed, 4.0 * arch.dim * arch.num_layers * pairs, decoding, copied, frames)
+    return Work(products, attention, decoding, copied, frames)
 
 
 def passes_of(setup: Setup) -> list[tuple[int, int]]:

@@ -18,7 +18,7 @@ from sf_core.byte_units import GIB
 from sf_core.config import MAX_WINDOW_FRAMES
 from sf_core.memory_advice import advice, in_words, name_change, remedy
 from sf_core.memory_ledger import DecoderCost, DeviceMemory, Ledger, Setup
-from sf_core.model.architecture import WanArchitecture
+from sf_core.model.architecture import PUBLISHED_SIZES, WanArchitecture
 from sf_core.model.wan import CausalWan
 from sf_core.rollout_rules import KV_DTYPES
 from sf_core.vae.wan_vae import WanVAE, WanVAEConfig
@@ -33,10 +33,9 @@ def meta_model(architecture: WanArchitecture) -> CausalWan:
         return CausalWan(architecture).to(torch.bfloat16)
 
 
-SMALL = meta_model(WanArchitecture(dim=1536, ffn_dim=8960, num_layers=30, num_heads=12))
-LARGE = meta_model(WanArchitecture(dim=5120, ffn_dim=13824, num_layers=40, num_heads=40))
+SMALL, LARGE = (meta_model(PUBLISHED_SIZES[name]) for name in ("1.3B", "14B"))
 with torch.device("meta"):
-    WAN_VAE = DecoderCost.of(WanVAE(WanVAEConfig(96, 16, (1, 2, 4, 4), 2, (False, True, True))).to(torch.bfloat16))
+    WAN_VAE = DecoderCost.of(WanVAE(WanVAEConfig()).to(torch.bfloat16))
 LARGEST_PASS = 21  # latent frames of a joint recache at the published window
 PUBLISHED = Setup(sf_core.RolloutConfig(window_frames=21), SIZE_480P, decoder=WAN_VAE)
 

@@ -17,12 +17,12 @@ from torch.utils.flop_counter import FlopCounterMode
 import sf_core
 from sf_core import device_rates
 from sf_core.__main__ import main
-from sf_core.cli.plan import SIZES, WAN_VAE, table, wished
+from sf_core.cli.plan import SIZES, table, wished
 from sf_core.device_rates import DeviceRates, known_rates, measure_rates
 from sf_core.memory_ledger import DecoderCost, DeviceMemory, Ledger, Setup
 from sf_core.planner import plan, planned
 from sf_core.vae.wan22_vae import Wan22VAE, Wan22VAEConfig
-from sf_core.vae.wan_vae import WanVAE
+from sf_core.vae.wan_vae import WanVAE, WanVAEConfig
 from sf_core.work import passes_of, work_of
 from tests.helpers import SIZE, prompt, random_model
 
@@ -58,7 +58,7 @@ def test_the_work_of_a_chunk_is_what_torch_counts(config: sf_core.RolloutConfig)
 
 
 def test_the_work_of_the_decoders_is_what_torch_counts() -> None:
-    for config, channels in ((WAN_VAE, 16), (Wan22VAEConfig(), 48)):
+    for config, channels in ((WanVAEConfig(), 16), (Wan22VAEConfig(), 48)):
         with torch.device("meta"):
             vae = (Wan22VAE(config) if isinstance(config, Wan22VAEConfig) else WanVAE(config)).to(torch.bfloat16)
         state, latents = vae.state_type(), torch.zeros(1, channels, 1, 30, 52, device="meta", dtype=torch.bfloat16)

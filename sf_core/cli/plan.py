@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
@@ -12,15 +12,14 @@ from ..byte_units import GIB, format_bytes
 from ..config import RolloutConfig
 from ..device_rates import DeviceRates, known_rates
 from ..files.published_models import model_by_name
-from ..memory_ledger import DecoderCost, DeviceMemory, Ledger, Setup
-from ..model.architecture import WanArchitecture
+from ..memory_ledger import SPARE, DecoderCost, DeviceMemory, Ledger, Setup
+from ..model.architecture import PUBLISHED_SIZES, WanArchitecture
 from ..model.wan import CausalWan
 from ..planner import Plan, plan
 from ..vae.wan22_vae import Wan22VAE, Wan22VAEConfig
 from ..vae.wan_vae import WanVAE, WanVAEConfig
 
 CARDS = (8, 12, 16, 24, 32, 80)  # GiB, of the table
-WAN_VAE = WanVAEConfig(dim=96, z_dim=16, dim_mult=(1, 2, 4, 4), res_blocks=2, temporal_downsample=(False, True, True))
 
 
 @dataclass(frozen=True)
@@ -39,9 +38,9 @@ class Published:
 
 
 SIZES = {
-    "1.3B": Published(WanArchitecture(dim=1536, ffn_dim=8960, num_layers=30, num_heads=12)),
-    "5B": Published(WanArchitecture(3072, 14336, 30, 24, in_dim=48, out_dim=48), factor=16, fps=24),
-    "14B": Published(WanArchitecture(dim=5120, ffn_dim=13824, num_layers=40, num_heads=40)),
+    "1.3B": Published(PUBLISHED_SIZES["1.3B"]),
+    "5B": Published(PUBLISHED_SIZES["5B"], factor=16, fps=24),
+    "14B": Published(PUBLISHED_SIZES["14B"]),
 }
 
 
@@ -78,7 +77,7 @@ def wished(
     """The ledger of a published size, and the setup that a plan begins with."""
     with torch.device("meta"):
         model = CausalWan(size.arch).to(torch.bfloat16)
-        vae = Wan22VAE(Wan22VAEConfig()) if size.factor == 16 else WanVAE(WAN_VAE)
+        vae = Wan22VAE(Wan22VAEConfig()) if size.factor == 16 else WanVAE(WanVAEConfig())
         decoder = DecoderCost.of(vae.to(torch.bfloat16))
     nbytes = sum(parameter.numel() for parameter in model.parameters()) * (1 if weights == "fp8" else 2)
     latent_size = size.arch.latent_size(*pixels, size.factor)
@@ -175,9 +174,9 @@ def _memory(gib: float | None, device: torch.device) -> DeviceMemory:
     if gib is not None:
         return DeviceMemory.card(gib)
     if device.type == "cuda":
-        return replace(DeviceMemory.card(1), total=torch.cuda.get_device_properties(device).total_memory)
+        return DeviceMemory("cuda", torch.cuda.get_device_properties(device).total_memory, offloads=True, spare=SPARE)
     try:
         import psutil
     except ImportError:
         return DeviceMemory(device.type, 0)
-    return DeviceMemory(device.type, int(psutil.virtual_memory().total), spare=GIB)
+    return DeviceMemory(device.type, int(psutil.virtual_memory().total), spare=SPARE)

@@ -72,6 +72,13 @@ class WanArchitecture:
         return height // spatial_factor, width // spatial_factor
 
 
+PUBLISHED_SIZES = {  # the 5B is Wan 2.2's
+    "1.3B": WanArchitecture(dim=1536, ffn_dim=8960, num_layers=30, num_heads=12),
+    "5B": WanArchitecture(dim=3072, ffn_dim=14336, num_layers=30, num_heads=24, in_dim=48, out_dim=48),
+    "14B": WanArchitecture(dim=5120, ffn_dim=13824, num_layers=40, num_heads=40),
+}
+
+
 def timestep_embedding(timestep: Tensor, dim: int) -> Tensor:
     """Sinusoid of ``timestep`` [...], cosines then sines -> [..., dim], in float64 where the device has it."""
     wide = wide_dtype(timestep.device)

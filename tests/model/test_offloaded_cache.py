@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import sf_core
 from sf_core.model import attention_parts
-from sf_core.model.architecture import WanArchitecture
+from sf_core.model.architecture import PUBLISHED_SIZES
 from sf_core.model.attention import sdpa
 from sf_core.model.cache_storage import HostStorage
 from sf_core.model.kv_cache import RollingKVCache
@@ -98,8 +98,7 @@ def test_on_a_gpu_only_two_layers_are_on_the_gpu(rule: str, monkeypatch: pytest.
 
 def test_a_published_cache_leaves_the_gpu_room() -> None:
     with torch.device("meta"):
-        arch = WanArchitecture(dim=1536, ffn_dim=8960, num_layers=30, num_heads=12)
-        model = sf_core.CausalWan(arch).to(torch.bfloat16)
+        model = sf_core.CausalWan(PUBLISHED_SIZES["1.3B"]).to(torch.bfloat16)
     gib = {}
     for kind in (None, "int8", "int4"):
         shape = model.cache_shape(sf_core.RolloutConfig(kv_dtype=kind, kv_offload=True), (60, 104), 1)

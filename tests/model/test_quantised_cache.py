@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 import sf_core
 from sf_core.model import attention_parts, cache_shape
+from sf_core.model.architecture import PUBLISHED_SIZES
 from sf_core.model.attention import sdpa
 from sf_core.model.attention_parts import attend_to_parts, by_products
 from sf_core.model.kv_formats import FORMATS, FrameFormat, StoredFrames, group_of
@@ -95,8 +96,7 @@ def test_a_cache_takes_the_bytes_that_are_predicted(kv_dtype: str, window: int |
 
 def test_a_published_cache_is_as_small_as_said() -> None:
     with torch.device("meta"):
-        arch = sf_core.model.architecture.WanArchitecture(dim=1536, ffn_dim=8960, num_layers=30, num_heads=12)
-        model = sf_core.CausalWan(arch).to(torch.bfloat16)
+        model = sf_core.CausalWan(PUBLISHED_SIZES["1.3B"]).to(torch.bfloat16)
     gib = {
         kind: model.cache_bytes(sf_core.RolloutConfig(kv_dtype=kind), (60, 104)) / 2**30 for kind in (None, *KV_DTYPES)
     }

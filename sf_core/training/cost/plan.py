@@ -12,8 +12,9 @@ import torch
 from torch import nn
 
 from ...config import RolloutConfig
-from ...model.architecture import WanArchitecture
+from ...model.architecture import PUBLISHED_SIZES, WanArchitecture
 from ...model.wan import CausalWan, WanBlock
+from ...work import attention_flops, linear_flops
 from ..engine.lora_adapters import LAYERS
 from ..recipe import AdapterSettings
 from .memory import FLOAT, judging_bytes, rollout_bytes
@@ -104,12 +105,8 @@ def training_bytes(
 
 
 def forward_flops(arch: WanArchitecture, latent_size: tuple[int, int], frames: int, seen: int) -> float:
-    """Return the FLOP of one pass over ``frames`` latent frames that attend to ``seen``; a multiply-add counts as 2."""
-    rows, columns = arch.token_grid(latent_size)
-    tokens, keys = frames * rows * columns, seen * rows * columns
-    dense = 6 * arch.dim**2 + 2 * arch.dim * arch.ffn_dim  # q, k, v, o; q and o of the text's; the feed-forward net
-    attention = 2 * arch.dim * (keys + arch.text_len)
-    return 2.0 * arch.num_layers * tokens * (dense + attention)
+    """Return the FLOP of one pass over ``frames`` latent frames that attend to ``seen``."""
+    return linear_flops(arch, latent_size, frames) + attention_flops(arch, latent_size, frames, seen)
 
 
 def update_flops(
@@ -139,10 +136,7 @@ def update_flops(
 
 # The table ------------------------------------------------------------------------------------------------------------
 
-SIZES = {
-    "1.3B": WanArchitecture(dim=1536, ffn_dim=8960, num_layers=30, num_heads=12),
-    "14B": WanArchitecture(dim=5120, ffn_dim=13824, num_layers=40, num_heads=40),
-}
+SIZES = {name: PUBLISHED_SIZES[name] for name in ("1.3B", "14B")}
 PUBLISHED = RolloutConfig(chunk_frames=3, window_frames=21, denoising_steps=(1000, 750, 500, 250), shift=5.0)
 LATENT_SIZE = (60, 104)  # 832 x 480
 
