@@ -44,6 +44,16 @@ def test_sample_chunks_makes_krea_with_a_vae_as_stream_video_does(server: Server
         server.run(without.prompt)
 
 
+def test_a_cache_in_ram_makes_the_same_video(server: Server) -> None:
+    made = []
+    for offload in (False, True):
+        graph = Graph()
+        begun = session(graph, Tiny.of(graph), {**CUSTOM, "kv_offload": offload, "kv_dtype": "int8"})
+        number = probe(graph, graph("SFSampleChunks", session=begun, chunks=4)[0])
+        made.append(latents(server.run(graph.prompt), number))
+    assert torch.equal(*made)
+
+
 @primary
 def test_switch_prompt_recaches_in_one_pass_and_begins_a_shot(server: Server) -> None:
     shots = {**CUSTOM, "rules": "shot_offset=3, pin_shots=True"}
