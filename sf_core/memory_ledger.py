@@ -258,7 +258,8 @@ class Ledger:
         sampling = self._pass(setup, setup.config.pass_frames)
         at_once = self.device.kind == "cpu"  # on a GPU the nodes sample and decode in turn
         shape = self._shape(setup)
-        host = shape.host_bytes(setup.frames) if self.device.name == "GPU" else 0
+        in_ram = shape.pinned_bytes if self.device.kind == "cuda" else shape.host_bytes
+        host = in_ram(setup.frames) if self.device.name == "GPU" else 0
         parts = Parts(self.weights, self.cache(setup), sampling, self._recache(setup), at_once=at_once, host_cache=host)
         if decoder is None:
             return parts

@@ -157,11 +157,11 @@ def test_a_cache_in_ram_is_said_in_both_places_and_advised_before_a_tiny_window(
     setup = replace(PUBLISHED, config=config, decoder=WAN_VAE.small())
     card = ledger(DeviceMemory.card(6, offloads=False))
     assert (
-        "The cache in RAM would fit: it takes 440.5 MiB of the GPU and 4.1 GiB of RAM, and is slower "
+        "The cache in RAM would fit: it takes 440.5 MiB of the GPU and 8.0 GiB of RAM, and is slower "
         "(kv_offload of Rollout Settings)"
     ) in in_words(card, setup)
     said = in_words(card, replace(setup, config=replace(config, kv_offload=True)))
-    assert "cache 440.5 MiB (int4) at window 60, and 4.1 GiB in RAM" in said
+    assert "cache 440.5 MiB (int4) at window 60, and 8.0 GiB in RAM" in said
     on_cpu = ledger(DeviceMemory("cpu", 64 * GIB)).parts(replace(setup, config=replace(config, kv_offload=True)))
     assert on_cpu.host_cache == 0
     assert on_cpu.cache > 3 * GIB, "all of it is RAM there"

@@ -249,34 +249,39 @@ class CacheShape:
         frame = 2 * self.batch * self.heads * self.head_dim * self.dtype.itemsize  # keys and values of one token
         lanes = self.lanes * (self.lane_frames(ring) * self.frame_tokens * frame)
         if self.offload:
-            lanes += self.lanes * ring * self._stored_frame_bytes
+            lanes += self.lanes * ring * sum(self._stored_frame_bytes)
         block = self.block_frames * self.frame_tokens * frame
         text = self.layers * self.text_len * frame
-        return text + lanes + block + (0 if self.offload else self._held_bytes(ring))
+        return text + lanes + block + (0 if self.offload else self.layers * sum(self._held_buffers(ring)))
 
     def host_bytes(self, frames: int = 0) -> int:
         """As `nbytes`: bytes in host memory, of an offloaded cache."""
-        return self._held_bytes(self.ring_capacity(frames)) if self.offload else 0
+        return self.layers * sum(self._held_buffers(self.ring_capacity(frames))) if self.offload else 0
 
-    def _held_bytes(self, ring: int) -> int:
-        """Bytes of all that is kept between passes, but the prompt's."""
-        values = self.layers * self.batch * self.heads * self.head_dim * self.frame_tokens  # of the keys of one frame
+    def pinned_bytes(self, frames: int = 0) -> int:
+        """What `host_bytes` take where they are pinned: torch rounds each buffer up to a power of two."""
+        buffers = self._held_buffers(self.ring_capacity(frames)) if self.offload else []
+        return self.layers * sum(1 << (nbytes - 1).bit_length() for nbytes in buffers if nbytes)
+
+    def _held_buffers(self, ring: int) -> list[int]:
+        """Bytes of each buffer of a layer that is kept between passes."""
+        values = self.batch * self.heads * self.head_dim * self.frame_tokens  # of the keys of one frame
         bank = 0 if self.bank is None else self.bank.frames
-        sink = values * self.sink_frames
-        if self.sink_average is not None:
-            copies = 2 * sink * SINK_MEAN.itemsize
-        else:
-            copies = sink * self.dtype.itemsize if self.copies_sink else 0
-        whole = 2 * values * (self.whole_frames(ring) + bank) * self.dtype.itemsize
-        return whole + copies + self.layers * ring * self._stored_frame_bytes
+        frames = [self.whole_frames(ring)] * 2 + [bank] * 2
+        if self.sink_average is None:
+            frames += [self.sink_frames] * self.copies_sink
+        means = [self.sink_frames] * 2 if self.sink_average is not None else []
+        whole = [values * count * self.dtype.itemsize for count in frames]
+        whole += [values * count * SINK_MEAN.itemsize for count in means]
+        return whole + [ring * nbytes for nbytes in self._stored_frame_bytes]
 
     @property
-    def _stored_frame_bytes(self) -> int:
-        """Bytes of a frame of one layer in a quantised ring; 0: the ring is not quantised."""
+    def _stored_frame_bytes(self) -> list[int]:
+        """Bytes of each tensor of a frame of one layer in a quantised ring; none, if it is not quantised."""
         if self.kv_dtype is None:
-            return 0
+            return []
         sizes = (self.frame_tokens, self.heads, self.head_dim, self.dtype)
-        return self.batch * FORMATS[self.kv_dtype].frame_bytes(*sizes)
+        return [self.batch * nbytes for nbytes in FORMATS[self.kv_dtype].frame_bytes(*sizes)]
 
     @property
     def block_frames(self) -> int:

@@ -125,10 +125,10 @@ class KVFormat:
     keys: FrameFormat
     values: FrameFormat
 
-    def frame_bytes(self, tokens: int, heads: int, width: int, dtype: torch.dtype) -> int:
-        """Bytes of the keys and values of one frame of one layer."""
+    def frame_bytes(self, tokens: int, heads: int, width: int, dtype: torch.dtype) -> list[int]:
+        """Bytes of each tensor of the keys and values of one frame of one layer."""
         parts = [part for one in (self.keys, self.values) for part in one.parts(tokens, heads, width, dtype)]
-        return sum(prod(shape) * kind.itemsize for shape, kind in parts)
+        return [prod(shape) * kind.itemsize for shape, kind in parts]
 
 
 _INT8, _FP8 = PerToken(torch.int8, 127), PerToken(torch.float8_e4m3fn, 448)

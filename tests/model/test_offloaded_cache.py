@@ -102,10 +102,10 @@ def test_a_published_cache_leaves_the_gpu_room() -> None:
     gib = {}
     for kind in (None, "int8", "int4"):
         shape = model.cache_shape(sf_core.RolloutConfig(kv_dtype=kind, kv_offload=True), (60, 104), 1)
-        gib[kind] = shape.nbytes() / 2**30, shape.host_bytes() / 2**30
-    assert gib[None] == pytest.approx((0.46, 4.82), abs=0.01)
-    assert gib["int8"] == pytest.approx((0.32, 2.45), abs=0.01)
-    assert gib["int4"] == pytest.approx((0.24, 1.28), abs=0.01)
+        gib[kind] = shape.nbytes() / 2**30, shape.host_bytes() / 2**30, shape.pinned_bytes() / 2**30
+    assert gib[None] == pytest.approx((0.46, 4.82, 7.5), abs=0.01)
+    assert gib["int8"] == pytest.approx((0.32, 2.45, 3.81), abs=0.01)
+    assert gib["int4"] == pytest.approx((0.24, 1.28, 2.0), abs=0.01)
 
 
 def test_a_layer_comes_while_the_one_before_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
