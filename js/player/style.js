@@ -65,6 +65,7 @@ export const STYLE = `
   align-items: center; justify-content: center; gap: 6px; white-space: nowrap; }
 .sf-player button:hover:enabled { background: var(--hover); }
 .sf-player :is(button, input):disabled { cursor: default; }
+.sf-player button > svg { pointer-events: none; }
 .sf-player button:disabled > svg { opacity: 0.45; }
 .sf-player :is(button, input):focus-visible { outline: 2px solid var(--accent); outline-offset: -2px; }
 .sf-player .sf-live { font-size: 11px; font-weight: 600; letter-spacing: 0.04em; color: var(--quiet); }

@@ -20,7 +20,7 @@ export const STYLE = `
   background: rgb(255 255 255 / 35%); border-right: 1px solid rgb(0 0 0 / 35%);
 }
 .sf-timeline-handle:hover, .sf-timeline-dragged .sf-timeline-handle { background: rgb(255 255 255 / 75%); }
-.sf-timeline-marks { display: flex; align-items: center; gap: 5px; white-space: nowrap; font-size: 10px; opacity: 0.95; }
+.sf-timeline-marks { display: flex; align-items: center; gap: 5px; white-space: nowrap; font-size: 10px; opacity: 0.95; pointer-events: none; }
 .sf-timeline-mark { display: inline-flex; align-items: center; gap: 2px; }
 .sf-timeline-mark svg { width: 11px; height: 11px; fill: none; stroke: currentColor; stroke-width: 1.6; }
 .sf-timeline-mark svg { stroke-linecap: round; stroke-linejoin: round; }
