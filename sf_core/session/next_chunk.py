@@ -17,10 +17,11 @@ from ..model.kv_cache import RollingKVCache
 from ..model.wide_views import open_in_flight
 from .archive import StoredLatents
 from .blocks import Block
+from .cache_point import CachePoint, point_before
 from .checks import check_reencoded
 from .published_noise import check_noise_left, chunks_left
 from .record import SessionRecord
-from .replay import CachePass, CachePoint, last_passes, point_before, replaced_frame, replay_passes
+from .replay import CachePass, last_passes, replaced_frame, replay_passes
 from .rolling import InFlight, passes_until_clean, roll
 from .sampler import ChunkForward, denoise, hold, write_pass
 

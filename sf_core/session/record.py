@@ -18,7 +18,8 @@ from ..model.causal_model import CausalModel
 from ..noise import NoiseSource
 from .archive import Archive, StoredLatents
 from .blocks import Block, Event, Prompt
-from .replay import CachePoint, cache_point, replay_reach
+from .cache_point import CachePoint, cache_point
+from .replay import replay_reach
 from .rolling import InFlight
 from .source import Source
 
