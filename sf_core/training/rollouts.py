@@ -68,6 +68,7 @@ def rollout(
     clip_frames: int = CLIP_FRAMES,
     kv_gradient: str = "detached",
     latent_size: tuple[int, int] | None = None,
+    prompt_before: Tensor | None = None,
 ) -> Rollout:
     """Roll out ``frames`` latent frames, the context included, with the gradient that training needs.
 
@@ -93,6 +94,8 @@ def rollout(
         kv_gradient: ``detached``: no gradient flows into earlier chunks' keys and values, as in the paper.
             ``straight-through``: it flows through the keys and values of the exit step, as in the reference's code.
         latent_size: (height, width); needed if neither noise nor context has it and the generator names none.
+        prompt_before: Text embeddings of another prompt for the frames before the clip. The clip then begins with a
+            switch to ``prompt`` as `Session.with_prompt` makes it, without recache. None: ``prompt``.
 
     Raises:
         ValueError: For sizes that do not fit together, naming the expected ones.
@@ -111,13 +114,20 @@ def rollout(
     context_frames = 0 if context is None else context.shape[2]
     places = block_places(config, frames, context_frames)
     _check_shapes(shape, frames, prompt, noise, context)
+    if prompt_before is not None:
+        generator.check_text(prompt_before)
+        _check_switch(config, frames, clip_frames, shape, prompt_before)
     sampled = [place for place in places if place.start >= context_frames]
     rollout_noise = _RolloutNoise(noise, rng, shape, context_frames)
     exits = _exit_steps(exit_step, rng, len(config.denoising_steps), len(sampled))
 
-    passes = _Passes(generator, prompt.expand(batch, -1, -1), config, size, kv_gradient == "straight-through")
+    passes = _Passes(generator, batch, config, size, kv_gradient == "straight-through")
+    begins = frames - clip_frames  # the clip
+    passes.follow(prompt if prompt_before is None else prompt_before)
     blocks = []
     for place in places:
+        if prompt_before is not None and place.start == begins:
+            passes.follow(prompt)
         if place not in sampled:
             assert context is not None
             block = context[:, :, place.start : place.end].expand(batch, -1, -1, -1, -1)
@@ -125,7 +135,7 @@ def rollout(
             passes.write(place, blocks[-1], 0.0)
             continue
         chunk = sampled.index(place)
-        blocks.append(passes.sample(place, rollout_noise, chunk, exits[chunk], place.start >= frames - clip_frames))
+        blocks.append(passes.sample(place, rollout_noise, chunk, exits[chunk], place.start >= begins))
     latents = torch.cat(blocks, dim=2)
     same = len(set(exits)) == 1
     t_from, t_to = _nominal_timesteps(config, exits[0]) if same else (None, None)
@@ -138,14 +148,18 @@ class _Passes:
     """The passes of one generator over one video: their keys and values, and where a gradient is taken."""
 
     def __init__(
-        self, model: WanForward, text: Tensor, config: RolloutConfig, size: tuple[int, int], straight_through: bool
+        self, model: WanForward, batch: int, config: RolloutConfig, size: tuple[int, int], straight_through: bool
     ) -> None:
         model.use_attention()
         self._model, self._config, self._size = model, config, size
         self._straight_through = straight_through
-        self._text = model.text_keys_values(text)
-        self._shape = model.cache_shape(config, size, text.shape[0])
+        self._text: list[KeysValues] = []
+        self._shape = model.cache_shape(config, size, batch)
         self._record = KVRecord(self._shape)
+
+    def follow(self, text: Tensor) -> None:
+        """Take a prompt for the chunks from now on: embeddings [B or 1, rows, text_dim]."""
+        self._text = self._model.text_keys_values(text.expand(self._shape.batch, -1, -1))
 
     def sample(
         self, place: Place, rollout_noise: _RolloutNoise, chunk: int, exit_step: int, with_gradient: bool
@@ -293,6 +307,22 @@ def _check_shapes(
                     f"{name} has the shape {list(tensor.shape)}; expected {[batch, *expected]}: {frames} latent "
                     f"frames, of which {context_frames} are context"
                 )
+
+
+def _check_switch(
+    config: RolloutConfig, frames: int, clip_frames: int, shape: tuple[int, ...], prompt_before: Tensor
+) -> None:
+    """Raise ValueError for a switch of prompts that is not at the beginning of a chunk, or not of these videos."""
+    if len(prompt_before) not in (1, shape[0]):
+        raise ValueError(
+            f"prompt_before is for {len(prompt_before)} videos, but the batch is {shape[0]}; expected 1 or {shape[0]}"
+        )
+    starts = [place.start for place in block_places(config, frames, 0)]
+    if frames - clip_frames not in starts[1:]:
+        raise ValueError(
+            f"prompt_before is for the frames before the clip, {frames} less {clip_frames}; expected one of "
+            f"{starts[1:]}, where a chunk begins"
+        )
 
 
 def block_places(config: RolloutConfig, frames: int, context: int) -> list[Place]:

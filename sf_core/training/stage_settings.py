@@ -155,6 +155,8 @@ class SelfForcingStage(_Stage):
         ts_schedule_max: See `NoiseLevels`.
         max_frames: Longest rollout, in latent frames; the length of each is drawn between the recipe's ``frames`` and
             this. None: always ``frames``.
+        switches: Share of rollouts whose prompt changes. These are longer than ``frames``, by whole chunks, up to
+            ``max_frames``; the frames before the judged ones have another prompt. All others have ``frames``.
         context_frames: Given latent frames at the beginning of each rollout; image-to-video: 1.
         checkpointing: Recompute each block in the backward pass.
         kv_gradient: See `rollout`.
@@ -177,6 +179,7 @@ class SelfForcingStage(_Stage):
     ts_schedule: bool = False
     ts_schedule_max: bool = False
     max_frames: int | None = None
+    switches: Share = 0.0
     context_frames: Natural = 0
     checkpointing: bool = False
     kv_gradient: Literal["detached", "straight-through"] = "detached"
@@ -185,6 +188,11 @@ class SelfForcingStage(_Stage):
         if self.videos != "rollouts" and (self.max_frames or self.context_frames):
             raise ValueError(
                 f'max_frames and context_frames are for rollouts; leave them out with videos = "{self.videos}"'
+            )
+        if self.switches and (self.max_frames is None or self.context_frames or self.loss == "gan"):
+            raise ValueError(
+                "switches needs max_frames, which leaves room before the judged frames, and no context_frames; its "
+                "prompts have no videos, so the loss cannot be a gan"
             )
 
 

@@ -85,8 +85,15 @@ def gradients(value: Tensor, model: torch.nn.Module) -> list[Tensor]:
 # Like inference --------------------------------------------------------------------------------------------------
 
 
-def inference(video: Video, text: Tensor, context: Tensor | None) -> Tensor:
-    """What a session makes if it noises its clean chunks, before it writes their keys and values, as training does."""
+def inference(video: Video, text: Tensor, context: Tensor | None, switch: tuple[int, Tensor] | None = None) -> Tensor:
+    """What a session makes if it noises its clean chunks, before it writes their keys and values, as training does.
+
+    Args:
+        video: Its settings.
+        text: Its prompt.
+        context: Its beginning.
+        switch: A frame, and the prompt from there on.
+    """
     config = video.config
 
     def write_noised(model: sf_core.CausalWan, cache: RollingKVCache, todo: CachePass, state: bytes) -> Any:
@@ -103,6 +110,8 @@ def inference(video: Video, text: Tensor, context: Tensor | None) -> Tensor:
         session = sf_core.Session.start(MODEL, text, SIZE, config, batch=video.batch, noise=NOISE)
         session = session if context is None else session.with_context(context)
         while session.frames < video.frames:
+            if switch is not None and session.frames == switch[0]:
+                session = session.with_prompt(switch[1])
             session, _ = session.next_chunk()
     return session.latents
 
@@ -127,6 +136,24 @@ def test_a_first_chunk_with_steps_of_its_own_is_what_inference_makes() -> None:
     config = sf_core.RolloutConfig(chunk_frames=1, first_chunk_steps=(1000, 800), denoising_steps=(1000, 700, 400))
     expected = inference(Video(config, 4, 1, 0), prompt(0), None)
     assert relative(roll(MODEL, config, 4).latents, expected) < 1e-5
+
+
+@pytest.mark.parametrize("chunk", [1, 2])
+def test_a_prompt_that_changes_at_the_clip_is_what_inference_makes_of_a_switch(chunk: int) -> None:
+    config = replace(TWO_STEPS, chunk_frames=chunk, window_frames=3 * chunk)
+    video = Video(config, 8, 2, 0)
+    before, after = prompt(1), prompt(2, 2)
+    expected = inference(video, before, None, (4, after))
+    made = rollout(MODEL, after, NOISE, config, 1, 8, latent_size=SIZE, clip_frames=4, prompt_before=before)
+    assert relative(made.latents, expected[:, :, 4:]) < 1e-5
+    assert relative(made.latents, inference(video, after, None)[:, :, 4:]) > 1e-3
+
+
+@pytest.mark.parametrize(("clip", "texts"), [(4, 3), (8, 1), (3, 1)])  # other videos, no room, amid a chunk
+def test_a_prompt_that_cannot_change_there_is_refused(clip: int, texts: int) -> None:
+    options: dict[str, Any] = {"latent_size": SIZE, "clip_frames": clip, "prompt_before": prompt(1, texts)}
+    with pytest.raises(ValueError, match="prompt_before is for"):
+        rollout(MODEL, prompt(0, 2), NOISE, TWO_STEPS, 1, 8, **options)
 
 
 def test_noise_may_come_as_a_tensor_and_the_rest_from_a_source_or_a_generator() -> None:

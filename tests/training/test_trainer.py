@@ -399,6 +399,7 @@ def begun(run: Path, tmp_path: Path) -> Path:
         'loss = "gan"\nr1_weight = 1.0\nr2_weight = 0.5\nts_schedule = true\nts_schedule_max = true',
         'loss = "gan"\nrelativistic = false',
         "max_frames = 12\ncheckpointing = true",
+        "max_frames = 12\nswitches = 0.8",
         'kv_gradient = "straight-through"\nscore_shift = 8.0',
         'videos = "teacher-forcing"',
         'loss = "gan"\nvideos = "diffusion-forcing"\nts_schedule = true',
@@ -461,6 +462,10 @@ STAGE = '[[stages]]\nkind = "teacher"\nsteps = 1\n'
         ('name = "a"\nframes = 10\n' + STAGE, "10 latent frames do not cut .* the nearest counts that do: 9 or 12"),
         ('name = "a"\n[rollout]\nwindow = 3\n' + STAGE, "unknown rollout settings: window; known are"),
         ('name = "a"\nstages = []\n', "there is nothing to do"),
+        (
+            'name = "a"\n[[stages]]\nkind = "self-forcing"\nsteps = 1\nswitches = 0.5\n',
+            "switches needs max_frames, which leaves room",
+        ),
     ],
 )
 def test_a_recipe_that_cannot_be_says_what_and_where(tmp_path: Path, text: str, message: str) -> None:

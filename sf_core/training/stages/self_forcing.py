@@ -54,6 +54,7 @@ class SelfForcingTraining(StageRun):
         needs_videos = spec.loss == "gan" or spec.context_frames or spec.videos != "rollouts"
         self.store = context.latents(run_log.progress(Message("encoding videos"))) if needs_videos else None
         self.order = Shuffled(len(context.prompts), context.seed(number)) if self.store is None else None
+        self.former = Shuffled(len(context.prompts), context.seed(number, 0, 4))  # of rollouts whose prompt changes
         self.negative = context.text([context.recipe.negative])
         self.vae = context.vae if context.has_network("vae") else None
         self._check_lengths()
@@ -84,6 +85,8 @@ class SelfForcingTraining(StageRun):
             raise ValueError(f"max_frames is {longest}, more than {frames}: that needs a vae, to encode a frame anew")
         if longest and (longest < frames or (longest - frames) % self.context.config.chunk_frames):
             raise ValueError(f"max_frames is {longest}; expected {frames} and whole chunks more")
+        if self.spec.switches and longest == frames:
+            raise ValueError(f"switches needs longer rollouts than {frames} latent frames: raise max_frames")
 
     def _memory(self) -> RolloutMemory:
         spec, recipe = self.spec, self.context.recipe
@@ -133,9 +136,7 @@ class SelfForcingTraining(StageRun):
             latents, prompts = self.store.batch(number, spec.batch, seed)
             real = latents.to(context.device)
         elif self.order is not None:
-            # critic and generator take different prompts
-            first = (2 * number + role) * spec.batch
-            prompts = [context.prompts.prompts[i] for i in self.order.indices(first, spec.batch)]
+            prompts = self._prompts(self.order, number, role)
         text = context.text(prompts)
         if spec.videos != "rollouts":
             assert real is not None
@@ -143,26 +144,37 @@ class SelfForcingTraining(StageRun):
         # the number of passes is drawn once per update, because all ranks must make each sharded pass together
         first = number - number % spec.accumulate
         shared = rng if number == first else context.generator(self.number, first, role)
+        frames, switches = self._length(shared)
         video = rollout(
             self.generator,
             text,
             SeededNoise(context.seed(self.number, number, 2 + role)),
             context.config,
-            frames=self._frames(shared),
+            frames=frames,
             context=None if real is None or not spec.context_frames else real[:, :, : spec.context_frames],
             rng=shared,
             vae=self.vae,
             clip_frames=context.recipe.frames,
             kv_gradient=spec.kv_gradient,
             latent_size=context.latent_size,
+            prompt_before=context.text(self._prompts(self.former, number, role)) if switches else None,
         )
         return video, text, real
 
-    def _frames(self, rng: torch.Generator) -> int:
-        """Draw the length of a rollout: the training length plus whole chunks, up to ``max_frames``."""
+    def _prompts(self, order: Shuffled, number: int, role: int) -> list[str]:
+        """Return the prompts of a batch; critic and generator take different ones."""
+        first = (2 * number + role) * self.spec.batch
+        return [self.context.prompts.prompts[i] for i in order.indices(first, self.spec.batch)]
+
+    def _length(self, rng: torch.Generator) -> tuple[int, bool]:
+        """Draw the length of a rollout, and whether its prompt changes."""
         frames, chunk = self.context.recipe.frames, self.context.config.chunk_frames
         more = ((self.spec.max_frames or frames) - frames) // chunk
-        return frames + chunk * int(torch.randint(more + 1, (1,), generator=rng))
+        if not self.spec.switches:
+            return frames + chunk * int(torch.randint(more + 1, (1,), generator=rng)), False
+        if float(torch.rand(1, generator=rng)) >= self.spec.switches:
+            return frames, False
+        return frames + chunk * int(torch.randint(1, more + 1, (1,), generator=rng)), True
 
     def show(self, step: int) -> None:
         """Write rollouts of the sample prompts."""
