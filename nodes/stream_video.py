@@ -38,6 +38,7 @@ from .live.view import BEFORE_RUN
 
 SESSION_OUTPUT = 1  # index among the outputs
 LEAD = 1.0  # seconds that an endless video may be ahead of its viewer, so that steering shows soon
+SHORT = 0.5  # seconds of a chunk, such as of one latent frame, up to which the lead would be most of the delay of a key
 
 
 class SFStreamVideo(io.ComfyNode):
@@ -172,6 +173,7 @@ def _chunks(
         # only the graph's thread may move ComfyUI's weights, so on a GPU it samples too
         overlap=comfy_model(core).device.type == "cpu",
         host=run,
+        just_in_time=core.config.chunk_frames * factor / fps <= SHORT,
     )
     with closing(events):
         for event in events:

@@ -11,7 +11,7 @@ import queue
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -24,6 +24,8 @@ from .session import Session
 from .stream_host import Decoder, StreamEvent, StreamHost
 
 POLL_SECONDS = 0.02  # between two looks of a waiting stream at its commands
+# just in time: a chunk begins so many times what the slowest of the last chunks took, and so many seconds, before it is due
+RESERVE, JITTER, CHUNKS_TIMED = 1.5, 0.04, 8
 
 
 def stream(
@@ -37,6 +39,7 @@ def stream(
     ahead: float | None = None,
     overlap: bool = True,
     host: StreamHost | None = None,
+    just_in_time: bool = False,
 ) -> Generator[StreamEvent, None, None]:
     """Extend ``session`` and yield each chunk as soon as it is decoded and final.
 
@@ -52,6 +55,8 @@ def stream(
             While the stream waits, decoding, commands and re-rolls go on.
         overlap: False: sample in the caller's thread as well, each chunk after the one before it was yielded.
         host: What happens between chunks, and the cancellation; in place of ``stop``.
+        just_in_time: Begin a chunk only when the video before it is nearly played, so that a prompt is seen as soon as
+            possible: as early as the slowest of the last chunks requires, and no earlier than ``ahead`` allows.
 
     Raises:
         ValueError: Both ``stop`` and ``host`` are given.
@@ -61,7 +66,8 @@ def stream(
         raise ValueError("give 'stop' or 'host', not both: a host's cancellation polls what its program asks it to")
     host = host or StreamHost(Cancellation(stop))
     chunks = None if seconds is None else chunks_for(session, seconds, fps, decoder.temporal_factor)
-    return _Stream(session, decoder, chunks, commands, hold_back, overlap, host, _Playback(fps, ahead, host)).events()
+    playback = _Playback(fps, ahead, host, just_in_time)
+    return _Stream(session, decoder, chunks, commands, hold_back, overlap, host, playback).events()
 
 
 def chunks_for(session: Session, seconds: float, fps: float, temporal_factor: int) -> int:
@@ -91,14 +97,21 @@ class _Playback:
     fps: float
     ahead: float | None
     host: StreamHost
+    just_in_time: bool = False
     ends: float = 0.0
+    durations: deque[float] = field(default_factory=lambda: deque(maxlen=CHUNKS_TIMED))  # seconds that chunks took
 
     def add(self, frames: int) -> None:
         self.ends = max(self.ends, self.host.clock()) + frames / self.fps
 
-    def is_too_far_ahead(self) -> bool:
-        """Whether the next chunk would come too far ahead."""
-        return self.ahead is not None and self.ends - self.host.clock() > self.ahead
+    def is_too_far_ahead(self, undecoded: int) -> bool:
+        """Whether the next chunk would come too far ahead, with a number of frames that wait for the decoder."""
+        if self.ahead is None:
+            return False
+        lead = self.ends - self.host.clock()
+        if not self.just_in_time or not self.durations:
+            return lead > self.ahead
+        return lead + undecoded / self.fps > min(self.ahead, RESERVE * max(self.durations) + JITTER)
 
 
 @dataclass
@@ -238,6 +251,7 @@ class _Stream:
         event = StreamEvent(session.chunks - 1, frames, session, {**sampled.timings})
         _ = event.pixels  # waits for the GPU, which has only been given the work until now
         event.timings["decode"] = self._host.clock() - start
+        self._playback.durations.append(sum(event.timings[stage] for stage in ("cache", "sample", "decode")))
         sampled.event = event
         self._playback.add(frames.shape[1])
         self._host.shown(event)
@@ -270,8 +284,9 @@ class _Stream:
                 self._host.withdrawn(self._session)
 
     def _must_wait(self) -> bool:
-        waiting = self._paused or self._playback.is_too_far_ahead() or self._host.must_wait()
-        return waiting and not self._host.cancellation.finishing
+        latents = sum(sampled.latents.shape[2] for sampled in self._pending if sampled.event is None)
+        is_ahead = self._playback.is_too_far_ahead(latents * self._decoder.temporal_factor)
+        return (self._paused or is_ahead or self._host.must_wait()) and not self._host.cancellation.finishing
 
     def _wait(self) -> None:
         """Wait for the end of a pause, or for playback to come near enough."""

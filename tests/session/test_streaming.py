@@ -245,6 +245,31 @@ def test_a_watched_stream_makes_no_more_than_plays(overlap: bool) -> None:
     assert 3 - 0.5 - 2 * 2 / 8 <= times[-1] <= 3  # as fast as it plays, and no slower
 
 
+class TimedHost(Host):
+    """Each chunk takes a tenth of a second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun: list[float] = []  # when each chunk began
+
+    def boundary(self, session: sf_core.Session) -> sf_core.Session:
+        self.begun.append(self.time)
+        return super().boundary(session)
+
+    def make(self, session: sf_core.Session, progress: Progress) -> tuple[sf_core.Session, Tensor]:
+        self.time += 0.1
+        return super().make(session, progress)
+
+
+@pytest.mark.parametrize("overlap", [True, False])
+def test_just_in_time_a_chunk_begins_soon_before_it_is_due_and_is_never_late(overlap: bool) -> None:
+    host = TimedHost()
+    list(stream(start(), Decoder(), 3, 8, commands=put(), ahead=1.0, host=host, overlap=overlap, just_in_time=True))
+    due = [host.begun[0] + 0.1 + chunk * 2 / 8 for chunk in range(12)]  # when the video before it has been played
+    left = [at - began for at, began in zip(due, host.begun, strict=True)]
+    assert all(0.1 <= seconds < 0.2 for seconds in left[2:]), left  # before that none was timed
+
+
 def test_a_stream_that_waits_for_its_viewer_obeys() -> None:
     line = put()
     host = Host(at={0.3: lambda: line.put(Stop())})
