@@ -3,7 +3,7 @@ import { Bezel } from "./bezel.js";
 import { createControls } from "./controls.js";
 import { createEndBar } from "./end_bar.js";
 import { FullScreen } from "./full_screen.js";
-import { keepEvents, listenToKeys } from "./keyboard.js";
+import { keepEvents, listenToKeys, takesText } from "./keyboard.js";
 import { LossCurve } from "./loss_curve.js";
 import { fillMenu } from "./menu.js";
 import { MessageLine } from "./message_line.js";
@@ -27,6 +27,7 @@ import { STYLE } from "./style.js";
  * @property {(frame: number) => void} seek
  * @property {() => void} begin
  * @property {() => void} live
+ * @property {import("./bound_keys.js").BoundKeys} keys that the user has bound
  * @property {() => void} changed
  * @property {(error: Error) => void} failed
  */
@@ -100,8 +101,26 @@ export class Face {
     keepEvents(below);
     const properties = { className: "sf-player", tabIndex: 0, role: "group", "aria-label": this.#t("player.title") };
     const element = make("div", properties, make("style", { textContent: STYLE }), stage, below);
-    listenToKeys(element, this.#keys());
+    listenToKeys(element, this.#keys(), (name) => this.#host.keys.actionOf(name));
+    for (const type of ["focusin", "focusout"]) element.addEventListener(type, this.#host.changed);
     return element;
+  }
+
+  /** Whether keys that are pressed now are the player's. */
+  get hasKeys() {
+    return this.element.contains(document.activeElement) && !takesText(document.activeElement);
+  }
+
+  /** Takes the keys, unless the user types something. */
+  takeKeys() {
+    const { activeElement } = document;
+    const types = takesText(activeElement) || activeElement?.closest("[contenteditable], select, [role=dialog]");
+    if (!types) this.element.focus({ preventScroll: true });
+  }
+
+  /** The keys that the player takes for itself. */
+  get ownKeys() {
+    return Object.keys(this.#keys());
   }
 
   /** @returns {Record<string, () => void>} */
@@ -119,15 +138,18 @@ export class Face {
   }
 
   /**
-   * A click plays or pauses; a press that moves drags the node.
+   * A click plays or pauses; a press that moves drags the node. While keys steer, the first click only lets the player have
+   * them.
    *
    * @param {HTMLElement} stage
    */
   #listenToClicks(stage) {
-    let [x, y] = [0, 0];
-    stage.addEventListener("pointerdown", (event) => ([x, y] = [event.clientX, event.clientY]));
+    let [x, y, hadKeys] = [0, 0, false];
+    stage.addEventListener("pointerdown", (event) => ([x, y, hadKeys] = [event.clientX, event.clientY, this.hasKeys]));
     stage.addEventListener("click", (event) => {
-      if (Math.hypot(event.clientX - x, event.clientY - y) <= CLICK) this.#host.toggle();
+      if (Math.hypot(event.clientX - x, event.clientY - y) > CLICK) return;
+      if (hadKeys || !this.#host.keys.steer) return this.#host.toggle();
+      this.element.focus({ preventScroll: true });
     });
     stage.addEventListener("dblclick", (event) => {
       event.stopPropagation();

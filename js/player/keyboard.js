@@ -6,7 +6,7 @@ const POINTER_EVENTS = ["pointerdown", "pointerup", "mousedown", "mouseup", "tou
 const CONTROL_EVENTS = [...KEYBOARD_EVENTS, ...POINTER_EVENTS];
 
 /** @param {EventTarget | null} target */
-const takesText = (target) => target instanceof Element && target.matches("input:not([type=range])");
+export const takesText = (target) => target instanceof Element && target.matches("input:not([type=range]), textarea");
 
 /**
  * Keeps events on a control from the editor. Keys that type no text go through, to listenToKeys.
@@ -25,13 +25,16 @@ export function keepEvents(control) {
  *
  * @param {HTMLElement} element
  * @param {Record<string, () => void>} actions by key; "Shift+" before it: with that key
+ * @param {(name: string) => (() => void) | undefined} bound what a key does instead, once for each press
  */
-export function listenToKeys(element, actions) {
+export function listenToKeys(element, actions, bound) {
   /** @param {KeyboardEvent} event */
-  const actionOf = ({ key, target, shiftKey, ctrlKey, metaKey, altKey }) => {
+  const actionOf = ({ key, target, shiftKey, ctrlKey, metaKey, altKey, repeat }) => {
     if (takesText(target) || ctrlKey || metaKey || altKey) return undefined;
     const name = key.length === 1 ? key.toLowerCase() : key;
-    return actions[shiftKey && key.length > 1 ? `Shift+${name}` : name];
+    const full = shiftKey && key.length > 1 ? `Shift+${name}` : name;
+    const steer = bound(full);
+    return steer && repeat ? () => {} : (steer ?? actions[full]);
   };
   element.addEventListener("keydown", (event) => {
     const act = actionOf(event);

@@ -1,6 +1,7 @@
 import { make } from "../lib/dom.js";
 import { close } from "./popup.js";
 import { icon } from "./icons.js";
+import { fillKeys } from "./key_editor.js";
 
 /** What the player's menu offers: the settings and actions that one needs less often. */
 
@@ -18,6 +19,7 @@ const SIZES = { fit: "player.fit", natural: "player.natural", double: "player.do
  * @property {boolean} loops
  * @property {Size} size
  * @property {number | null} blend chunks in which a typed prompt blends in; null: the node takes no prompts
+ * @property {import("./bound_keys.js").BoundKeys | null} keys that steer; null: the node takes none
  * @property {boolean} hasPicture
  * @property {boolean} hasVideo
  *
@@ -59,6 +61,8 @@ export function fillMenu(panel, state, actions, t) {
     item(t("player.download"), done(actions.download), { disabled: !state.hasVideo }),
   ];
   if (state.blend !== null) items.push(make("hr"), blendField(state.blend, actions.blend, t));
+  const { keys } = state;
+  if (keys) items.push(item(t("keys.menu"), () => fillKeys(panel, keys, t), {}));
   panel.replaceChildren(...items);
 }
 

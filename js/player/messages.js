@@ -14,6 +14,7 @@ import { trainingMessage } from "./loss_curve.js";
  * @property {boolean} trains
  * @property {boolean} empty whether there is no frame yet
  * @property {number} interruptions of playback
+ * @property {string} keys what there is to say of keys that steer
  * @property {{information: string, kept: string}} actions what the user has just done, and the name of a kept session
  */
 
@@ -57,10 +58,10 @@ export class Messages {
   }
 
   /** What there is to say of a live run that needs no answer. @type {(state: RunState, facts: Facts) => string} */
-  #work(state, { empty, interruptions }) {
+  #work(state, { empty, interruptions, keys }) {
     const isNews = empty || clock() - this.#since > LASTING;
     if (isNews && this.#progress) return this.#progress;
     if (this.waiting) return this.#t("sessions.waiting", { n: this.waiting });
-    return interruptions > 0 && state.made_fps < state.fps ? this.#t("player.slow") : "";
+    return interruptions > 0 && state.made_fps < state.fps ? this.#t("player.slow") : keys;
   }
 }

@@ -114,6 +114,7 @@ export class Player {
     if (this.#formerRuns.has(state.run)) return;
     if (joined && state.run !== this.#run && isLive(this.#state) && !isLive(state)) return;
     const missedFrames = joined && (state.run !== this.#run || isLive(state));
+    const begins = !joined && isLive(state) && state.run !== this.#state?.run;
     if (state.run !== this.#run) this.#begin(state.run);
     const now = clock();
     this.#state = state;
@@ -126,6 +127,7 @@ export class Player {
     if (state.video) this.showVideo(state.video);
     this.#face.bar?.show(state);
     this.#face.curve?.show(state.training);
+    if (begins && this.#actions.keys.steer) this.#face.takeKeys();
     this.#wake();
   }
 
@@ -322,7 +324,7 @@ export class Player {
     const { bar, endBar } = this.#face;
     const { empty, interruptions } = this.#queue;
     return this.#messages.of({
-      ...{ state: this.#state, actions: this.#actions, bar: bar?.message ?? null, empty, interruptions },
+      ...{ state: this.#state, actions: this.#actions, bar: bar?.message ?? null, empty, interruptions, keys: this.#actions.keys.message },
       ...{ steers: bar !== null, ends: endBar !== null, trains: this.#options.trains ?? false },
     });
   }

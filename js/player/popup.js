@@ -37,7 +37,7 @@ export function createPopup(button, label, fill) {
   panel.addEventListener("keydown", (event) => {
     event.stopPropagation(); // the player's own keys do nothing here
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
-    if (!step || (event.target instanceof HTMLInputElement && event.target.type === "number")) return;
+    if (!step || /** @type {Element} */ (event.target).matches("input[type=number], textarea")) return;
     event.preventDefault();
     const items = itemsOf(panel);
     items[(items.indexOf(/** @type {HTMLElement} */ (document.activeElement)) + step + items.length) % items.length]?.focus();

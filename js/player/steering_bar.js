@@ -91,6 +91,17 @@ export class SteeringBar {
     this.#ask({ action: action === "pause" && this.#state?.state === "paused" ? "resume" : action });
   }
 
+  /**
+   * Does what a key is bound to.
+   *
+   * @param {import("./key_bindings.js").KeyAction} action
+   */
+  press({ action, prompt }) {
+    if (action === "cut") return this.act("cut");
+    if (this.#pending.requests.at(-1)?.prompt === prompt) return; // it comes with the next chunk already
+    this.#ask({ action, prompt, blend: this.blend });
+  }
+
   focusPrompt() {
     this.#prompt.focus();
     this.#prompt.select();

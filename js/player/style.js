@@ -129,6 +129,10 @@ export const STYLE = `
 .sf-player .sf-choice > button[aria-pressed="true"] { background: var(--text); color: var(--surface); }
 .sf-choice > input { width: 48px; height: 26px; box-sizing: border-box; padding: 0 0 0 6px; border: 1px solid var(--line); border-radius: 6px;
   background: none; color: inherit; font: inherit; }
+.sf-popup textarea { display: block; width: calc(100% - 16px); box-sizing: border-box; margin: 4px 8px; padding: 4px 6px; resize: vertical;
+  border: 1px solid var(--line); border-radius: 6px; background: none; color: inherit; font: inherit; }
+.sf-popup textarea::placeholder { color: var(--quiet); opacity: 1; }
+.sf-popup .sf-wrong { box-shadow: inset 3px 0 0 -1px var(--warn); padding-left: 7px; }
 .sf-popup dl { display: grid; grid-template-columns: auto 1fr; gap: 3px 14px; margin: 4px 8px; }
 .sf-popup dl > div { display: contents; }
 .sf-popup dt { color: var(--quiet); }

@@ -4,6 +4,7 @@ import { widgetOf } from "../lib/widgets.js";
 import { fileUrl, post } from "../lib/server.js";
 import { replay } from "../replay/replay.js";
 import { continueRun } from "../sessions/continue.js";
+import { BoundKeys } from "./bound_keys.js";
 import { chunkBeside } from "./chunk_grid.js";
 import { promptsOf } from "./marks.js";
 import { PromptHistory } from "./prompt_history.js";
@@ -27,6 +28,8 @@ export class UserActions {
   information = "";
   /** Name under which the run's session was saved. */
   kept = "";
+  /** Keys that the user has bound. */
+  keys;
   #node;
   #t;
   #parts;
@@ -43,6 +46,7 @@ export class UserActions {
     this.#node = node;
     this.#t = t;
     this.#parts = parts;
+    this.keys = new BoundKeys(node, t, parts);
   }
 
   /** A new run begins. */
@@ -70,6 +74,7 @@ export class UserActions {
       step: (frames) => change((playback) => playback.step(frames)),
       stepChunk: (direction) => change((playback) => this.#stepChunk(playback, direction)),
       seek: (frame) => change((playback) => playback.seek(frame / playback.queue.fps)),
+      keys: this.keys,
       begin: () => change((playback) => playback.seek(playback.moment.from)),
       live: () => change((playback) => this.#goLive(playback)),
     };
@@ -111,6 +116,7 @@ export class UserActions {
     return {
       ...{ speed, loops, size: this.#size, blend: face.takesAll && face.bar ? face.bar.blend : null },
       ...{ hasPicture: face.screen.size !== null, hasVideo: this.#file !== null },
+      keys: face.takesAll ? this.keys : null,
     };
   }
 

@@ -6,7 +6,7 @@ import { setTexts, translatedNote, translator } from "../../../js/lib/i18n.js";
 import { MAIN } from "../texts.js";
 
 const FOLDER = new URL("../../../js/", import.meta.url);
-const KEY = /"((?:player|steering|training|sessions|timeline|replay|verify)\.\w+)"/g;
+const KEY = /"((?:player|steering|keys|training|sessions|timeline|replay|verify)\.\w+)"/g;
 
 const SOURCES = readdirSync(FOLDER, { recursive: true })
   .filter((name) => name.endsWith(".js"))

@@ -8,7 +8,7 @@ import "../texts.js";
 const LIVE = { state: "running", note: "", fps: 16, made_fps: 24, session: null, training: null };
 const ENDED = { ...LIVE, state: "ended", session: "a.session" };
 const FACTS = {
-  ...{ state: LIVE, bar: null, steers: true, ends: true, trains: false, empty: true, interruptions: 0 },
+  ...{ state: LIVE, bar: null, steers: true, ends: true, trains: false, empty: true, interruptions: 0, keys: "" },
   actions: { information: "", kept: "" },
 };
 
@@ -50,4 +50,12 @@ test("after the end it says what one can do, and under which name a session was 
 test("a node without a steering bar shows the note of its run", () => {
   const state = { ...LIVE, note: "the picture drifts" };
   assert.deepEqual(messages().of({ ...FACTS, steers: false, state }), { text: "the picture drifts", tone: "warn" });
+});
+
+test("that keys steer is said when there is nothing else to say of a live run", () => {
+  const said = messages();
+  const facts = { ...FACTS, empty: false, keys: "← → steer" };
+  assert.equal(said.of(facts).text, "← → steer");
+  assert.match(said.of({ ...facts, interruptions: 1, state: { ...LIVE, made_fps: 12 } }).text, /^Slower/);
+  assert.notEqual(said.of({ ...facts, state: ENDED })?.text, "← → steer");
 });
