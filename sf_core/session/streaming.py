@@ -24,7 +24,7 @@ from .session import Session
 from .stream_host import Decoder, StreamEvent, StreamHost
 
 POLL_SECONDS = 0.02  # between two looks of a waiting stream at its commands
-# just in time, a chunk begins before it is due: a multiple of what the slowest of the last chunks took, and some seconds
+# just in time, a chunk begins before it is due: a multiple of the longest time of the last chunks, and some seconds
 RESERVE, JITTER, CHUNKS_TIMED = 1.5, 0.04, 8
 
 
