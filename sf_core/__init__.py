@@ -13,6 +13,8 @@ from .session.session import Session
 from .session.stream_host import StreamEvent, StreamHost
 from .session.streaming import stream
 from .session.timeline import Row, Timeline, format_rows, parse_rows
+from .sources.clip import ClipFrames, PictureClip
+from .sources.video_source import VideoSource
 from .vae.loading import load_vae
 from .vae.taehv import load_taehv
 
@@ -20,9 +22,11 @@ __all__ = [
     "Cancellation",
     "Cancelled",
     "CausalWan",
+    "ClipFrames",
     "CommandQueue",
     "NoiseSource",
     "Pause",
+    "PictureClip",
     "PublishedNoise",
     "ReRoll",
     "Resume",
@@ -34,6 +38,7 @@ __all__ = [
     "StreamEvent",
     "StreamHost",
     "Timeline",
+    "VideoSource",
     "__version__",
     "format_rows",
     "load_model",

@@ -37,7 +37,7 @@ class _InVaeSpace(VideoVAE):
     def __init__(self, inner: VideoVAE) -> None:
         super().__init__()
         self.inner = inner
-        self.channels, self.history = inner.channels, inner.history
+        self.channels, self.history, self.lookahead = inner.channels, inner.history, inner.lookahead
         self.spatial_factor, self.temporal_factor = inner.spatial_factor, inner.temporal_factor
         self.register_buffer("mean", torch.tensor(WAN_MEAN).view(-1, 1, 1, 1))
         self.register_buffer("std", torch.tensor(WAN_STD).view(-1, 1, 1, 1))
@@ -46,8 +46,12 @@ class _InVaeSpace(VideoVAE):
         z = latents * self.std.to(latents) + self.mean.to(latents)
         return self.inner.decode_next(z, state)
 
-    def encode(self, frames: Tensor) -> Tensor:
-        z = self.inner.encode(frames)
+    @property
+    def has_encoder(self) -> bool:
+        return self.inner.has_encoder
+
+    def encode_next(self, frames: Tensor, state: StreamState) -> Tensor:
+        z = self.inner.encode_next(frames, state)
         return (z - self.mean.to(z)) / self.std.to(z)
 
 

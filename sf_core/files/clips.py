@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator
+import io
+from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import av
 import numpy as np
@@ -17,17 +16,13 @@ from PIL import Image
 from torch import Tensor
 
 from ..byte_units import GIB, format_bytes
+from .clip_times import Timed, between, exact_rate, resampled
 from .file_names import libav_url
 
-Timed = tuple[Any, Fraction, Fraction]  # a frame or packet, its presentation time and its duration, in seconds
+CROP, PAD = "crop", "pad"
+FITS = (CROP, PAD)
 
 MAX_CLIP_BYTES = 16 * GIB  # of frames that `read_clip` returns
-_MAX_DENOMINATOR = 1001  # of frame rates, so that 29.97 means 30000/1001 and times are exact
-
-
-def exact_rate(fps: float) -> Fraction:
-    """Frames a second as a fraction; 0 for what is no number."""
-    return Fraction(fps).limit_denominator(_MAX_DENOMINATOR) if math.isfinite(fps) else Fraction(0)
 
 
 def read_clip(path: Path, size: tuple[int, int], fps: float) -> Tensor:
@@ -47,35 +42,64 @@ def read_clip(path: Path, size: tuple[int, int], fps: float) -> Tensor:
     """
     pixels, count, frame_bytes = bytearray(), 0, size[0] * size[1] * 3
     with opened(path) as container:
-        for frame, end in resampled(shown(container), exact_rate(fps)):
+        for picture, end in scaled_frames(container, size, fps):
             if end * frame_bytes > MAX_CLIP_BYTES:
                 raise ValueError(
                     f"{path} is too long: {end} frames of {size[1]} x {size[0]} pixels are more than "
                     f"{format_bytes(MAX_CLIP_BYTES)}; cut off its beginning"
                 )
-            if end > count:  # else the file has a higher rate, and the clip needs no frame yet
-                picture = fitted(frame, container.streams.video[0].sample_aspect_ratio, size)
-                pixels += picture.tobytes() * (end - count)
-                count = end
+            pixels += picture.numpy().tobytes() * (end - count)
+            count = end
     if not count:
         raise ValueError(f"{path} has no frame that can be decoded")
     return torch.frombuffer(pixels, dtype=torch.uint8).view(count, *size, 3)
 
 
+def scaled_frames(
+    container: InputContainer,
+    size: tuple[int, int],
+    fps: float,
+    fit: str = CROP,
+    span: tuple[Fraction, Fraction] = (Fraction(0), Fraction(0)),
+) -> Iterator[tuple[Tensor, int]]:
+    """Read a video at one rate and size.
+
+    Args:
+        container: The video.
+        size: (height, width) in pixels.
+        fps: Frames a second of the result: its frame k is the file's frame nearest to ``k / fps`` seconds.
+        fit: ``crop`` or ``pad``, see `fitted`.
+        span: Second of the video that the result begins at, and its length in seconds; 0: up to the end.
+
+    Yields:
+        A frame [height, width, 3] in 8 bits, and how many frames of the result it and those before it fill. A frame
+        of a file of a higher rate, which fills none, is left out.
+    """
+    stream, count = container.streams.video[0], 0
+    for frame, end in resampled(between(shown(container), *span), exact_rate(fps)):
+        if end > count:
+            yield torch.from_numpy(fitted(frame, stream.sample_aspect_ratio, size, fit).copy()), end
+            count = end
+
+
 @contextmanager
-def opened(path: Path) -> Iterator[InputContainer]:
-    """Open a video; an error while it is open names the file.
+def opened(source: Path | io.BytesIO) -> Iterator[InputContainer]:
+    """Open a video, a file or what one holds; an error while it is open names the file.
 
     Raises:
         ValueError: The file has no video stream, or cannot be decoded.
         OSError: The file cannot be read.
     """
-    if path.is_dir():
+    path: Path | str = "the video" if isinstance(source, io.BytesIO) else source
+    if isinstance(path, Path) and path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; name a video in it")
-    if not path.exists():
+    if isinstance(path, Path) and not path.exists():
         raise FileNotFoundError(f"{path}: no such file")
     try:
-        with av.open(libav_url(path), metadata_errors="replace") as container:
+        if isinstance(source, io.BytesIO):
+            source.seek(0)
+        where = libav_url(source) if isinstance(source, Path) else source
+        with av.open(where, "r", metadata_errors="replace") as container:
             if not container.streams.video:
                 raise ValueError(f"{path} has no pictures in it, only sound perhaps; expected a video")
             container.streams.video[0].thread_type = "AUTO"
@@ -98,33 +122,37 @@ def shown(container: InputContainer) -> Iterator[Timed]:
             yield frame, frame.pts * frame.time_base, (frame.duration or 0) * frame.time_base
 
 
-def resampled(timed: Iterable[Timed], rate: Fraction) -> Iterator[tuple[Any, int]]:
-    """Yield each frame with the number of clip frames, at ``rate``, that it or an earlier frame fills.
+def fitted(frame: av.VideoFrame, pixel_aspect: Fraction | None, size: tuple[int, int], fit: str = CROP) -> np.ndarray:
+    """Return a frame upright as uint8 [H, W, 3].
 
-    Frame k of the clip is at ``k / rate`` after the first frame. It is the frame of ``timed`` that is nearest in time,
-    the earlier of two. The last frame lasts as long as the file says, or else as long as the one before it. Its count
-    is rounded, since some files have times in whole milliseconds.
+    Args:
+        frame: A decoded frame.
+        pixel_aspect: Width of a stored pixel over its height; None: 1.
+        size: Height and width of the result.
+        fit: ``crop``: the largest centred crop with the aspect of ``size``, scaled to it. ``pad``: the whole frame,
+            scaled into ``size``, between black edges.
     """
-    frame, start, at, before, duration = None, None, Fraction(0), Fraction(0), Fraction(0)
-    for following, time, lasts in timed:
-        start = time if start is None else start
-        if frame is not None:
-            yield frame, math.floor((at + time - start) / 2 * rate) + 1
-        frame, before, at, duration = following, at, time - start, lasts
-    if frame is not None:
-        end = at + (duration or at - before)
-        yield frame, max(math.floor(at * rate) + 1, math.floor(end * rate + Fraction(1, 2)))
-
-
-def fitted(frame: av.VideoFrame, pixel_aspect: Fraction | None, size: tuple[int, int]) -> np.ndarray:
-    """Return a frame upright as uint8 [H, W, 3]: the largest centred crop with the aspect of ``size``, scaled to it."""
     height, width = size
     quarter_turns = round(frame.rotation / 90)
-    aspect = float(pixel_aspect or 1)  # width of a stored pixel over its height
+    aspect = float(pixel_aspect or 1)
     aspect = 1 / aspect if quarter_turns % 2 else aspect
     picture = Image.fromarray(np.rot90(frame.to_ndarray(format="rgb24"), quarter_turns))
     wide = picture.width * aspect
+    if fit == PAD:
+        return np.asarray(_padded(picture, wide, size))
     scale = max(height / picture.height, width / wide)
     x, y = (picture.width - width / scale / aspect) / 2, (picture.height - height / scale) / 2
     box = (max(0.0, x), max(0.0, y), min(picture.width - x, picture.width), min(picture.height - y, picture.height))
     return np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC, box))
+
+
+def _padded(picture: Image.Image, wide: float, size: tuple[int, int]) -> Image.Image:
+    """Scale a picture, which is ``wide`` square pixels wide, into ``size``, between black edges."""
+    height, width = size
+    scale = min(height / picture.height, width / wide)
+    inside = max(1, round(wide * scale)), max(1, round(picture.height * scale))
+    canvas = Image.new("RGB", (width, height))
+    canvas.paste(
+        picture.resize(inside, Image.Resampling.BICUBIC), ((width - inside[0]) // 2, (height - inside[1]) // 2)
+    )
+    return canvas

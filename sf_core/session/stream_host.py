@@ -42,6 +42,19 @@ class Decoder(Protocol):
         """Frames of ``latents``, which begin at latent frame ``at``; ``history`` warms up a decoder that has jumped."""
 
 
+class Source(Protocol):
+    """What each next chunk of a stream is made from, besides noise. See `sources.VideoSource`."""
+
+    def give(self, session: Session) -> Session:
+        """Return ``session`` with the source of its next chunk."""
+
+    def prepare(self, start: int, count: int) -> None:
+        """Get the chunk of ``count`` latent frames ready that begins with ``start``, if that can be done ahead."""
+
+    def is_over(self, session: Session) -> bool:
+        """Whether the video ends before the next chunk of ``session``, because the source has."""
+
+
 @dataclass
 class StreamEvent:
     """A decoded chunk.

@@ -21,7 +21,7 @@ from ..cuda_streams import on_stream, record_on_current_stream, sampling_stream,
 from .commands import Command, CommandQueue, Pause, ReRoll, Resume, Stop
 from .frame_counts import video_frames
 from .session import Session
-from .stream_host import Decoder, StreamEvent, StreamHost
+from .stream_host import Decoder, Source, StreamEvent, StreamHost
 
 POLL_SECONDS = 0.02  # between two looks of a waiting stream at its commands
 # just in time, a chunk begins before it is due: a multiple of the longest time of the last chunks, and some seconds
@@ -40,6 +40,7 @@ def stream(
     overlap: bool = True,
     host: StreamHost | None = None,
     just_in_time: bool = False,
+    source: Source | None = None,
 ) -> Generator[StreamEvent, None, None]:
     """Extend ``session`` and yield each chunk as soon as it is decoded and final.
 
@@ -57,6 +58,7 @@ def stream(
         host: What happens between chunks, and the cancellation; in place of ``stop``.
         just_in_time: Begin a chunk only when the video before it is nearly played, so that a prompt is seen as soon as
             possible: as early as the slowest of the last chunks requires, and no earlier than ``ahead`` allows.
+        source: What each chunk is made from, besides noise. The stream ends when it is over.
 
     Raises:
         ValueError: Both ``stop`` and ``host`` are given.
@@ -67,7 +69,7 @@ def stream(
     host = host or StreamHost(Cancellation(stop))
     chunks = None if seconds is None else chunks_for(session, seconds, fps, decoder.temporal_factor)
     playback = _Playback(fps, ahead, host, just_in_time)
-    return _Stream(session, decoder, chunks, commands, hold_back, overlap, host, playback).events()
+    return _Stream(session, decoder, chunks, commands, hold_back, overlap, host, playback, source).events()
 
 
 def chunks_for(session: Session, seconds: float, fps: float, temporal_factor: int) -> int:
@@ -137,10 +139,11 @@ class _Stream:
         overlap: bool,
         host: StreamHost,
         playback: _Playback,
+        source: Source | None,
     ) -> None:
         self._session, self._decoder, self._host, self._commands = session, decoder, host, commands
         self._end = None if chunks is None else frames_after(session, chunks)
-        self._hold_back, self._overlap = hold_back, overlap
+        self._hold_back, self._overlap, self._source = hold_back, overlap, source
         self._playback, self._paused = playback, False
         self._pending: deque[_Sampled] = deque()
         # on a GPU: without a CUDA stream of its own, sampling would delay the frames of the chunk before
@@ -163,7 +166,8 @@ class _Stream:
                     break
                 job = self._begin_chunk(sampler)
                 yield from self._hand_out(self._hold_back)
-                failure = self._collect(job)
+                source_failure = self._prepare_source()
+                failure = self._collect(job) or source_failure
         except BaseException:  # decoding or the host failed, or the caller closed the stream: stop the worker
             self._host.cancellation.cancel()
             raise
@@ -174,7 +178,9 @@ class _Stream:
             raise failure
 
     def _is_complete(self) -> bool:
-        return self._end is not None and self._session.frames >= self._end
+        if self._end is not None and self._session.frames >= self._end:
+            return True
+        return self._source is not None and self._source.is_over(self._session)
 
     # Sampling ---------------------------------------------------------------------------------------------------------
 
@@ -182,6 +188,8 @@ class _Stream:
         """Start the next chunk. An error at the boundary counts as the chunk's."""
         try:
             self._session = self._host.boundary(self._session)
+            if self._source is not None:
+                self._session = self._source.give(self._session)
         except BaseException as error:
             failed: Future[_Sampled] = Future()
             failed.set_exception(error)
@@ -208,6 +216,17 @@ class _Stream:
         end = clock()
         first_step = marks.get("step", end)
         return _Sampled(longer, latents, {"cache": first_step - start, "sample": end - first_step})
+
+    def _prepare_source(self) -> BaseException | None:
+        """While a worker samples, get the source of the chunk behind that one ready. Returns the error if it fails."""
+        after = self._session.frames + self._session.config.frames_of_block(self._session.frames)
+        if self._source is None or not self._overlap or (self._end is not None and after >= self._end):
+            return None
+        try:
+            self._source.prepare(after, self._session.config.frames_of_block(after))
+        except BaseException as error:
+            return error
+        return None
 
     def _collect(self, job: Future[_Sampled]) -> BaseException | None:
         """Wait for the chunk in progress. Returns the error that ended it, an interrupt included."""

@@ -121,6 +121,7 @@ class TAEHV(VideoVAE):
         self.channels = shapes["decoder.1.weight"][1]
         self.spatial_factor = 2 ** len(upsamples)
         self.temporal_factor = warmup_frames(upsamples, 1)
+        self.lookahead = self.temporal_factor - 1  # as its author encodes: a latent is made from all of its group
         self.history = -(-warmup_frames(self.decoder) // self.temporal_factor)
 
     def decode_next(self, latents: Tensor, state: StreamState) -> Tensor:
@@ -132,17 +133,21 @@ class TAEHV(VideoVAE):
         state.at_start = False
         return frames.float().clamp(0, 1)
 
-    def encode_with(self, frames: Tensor, state: StreamState) -> Tensor:
-        """See `VideoVAE.encode_with`. Raises ValueError for a file without an encoder."""
-        if not len(self.encoder):
+    @property
+    def has_encoder(self) -> bool:
+        """Whether the file has an encoder."""
+        return len(self.encoder) > 0
+
+    def encode_next(self, frames: Tensor, state: StreamState) -> Tensor:
+        """See `VideoVAE.encode_next`."""
+        if not self.has_encoder:
             raise ValueError("this TAEHV file holds only the decoder; encode with the Wan VAE, or give the whole file")
-        # As its author does: the encoder sees frames after those of its latent, so the last frame is repeated.
-        frames = torch.cat([frames, frames[:, -1:].expand(-1, self.temporal_factor - 1, -1, -1, -1)], dim=1)
         step = self.temporal_factor * (1 if state.sparing else self.latents_at_once(*frames.shape[2:4]))
         parts = [
             run_sparing(list(self.encoder), self.at_weights(to_floats(part).movedim(-1, 1)), state)
             for part in frames.split(step, dim=1)
         ]
+        state.at_start = False
         return torch.cat(parts, dim=2).float()
 
 

@@ -12,6 +12,7 @@ from ..files.checkpoint import Source, open_source
 from ..files.safetensors_file import Value, read_value
 from ..out_of_memory import is_out_of_memory
 from .chunk_decoder import ChunkDecoder
+from .chunk_encoder import ChunkEncoder
 from .layers import StreamState
 
 log = logging.getLogger("self_forcing")
@@ -33,6 +34,7 @@ class VideoVAE(nn.Module):
     spatial_factor: int  # pixels along an edge for each one of a latent
     temporal_factor: int  # frames of a latent; the first latent of a video has one
     history: int  # number of latents before its own that a frame depends on
+    lookahead: int = 0  # number of frames after its own that a latent is encoded from
     state_type: type[StreamState] = StreamState  # a host's own can check for cancellation at every layer
 
     def decode(self, latents: Tensor) -> Tensor:
@@ -79,8 +81,30 @@ class VideoVAE(nn.Module):
         return self.encode_with(frames, self.state_type(sparing=True))
 
     def encode_with(self, frames: Tensor, state: StreamState) -> Tensor:
-        """Encode frames that were checked, in 0..1 or in 8 bits, which follow those that ``state`` has seen."""
+        """Encode a whole video that was checked, in 0..1 or in 8 bits. Its last frame stands for those after it."""
+        after = frames[:, -1:].expand(-1, self.lookahead, -1, -1, -1)
+        return self.encode_next(torch.cat([frames, after], dim=1) if self.lookahead else frames, state)
+
+    def encode_next(self, frames: Tensor, state: StreamState) -> Tensor:
+        """Encode the frames that follow those which ``state`` has seen, and advance it; latents are float32.
+
+        Args:
+            frames: Those of whole latents, `lookahead` included; the first latent of a video has one of its own.
+            state: The past of the video.
+
+        Raises:
+            ValueError: The file has no encoder.
+        """
         raise NotImplementedError
+
+    @property
+    def has_encoder(self) -> bool:
+        """Whether it can encode."""
+        return True
+
+    def stream_encoder(self) -> ChunkEncoder:
+        """Return an encoder that takes a video part by part."""
+        return ChunkEncoder(self)
 
     def stream_decoder(self) -> ChunkDecoder:
         """Return a decoder that takes a video chunk by chunk."""

@@ -201,13 +201,14 @@ class WanVAE(VideoVAE):
         state.at_start = False
         return (pixels.movedim(1, -1).float() / 2 + 0.5).clamp(0, 1)
 
-    def encode_with(self, frames: Tensor, state: StreamState) -> Tensor:
-        """See `VideoVAE.encode_with`."""
+    def encode_next(self, frames: Tensor, state: StreamState) -> Tensor:
+        """See `VideoVAE.encode_next`."""
         step = self.temporal_factor * (1 if state.sparing else self.latents_at_once(*frames.shape[2:4]))
-        ends = tuple(range(1 + step - self.temporal_factor, frames.shape[1], step))
-        return torch.cat([self._encode_next(part, state) for part in frames.tensor_split(ends, dim=1)], dim=2)
+        first = 1 + step - self.temporal_factor if state.at_start else step
+        ends = tuple(range(first, frames.shape[1], step))
+        return torch.cat([self._encode_part(part, state) for part in frames.tensor_split(ends, dim=1)], dim=2)
 
-    def _encode_next(self, frames: Tensor, state: StreamState) -> Tensor:
+    def _encode_part(self, frames: Tensor, state: StreamState) -> Tensor:
         pixels = (to_floats(frames.to(self.std.device)).float() * 2 - 1).movedim(-1, 1)
         moments = run_sparing([*self.encoder.layers(), self.conv1], self.at_weights(self.fold(pixels)), state)
         state.at_start = False

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...files.clips import Timed, exact_rate, fitted, opened, resampled, shown
+from ...files.clip_times import Timed, exact_rate, resampled
+from ...files.clips import fitted, opened, shown
 
 ENDINGS = (".mp4", ".webm", ".mkv", ".mov", ".avi", ".gif")
 _NAMED = 5  # largest number of files that an error about captions names
