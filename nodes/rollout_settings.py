@@ -12,11 +12,12 @@ from ..sf_core.rollout_rules import KV_DTYPES
 from ..sf_core.schedule import TRAIN_STEPS
 from .adapters import host
 from .adapters.running_prompt import executing_node, running_prompt
-from .adapters.wire_types import ConfigWire
+from .adapters.wire_types import ConfigWire, SettingsToFit
 from .inputs import checked, schema, with_extra
 from .presets import AS_THE_MODEL, CUSTOM, PRESETS, RATES, chosen_settings, preset_remark, steps_in_words, widget_values
 
 _PAPER = RolloutConfig()
+OFF, FIT, REAL_TIME = FITS = ("off", "fit to my card", "real time on my card")
 
 
 class SFRolloutSettings(io.ComfyNode):
@@ -127,6 +128,14 @@ class SFRolloutSettings(io.ComfyNode):
                     tooltip="Keep the cache in RAM, and two layers of it on the GPU at a time: the same video, "
                     "more slowly.",
                 ),
+                io.Combo.Input(
+                    "fit",
+                    options=list(FITS),
+                    default=FITS[0],
+                    optional=True,
+                    tooltip="Let Self Forcing Session change window, cache and steps as far as your card needs it; "
+                    "it says what it changed.",
+                ),
             ],
             outputs=[ConfigWire.Output(display_name="settings", tooltip="For Self Forcing Session.")],
             hidden=[io.Hidden.unique_id, io.Hidden.prompt],
@@ -135,11 +144,12 @@ class SFRolloutSettings(io.ComfyNode):
 
     @classmethod
     @checked
-    def execute(cls, preset: str, **values: Any) -> Any:
+    def execute(cls, preset: str, fit: str = OFF, **values: Any) -> Any:
         inputs = running_prompt().graph.get(executing_node(), {}).get("inputs", {})
         wired = {name for name, value in inputs.items() if isinstance(value, list)}
         config, note = chosen_settings(preset, values, wired)
-        return io.NodeOutput(config, ui=host.remark(sentences((note, preset_remark(preset)))))
+        settings = config if fit == OFF else SettingsToFit(config, real_time=fit == REAL_TIME)
+        return io.NodeOutput(settings, ui=host.remark(sentences((note, preset_remark(preset)))))
 
 
 NODES = [SFRolloutSettings]

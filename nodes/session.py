@@ -26,6 +26,7 @@ from ..sf_core.session.published_noise import (
 from ..sf_core.session.session import Session
 from .adapters import host, memory
 from .adapters.conditioning import embeddings
+from .adapters.fitting import fit
 from .adapters.graph_facts import words_of
 from .adapters.images import fit_pictures
 from .adapters.memory_report import freed_if_out_of_memory, memory_in_words
@@ -33,7 +34,7 @@ from .adapters.model import HostedWan, comfy_model, latent_size
 from .adapters.model_settings import config_for
 from .adapters.tiny import is_teacher
 from .adapters.vae import check_fits, open_vae
-from .adapters.wire_types import ConfigWire, GraphSession, SessionWire
+from .adapters.wire_types import ConfigWire, GraphSession, SessionWire, SettingsToFit
 from .inputs import checked, schema, with_extra
 
 
@@ -117,19 +118,24 @@ class SFSession(io.ComfyNode):
         width: int,
         height: int,
         seed: int,
-        settings: RolloutConfig | None = None,
+        settings: RolloutConfig | SettingsToFit | None = None,
         noise: str = PER_CHUNK,
         published_frames: int = PUBLISHED_FRAMES,
     ) -> Any:
         wan = HostedWan(model)
         size = latent_size(wan, width, height)
+        fitted = None
+        if isinstance(settings, SettingsToFit):
+            fitted = fit(wan, settings, size)
+            settings = fitted.config
         config, archive = config_for(model, settings), host.temp_path("archive")
         words = words_of("positive")
         session = Session.start(wan, embeddings(positive), size, config, seed=seed, archive_folder=archive, words=words)
         if noise == AS_PUBLISHED:
             session = session.with_noise(PublishedNoise.of(session, seed, published_frames))
         remarks = (_unusual_size(wan, size), _of_teacher(wan), _noise_in_words(session), *_of_wan22(wan, settings))
-        message = sentences((memory_in_words(session), *remarks))
+        taken = memory_in_words(session, fitted.decoder, fitted.frames) if fitted else memory_in_words(session)
+        message = sentences((fitted.words if fitted else NOTHING, taken, *remarks))
         return io.NodeOutput(GraphSession(session), ui=host.keep_saying(message))
 
 

@@ -200,6 +200,7 @@ def _keep_record(node: Any, run: Run, session: Session, writer: VideoWriter) -> 
         "seeds": record["seeds"],
         "timeline": events_in(record),
         "model": record["model"],
+        "settings": record["config"],
         "session": lineage_at(session, session.frames).hex(),
         **(steered if steering.actions else {}),
     }

@@ -25,6 +25,7 @@ from ..sf_core.training.trainer import Trainer
 from ..sf_core.vae.video_vae import VideoVAE
 from .adapters import host, memory
 from .adapters.conditioning import embeddings, encode
+from .adapters.fitting import plain
 from .adapters.model import HostedWan
 from .adapters.model_loader import build_model
 from .adapters.model_settings import Settings, config_for, with_settings
@@ -192,7 +193,7 @@ class SFTrain(io.ComfyNode):
     @checked
     def execute(cls, model: Any, clip: Any, vae: Any = None, settings: Any = None, **values: Any) -> Any:
         wan, cancellation = HostedWan(model), host.HostCancellation()
-        config = config_for(model, settings)
+        config = config_for(model, plain(settings))
         job = Job.of(wan, config, values, shows=vae is not None)
         job.check_free()
         job.check_disk()

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -42,18 +43,14 @@ class DeviceRates:
 
 
 def known_rates(device: torch.device, dtype: torch.dtype, anew: bool = False) -> DeviceRates:
-    """The rates of a device; measured if they are not known, or ``anew``."""
-    path, name = rates_file(), device_name(device, dtype)
-    try:
-        known = json.loads(path.read_text(encoding="utf-8"))
-        if not anew and name in known:
-            return DeviceRates(name, **known[name])
-    except (OSError, ValueError, TypeError):  # there is none, or not one of ours
-        known = {}
+    """The rates of a device; measured if they are not remembered, or ``anew``."""
+    remembered = None if anew else remembered_rates(device, dtype)
+    if remembered is not None:
+        return remembered
     rates = measure_rates(device, dtype)
     values = asdict(rates)
     del values["name"]
-    known = {**(known if isinstance(known, dict) else {}), name: values}
+    path, known = rates_file(), {**_read(), rates.name: values}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as part:
@@ -61,6 +58,25 @@ def known_rates(device: torch.device, dtype: torch.dtype, anew: bool = False) ->
     except OSError:  # a folder that cannot be written: they are measured again next time
         pass
     return rates
+
+
+def remembered_rates(device: torch.device, dtype: torch.dtype) -> DeviceRates | None:
+    """The rates of a device that was measured before. None: it was not, with these versions of torch and driver."""
+    name = device_name(device, dtype)
+    values = _read().get(name)
+    try:
+        return DeviceRates(name, **values) if isinstance(values, dict) else None
+    except TypeError:  # they are not ours
+        return None
+
+
+def _read() -> dict[str, Any]:
+    """The file of rates; empty if there is none, or not one of ours."""
+    try:
+        known = json.loads(rates_file().read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
 
 
 def rates_file() -> Path:

@@ -17,8 +17,8 @@ from .config import RolloutConfig
 from .model.cache_shape import CacheShape
 from .model.causal_model import CausalModel
 from .vae.video_vae import PIXELS_AT_ONCE, VideoVAE
-from .vae.wan22_vae import Wan22VAE
-from .vae.wan_vae import WAN_MEAN, WanVAE
+from .vae.wan22_vae import Wan22VAE, Wan22VAEConfig
+from .vae.wan_vae import WAN_MEAN, WanVAE, WanVAEConfig
 
 SPARE = GIB  # of a GPU, for CUDA itself and the desktop
 
@@ -97,8 +97,16 @@ class DecoderCost:
     replaceable: bool = False
 
     @staticmethod
-    def of(vae: VideoVAE) -> DecoderCost:
-        """The cost of ``vae`` on the device of its weights."""
+    def published(channels: int, dtype: torch.dtype, kind: str = "cuda") -> DecoderCost:
+        """The cost of Wan's own VAE for latents of ``channels`` channels, on a device of torch's type ``kind``."""
+        with torch.device("meta"):
+            newer = channels == Wan22VAEConfig().z_dim
+            vae = Wan22VAE(Wan22VAEConfig()) if newer else WanVAE(WanVAEConfig())
+            return DecoderCost.of(vae.to(dtype), kind)
+
+    @staticmethod
+    def of(vae: VideoVAE, kind: str = "") -> DecoderCost:
+        """The cost of ``vae`` on the device of its weights, or on one of torch's type ``kind``."""
         weight = next(vae.parameters())
         factors = (vae.spatial_factor, vae.temporal_factor)
         nbytes = sum(parameter.nbytes for parameter in vae.parameters())
@@ -106,7 +114,7 @@ class DecoderCost:
             newer = isinstance(vae, Wan22VAE)
             unit = vae.config.decoder_width * weight.element_size()
             values, kept = (WAN22_VALUES, WAN22_KEPT) if newer else (WAN_VALUES, WAN_KEPT)
-            peak = values["cpu" if weight.device.type == "cpu" else "gpu"]
+            peak = values["cpu" if (kind or weight.device.type) == "cpu" else "gpu"]
             published = not newer and _has_latents_of_wan21(vae)
             work, width = (WAN22_WORK, WAN22_WIDTH) if newer else (WAN_WORK, WAN_WIDTH)
             work *= (vae.config.decoder_width / width) ** 2

@@ -19,7 +19,8 @@ from .work import Work, work_of
 LAYERS_SHARE = 0.89  # of the time of sampling, that linear layers and attention take; measured on an H200
 WINDOWS = 8  # that are tried, evenly from the whole one to the smallest
 # what a change costs a video, as the order in which changes are made
-INT8, INT4, IN_RAM, SMALL_DECODER, NO_WINDOW, A_STEP_LESS = 1.0, 6.0, 2.0, 3.0, 12.0, 8.0
+INT8, INT4, IN_RAM, SMALL_DECODER, A_STEP_LESS = 1.0, 6.0, 2.5, 3.0, 8.0
+ANOTHER_WINDOW, NO_WINDOW = 0.5, 12.0  # however little smaller; and for all of it
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def _windows(ledger: Ledger, setup: Setup) -> dict[int | None, float]:
     step = max(1, -(-len(smaller) // WINDOWS))
     costs: dict[int | None, float] = {config.window_frames: 0.0}
     for window in [*smaller[::-1][::step], *smaller[:1]]:
-        costs[window] = NO_WINDOW * (1 - window / most)
+        costs[window] = ANOTHER_WINDOW + NO_WINDOW * (1 - window / most)
     return costs
 
 

@@ -18,8 +18,9 @@ import sf_core
 from sf_core import device_rates
 from sf_core.__main__ import main
 from sf_core.cli.plan import SIZES, table, wished
-from sf_core.device_rates import DeviceRates, known_rates, measure_rates
+from sf_core.device_rates import DeviceRates, known_rates, measure_rates, remembered_rates
 from sf_core.memory_ledger import DecoderCost, DeviceMemory, Ledger, Setup
+from sf_core.plan_in_words import in_words
 from sf_core.planner import plan, planned
 from sf_core.vae.wan22_vae import Wan22VAE, Wan22VAEConfig
 from sf_core.vae.wan_vae import WanVAE, WanVAEConfig
@@ -146,8 +147,10 @@ def test_rates_are_measured_once_for_a_device_and_remembered(tmp_path: Path, mon
 
     monkeypatch.setattr(device_rates, "measure_rates", measured)
     cpu = torch.device("cpu")
+    assert remembered_rates(cpu, torch.float32) is None
     first = known_rates(cpu, torch.float32)
     assert known_rates(cpu, torch.float32) == first
+    assert remembered_rates(cpu, torch.float32) == first
     assert asked == [torch.float32]
     known_rates(cpu, torch.bfloat16)
     assert known_rates(cpu, torch.float32, anew=True) == first
@@ -177,6 +180,41 @@ def test_a_plan_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_table_in_the_docs_is_the_one_that_is_printed() -> None:
     assert table() in (DOCS / "performance.md").read_text(encoding="utf-8")
+
+
+def test_a_plan_says_what_it_chose_and_changed_and_how_fast_it_is() -> None:
+    ledger, setup = wished(SIZES["1.3B"], sf_core.RolloutConfig(), DeviceMemory.card(8), (832, 480))
+    assert in_words(ledger.device, setup, plan(ledger, setup), None, 0.0) == (
+        "Fitted to your GPU: window 21, sink 0, cache int8 on the GPU, 4 steps; changed: an int8 cache, a TAEHV as "
+        "decoder. Decode with a TAEHV (taew2_1, by Load VAE): it is planned with that one. Its speed is not "
+        "predicted, since this GPU was not measured"
+    )
+    ledger = replace(ledger, device=DeviceMemory.card(80))
+    said = in_words(ledger.device, setup, plan(ledger, setup, FAST, 8.0), FAST, 8.0)
+    assert said.startswith("Fitted to your GPU: window 21, sink 0, cache as the model on the GPU, 4 steps; nothing had")
+    assert "It is planned with the Wan VAE as decoder" in said
+    assert said.endswith(" frames a second are predicted, by what was measured on fast")
+    slow = DeviceRates("slow", 1e9, 1e9, 1e9, 1e9)
+    said = in_words(ledger.device, setup, plan(ledger, setup, slow, 16.0), slow, 16.0)
+    assert "2 steps in place of 4" in said
+    assert said.endswith("That is less than the 16 of real time: take a smaller picture")
+    endless = replace(setup, config=sf_core.RolloutConfig(window_frames=None), frames=241)
+    cpu = DeviceMemory("cpu", 20 * 2**30)
+    fitted = plan(replace(ledger, device=cpu), endless)
+    said = in_words(cpu, endless, fitted, None, 0.0)
+    assert f"window {fitted.setup.config.window_frames} in place of none" in said
+    assert "Without a window the cache grows: 241 latent frames were planned" in said
+    unknown = DeviceMemory("mps", 0)
+    said = in_words(unknown, setup, plan(replace(ledger, device=unknown), setup), None, 0.0)
+    assert said.startswith(
+        "Your RAM does not tell its memory: window 21, sink 0, cache as the model in RAM, 4 steps, as"
+    )
+
+
+def test_a_cache_in_ram_is_said_to_be_there() -> None:
+    ledger, setup = wished(SIZES["14B"], sf_core.RolloutConfig(), DeviceMemory.card(12), (832, 480))
+    said = in_words(ledger.device, setup, plan(ledger, setup), None, 0.0)
+    assert "cache as the model in RAM, 4 steps; changed: the cache in RAM." in said
 
 
 def test_a_ledger_without_a_known_memory_takes_everything() -> None:

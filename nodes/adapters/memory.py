@@ -84,6 +84,12 @@ def is_dynamic(patcher: Any) -> bool:
     return hasattr(patcher, "is_dynamic") and bool(patcher.is_dynamic())
 
 
+def vae_dtype(device: torch.device) -> torch.dtype:
+    """Return the dtype that ComfyUI would load Wan's VAE in."""
+    dtype: torch.dtype = mm.vae_dtype(device, [torch.bfloat16, torch.float16, torch.float32])
+    return dtype
+
+
 def free_memory(device: torch.device) -> int:
     """Return the free memory of ``device`` in bytes."""
     return int(mm.get_free_memory(device))

@@ -7,13 +7,27 @@ from typing import Any
 
 from comfy_api.v0_0_2 import io
 
+from ...sf_core.config import RolloutConfig
 from ...sf_core.session.session import Session
 
-ConfigWire = io.Custom("SF_CONFIG")  # carries a RolloutConfig
+ConfigWire = io.Custom("SF_CONFIG")  # carries a RolloutConfig, or SettingsToFit
 SessionWire = io.Custom("SF_SESSION")  # carries a GraphSession
 TimelineWire = io.Custom("SF_TIMELINE")  # carries a Timeline of sf_core
 
 TIMINGS_KEPT = 60
+
+
+@dataclass(frozen=True)
+class SettingsToFit:
+    """Rollout settings that a session changes as far as its device needs it.
+
+    Attributes:
+        config: The settings that are wished for.
+        real_time: Whether a video shall also be made as fast as it is shown.
+    """
+
+    config: RolloutConfig
+    real_time: bool = False
 
 
 @dataclass(frozen=True)

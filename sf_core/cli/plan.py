@@ -15,9 +15,8 @@ from ..files.published_models import model_by_name
 from ..memory_ledger import SPARE, DecoderCost, DeviceMemory, Ledger, Setup
 from ..model.architecture import PUBLISHED_SIZES, WanArchitecture
 from ..model.wan import CausalWan
+from ..plan_in_words import changes_of
 from ..planner import Plan, plan
-from ..vae.wan22_vae import Wan22VAE, Wan22VAEConfig
-from ..vae.wan_vae import WanVAE, WanVAEConfig
 
 CARDS = (8, 12, 16, 24, 32, 80)  # GiB, of the table
 
@@ -77,8 +76,7 @@ def wished(
     """The ledger of a published size, and the setup that a plan begins with."""
     with torch.device("meta"):
         model = CausalWan(size.arch).to(torch.bfloat16)
-        vae = Wan22VAE(Wan22VAEConfig()) if size.factor == 16 else WanVAE(WanVAEConfig())
-        decoder = DecoderCost.of(vae.to(torch.bfloat16))
+    decoder = DecoderCost.published(size.arch.in_dim, torch.bfloat16)
     nbytes = sum(parameter.numel() for parameter in model.parameters()) * (1 if weights == "fp8" else 2)
     latent_size = size.arch.latent_size(*pixels, size.factor)
     frames = 1 + math.ceil(seconds * size.fps / decoder.temporal_factor)
@@ -126,23 +124,6 @@ def settings_of(setup: Setup) -> str:
         f"denoising_steps={', '.join(f'{step:g}' for step in config.denoising_steps)}",
     ]
     return "; ".join(words) + (f"; decoder {setup.decoder.name}" if setup.decoder else "")
-
-
-def changes_of(asked: Setup, found: Setup) -> list[str]:
-    """What a plan has changed, in words."""
-    old, new = asked.config, found.config
-    changes = []
-    if new.kv_dtype != old.kv_dtype:
-        changes.append(f"an {new.kv_dtype} cache")
-    if new.kv_offload != old.kv_offload:
-        changes.append("the cache in RAM")
-    if found.decoder != asked.decoder and found.decoder is not None:
-        changes.append("a TAEHV as decoder")
-    if new.window_frames != old.window_frames:
-        changes.append(f"window {new.window_frames} in place of {old.window_frames or 'none'}")
-    if new.denoising_steps != old.denoising_steps:
-        changes.append(f"{len(new.denoising_steps)} steps in place of {len(old.denoising_steps)}")
-    return changes
 
 
 def table() -> str:

@@ -47,8 +47,8 @@ def add(page: Editor, kind: str, count: int = 1) -> None:
 
 
 def values_are(page: Editor, expected: dict[str, Any], node_id: int = 1) -> None:
-    """Wait for them: the widgets follow after the pick. The format of the cache is no preset's, and stays as it was."""
-    expected = {"kv_dtype": "as the model", "kv_offload": False, **expected}
+    """Wait for them: the widgets follow after the pick. No preset sets the cache's format or the fit."""
+    expected = {"kv_dtype": "as the model", "kv_offload": False, "fit": "off", **expected}
     same = f"([id, expected]) => {{ const found = ({VALUES})(id); return {SAME}; }}"
     try:
         page.page.wait_for_function(same, arg=[node_id, expected])

@@ -46,7 +46,11 @@ def get(role: str, config: pytest.Config) -> Server:
         packs["ComfyUI-GGUF"] = checkout.gguf_loader()
     if not started:
         config.add_cleanup(stop_all)
-    started[role] = Server(found, base, packs=packs, threads=1).start()
+    cache = {
+        "XDG_CACHE_HOME": str(base / "cache"),
+        "LOCALAPPDATA": str(base / "cache"),
+    }  # what was measured of this machine
+    started[role] = Server(found, base, packs=packs, threads=1, environment=cache).start()
     return started[role]
 
 

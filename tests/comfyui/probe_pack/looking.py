@@ -71,6 +71,7 @@ class ProbeSession(io.ComfyNode):
             "chunks": core.chunks,
             "decoded": session.decoded,
             "fingerprint": core.model.fingerprint,
+            "config": core.config.as_dict(),
             "cache_bytes": shared.caches.nbytes,
             "predicted_bytes": core.model.next_cache_bytes(core),
             "weight_bytes": core.model.ledger.weights,

@@ -15,6 +15,7 @@ from comfy_api.latest import io
 _collect, _free_memory, _get_free_memory = gc.collect, mm.free_memory, mm.get_free_memory
 _caches: list[weakref.ref[Any]] = []  # KV caches when memory ran out
 _alive: list[int] = []  # how many of them were alive each time ComfyUI was asked what is free
+_get_total_memory = mm.get_total_memory
 _limit: list[float] = []  # memory of the simulated card
 
 
@@ -140,6 +141,27 @@ class ProbeDemand(io.ComfyNode):
         return io.NodeOutput(session, ui={"facts": [facts]})
 
 
+class ProbeTotal(io.ComfyNode):
+    """A device with ``total`` bytes from now on; -1: the real one. Hands a model on, and runs each time."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        inputs: list[Any] = [io.Model.Input("model"), io.Int.Input("total", min=-1, max=2**50)]
+        return io.Schema(node_id="ProbeTotal", inputs=inputs, outputs=[io.Model.Output()])
+
+    @classmethod
+    def fingerprint_inputs(cls, **inputs: Any) -> float:
+        return float("nan")
+
+    @classmethod
+    def execute(cls, model: Any, total: int) -> io.NodeOutput:
+        def get_total_memory(device: Any = None, torch_total_too: bool = False) -> Any:
+            return (total, total) if torch_total_too else total
+
+        mm.get_total_memory = _get_total_memory if total < 0 else get_total_memory
+        return io.NodeOutput(model)
+
+
 def _used() -> int:
     return sum(int(entry.model.loaded_size()) for entry in mm.current_loaded_models)
 
@@ -179,4 +201,5 @@ NODES: list[type[io.ComfyNode]] = [
     ProbeArchivedDtype,
     ProbeDemand,
     ProbeCard,
+    ProbeTotal,
 ]
