@@ -1,12 +1,9 @@
-"""The memory ledger in words: what a run takes, and the one setting to change if that is too much."""
+"""The memory ledger in words: what a run takes, and what to change if that is too much."""
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Callable, Iterator
-from dataclasses import replace
-
 from .byte_units import format_bytes
+from .concessions import fitting, smaller_picture
 from .memory_ledger import Ledger, Setup
 from .message import Message, Sentence, listed, sentences
 
@@ -19,6 +16,8 @@ def in_words(ledger: Ledger, setup: Setup) -> Message:
         return Message("Takes {takes}", takes=takes)
     missing = ledger.offloaded(setup)
     if missing is None:
+        if ledger.fills_ram(setup):
+            of_device = Message("the {size} of your {device}", size=format_bytes(device.ram), device="RAM")
         too_much = Message("Too much for {memory}: {takes}", memory=of_device, takes=takes)
         return sentences((too_much, advice(ledger, setup)))
     if not missing:
@@ -67,8 +66,13 @@ def _takes(ledger: Ledger, setup: Setup) -> Message:
 
 
 def advice(ledger: Ledger, setup: Setup) -> Message:
-    """Say which one setting makes a run fit."""
+    """Say which one setting makes a run fit, or which several do, if no single one but the size does."""
     changed = remedy(ledger, setup)
+    if changed is None or changed.latent_size != setup.latent_size:
+        several = together(ledger, setup)
+        if several is not None:
+            changes = listed(changes_of(setup, several))
+            return Message("Together would fit: {changes} ('fit' of Rollout Settings finds them)", changes=changes)
     if changed is None and ledger.decodes_only:
         return Message("No size fits: close other programs that use the {device}", device=ledger.device.name)
     if changed is None:
@@ -118,81 +122,49 @@ def name_change(ledger: Ledger, setup: Setup, changed: Setup) -> tuple[Message, 
     return smaller, Message("no window fits at {size} (Self Forcing Session)", size=larger)
 
 
-# The setting to change ------------------------------------------------------------------------------------------------
+# What to change -------------------------------------------------------------------------------------------------------
 
 
 def remedy(ledger: Ledger, setup: Setup, offloading: bool = True) -> Setup | None:
     """The setup, changed in one setting, that fits; it does the least harm of those that do.
 
-    An int8 cache comes first, since a video stays nearly the same. Then come a recache chunk by chunk, a window of at
-    least half the size (of any size, if it was unbounded) and a smaller decoder, then the cache in RAM, which is
-    slower, then any window, each with all weights on the device if possible. A smaller picture comes last.
+    Changes come in the order of `concessions`, with all weights on the device if possible. A smaller picture comes
+    last.
 
     Args:
         ledger: The memory that runs of the model take.
         setup: The settings of the run.
-        offloading: Whether weights may stay in RAM.
+        offloading: Whether weights may stay in RAM. If not, the cache may not either: that is as slow.
     """
-    half = (setup.config.window_frames or 0) // 2
-    harmless, small = (_formats,), (_chunkwise, _windows(half), _decoders)
-    for changes in (harmless, small, (_offloaded,), (_windows(0),), (_sizes,)):
-        for offloads in (False, True)[: 1 + offloading]:
-            for change in changes:
-                for changed in change(ledger, setup, offloads):
-                    if ledger.fits(changed, offloads):
-                        return changed
-    return None
+    stays = (False, True)[: 1 + offloading]
+    for offloads in stays:
+        for changed in fitting(ledger, setup, offloads, most=1, in_ram=offloading):
+            if changed != setup:
+                return changed
+    return next(filter(None, (smaller_picture(ledger, setup, offloads) for offloads in stays)), None)
 
 
-def _windows(least: int) -> Callable[[Ledger, Setup, bool], Iterator[Setup]]:
-    """The largest smaller window that fits, of at least ``least`` frames."""
-
-    def windows(ledger: Ledger, setup: Setup, offloading: bool) -> Iterator[Setup]:
-        config = setup.config
-        smaller = config.windows_below(config.window_frames or ledger.held_frames(setup), least)
-        # fits() is monotone: a larger window takes more
-        fitting = bisect_right(smaller, 0, key=lambda n: 0 if ledger.fits(_with_window(setup, n), offloading) else 1)
-        if fitting:
-            yield _with_window(setup, smaller[fitting - 1])
-
-    return windows
+def together(ledger: Ledger, setup: Setup) -> Setup | None:
+    """The setup, changed in several settings but the size, that fits; it does the least harm of those that do."""
+    return next((changed for offloads in (False, True) for changed in fitting(ledger, setup, offloads)), None)
 
 
-def _with_window(setup: Setup, frames: int) -> Setup:
-    return replace(setup, config=replace(setup.config, window_frames=frames))
-
-
-def _decoders(ledger: Ledger, setup: Setup, offloading: bool) -> Iterator[Setup]:
-    if setup.decoder is not None and setup.decoder.replaceable:
-        yield replace(setup, decoder=setup.decoder.small())
-
-
-def _formats(ledger: Ledger, setup: Setup, offloading: bool) -> Iterator[Setup]:
-    if setup.config.kv_dtype is None:
-        yield replace(setup, config=replace(setup.config, kv_dtype="int8"))
-
-
-def _chunkwise(ledger: Ledger, setup: Setup, offloading: bool) -> Iterator[Setup]:
-    if setup.joint_frames:
-        yield replace(setup, joint_frames=0)
-
-
-def _offloaded(ledger: Ledger, setup: Setup, offloading: bool) -> Iterator[Setup]:
-    if ledger.device.name == "GPU" and not setup.config.kv_offload:
-        yield replace(setup, config=replace(setup.config, kv_offload=True))
-
-
-def _sizes(ledger: Ledger, setup: Setup, offloading: bool) -> Iterator[Setup]:
-    """The largest smaller picture of about the same shape that fits."""
-    arch = ledger.model.arch
-    _, patch_rows, patch_columns = arch.patch_size
-    rows, columns = arch.token_grid(setup.latent_size)
-
-    def sized(width: int) -> Setup:
-        height = max(1, round(rows * width / columns))
-        return replace(setup, latent_size=(height * patch_rows, width * patch_columns))
-
-    widths = range(1, columns)
-    fitting = bisect_right(widths, 0, key=lambda width: 0 if ledger.fits(sized(width), offloading) else 1)
-    if fitting:
-        yield sized(widths[fitting - 1])
+def changes_of(asked: Setup, chosen: Setup) -> list[Message]:
+    """Name the settings but the size that differ."""
+    old, new = asked.config, chosen.config
+    changes = []
+    if new.kv_dtype != old.kv_dtype:
+        changes.append(Message("an {format} cache", format=new.kv_dtype))
+    if new.kv_offload != old.kv_offload:
+        changes.append(Message("the cache in RAM"))
+    if chosen.decoder != asked.decoder and chosen.decoder is not None:
+        changes.append(Message("a TAEHV as decoder"))
+    if chosen.joint_frames != asked.joint_frames:
+        changes.append(Message("'recache' in place of 'joint'"))
+    if new.window_frames != old.window_frames:
+        before = old.window_frames or Message("none")
+        changes.append(Message("window {new} in place of {old}", new=new.window_frames, old=before))
+    if new.denoising_steps != old.denoising_steps:
+        counts = {"new": len(new.denoising_steps), "old": len(old.denoising_steps)}
+        changes.append(Message("{new} steps in place of {old}", **counts))
+    return changes

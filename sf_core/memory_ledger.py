@@ -21,6 +21,7 @@ from .vae.wan22_vae import Wan22VAE, Wan22VAEConfig
 from .vae.wan_vae import WAN_MEAN, WanVAE, WanVAEConfig
 
 SPARE = GIB  # of a GPU, for CUDA itself and the desktop
+SPARE_RAM = 4 * GIB  # of the RAM beside a GPU, for the system and the programs
 
 # Values of the computation's dtype, measured as the growth of memory, without weights. GPU: on an NVIDIA H200 at
 # 832 x 480. CPU: resident memory.
@@ -48,6 +49,7 @@ class DeviceMemory:
         offloads: Whether the host can leave a part of the weights in RAM.
         weight_share: Share of the memory that the host fills with weights, even where other things need it.
         spare: Bytes that other programs take.
+        ram: Bytes of RAM beside the device's memory; 0: not known, and everything is taken to fit there.
     """
 
     kind: str
@@ -55,6 +57,7 @@ class DeviceMemory:
     offloads: bool = False
     weight_share: float = 0.0
     spare: int = 0
+    ram: int = 0
 
     @property
     def name(self) -> str:
@@ -67,9 +70,9 @@ class DeviceMemory:
         return max(0, self.total - self.spare)
 
     @staticmethod
-    def card(gib: float, offloads: bool = True) -> DeviceMemory:
-        """An NVIDIA GPU with ``gib`` GiB, under a host that offloads weights."""
-        return DeviceMemory("cuda", round(gib * GIB), offloads, spare=SPARE)
+    def card(gib: float, offloads: bool = True, ram: int = 0) -> DeviceMemory:
+        """An NVIDIA GPU with ``gib`` GiB, under a host that offloads weights, beside so many bytes of RAM."""
+        return DeviceMemory("cuda", round(gib * GIB), offloads, spare=SPARE, ram=ram)
 
 
 @dataclass(frozen=True)
@@ -307,10 +310,15 @@ class Ledger:
 
     def offloaded(self, setup: Setup) -> int | None:
         """Bytes of weights that have to stay in RAM; 0: everything fits. None: too much even so."""
-        missing = self.parts(setup).total - self.device.room
-        if missing <= 0 or not self.device.total:
-            return 0
-        return missing if missing <= self.weights - self.least_weights else None
+        missing = max(0, self.parts(setup).total - self.device.room) if self.device.total else 0
+        if self.fills_ram(setup) or (missing and missing > self.weights - self.least_weights):
+            return None
+        return missing
+
+    def fills_ram(self, setup: Setup) -> bool:
+        """Whether a cache in RAM takes more than there is, beside all weights, which the host may keep there."""
+        host_cache = self.parts(setup).host_cache
+        return 0 < self.device.ram < host_cache + self.weights + SPARE_RAM and bool(host_cache)
 
     def fits(self, setup: Setup, offloading: bool = True) -> bool:
         """Whether a run fits; without ``offloading``, whether it fits with all its weights."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .device_rates import DeviceRates
+from .memory_advice import changes_of
 from .memory_ledger import DeviceMemory, Setup
 from .message import NOTHING, Message, listed, sentences
 from .planner import Plan
@@ -27,25 +28,6 @@ def in_words(device: DeviceMemory, asked: Setup, chosen: Plan, rates: DeviceRate
     if not device.total:
         head = Message("Your {device} does not tell its memory: {settings}, as they were set", **settings)
     return sentences((head, _decoder(asked, chosen.setup), _length(asked), _speed(device, chosen, rates, fps)))
-
-
-def changes_of(asked: Setup, chosen: Setup) -> list[Message]:
-    """What a plan has changed."""
-    old, new = asked.config, chosen.config
-    changes = []
-    if new.kv_dtype != old.kv_dtype:
-        changes.append(Message("an {format} cache", format=new.kv_dtype))
-    if new.kv_offload != old.kv_offload:
-        changes.append(Message("the cache in RAM"))
-    if chosen.decoder != asked.decoder and chosen.decoder is not None:
-        changes.append(Message("a TAEHV as decoder"))
-    if new.window_frames != old.window_frames:
-        before = old.window_frames or Message("none")
-        changes.append(Message("window {new} in place of {old}", new=new.window_frames, old=before))
-    if new.denoising_steps != old.denoising_steps:
-        counts = {"new": len(new.denoising_steps), "old": len(old.denoising_steps)}
-        changes.append(Message("{new} steps in place of {old}", **counts))
-    return changes
 
 
 def _settings(device: DeviceMemory, setup: Setup) -> Message:

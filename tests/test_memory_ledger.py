@@ -16,10 +16,11 @@ import sf_core
 from sf_core import tiny
 from sf_core.byte_units import GIB
 from sf_core.config import MAX_WINDOW_FRAMES
-from sf_core.memory_advice import advice, in_words, name_change, remedy
+from sf_core.memory_advice import advice, changes_of, in_words, name_change, remedy, together
 from sf_core.memory_ledger import DecoderCost, DeviceMemory, Ledger, Setup
 from sf_core.model.architecture import PUBLISHED_SIZES, WanArchitecture
 from sf_core.model.wan import CausalWan
+from sf_core.planner import plan
 from sf_core.rollout_rules import KV_DTYPES
 from sf_core.vae.wan_vae import WanVAE, WanVAEConfig
 from tests.helpers import SIZE, prompt, random_model, sink_settings
@@ -90,7 +91,12 @@ def test_the_first_run_of_text_to_video_fits_or_is_told_the_one_setting_with_whi
 def test_weights_that_do_not_fit_are_said_to_be_offloaded() -> None:
     said = in_words(ledger(DeviceMemory.card(12)), PUBLISHED)
     assert said.startswith("Fits the 12.0 GiB of your GPU with 2.4 GiB of the weights offloaded, which is slower")
-    assert "To keep all weights on the GPU, take a window of 11 latent frames" in said
+    assert said.endswith(
+        "To keep all weights on the GPU, take a TAEHV (taew2_1) as decoder: it takes 761.7 MiB (Load VAE)"
+    )
+    own = replace(PUBLISHED, decoder=replace(WAN_VAE, replaceable=False))
+    said = in_words(ledger(DeviceMemory.card(12)), own)
+    assert "To keep all weights on the GPU, take an int4 cache" in said, "and not one in RAM, which is as slow"
     assert in_words(ledger(DeviceMemory.card(12, offloads=False)), PUBLISHED).startswith("Too much")
 
 
@@ -100,9 +106,31 @@ def test_a_cpu_has_ram() -> None:
 
 def test_an_unbounded_window_is_told_a_window_that_fits() -> None:
     setup = replace(PUBLISHED, config=sf_core.RolloutConfig(window_frames=None), frames=120)
-    card = ledger(DeviceMemory.card(12))
+    card = ledger(DeviceMemory.card(12, ram=32 * GIB))
     assert "Too much" in in_words(card, setup)
     assert "A window of 11 latent frames would fit: its cache is 3.0 GiB (Rollout Settings)" in in_words(card, setup)
+    enough = ledger(DeviceMemory.card(12, ram=96 * GIB))
+    assert "The cache in RAM would fit" in in_words(enough, setup), "which is the same video"
+
+
+def test_a_cache_that_ram_does_not_hold_is_neither_advised_nor_accepted() -> None:
+    setup = replace(PUBLISHED, config=sf_core.RolloutConfig(window_frames=21, kv_offload=True))
+    roomy, small = (ledger(DeviceMemory.card(12, ram=gib * GIB)) for gib in (16, 12))
+    assert in_words(roomy, setup).startswith("Fits the 12.0 GiB of your GPU")
+    assert in_words(small, setup).startswith("Too much for the 12.0 GiB of your RAM: cache")
+    assert "An int8 cache would fit" in in_words(small, setup)
+    assert plan(small, replace(setup, config=PUBLISHED.config)).parts.host_cache == 0
+
+
+def test_where_no_single_setting_fits_those_that_do_together_are_named() -> None:
+    card = ledger(DeviceMemory.card(7, offloads=False))
+    said = in_words(card, PUBLISHED)
+    assert said.endswith(
+        "Together would fit: the cache in RAM, a TAEHV as decoder ('fit' of Rollout Settings finds them)"
+    )
+    several = together(card, PUBLISHED)
+    assert several is not None
+    assert in_words(card, several).startswith("Fits")
 
 
 def test_where_a_window_cannot_shrink_an_int8_cache_is_advised_and_accepted() -> None:
@@ -225,9 +253,18 @@ def setups(draw: st.DrawFn) -> Setup:
     return Setup(config, size, draw(st.integers(1, 2)), draw(st.integers(0, 400)), decoder, joint)
 
 
-@given(setups(), st.floats(2, 80), st.sampled_from(["cuda", "cpu"]), st.booleans(), st.sampled_from([SMALL, LARGE]))
-def test_whatever_is_advised_is_accepted(setup: Setup, gib: float, kind: str, offloads: bool, model: CausalWan) -> None:
-    device = replace(DeviceMemory.card(gib, offloads and kind == "cuda"), kind=kind)
+@given(
+    setups(),
+    st.floats(2, 80),
+    st.sampled_from(["cuda", "cpu"]),
+    st.booleans(),
+    st.sampled_from([SMALL, LARGE]),
+    st.sampled_from([0, 16 * GIB, 64 * GIB]),
+)
+def test_whatever_is_advised_is_accepted(
+    setup: Setup, gib: float, kind: str, offloads: bool, model: CausalWan, ram: int
+) -> None:
+    device = replace(DeviceMemory.card(gib, offloads and kind == "cuda", ram), kind=kind)
     card = ledger(device, model, weight_bytes=1)
     changed = remedy(card, setup)
     if changed is None:
@@ -245,8 +282,15 @@ def test_whatever_is_advised_is_accepted(setup: Setup, gib: float, kind: str, of
     }
     assert sum(getattr(changed, name) != getattr(setup, name) for name in setting) == 1
     quantised = replace(setup, config=replace(setup.config, kv_dtype="int8"))
-    if setup.config.kv_dtype is None and card.fits(quantised):
+    if setup.config.kv_dtype is None and card.fits(quantised, offloading=False):
         assert changed == quantised, "it comes before all that changes the video"
+    if changed.latent_size == setup.latent_size and not card.fits(setup):
+        chosen = plan(card, setup).setup
+        assert card.fits(chosen)
+        whole = card.fits(changed, offloading=False)
+        assert not whole or card.fits(chosen, offloading=False)
+        if len(changes_of(setup, chosen)) == 1 and whole == card.fits(chosen, offloading=False):
+            assert chosen == changed, "a plan and advice have one order"
     (name,) = (name for name in setting if getattr(changed, name) != getattr(setup, name))
     assert what
     assert setting[name] in details

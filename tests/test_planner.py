@@ -78,7 +78,10 @@ def test_a_rolling_schedule_passes_a_joint_chunk_and_a_clean_one() -> None:
 
 
 cards = st.builds(
-    DeviceMemory.card, st.sampled_from([4, 6, 8, 10, 12, 16, 20, 24, 32, 48, 80]), st.booleans()
+    DeviceMemory.card,
+    st.sampled_from([4, 6, 8, 10, 12, 16, 20, 24, 32, 48, 80]),
+    st.booleans(),
+    st.sampled_from([0, 16, 64]).map(lambda gib: gib * 2**30),
 ) | st.integers(4, 256).map(lambda gib: DeviceMemory("cpu", gib * 2**30))
 
 

@@ -76,7 +76,8 @@ def device_memory(device: torch.device, patcher: Any) -> DeviceMemory:
     offloads = dynamic or mm.vram_state not in (mm.VRAMState.HIGH_VRAM, mm.VRAMState.SHARED)
     share = 0.0 if dynamic else float(getattr(mm, "MIN_WEIGHT_MEMORY_RATIO", 0.0))
     # --reserve-vram may ask for more: ComfyUI leaves it to other programs, and offloads weights for it
-    return DeviceMemory(device.type, total, offloads, share, max(SPARE, int(mm.extra_reserved_memory())))
+    ram = int(mm.get_total_memory(torch.device("cpu")))
+    return DeviceMemory(device.type, total, offloads, share, max(SPARE, int(mm.extra_reserved_memory())), ram)
 
 
 def is_dynamic(patcher: Any) -> bool:

@@ -33,6 +33,7 @@ _GO_WITH: dict[str, Sequence[tuple[Sequence[str], str, str]]] = {
     ),
     "convert": ((("lora_strength",), "lora", "it is the factor of one"),),
     "train": ((("out", "resume", "smoke"), "recipe", "--plan trains nothing"),),
+    "plan": ((("ram",), "memory", "this machine's is known"),),
 }
 _READ = ("image", "video", "session", "model", "lora", "vae", "text_encoder")  # files that no output may replace
 _BEGINNINGS = ("image", "video", "size", "kv_dtype", "kv_offload", "noise")  # a session has its own
@@ -70,6 +71,8 @@ def check_options(args: argparse.Namespace) -> None:
 def _check_plan(args: argparse.Namespace) -> None:
     if args.memory is not None:
         _MEMORY.check("--memory", args.memory)
+    if args.ram is not None:
+        _MEMORY.check("--ram", args.ram)
     LENGTH.check("--seconds", args.seconds)
     for name, pixels in zip(("width", "height"), args.size or (), strict=False):
         PIXELS.check(f"the {name} of --size", pixels)

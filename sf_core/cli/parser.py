@@ -264,6 +264,9 @@ def _add_plan(commands: Any) -> None:
     device.add_argument("--real-time", action="store_true", help="make frames as fast as they are shown")
     device.add_argument("--calibrate", action="store_true", help="measure this device anew")
     device.add_argument("--table", action="store_true", help="print what fits cards of usual sizes")
+    parser.add_argument(
+        "--ram", type=float, metavar="GIB", help="RAM beside --memory, for a cache there (default: enough)"
+    )
     parser.add_argument("--device", help="such as cpu or cuda (default: cuda where there is one)")
     parser.set_defaults(run=plan_command)
 

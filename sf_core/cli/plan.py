@@ -12,10 +12,10 @@ from ..byte_units import GIB, format_bytes
 from ..config import RolloutConfig
 from ..device_rates import DeviceRates, known_rates
 from ..files.published_models import model_by_name
+from ..memory_advice import changes_of
 from ..memory_ledger import SPARE, DecoderCost, DeviceMemory, Ledger, Setup
 from ..model.architecture import PUBLISHED_SIZES, WanArchitecture
 from ..model.wan import CausalWan
-from ..plan_in_words import changes_of
 from ..planner import Plan, plan
 
 CARDS = (8, 12, 16, 24, 32, 80)  # GiB, of the table
@@ -60,7 +60,9 @@ def plan_command(args: argparse.Namespace) -> None:
     device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     rates = None if args.memory is not None else known_rates(device, torch.bfloat16, args.calibrate)
     width, height = args.size or (832, 480)
-    ledger, setup = wished(size, config, _memory(args.memory, device), (width, height), args.weights, args.seconds)
+    ledger, setup = wished(
+        size, config, _memory(args.memory, args.ram, device), (width, height), args.weights, args.seconds
+    )
     fps = size.fps if args.real_time else 0.0
     print("\n".join(report(setup, plan(ledger, setup, rates, fps), rates, fps)))
 
@@ -151,13 +153,21 @@ def _config(preset: str) -> RolloutConfig:
     return model_by_name(preset).config or RolloutConfig()
 
 
-def _memory(gib: float | None, device: torch.device) -> DeviceMemory:
+def _memory(gib: float | None, ram: float | None, device: torch.device) -> DeviceMemory:
+    """The memory of this machine, or of a card of ``gib`` GiB beside ``ram`` GiB."""
+    own_ram = _own_ram()
     if gib is not None:
-        return DeviceMemory.card(gib)
+        return DeviceMemory.card(gib, ram=round((ram or 0) * GIB))
     if device.type == "cuda":
-        return DeviceMemory("cuda", torch.cuda.get_device_properties(device).total_memory, offloads=True, spare=SPARE)
+        total = torch.cuda.get_device_properties(device).total_memory
+        return DeviceMemory("cuda", total, offloads=True, spare=SPARE, ram=own_ram)
+    return DeviceMemory(device.type, own_ram, spare=SPARE)
+
+
+def _own_ram() -> int:
+    """Bytes of RAM of this machine; 0: nobody tells."""
     try:
         import psutil
     except ImportError:
-        return DeviceMemory(device.type, 0)
-    return DeviceMemory(device.type, int(psutil.virtual_memory().total), spare=SPARE)
+        return 0
+    return int(psutil.virtual_memory().total)
