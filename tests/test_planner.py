@@ -11,13 +11,16 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 import sf_core
 from sf_core import device_rates
 from sf_core.__main__ import main
-from sf_core.cli.plan import SIZES, table, wished
+from sf_core.byte_units import format_bytes
+from sf_core.cli.model_sizes import SIZES, model_in, wished
+from sf_core.cli.plan import table
 from sf_core.device_rates import DeviceRates, known_rates, measure_rates, remembered_rates
 from sf_core.memory_ledger import DecoderCost, DeviceMemory, Ledger, Setup
 from sf_core.plan_in_words import in_words
@@ -179,6 +182,43 @@ def test_a_plan_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert "nothing fits the 2.0 GiB" in capsys.readouterr().err
     assert main(["plan", "--memory", "nan"]) == 1
     assert "--memory is nan; expected" in capsys.readouterr().err
+
+
+def test_a_file_is_planned_for_by_its_sizes_and_dtypes_without_reading_its_weights(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, path = random_model(layers=6), tmp_path / "longlive_base.safetensors"
+    facts = {"sf.num_heads": str(model.arch.num_heads), "sf.text_len": str(model.arch.text_len)}
+    values = sum(parameter.numel() for parameter in model.parameters())
+    for dtype, itemsize in ((torch.float32, 2), (torch.bfloat16, 2), (torch.float8_e4m3fn, 1)):
+        save_file({name: value.to(dtype) for name, value in model.state_dict().items()}, path, facts)
+        found = model_in(path)
+        assert found.arch == model.arch
+        assert found.weights == values * itemsize
+        ledger, _ = wished(found, found.config, DeviceMemory.card(12), (64, 64))
+        assert ledger.weights == values * itemsize
+        assert main(["plan", "--memory", "12", "--model", str(path), "--size", "64", "64"]) == 0
+        said = capsys.readouterr().out
+        assert f"longlive_base.safetensors: {len(model.state_dict())} tensors, LongLive" in said
+        assert f"{str(dtype).removeprefix('torch.')}, " in said
+        assert ("which is loaded as bfloat16" in said) == (dtype is torch.float32)
+        assert "window_frames=12; sink_frames=3" in said, "the settings of that model"
+    assert main(["plan", "--memory", "12", "--model", str(path), "--size", "64", "64", "--weights", "bf16"]) == 0
+    assert f"weights {format_bytes(values * 2)}" in capsys.readouterr().out
+
+
+def test_a_file_that_holds_no_model_is_named_and_no_rate_is_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device_rates, "measure_rates", lambda *_: pytest.fail("before the file was read"))
+    monkeypatch.setattr(device_rates, "rates_file", lambda: tmp_path / "rates.json")
+    lora = tmp_path / "lora.safetensors"
+    save_file({"blocks.0.self_attn.q.lora_A.weight": torch.zeros(4, 8)}, lora)
+    for path, why in ((lora, "is a LoRA"), (DOCS / "performance.md", "is text, not a model")):
+        assert main(["plan", "--model", str(path)]) == 1
+        assert why in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["plan", "--model", str(lora), "--size-of", "14B"])
 
 
 def test_the_table_in_the_docs_is_the_one_that_is_printed() -> None:

@@ -16,7 +16,8 @@ from .bench import run_bench
 from .environment import environment_report
 from .generate import DEFAULT_SECONDS, DTYPES, generate
 from .info import describe
-from .plan import SIZES, plan_command
+from .model_sizes import ITEMSIZE, SIZES
+from .plan import plan_command
 from .train import train
 from .verify import verify
 
@@ -244,13 +245,19 @@ def _add_plan(commands: Any) -> None:
         "given size, changed as little as possible, and predict memory, work and frames a second. The speed of the "
         "device is measured in two seconds, once.",
     )
-    parser.add_argument(
-        "--size-of", choices=list(SIZES), default="1.3B", help="size of the model (default: %(default)s)"
+    model = parser.add_mutually_exclusive_group()
+    model.add_argument("--size-of", choices=list(SIZES), help="size of a published model (default: 1.3B)")
+    model.add_argument(
+        "--model", type=Path, metavar="FILE", help="a checkpoint, whose sizes and dtype are read, not its weights"
     )
-    parser.add_argument("--preset", metavar="NAME", help="rollout settings to begin with (default: Self Forcing's)")
-    parser.add_argument("--weights", choices=["bf16", "fp8"], default="bf16", help="dtype (default: %(default)s)")
+    parser.add_argument("--preset", metavar="NAME", help="rollout settings to begin with (default: the model's)")
+    parser.add_argument("--weights", choices=list(ITEMSIZE), help="dtype (default: the file's, or bf16)")
     parser.add_argument(
-        "--size", type=int, nargs=2, metavar=("WIDTH", "HEIGHT"), help="of the video in pixels (default: 832 480)"
+        "--size",
+        type=int,
+        nargs=2,
+        metavar=("WIDTH", "HEIGHT"),
+        help="of the video in pixels (default: the model's own, or 832 480)",
     )
     parser.add_argument(
         "--seconds",

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
-from dataclasses import dataclass
 
 import torch
 
@@ -13,37 +11,11 @@ from ..config import RolloutConfig
 from ..device_rates import DeviceRates, known_rates
 from ..files.published_models import model_by_name
 from ..memory_advice import changes_of
-from ..memory_ledger import SPARE, DecoderCost, DeviceMemory, Ledger, Setup
-from ..model.architecture import PUBLISHED_SIZES, WanArchitecture
-from ..model.wan import CausalWan
+from ..memory_ledger import SPARE, DeviceMemory, Setup
 from ..planner import Plan, plan
+from .model_sizes import SIZES, model_in, published, wished
 
 CARDS = (8, 12, 16, 24, 32, 80)  # GiB, of the table
-
-
-@dataclass(frozen=True)
-class Published:
-    """A size that models are published in.
-
-    Attributes:
-        arch: Sizes of the transformer.
-        factor: Pixels along an edge for each one of a latent.
-        fps: Frames a second of its videos.
-    """
-
-    arch: WanArchitecture
-    factor: int = 8
-    fps: float = 16
-
-
-SIZES = {
-    "1.3B": Published(PUBLISHED_SIZES["1.3B"]),
-    "5B": Published(PUBLISHED_SIZES["5B"], factor=16, fps=24),
-    "14B": Published(PUBLISHED_SIZES["14B"]),
-}
-
-
-_PRESETS = {8: "Self Forcing", 16: "LongLive 2"}  # by the model's spatial factor
 
 
 def plan_command(args: argparse.Namespace) -> None:
@@ -55,37 +27,16 @@ def plan_command(args: argparse.Namespace) -> None:
     if args.table:
         print(table())
         return
-    size = SIZES[args.size_of]
-    config = _config(args.preset or _PRESETS[size.factor])
+    size = published(args.size_of or "1.3B") if args.model is None else model_in(args.model)
+    config = size.config if args.preset is None else model_by_name(args.preset).config or RolloutConfig()
     device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     rates = None if args.memory is not None else known_rates(device, torch.bfloat16, args.calibrate)
-    width, height = args.size or (832, 480)
-    ledger, setup = wished(
-        size, config, _memory(args.memory, args.ram, device), (width, height), args.weights, args.seconds
-    )
+    width, height = args.size or size.pixels
+    memory = _memory(args.memory, args.ram, device)
+    ledger, setup = wished(size, config, memory, (width, height), args.weights, args.seconds)
     fps = size.fps if args.real_time else 0.0
+    print(f"model       {size.name}, {width} x {height} pixels")
     print("\n".join(report(setup, plan(ledger, setup, rates, fps), rates, fps)))
-
-
-def wished(
-    size: Published,
-    config: RolloutConfig,
-    device: DeviceMemory,
-    pixels: tuple[int, int],
-    weights: str = "bf16",
-    seconds: float = 60.0,
-) -> tuple[Ledger, Setup]:
-    """The ledger of a published size, and the setup that a plan begins with."""
-    with torch.device("meta"):
-        model = CausalWan(size.arch).to(torch.bfloat16)
-    decoder = DecoderCost.published(size.arch.in_dim, torch.bfloat16)
-    nbytes = sum(parameter.numel() for parameter in model.parameters()) * (1 if weights == "fp8" else 2)
-    latent_size = size.arch.latent_size(*pixels, size.factor)
-    frames = 1 + math.ceil(seconds * size.fps / decoder.temporal_factor)
-    return (
-        Ledger(model, nbytes, device, spatial_factor=size.factor),
-        Setup(config, latent_size, frames=frames, decoder=decoder),
-    )
 
 
 def report(asked: Setup, found: Plan, rates: DeviceRates | None, fps: float) -> list[str]:
@@ -133,9 +84,8 @@ def table() -> str:
     rows = ["| card | model | what is changed | on the GPU | in RAM |", "|---|---|---|---|---|"]
     for card in CARDS:
         for name, size in SIZES.items():
-            config = _config(_PRESETS[size.factor])
             pixels = (1280, 704) if size.factor == 16 else (832, 480)
-            ledger, setup = wished(size, config, DeviceMemory.card(card), pixels)
+            ledger, setup = wished(size, size.config, DeviceMemory.card(card), pixels)
             try:
                 found = plan(ledger, setup)
             except ValueError:
@@ -147,10 +97,6 @@ def table() -> str:
             on_gpu = (found.parts.total - found.offloaded) / GIB
             rows.append(f"| {card} GB | {name} | {changed} | {on_gpu:.1f} GiB | {ram} |")
     return "\n".join(rows)
-
-
-def _config(preset: str) -> RolloutConfig:
-    return model_by_name(preset).config or RolloutConfig()
 
 
 def _memory(gib: float | None, ram: float | None, device: torch.device) -> DeviceMemory:
