@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from comfy_api.v0_0_2 import io
 
 from ..sf_core import ranges
 from ..sf_core.ranges import Range
+from ..sf_core.session.drift import THRESHOLD
+from ..sf_core.session.drift_guard import DriftAction
 
 FPS = 16.0  # of Wan 2.1 and of the tiny demo
 CATEGORY = "video/self forcing"
@@ -43,6 +45,37 @@ def fps_input(optional: bool = False) -> Any:
         max=ranges.FPS.most,
         step=0.5,
         tooltip="Frames a second at which the video plays: 16 for Wan 2.1 and the tiny demo, 24 for LongLive 2.",
+    )
+
+
+def on_drift_input() -> Any:
+    """Return the input that says what a `DriftGuard` does."""
+    return with_extra(
+        io.Combo.Input(
+            "on_drift",
+            options=list(get_args(DriftAction)),
+            default="measure",
+            optional=True,
+            tooltip="When colours move away from the beginning: measure shows it, warn says it, recache passes the "
+            "window again, match gives the next chunk the colours of the first ones.",
+        ),
+        advanced=True,
+    )
+
+
+def drift_threshold_input() -> Any:
+    """Return the input for the drift above which it acts."""
+    return with_extra(
+        io.Float.Input(
+            "drift_threshold",
+            default=THRESHOLD,
+            min=0.0,
+            max=10.0,
+            step=0.05,
+            optional=True,
+            tooltip="Drift above which that is done, in units of the first chunks' spread; 0: before every chunk.",
+        ),
+        advanced=True,
     )
 
 

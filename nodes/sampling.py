@@ -11,6 +11,8 @@ from comfy_api.v0_0_2 import io
 from ..sf_core.cancellation import Cancellation
 from ..sf_core.files.published_models import frame_rate
 from ..sf_core.memory_ledger import DecoderCost
+from ..sf_core.session.drift import THRESHOLD
+from ..sf_core.session.drift_guard import DriftAction, DriftGuard
 from ..sf_core.session.published_noise import check_length
 from ..sf_core.session.reencoding import with_vae
 from ..sf_core.session.session import Session
@@ -20,7 +22,7 @@ from .adapters import host
 from .adapters.model import comfy_model
 from .adapters.vae import check_fits, open_vae
 from .adapters.wire_types import GraphSession, SessionWire
-from .inputs import checked, fps_input, schema
+from .inputs import checked, drift_threshold_input, fps_input, on_drift_input, schema
 from .live.run import Run, autosaved, times_steered
 
 
@@ -56,6 +58,8 @@ class SFSampleChunks(io.ComfyNode):
                     optional=True,
                     tooltip="For Krea alone, which encodes a picture of its past anew before each chunk.",
                 ),
+                on_drift_input(),
+                drift_threshold_input(),
             ],
             outputs=[
                 SessionWire.Output(display_name="session", tooltip="The longer session."),
@@ -71,15 +75,23 @@ class SFSampleChunks(io.ComfyNode):
     @classmethod
     @checked
     def execute(
-        cls, session: GraphSession, chunks: int, preview_vae: Any = None, fps: float | None = None, vae: Any = None
+        cls,
+        session: GraphSession,
+        chunks: int,
+        preview_vae: Any = None,
+        fps: float | None = None,
+        vae: Any = None,
+        on_drift: DriftAction = "measure",
+        drift_threshold: float = THRESHOLD,
     ) -> Any:
         core, wan = session.core, comfy_model(session.core)
         check_length(core, chunks)
+        guard = DriftGuard(core.config, on_drift, drift_threshold)
         cancellation = host.HostCancellation()
         encoder = _own_vae(core, vae, cancellation)
         decoder = _own_vae(core, preview_vae, cancellation)  # before the run begins: it may not fit
         core = core if encoder is None else with_vae(core, encoder)
-        run = Run(cls, session, chunks, frame_rate(wan.arch.in_dim) if fps is None else fps, cancellation)
+        run = Run(cls, session, chunks, frame_rate(wan.arch.in_dim) if fps is None else fps, cancellation, guard)
         if encoder is not None and core.reencode is not None:
             run.decoder_cost = DecoderCost.of(encoder)
         new_latents: list[torch.Tensor] = []

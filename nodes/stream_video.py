@@ -15,6 +15,8 @@ from ..sf_core.files.disk import check_room
 from ..sf_core.files.video import VideoWriter, expected_bytes
 from ..sf_core.memory_ledger import DecoderCost
 from ..sf_core.message import Message
+from ..sf_core.session.drift import THRESHOLD
+from ..sf_core.session.drift_guard import DriftAction, DriftGuard
 from ..sf_core.session.frame_counts import video_frames
 from ..sf_core.session.published_noise import check_length
 from ..sf_core.session.reencoding import with_vae
@@ -29,7 +31,7 @@ from .adapters.memory_report import memory_in_words
 from .adapters.model import comfy_model
 from .adapters.vae import check_fits, open_vae
 from .adapters.wire_types import GraphSession, SessionWire, TimelineWire
-from .inputs import checked, fps_input, schema
+from .inputs import checked, drift_threshold_input, fps_input, on_drift_input, schema
 from .live import results, thumbnails
 from .live.decoder import decode_rest, keep_decoder, lineage_at, take_decoder
 from .live.run import Run, autosaved, times_steered
@@ -74,6 +76,8 @@ class SFStreamVideo(io.ComfyNode):
                 io.Clip.Input(
                     "clip", optional=True, tooltip="The text encoder: with it you can type new prompts during the run."
                 ),
+                on_drift_input(),
+                drift_threshold_input(),
             ],
             outputs=[
                 io.Video.Output(tooltip="The part of the session that was not decoded yet, and everything new."),
@@ -97,15 +101,18 @@ class SFStreamVideo(io.ComfyNode):
         fps: float,
         timeline: Timeline | None = None,
         clip: Any = None,
+        on_drift: DriftAction = "measure",
+        drift_threshold: float = THRESHOLD,
     ) -> Any:
         core, cancellation = session.core, host.HostCancellation()
+        guard = DriftGuard(core.config, on_drift, drift_threshold)
         ours = open_vae(vae, cancellation)
         check_fits(ours, comfy_model(core))
         chunks = chunks_for(core, seconds, fps, ours.temporal_factor) if seconds else 0
         check_length(core, chunks)
         path, last = results.new_video("stream"), None
         _check_room(path, session, chunks, ours)
-        run = Run(cls, session, chunks, fps, cancellation, steerable=clip is not None)
+        run = Run(cls, session, chunks, fps, cancellation, guard, steerable=clip is not None)
         with (
             run.view.until_end(path),
             autosaved(run),
@@ -199,6 +206,7 @@ def _keep_record(node: Any, run: Run, session: Session, writer: VideoWriter) -> 
         "chunks": session.chunks,
         "seeds": record["seeds"],
         "timeline": events_in(record),
+        "drift": run.drift.points,
         "model": record["model"],
         "settings": record["config"],
         "session": lineage_at(session, session.frames).hex(),

@@ -8,6 +8,10 @@
  * @typedef {Record<string, [progress: number, loss: number][]>} Losses by network; progress: 0 to 1
  * @typedef {{stage: string, step: number, of: number, left: number, file: string, losses: Losses}} Training
  *   left: seconds
+ * @typedef {{threshold: number, points: [chunk: number, drift: number][], now: Measures}} Drift points: the largest of
+ *   several chunks where the run has many
+ * @typedef {{drift: number, spread: number, sharpness: number, motion: number, similarity: number,
+ *   saturation: number | null}} Measures of the newest chunk
  * @typedef {{filename: string, subfolder: string, type: string}} ServerFile
  *
  * @typedef {object} RunState
@@ -37,6 +41,7 @@
  * @property {number} seconds
  * @property {Record<string, Record<string, number | string>>} seeds by node and input; text beyond 2 ** 53
  * @property {Training | null} training
+ * @property {Drift | null} drift null before the first chunk
  * @property {string | null} session the name in Load Session under which the session that the run made is kept; null
  *   before the end, and if there is none any more
  * @property {ServerFile | null} video at the end
@@ -81,6 +86,13 @@ const point = (value) => list(amount)(value) && value.length === 2;
 
 const TRAINING = { stage: text, step: count, of: count, left: amount, file: text, losses: record(list(point)) };
 
+const MEASURES = {
+  ...{ drift: amount, spread: amount, sharpness: amount, motion: amount, similarity: Number.isFinite },
+  saturation: orNull(amount),
+};
+
+const DRIFT = { threshold: amount, points: list(point), now: shape(MEASURES) };
+
 const FILE = { filename: text, subfolder: text, type: text };
 
 const STATE = {
@@ -92,6 +104,7 @@ const STATE = {
   refused: shape({ count, prompt: text }),
   actions: list(shape({ action: text, chunk: count })),
   training: orNull(shape(TRAINING)),
+  drift: orNull(shape(DRIFT)),
   session: orNull(text),
   begins: amount,
   video: orNull(shape(FILE)),

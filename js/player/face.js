@@ -21,6 +21,7 @@ import { STYLE } from "./style.js";
  * @property {import("./end_bar.js").EndActions} end
  * @property {() => import("./menu.js").MenuState} menuState
  * @property {() => import("./status.js").Details} details
+ * @property {() => import("../lib/messages.js").RunState["drift"]} drift
  * @property {() => void} toggle
  * @property {(frames: number) => void} step
  * @property {(chunks: 1 | -1) => void} stepChunk
@@ -73,7 +74,7 @@ export class Face {
     const ofRun = this.bar && this.endBar ? [this.bar.stop, this.endBar.element] : [];
     this.controls = createControls(t, this.#actions(), this.takesAll ? [] : ofRun);
     this.message = new MessageLine(t);
-    this.status = new StatusLine(t, host.details);
+    this.status = new StatusLine(t, host.details, host.drift);
     this.element = this.#assemble();
     this.full = new FullScreen(this.element, host.changed);
   }

@@ -80,8 +80,8 @@ export class Player {
       drawn: () => this.#rate.count(clock()),
       changed: () => this.#wake(),
     };
-    const details = () => this.#details();
-    this.#face = new Face(this.#t, options, { screen, details, ...this.#actions.host() });
+    const [details, drift] = [() => this.#details(), () => this.#state?.drift ?? null];
+    this.#face = new Face(this.#t, options, { screen, details, drift, ...this.#actions.host() });
     this.#playback = new Playback(this.#face.screen);
     const [least, usual] = HEIGHTS[options.trains ? "trains" : (options.steering ?? "none")];
     addElement(node, "live", this.#face.element, () => least);

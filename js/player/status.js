@@ -39,6 +39,7 @@ export function runStatus(state, playback, t) {
     !playback.empty && t("player.frame", { n: playback.frame }),
     chunk && (chunks ? t("player.chunkOf", { n: chunk, m: chunks }) : t("player.chunk", { n: chunk })),
     live && made_fps && t("player.fps", { n: made_fps.toFixed(made_fps < 10 ? 1 : 0) }),
+    drifts(state) && t("player.drift", { n: state.drift?.now.drift.toFixed(2) ?? "" }),
   ];
   return { ...stateOf(state, playback, t), facts: facts.filter((fact) => typeof fact === "string") };
 }
@@ -81,9 +82,32 @@ export function runDetails(state, playback, t) {
     ["player.detailModel", model],
     ["player.detailCache", cache_bytes > 0 && formatBytes(cache_bytes)],
     ["player.detailSeed", seedsOf(seeds)],
+    ["player.detailDrift", driftOf(state.drift, t)],
+    ["player.detailLook", lookOf(state.drift, t)],
     ["player.detailPrompt", state.prompt],
   ];
   return details.flatMap(([label, value]) => (value ? [[t(label), String(value)]] : []));
+}
+
+/** Whether the newest chunk is too far away from the first ones. @type {(state: RunState) => boolean} */
+const drifts = ({ drift }) => drift !== null && drift.threshold > 0 && drift.now.drift > drift.threshold;
+
+/** @type {(drift: RunState["drift"], t: Translate) => string | null} */
+const driftOf = (drift, t) => drift && t("player.driftOf", { n: drift.now.drift.toFixed(2), limit: drift.threshold });
+
+/** @type {(drift: RunState["drift"], t: Translate) => string | null} */
+function lookOf(drift, t) {
+  if (!drift) return null;
+  const { spread, sharpness, motion, similarity, saturation } = drift.now;
+  /** @type {[TextKey, number | null][]} */
+  const measures = [
+    ["player.spread", spread],
+    ["player.saturation", saturation],
+    ["player.sharpness", sharpness],
+    ["player.motion", motion],
+    ["player.similarity", similarity],
+  ];
+  return measures.flatMap(([name, value]) => (value === null ? [] : [t(name, { n: value.toFixed(2) })])).join(" · ");
 }
 
 /** @param {RunState["seeds"]} seeds */

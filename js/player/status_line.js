@@ -1,22 +1,28 @@
 import { make } from "../lib/dom.js";
+import { driftPlot } from "./drift_plot.js";
 import { icon } from "./icons.js";
 import { createPopup, isOpen } from "./popup.js";
 
 /** The line of facts, with the details on demand. */
 export class StatusLine {
+  #t;
   #state = make("span", { className: "sf-state", role: "status" });
   #facts = make("span", { className: "sf-facts" });
   #button = make("button", { type: "button", className: "sf-info" }, icon("info"));
   #details;
+  #drift;
   #popup;
   element;
 
   /**
    * @param {Translate} t
    * @param {() => import("./status.js").Details} details
+   * @param {() => import("../lib/messages.js").RunState["drift"]} drift
    */
-  constructor(t, details) {
+  constructor(t, details, drift) {
+    this.#t = t;
     this.#details = details;
+    this.#drift = drift;
     this.#button.title = this.#button.ariaLabel = t("player.details");
     this.#popup = createPopup(this.#button, t("player.details"), () => this.#fill());
     this.element = make("div", { className: "sf-status" }, this.#state, this.#facts, this.#button, this.#popup);
@@ -35,6 +41,7 @@ export class StatusLine {
 
   #fill() {
     const lines = this.#details().map(([label, value]) => make("div", {}, make("dt", {}, label), make("dd", {}, value)));
-    this.#popup.replaceChildren(make("dl", {}, ...lines));
+    const drift = this.#drift();
+    this.#popup.replaceChildren(make("dl", {}, ...lines), ...(drift ? [driftPlot(drift, this.#t)] : []));
   }
 }

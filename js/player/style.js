@@ -115,6 +115,9 @@ export const STYLE = `
 .sf-legend { display: flex; gap: 12px; justify-content: flex-end; height: 16px; font-size: 11px; color: var(--quiet); }
 .sf-legend i { display: inline-block; width: 7px; height: 7px; margin-right: 5px; border-radius: 50%; }
 
+.sf-drift { margin: 4px 8px; color: var(--accent); }
+.sf-drift > svg { display: block; width: 100%; height: 48px; border-radius: 4px; background: color-mix(in srgb, var(--surface) 70%, Canvas); }
+.sf-limit { stroke: var(--warn); }
 .sf-popup { position: fixed; inset: auto; margin: 0; box-sizing: border-box; min-width: 200px; max-width: min(360px, 90vw); padding: 6px;
   border: 1px solid var(--line); border-radius: 8px; background: var(--surface); color: var(--text);
   box-shadow: 0 6px 24px rgb(0 0 0 / 40%); overflow: auto; font: 13px/1.4 ${FONT}; user-select: text; }

@@ -58,7 +58,7 @@ export class UserActions {
     clearTimeout(this.#timer);
   }
 
-  /** @returns {Omit<import("./face.js").FaceHost, "screen" | "details">} */
+  /** @returns {Omit<import("./face.js").FaceHost, "screen" | "details" | "drift">} */
   host() {
     const { playback, changed } = this.#parts;
     /** @type {(act: (playback: import("./playback.js").Playback) => void) => void} */

@@ -20,6 +20,7 @@ from ...sf_core.cancellation import Cancellation
 from ...sf_core.memory_ledger import DecoderCost
 from ...sf_core.message import NOTHING, Message
 from ...sf_core.session.commands import Command, Pause, Resume, Stop
+from ...sf_core.session.drift_guard import DriftGuard
 from ...sf_core.session.idle import UNWATCHED_SECONDS, IdlePause
 from ...sf_core.session.next_chunk import Progress
 from ...sf_core.session.session import Session
@@ -31,6 +32,7 @@ from ..adapters.running_prompt import executing_node, graph_digest
 from ..adapters.wire_types import TIMINGS_KEPT, ChunkTiming, GraphSession
 from . import saved_sessions
 from .chunk_cache import ChunkCache
+from .drift_report import DriftReport
 from .live_copy import LiveCopy
 from .steering import Steering
 from .view import LiveView
@@ -81,6 +83,7 @@ class Run(StreamHost):
         chunks: int,
         fps: float,
         cancellation: Cancellation,
+        guard: DriftGuard,
         steerable: bool = False,
     ) -> None:
         """Begin a run, and show it on its node.
@@ -91,6 +94,7 @@ class Run(StreamHost):
             chunks: Number of chunks to make; 0: until stopped.
             fps: Frames a second of the video.
             cancellation: Ends the run; the model polls it from now on.
+            guard: Measures the chunks, and acts when they drift.
             steerable: Whether the run takes prompts.
         """
         super().__init__(cancellation)
@@ -112,6 +116,7 @@ class Run(StreamHost):
         # without a reference to the run, which is freed when the node has ended, not by a later collection
         self.note_steered = partial(_note_steered, graph_digest(self.node_id))
         self.view = LiveView(node, fps, chunks, steerable)
+        self.drift = DriftReport(guard, self.view)
         self._stored, self._copy = ChunkCache(self.view.say), LiveCopy(self.view.about)
         view = self.view  # not the run, which is freed when the node has ended
         self._idle = IdlePause(lambda: bool(view.watchers), partial(_say_idle, view))
@@ -166,6 +171,7 @@ class Run(StreamHost):
     def boundary(self, session: Session) -> Session:
         """Apply the timeline and new steering actions, and make the weights ready."""
         session = session if self.steering is None else self.steering.boundary(session)
+        session = self.drift.boundary(session)
         self.make_ready(session)
         return session
 
@@ -189,6 +195,7 @@ class Run(StreamHost):
         end = time.perf_counter()
         sampling = marks.get("step", end)
         self.newest = longer
+        self.drift.made(longer)
         self._copy.offer(longer)
         self._made += 1
         self._sampled.append(ChunkTiming(session.chunks, sampling - start, end - sampling, 0.0, longer.how))
@@ -209,6 +216,7 @@ class Run(StreamHost):
     def shown(self, event: StreamEvent) -> None:
         """Count and show a chunk that has just been decoded. A re-roll may still withdraw it."""
         self.finished_chunk(event.frames.shape[1], event.timings["decode"])
+        self.drift.shown(event.pixels)
         self.view.show(event.pixels[0], event.chunk, self._finished, self.cache_bytes)
 
     def withdrawn(self, session: Session) -> None:
@@ -219,6 +227,7 @@ class Run(StreamHost):
         self.timings = deque(remaining, maxlen=TIMINGS_KEPT)
         self._sampled.clear()
         self.newest = session
+        self.drift.withdrawn(session)
         self.view.withdraw(session.chunks, self._finished)
         if self.steering is not None:
             self.steering.re_rolled(session)

@@ -85,7 +85,7 @@ class LiveView:
             **{"first_seconds": None, "cache_bytes": 0, "steerable": steerable, "prompt": "", "note": ""},
             **{"model": self.about.get("model", "")},
             **{"refused": {"count": 0, "prompt": ""}, "actions": [], "rows": "", "seconds": 0.0, "video": None},
-            **{"training": None, "seeds": _seeds_of(prompt.graph), "first_new": 0, "begins": 0.0},
+            **{"drift": None, "training": None, "seeds": _seeds_of(prompt.graph), "first_new": 0, "begins": 0.0},
         }
         self._growing: Path | None = None  # the video's file, while the run lasts
         self._kept: Path | None = None  # the session's file

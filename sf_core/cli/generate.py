@@ -32,13 +32,14 @@ from ..files.recognition import recognise
 from ..files.video import VideoWriter, expected_bytes
 from ..model.wan import CausalWan
 from ..session.beginning import frames_to_begin_with
+from ..session.drift_guard import DriftGuard, GuardedHost
 from ..session.frame_counts import video_frames
 from ..session.published_noise import AS_PUBLISHED, PublishedNoise, check_length
 from ..session.reencoding import with_vae
 from ..session.saved_record import events_in
 from ..session.session import Session
 from ..session.session_file import file_bytes, record_of
-from ..session.stream_host import Decoder
+from ..session.stream_host import Decoder, StreamHost
 from ..session.streaming import chunks_for, frames_after, stream
 from ..text.encoders import load_text_encoder
 from ..vae.loading import load_vae
@@ -144,6 +145,7 @@ def _generate(args: argparse.Namespace, models: LoadedModels, first: bool = True
         for _ in range(chunks):
             session, _ = session.next_chunk()
         return
+    host = GuardedHost(DriftGuard(session.config, args.on_drift, args.drift_threshold))
     before = session.chunks
     try:
         with VideoWriter(out, args.fps) as writer:
@@ -152,11 +154,14 @@ def _generate(args: argparse.Namespace, models: LoadedModels, first: bool = True
             for latents in session.iter_latents():
                 writer.write(decoder(latents, at=at)[0])
                 at += latents.shape[2]
-            for longer in _sample(session, decoder, writer, seconds, args.fps):
+            for longer in _sample(session, decoder, writer, seconds, args.fps, host):
                 session = longer  # the newest session is saved, whatever ends the loop
                 writer.record = _record(args, session)
-            writer.record |= _history(session)
+            writer.record |= {**_history(session), "drift": host.curve.points}
         print(f"video: {out} ({writer.frames} frames, {writer.frames / args.fps:.1f} s at {args.fps:g} fps)")
+        if host.curve.points:
+            chunk, drift = max(host.curve.points, key=lambda point: point[1])
+            print(f"drift: at most {drift:.2f}, in chunk {chunk + 1} (limit {args.drift_threshold:g})")
     finally:
         if session.chunks > before:
             _save(session, args)
@@ -254,12 +259,14 @@ def _progress(chunks: int) -> Iterator[tqdm[Any]]:
         yield bar
 
 
-def _sample(session: Session, decoder: Decoder, writer: VideoWriter, seconds: float, fps: float) -> Iterator[Session]:
+def _sample(
+    session: Session, decoder: Decoder, writer: VideoWriter, seconds: float, fps: float, host: StreamHost
+) -> Iterator[Session]:
     """Sample, decode and write with a progress bar; yields the session after each chunk."""
     started, first, before = time.perf_counter(), 0.0, writer.frames
     with _progress(chunks_for(session, seconds, fps, decoder.temporal_factor)) as bar:
         try:
-            for event in stream(session, decoder, seconds, fps):
+            for event in stream(session, decoder, seconds, fps, host=host):
                 writer.write(event.frames[0])
                 elapsed = time.perf_counter() - started
                 first = first or elapsed

@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from .. import tiny
 from ..files.convert import convert
 from ..files.file_names import check_new_file
 from ..rollout_rules import KV_DTYPES
+from ..session.drift import THRESHOLD
+from ..session.drift_guard import DriftAction
 from ..session.published_noise import AS_PUBLISHED, NOISES, PER_CHUNK
 from .bench import run_bench
 from .environment import environment_report
@@ -93,6 +95,22 @@ def _add_generate(commands: Any) -> None:
         "--recache",
         action="store_true",
         help="with --prompt: recompute the KV cache of the window under the new prompt",
+    )
+
+    drift = parser.add_argument_group("drift")
+    drift.add_argument(
+        "--on-drift",
+        choices=get_args(DriftAction),
+        default="measure",
+        help="what to do above the threshold; match: give the next chunk the colours of the first chunks; recache: "
+        "pass the window again (default: %(default)s)",
+    )
+    drift.add_argument(
+        "--drift-threshold",
+        type=float,
+        default=THRESHOLD,
+        metavar="X",
+        help="distance from the first chunks, in units of their spread; 0: every chunk (default: %(default)s)",
     )
 
     models = parser.add_argument_group("models")

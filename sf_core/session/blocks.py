@@ -45,6 +45,7 @@ class Event:
         joint: The recache is one pass over all frames of the window, each of which sees all others (LongLive). With
             ``recache_sink`` its first frames become the sink.
         shot: The chunk begins a shot: positions jump, and it is pinned, as the settings say.
+        match: The chunk's latents get mean and spread of the first chunks of its stretch. It changes no cache.
     """
 
     cut: bool = False
@@ -52,21 +53,22 @@ class Event:
     recache_sink: bool = False
     joint: bool = False
     shot: bool = False
+    match: bool = False
 
     @property
     def code(self) -> int:
         """The event as one number, as session files store it."""
-        return 1 * self.cut + 2 * self.recache + 4 * self.recache_sink + 8 * self.joint + 16 * self.shot
+        flags = (self.cut, self.recache, self.recache_sink, self.joint, self.shot, self.match)
+        return sum(flag << bit for bit, flag in enumerate(flags))
 
     @staticmethod
     def from_code(code: int) -> Event:
         """The event of a number that `code` gave."""
-        return Event(bool(code & 1), bool(code & 2), bool(code & 4), bool(code & 8), bool(code & 16))
+        return Event(*(bool(code >> bit & 1) for bit in range(6)))
 
 
 NOTHING = Event()
-EVENT_CODES = 32
-FIRST_EVENT_CODES = 8  # of the first versions
+EVENT_CODES = {1: 8, 2: 32, 3: 32, 4: 64}  # how many there are, by the version of session files
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..hashing import digest, tensor_digest
 from ..model.cache_shape import CacheShape
@@ -43,9 +43,10 @@ class CachePoint:
         past = self.head.lineage if self.head else self.root
         if self.head is not None and self.head.reencoded is not None:
             past = digest(past, tensor_digest(self.head.reencoded.on_cpu()))
-        if not self.event.cut and not self.event.recache:
+        event = replace(self.event, match=False)
+        if not event.cut and not event.recache:
             return past  # a shot changes the cache only when its chunk is committed
-        return digest(past, bytes([self.event.code]), self.prompt.digest if self.event.recache else b"")
+        return digest(past, bytes([event.code]), self.prompt.digest if event.recache else b"")
 
     def place(self, frames: int) -> Place:
         """The place of a chunk of ``frames`` at this point."""
@@ -67,7 +68,7 @@ def cache_point(
         pin, ring = None, () if shape.pins else None
     elif shape.recomputed:
         epoch = CacheEpoch(start, epoch.scene, max(epoch.scene, start - (shape.ring_frames or 0)))
-        event = NOTHING
+        event = Event(match=event.match)
     elif event.joint:
         epoch = _after_joint_recache(start, epoch, event, prompt, shape)
     elif event.recache:
@@ -80,7 +81,7 @@ def cache_point(
         recache = Recache(first, start, prompt, origin, epoch.scene)
         epoch = CacheEpoch(start, epoch.scene, origin, recache, recache if event.recache_sink else epoch.sink)
     else:
-        event = Event(shot=event.shot)
+        event = Event(shot=event.shot, match=event.match)
     return CachePoint(head, epoch, start, event, prompt, root, offset, pin, ring)
 
 

@@ -19,6 +19,7 @@ from .archive import StoredLatents
 from .blocks import Block
 from .cache_point import CachePoint, point_before
 from .checks import check_reencoded
+from .drift import match_to_anchor
 from .published_noise import check_noise_left, chunks_left
 from .record import SessionRecord
 from .replay import CachePass, last_passes, replaced_frame, replay_passes
@@ -85,6 +86,8 @@ class NextChunk:
                     forward = ChunkForward(model, live.cache, place, session.prompt, session.latent_size, state)
                     latents, last = self._denoise(forward, place.start, place.frames)
                     flights = None
+                if now.event.match and now.head is not None:
+                    latents = match_to_anchor(latents, now.head)
                 if not torch.isfinite(latents).all():
                     raise FloatingPointError(
                         f"the latents of chunk {session.chunks} hold NaN or Inf; the session before it is intact. "

@@ -14,7 +14,7 @@ from ..cancellation import Cancellation
 from ..config import RolloutConfig
 from ..files.file_kinds import other_kind
 from ..schedule import TRAIN_STEPS
-from .blocks import EVENT_CODES, FIRST_EVENT_CODES, Event
+from .blocks import EVENT_CODES, Event
 from .noise_record import are_facts
 from .session_file import FORMAT_VERSION, HELD, KEY, SOURCES, stored_names
 from .source import SCHEDULES
@@ -91,7 +91,7 @@ def _faults(record: Any, layout: Mapping[str, tuple[str, list[int]]], cancellati
     prompts = sum(name.startswith("prompt.") for name in layout)
 
     def is_made(by: list[Any]) -> bool:  # prompt, seed, code of the event
-        bounds = (prompts, len(record["seeds"]), EVENT_CODES if record["version"] > 1 else FIRST_EVENT_CODES)
+        bounds = (prompts, len(record["seeds"]), EVENT_CODES[record["version"]])
         return len(by) == 3 and all(_is_whole(number, 0, n - 1) for number, n in zip(by, bounds, strict=True))
 
     words = record.get("words", [""] * prompts)
@@ -223,7 +223,7 @@ def events_in(record: Mapping[str, Any]) -> str:
             changes += [named] * (prompt != before[0]) + ["seed"] * (seed != before[1])
             event = Event.from_code(code)
             changes += ["cut"] * event.cut + ["joint recache" if event.joint else "recache"] * event.recache
-            changes += ["shot"] * event.shot
+            changes += ["shot"] * event.shot + ["colours matched"] * event.match
         if kind == "chunk":
             events += [f"{', '.join(changes)} at chunk {chunk}"] if changes else []
         before = (prompt, seed)

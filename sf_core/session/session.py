@@ -16,6 +16,7 @@ from ..noise import NoiseSource, SeededNoise
 from .archive import Archive, StoredLatents
 from .blocks import NOTHING, Event
 from .checks import check_context, check_prompt, check_recache
+from .drift import check_match
 from .kept_chunk import check_kept, kept_flights, key_of_next, tensors_of_newest
 from .next_chunk import NextChunk, Progress
 from .published_noise import SOURCE_AND_PUBLISHED, PublishedNoise, check_noise
@@ -136,8 +137,10 @@ class Session(SessionRecord):
         check_recache(self.config, recache, recache_sink)
         joint = recache == "joint"
         again = bool(recache) or recache_sink
-        event = replace(self.event, recache=again, recache_sink=recache_sink, joint=joint)
-        return replace(self, prompt=check_prompt(self.model, prompt, self.batch, words), event=event)
+        other = check_prompt(self.model, prompt, self.batch, words)
+        match = self.event.match and other.digest == self.prompt.digest
+        event = replace(self.event, recache=again, recache_sink=recache_sink, joint=joint, match=match)
+        return replace(self, prompt=other, event=event)
 
     def with_shot(self, prompt: Tensor, words: str = "") -> Session:
         """Begin a new shot with the next chunk, under ``prompt``; what came before stays in sight (LongLive 2).
@@ -158,7 +161,7 @@ class Session(SessionRecord):
                 "of LongLive 2 (8, True), or change the prompt with with_prompt; with_cut begins from an empty cache"
             )
         session = self.with_prompt(prompt, words=words)
-        return replace(session, event=replace(session.event, shot=True))
+        return replace(session, event=replace(session.event, shot=True, match=False))
 
     def with_source(self, latents: Tensor, strength: float, schedule: str = "truncated") -> Session:
         """Make the next chunk from given latents: video to video. The last call before a chunk wins.
@@ -206,7 +209,19 @@ class Session(SessionRecord):
 
     def with_cut(self) -> Session:
         """Begin a new scene: the next chunk attends to nothing before it. Positions continue; the sink begins anew."""
-        return replace(self, event=replace(self.event, cut=True))
+        return replace(self, event=replace(self.event, cut=True, match=False))
+
+    def with_match(self) -> Session:
+        """Give the next chunk mean and spread of the first chunks of its stretch, see `drift.Anchor`, once.
+
+        Colours and contrast that have drifted go back to what they were. A prompt, a cut or a shot that is set before
+        the chunk begins a stretch of its own, and ends this.
+
+        Raises:
+            ValueError: There is nothing to match, or the settings have no room for it; the message says which.
+        """
+        check_match(self)
+        return replace(self, event=replace(self.event, match=True))
 
     def rewind(self, chunks: int = 1) -> Session:
         """Undo the newest ``chunks`` calls of `next_chunk`, and everything that was set after them."""

@@ -17,14 +17,15 @@ from torch import Tensor
 from ..config import RolloutConfig
 from ..files.safetensors_file import write_tensors
 from ..noise import NoiseSource
-from .blocks import FIRST_EVENT_CODES, Prompt
+from .blocks import EVENT_CODES, Prompt
 from .noise_record import NoiseFacts, facts_of
 from .record import SessionRecord
 from .rolling import InFlight
 from .source import Source
 
-# 1: without the rules of `config.RULES`. 2: without `PublishedNoise`. A session is written in the oldest that holds it.
-FORMAT_VERSION = 3
+# 1: without the rules of `config.RULES`. 2: without `PublishedNoise`. 3: without `Event.match`. A session is written in
+# the oldest that holds it.
+FORMAT_VERSION = 4
 KEY = "sf.session"
 SOURCES = "sources"  # the tensor of what chunks were made from, see `Source`: [F, B, C, H, W], one after the other
 HELD = "held"  # the tensor of a given frame inside the first chunk, [1, B, C, H, W]
@@ -149,10 +150,11 @@ def record_of(session: SessionRecord) -> tuple[dict[str, Any], list[Prompt]]:
         for number, source in enumerate(_all_sources(session))
         if source is not None
     ]
-    has_rules = session.config.has_rules or bool(sources) or any(code >= FIRST_EVENT_CODES for code in codes)
+    has_rules = session.config.has_rules or bool(sources)
     has_published = any(isinstance(facts, dict) for _, facts in seeds.values())
+    least = 3 if has_published else 2 if has_rules else 1
     record = {
-        "version": FORMAT_VERSION if has_published else 2 if has_rules else 1,
+        "version": next(version for version, known in EVENT_CODES.items() if version >= least and max(codes) < known),
         "model": session.model.fingerprint,
         "other_models": session.other_models,
         "channels": session.model.arch.in_dim,

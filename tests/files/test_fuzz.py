@@ -448,6 +448,6 @@ def test_values_that_are_not_finite_are_named(whole: dict[str, bytes], tmp_path:
 
 
 def test_a_session_of_a_later_format_says_so(whole: dict[str, bytes], tmp_path: Path) -> None:
-    (tmp_path / "s").write_bytes(with_record(whole["session"], lambda record: {"version": 4}))
-    with pytest.raises(ValueError, match="has session format 4, this version reads up to 3: update the pack"):
+    (tmp_path / "s").write_bytes(with_record(whole["session"], lambda record: {"version": 5}))
+    with pytest.raises(ValueError, match="has session format 5, this version reads up to 4: update the pack"):
         sf_core.Session.load(tmp_path / "s", MODEL)

@@ -41,6 +41,10 @@ def apply_act(session: sf_core.Session, act: Act) -> sf_core.Session:
         return session.with_seed(number)
     if kind == "cut":
         return session.with_cut()
+    if kind == "match":
+        with suppress(ValueError):  # nothing to match it to, or no room for it
+            return session.with_match()
+        return session
     if kind == "source":
         if session.config.schedule == "rolling" or isinstance(session.noise, sf_core.PublishedNoise):
             return session
@@ -246,6 +250,7 @@ moves = st.lists(
                 "joint_sink",
                 "source",
                 "cut",
+                "match",
                 "rewind",
                 "rewind",
                 "drop",

@@ -7,7 +7,7 @@ const STATE = {
   ...{ node_id: "7", run: "ab", workflow: "", state: "running", fps: 16, chunk: 2, chunks: 0, frames: 21, first_frame: 0 },
   ...{ made_fps: 30.5, first_seconds: 0.2, cache_bytes: 1000, steerable: true, prompt: "", note: "" },
   ...{ actions: [{ chunk: 1, action: "cut" }], rows: "0.5: a red circle", seconds: 1.25 },
-  ...{ seeds: { 3: { seed: 5, noise_seed: "18446744073709551615" } }, video: null, training: null },
+  ...{ seeds: { 3: { seed: 5, noise_seed: "18446744073709551615" } }, video: null, training: null, drift: null },
   ...{ model: "", first_new: 0, session: null, begins: 0, video_so_far: null },
 };
 const LOSSES = { generator: [[0.5, 0.1]], critic: [] };

@@ -9,7 +9,7 @@ const T = translator("en");
 const RUNNING = {
   ...{ node_id: "5", run: "a", state: "running", fps: 16, chunk: 7, chunks: 20, frames: 84, first_frame: 0, first_new: 0 },
   ...{ made_fps: 24.13, first_seconds: 0.42, cache_bytes: 3.1 * 2 ** 30, steerable: true, prompt: "", note: "", model: "longlive.safetensors" },
-  ...{ actions: [], rows: "", seconds: 0, video: null, session: null, seeds: { 3: { seed: 5 }, 4: { noise_seed: "6" } } },
+  ...{ actions: [], rows: "", seconds: 0, video: null, session: null, seeds: { 3: { seed: 5 }, 4: { noise_seed: "6" } }, drift: null },
 };
 const SEEN = { frame: 58, empty: false, late: false, paused: false, interruptions: 0, shownFps: 16 };
 const status = (state, seen) => runStatus({ ...RUNNING, ...state }, { ...SEEN, ...seen }, T);
@@ -58,4 +58,15 @@ test("the rest is in the details, and says whether the model keeps up", () => {
   assert.equal(shown[T("player.detailSeed")], "5, 6");
   assert.equal(shown[T("player.detailModel")], "longlive.safetensors");
   assert.equal(details({ made_fps: 9 })[T("player.detailMade")], "9.0 fps of work: slower than 16");
+});
+
+test("the newest chunk's drift is in the line while it is above the limit, and always in the details", () => {
+  const now = { drift: 0.62, spread: 1.1, sharpness: 0.9, motion: 0.4, similarity: -0.2, saturation: null };
+  const drift = { threshold: 0.5, points: [[0, 0], [1, 0.62]], now };
+  assert.equal(status({ drift }, {}).facts.at(-1), "drift 0.62");
+  assert.equal(status({ drift: { ...drift, threshold: 0.7 } }, {}).facts.at(-1), "24 fps");
+  assert.equal(status({ drift: { ...drift, threshold: 0 } }, {}).facts.at(-1), "24 fps"); // asked for every chunk
+  const details = Object.fromEntries(runDetails({ ...RUNNING, drift }, { ...SEEN, size: "" }, T));
+  assert.equal(details[T("player.detailDrift")], "0.62 (limit 0.5)");
+  assert.equal(details[T("player.detailLook")], "spread 1.10 · sharpness 0.90 · motion 0.40 · similarity -0.20");
 });
