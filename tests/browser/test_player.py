@@ -258,6 +258,24 @@ def test_a_click_counts_when_the_run_goes_on_between_press_and_release(page: Edi
 
 
 @pytest.mark.one_mode
+def test_the_details_draw_how_far_each_chunk_is_away_from_the_first_ones(page: Editor) -> None:
+    live = Live(page)
+    live.until("state.drift && state.drift.points.length >= 6")
+    live.button("Details").click()
+    details = live.player.get_by_role("dialog", name="Details")
+    expect(details).to_contain_text("(limit 0.5)")
+    curve = details.get_by_role("img", name="Drift of the chunks").locator("polyline")
+    expect(curve).to_be_visible()
+    points = [[float(one) for one in point.split(",")] for point in str(curve.get_attribute("points")).split()]
+    assert len(points) >= 6
+    assert [x for x, _ in points] == sorted({x for x, _ in points})  # to the right
+    assert points[0][1] > max(y for _, y in points[1:])  # the first chunk is its own beginning, at the bottom
+    page.page.keyboard.press("Escape")
+    live.stop()
+    assert page.errors == []
+
+
+@pytest.mark.one_mode
 def test_an_interrupted_run_leaves_its_video_on_the_node(page: Editor) -> None:
     live = Live(page)
     live.until("state.chunk >= 3")
