@@ -164,7 +164,7 @@ class SFSessionInfo(io.ComfyNode):
             outputs=[
                 io.String.Output(display_name="text", tooltip="Length, prompts, events, settings, memory."),
                 io.Image.Output(
-                    display_name="picture", tooltip="Layout of the KV cache, and the seconds of each chunk."
+                    display_name="picture", tooltip="Layout of the KV cache, seconds and drift of each chunk."
                 ),
             ],
             hidden=[io.Hidden.unique_id],

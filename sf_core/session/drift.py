@@ -158,10 +158,16 @@ def saturation_of(frames: Tensor) -> float:
     return float(distance) / (1 if frames.is_floating_point() else 255)
 
 
-def drift_of(session: SessionRecord) -> list[ChunkDrift]:
-    """Measure all chunks of a session, oldest first, one in memory at a time."""
-    meter = DriftMeter()
-    return [meter.measure(block) for block in session.blocks if block.chunk is not None]
+def drift_of(session: SessionRecord, most: int | None = None) -> list[ChunkDrift]:
+    """Measure the chunks of a session, oldest first, one in memory at a time.
+
+    Args:
+        session: The session.
+        most: Of a session with more chunks, so many are measured, evenly spaced; the newest is one of them.
+    """
+    meter, blocks = DriftMeter(), [block for block in session.blocks if block.chunk is not None]
+    every = 1 if most is None else max(1, -(-len(blocks) // most))
+    return [meter.measure(block) for block in blocks[(len(blocks) - 1) % every :: every]]
 
 
 def match_to_anchor(latents: Tensor, head: Block) -> Tensor:

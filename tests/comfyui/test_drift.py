@@ -26,9 +26,11 @@ def made(server: Server, node: str = "SFStreamVideo", **inputs: Any) -> tuple[di
     else:
         session = graph(node, session=tiny.session(seed=3), chunks=CHUNKS, **inputs)[0]
     number = probe(graph, session)
+    info = graph("SFSessionInfo", session=session).number
     with server.events("drift") as events:
         outputs = server.run(graph.prompt, client_id="drift")
         state = events.wait_for(lambda event: event.kind == "self_forcing.run" and event.data["state"] == "ended").data
+    assert f"largest {max(drift for _, drift in state['drift']['points']):.2f} in chunk" in outputs[info]["text"][0]
     return outputs, number, state
 
 

@@ -75,6 +75,15 @@ def test_sharpness_motion_and_similarity_are_what_they_say() -> None:
     assert drift_of(holding(smooth))[0].sharpness < 0.4 < 0.75 < measures[0].sharpness
 
 
+def test_of_a_long_session_some_chunks_are_measured_and_the_newest_is_one() -> None:
+    session = begin(11)
+    measured = drift_of(session)
+    assert [one.chunk for one in drift_of(session, 4)] == [1, 4, 7, 10]
+    assert drift_of(session, 4) == [measured[chunk] for chunk in (1, 4, 7, 10)]
+    assert drift_of(session, 11) == drift_of(session, 100) == measured
+    assert drift_of(begin(), 4) == []
+
+
 def test_a_batch_shows_the_video_that_drifts_most() -> None:
     session = sf_core.Session.start(MODEL, prompt(0), SIZE, begin().config, batch=2)
     for moved in (0.0, 0.0, 0.0, 0.7):
