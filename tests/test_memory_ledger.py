@@ -115,9 +115,9 @@ def test_an_unbounded_window_is_told_a_window_that_fits() -> None:
 
 def test_a_cache_that_ram_does_not_hold_is_neither_advised_nor_accepted() -> None:
     setup = replace(PUBLISHED, config=sf_core.RolloutConfig(window_frames=21, kv_offload=True))
-    roomy, small = (ledger(DeviceMemory.card(12, ram=gib * GIB)) for gib in (16, 12))
+    roomy, small = (ledger(DeviceMemory.card(12, ram=gib * GIB)) for gib in (16, 11))
     assert in_words(roomy, setup).startswith("Fits the 12.0 GiB of your GPU")
-    assert in_words(small, setup).startswith("Too much for the 12.0 GiB of your RAM: cache")
+    assert in_words(small, setup).startswith("Too much for the 11.0 GiB of your RAM: cache")
     assert "An int8 cache would fit" in in_words(small, setup)
     assert plan(small, replace(setup, config=PUBLISHED.config)).parts.host_cache == 0
 
@@ -185,11 +185,11 @@ def test_a_cache_in_ram_is_said_in_both_places_and_advised_before_a_tiny_window(
     setup = replace(PUBLISHED, config=config, decoder=WAN_VAE.small())
     card = ledger(DeviceMemory.card(6, offloads=False))
     assert (
-        "The cache in RAM would fit: it takes 440.5 MiB of the GPU and 8.0 GiB of RAM, and is slower "
+        "The cache in RAM would fit: it takes 440.5 MiB of the GPU and 4.2 GiB of RAM, and is slower "
         "(kv_offload of Rollout Settings)"
     ) in in_words(card, setup)
     said = in_words(card, replace(setup, config=replace(config, kv_offload=True)))
-    assert "cache 440.5 MiB (int4) at window 60, and 8.0 GiB in RAM" in said
+    assert "cache 440.5 MiB (int4) at window 60, and 4.2 GiB in RAM" in said
     on_cpu = ledger(DeviceMemory("cpu", 64 * GIB)).parts(replace(setup, config=replace(config, kv_offload=True)))
     assert on_cpu.host_cache == 0
     assert on_cpu.cache > 3 * GIB, "all of it is RAM there"

@@ -14,6 +14,7 @@ from ..config import RolloutConfig
 from .architecture import WanArchitecture
 from .bank import BankRule
 from .kv_formats import FORMATS
+from .pinned_slabs import slab_bytes
 from .pins import ring_after
 from .place import Leaving, Place, Seen
 from .sight import RollingSight
@@ -249,31 +250,40 @@ class CacheShape:
         frame = 2 * self.batch * self.heads * self.head_dim * self.dtype.itemsize  # keys and values of one token
         lanes = self.lanes * (self.lane_frames(ring) * self.frame_tokens * frame)
         if self.offload:
-            lanes += self.lanes * ring * sum(self._stored_frame_bytes)
+            lanes += self.lanes * sum(self.ring_buffers(ring))
         block = self.block_frames * self.frame_tokens * frame
         text = self.layers * self.text_len * frame
-        return text + lanes + block + (0 if self.offload else self.layers * sum(self._held_buffers(ring)))
+        return text + lanes + block + (0 if self.offload else self._held_bytes(ring))
 
     def host_bytes(self, frames: int = 0) -> int:
         """As `nbytes`: bytes in host memory, of an offloaded cache."""
-        return self.layers * sum(self._held_buffers(self.ring_capacity(frames))) if self.offload else 0
+        return self._held_bytes(self.ring_capacity(frames)) if self.offload else 0
 
     def pinned_bytes(self, frames: int = 0) -> int:
-        """What `host_bytes` take where they are pinned: torch rounds each buffer up to a power of two."""
-        buffers = self._held_buffers(self.ring_capacity(frames)) if self.offload else []
-        return self.layers * sum(1 << (nbytes - 1).bit_length() for nbytes in buffers if nbytes)
+        """What `host_bytes` take where they are pinned: the slabs that the buffers are cut from."""
+        groups = self._held_groups(self.ring_capacity(frames)) if self.offload else []
+        return sum(slab_bytes(count, parts) for count, parts in groups)
 
-    def _held_buffers(self, ring: int) -> list[int]:
-        """Bytes of each buffer of a layer that is kept between passes."""
+    def _held_groups(self, ring: int) -> list[tuple[int, list[int]]]:
+        """Buffers that are kept between passes, as they are made: how many times which, in bytes."""
         values = self.batch * self.heads * self.head_dim * self.frame_tokens  # of the keys of one frame
         bank = 0 if self.bank is None else self.bank.frames
-        frames = [self.whole_frames(ring)] * 2 + [bank] * 2
-        if self.sink_average is None:
-            frames += [self.sink_frames] * self.copies_sink
-        means = [self.sink_frames] * 2 if self.sink_average is not None else []
-        whole = [values * count * self.dtype.itemsize for count in frames]
-        whole += [values * count * SINK_MEAN.itemsize for count in means]
-        return whole + [ring * nbytes for nbytes in self._stored_frame_bytes]
+        means, copies = self.sink_average is not None, self.copies_sink
+        sink = values * self.sink_frames * (SINK_MEAN if means else self.dtype).itemsize
+        return [
+            (2 * self.layers, [values * self.whole_frames(ring) * self.dtype.itemsize]),
+            (self.layers * copies, [sink]),
+            (self.layers * means, [sink]),
+            (2 * self.layers, [values * bank * self.dtype.itemsize]),
+            (self.layers, self.ring_buffers(ring)),
+        ]
+
+    def _held_bytes(self, ring: int) -> int:
+        return sum(count * sum(parts) for count, parts in self._held_groups(ring))
+
+    def ring_buffers(self, ring: int) -> list[int]:
+        """Bytes of each tensor of one layer's quantised ring; none, if it is not quantised."""
+        return [ring * nbytes for nbytes in self._stored_frame_bytes]
 
     @property
     def _stored_frame_bytes(self) -> list[int]:

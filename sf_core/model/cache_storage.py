@@ -6,15 +6,16 @@ copied to the device, and what the last one has written is copied back. Both go 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ..cuda_streams import copy_stream, record_on_stream
+from ..cuda_streams import copy_stream, free_pinned_memory, record_on_stream
 from .kv_formats import StoredFrames
+from .pinned_slabs import Slabs
 
 
 @dataclass
@@ -43,6 +44,9 @@ class DeviceStorage:
     def __init__(self, device: torch.device) -> None:
         self.device = device
 
+    def reserve(self, count: int, parts: Sequence[int]) -> None:
+        """Say that the next tensors are ``count`` times such of ``parts`` bytes, in this order."""
+
     def new(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """Zeros, to be kept."""
         return torch.zeros(shape, dtype=dtype, device=self.device)
@@ -65,6 +69,9 @@ class DeviceStorage:
     def finish(self) -> None:
         """Wait until all copies are done."""
 
+    def trim(self) -> None:
+        """Give memory of tensors that are gone back to the system."""
+
 
 class HostStorage(DeviceStorage):
     """Tensors in host memory: pinned, as far as the system lets them be, so that a GPU copies them by itself."""
@@ -72,15 +79,17 @@ class HostStorage(DeviceStorage):
     def __init__(self, device: torch.device) -> None:
         super().__init__(device)
         self._stream = copy_stream(device)
+        self._slabs = Slabs(_pinned)
+
+    def reserve(self, count: int, parts: Sequence[int]) -> None:
+        """See `DeviceStorage.reserve`."""
+        if self._stream is not None:
+            self._slabs.reserve(count, parts)
 
     def new(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """See `DeviceStorage.new`."""
-        if self._stream is not None:
-            try:
-                return torch.zeros(shape, dtype=dtype, pin_memory=True)
-            except RuntimeError:  # the system pins no more: copies are slower, and wait
-                pass
-        return torch.zeros(shape, dtype=dtype)
+        part = self._slabs.take(shape, dtype)
+        return torch.zeros(shape, dtype=dtype) if part is None else part
 
     @contextmanager
     def beside_the_pass(self) -> Iterator[None]:
@@ -109,6 +118,18 @@ class HostStorage(DeviceStorage):
         """See `DeviceStorage.finish`."""
         if self._stream is not None:
             self._stream.synchronize()
+
+    def trim(self) -> None:
+        """See `DeviceStorage.trim`."""
+        free_pinned_memory()
+
+
+def _pinned(nbytes: int) -> Tensor:
+    """Zeros in bytes [nbytes] of pinned memory, or of plain memory if the system pins no more."""
+    try:
+        return torch.zeros(nbytes, dtype=torch.uint8, pin_memory=True)
+    except RuntimeError:  # copies are slower then, and wait
+        return torch.zeros(nbytes, dtype=torch.uint8)
 
 
 def storage_of(device: torch.device, offload: bool) -> DeviceStorage:

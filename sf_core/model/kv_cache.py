@@ -14,8 +14,9 @@ there is no front, and every pass goes layer by layer (wide_views.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from math import prod
 
 import torch
 from torch import Tensor
@@ -36,16 +37,16 @@ class RollingKVCache:
         self.storage = storage_of(shape.device, shape.offload)
         self._capacity = shape.ring_capacity(0)
         with torch.inference_mode(False):  # a host may run one chunk in inference mode and the next outside
-            slots = shape.whole_frames(self._capacity)
-            self._keys = [self.kept(slots) for _ in range(shape.layers)]
-            self._values = [self.kept(slots) for _ in range(shape.layers)]
+            both = self.kept(2 * shape.layers, shape.whole_frames(self._capacity))
+            self._keys, self._values = both[: shape.layers], both[shape.layers :]
             # a sink that moves is rotated for each chunk, always from the keys as they were written
             averaged = shape.sink_average is not None
             dtype = SINK_MEAN if averaged else shape.dtype
-            self._written_sink = [self.kept(shape.sink_frames, dtype) for _ in range(shape.layers * shape.copies_sink)]
-            self._sink_values = [self.kept(shape.sink_frames, dtype) for _ in range(shape.layers * averaged)]
+            self._written_sink = self.kept(shape.layers * shape.copies_sink, shape.sink_frames, dtype)
+            self._sink_values = self.kept(shape.layers * averaged, shape.sink_frames, dtype)
             places = 0 if shape.bank is None else shape.bank.frames
-            self._bank = [(self.kept(places), self.kept(places)) for _ in range(shape.layers if places else 0)]
+            bank = self.kept(2 * shape.layers if places else 0, places)
+            self._bank = list(zip(bank[::2], bank[1::2], strict=True))
             self.lanes = self._own_lanes() if shape.lanes else []
         self._shift: int | None = 0  # shift of the sink in the buffers; None: unknown
         self._text: tuple[bytes, list[KeysValues]] | None = None
@@ -56,10 +57,16 @@ class RollingKVCache:
         tokens = frames * s.frame_tokens
         return torch.zeros(s.batch, tokens, s.heads, s.head_dim, dtype=dtype or s.dtype, device=s.device)
 
-    def kept(self, frames: int, dtype: torch.dtype | None = None) -> Tensor:
-        """A new buffer of keys, or values, of one layer, to be kept between passes."""
+    def kept(self, count: int, frames: int, dtype: torch.dtype | None = None) -> list[Tensor]:
+        """``count`` new buffers of keys, or values, of one layer, to be kept between passes."""
+        return list(self._each_kept(count, frames, dtype or self.shape.dtype))
+
+    def _each_kept(self, count: int, frames: int, dtype: torch.dtype) -> Iterator[Tensor]:
         s = self.shape
-        return self.storage.new((s.batch, frames * s.frame_tokens, s.heads, s.head_dim), dtype or s.dtype)
+        size = (s.batch, frames * s.frame_tokens, s.heads, s.head_dim)
+        self.storage.reserve(count, [prod(size) * dtype.itemsize])
+        for _ in range(count):
+            yield self.storage.new(size, dtype)
 
     def new_lanes(self, frames: int) -> list[Lane]:
         """Buffers of ``frames`` latent frames for wide passes, one for each layer that the device has at a time."""
@@ -281,17 +288,18 @@ class RollingKVCache:
         """Grow the ring to ``frames`` frames."""
         self.storage.finish()
         self._grow_buffers(frames)
+        self.storage.trim()
         self._capacity = frames
         if self.lanes:
             self.lanes = []  # free them before the new ones are allocated
             self.lanes = self._own_lanes()
 
     def _grow_buffers(self, frames: int) -> None:
+        grown = self._each_kept(2 * self.shape.layers, self.shape.whole_frames(frames), self.shape.dtype)
         for buffers in (self._keys, self._values):
             for layer, old in enumerate(buffers):
-                grown = self.kept(self.shape.whole_frames(frames))
-                grown[:, : old.shape[1]] = old
-                buffers[layer] = grown
+                buffers[layer] = next(grown)
+                buffers[layer][:, : old.shape[1]] = old
 
     def copy_from(self, other: RollingKVCache) -> None:
         """Copy keys and values of ``other``, a cache of the same shape; the prompt's are computed again."""

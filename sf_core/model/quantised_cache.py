@@ -34,8 +34,12 @@ class QuantisedKVCache(RollingKVCache):
         self._format = FORMATS[shape.kv_dtype or ""]
         super().__init__(shape)
         with torch.inference_mode(False):
+            self._reserve_rings(self._capacity)
             self._ring = [self._new_ring(self._capacity, self.storage.new) for _ in range(shape.layers)]
             self._block = [self.buffer(shape.block_frames) for _ in range(2)]
+
+    def _reserve_rings(self, frames: int) -> None:
+        self.storage.reserve(self.shape.layers, self.shape.ring_buffers(frames))
 
     def _new_ring(self, frames: int, new: New) -> Ring:
         """Buffers of one layer's keys and values."""
@@ -114,6 +118,7 @@ class QuantisedKVCache(RollingKVCache):
         return keys, values
 
     def _grow_buffers(self, frames: int) -> None:
+        self._reserve_rings(frames)
         for layer, ring in enumerate(self._ring):
             self._ring[layer] = self._new_ring(frames, self.storage.new)
             for own, old in zip(self._ring[layer], ring, strict=True):
