@@ -264,9 +264,11 @@ def _sample(
 ) -> Iterator[Session]:
     """Sample, decode and write with a progress bar; yields the session after each chunk."""
     started, first, before = time.perf_counter(), 0.0, writer.frames
+    newest, end = session, writer.frames  # the session that ends with frame ``end``
     with _progress(chunks_for(session, seconds, fps, decoder.temporal_factor)) as bar:
         try:
             for event in stream(session, decoder, seconds, fps, host=host):
+                newest, end = event.session, writer.frames + event.frames.shape[1]
                 writer.write(event.frames[0])
                 elapsed = time.perf_counter() - started
                 first = first or elapsed
@@ -275,6 +277,8 @@ def _sample(
                 yield event.session
         except KeyboardInterrupt:
             bar.write("interrupted; the chunks made before are kept")
+            if writer.frames == end:  # it came when the chunk was written, and before it was handed out
+                yield newest
 
 
 def _record(args: argparse.Namespace, session: Session) -> dict[str, Any]:

@@ -13,9 +13,11 @@ from pathlib import Path
 
 import av
 import pytest
+from torch import Tensor
 
 from sf_core import Session, tiny
-from sf_core.files.video import sidecar_of
+from sf_core.__main__ import main
+from sf_core.files.video import VideoWriter, sidecar_of
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
@@ -79,3 +81,25 @@ def test_sigterm_ends_a_video_as_ctrl_c_does(tmp_path: Path) -> None:
     session = Session.load(saved, tiny.load_transformer())
     assert frames >= 1 + 4 * (session.frames - 1) > 0
     assert not sidecar.exists()
+
+
+@pytest.mark.parametrize("chunk", [1, 2])
+def test_a_chunk_that_is_in_the_video_is_in_the_session_whenever_the_interrupt_comes(
+    chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python raises it between two instructions: here, when the frames are written and `write` has not returned."""
+    write, written = VideoWriter.write, list[int]()
+
+    def interrupted(writer: VideoWriter, frames: Tensor) -> None:
+        write(writer, frames)
+        written.append(writer.frames)
+        if len(written) == chunk:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(VideoWriter, "write", interrupted)
+    video, saved = tmp_path / "v.mp4", tmp_path / "s"
+    main(["generate", "--seconds", "5", "--out", str(video), "--save-session", str(saved)])
+    session = Session.load(saved, tiny.load_transformer())
+    assert session.chunks == chunk
+    with av.open(str(video)) as container:
+        assert sum(1 for _ in container.decode(video=0)) == written[-1] == 1 + 4 * (session.frames - 1)

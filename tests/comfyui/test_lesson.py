@@ -22,7 +22,7 @@ def test_a_lora_that_was_trained_on_the_canvas_makes_the_teacher_stream(server: 
     texts = {node["class_type"]: node["inputs"] for node in prompt.values()}
     caption = texts["CLIPTextEncode"]["text"]
     assert caption not in texts["SFTrain"]["prompts"]
-    outputs = server.run(prompt, timeout=1200)
+    outputs = server.run(prompt, timeout=3600)
     saved = [str(node["id"]) for node in LESSON["nodes"] if node["type"] == "SaveVideo"]
     found = [decoded(path) for node in saved for path in server.files({node: outputs[node]})]
     assert [len(video) for video in found] == [81, 81]
