@@ -63,7 +63,7 @@ def _speed(device: DeviceMemory, chosen: Plan, rates: DeviceRates | None, fps: f
     if rates is None or chosen.fps is None:
         return Message("Its speed is not predicted, since this {device} was not measured", device=device.name)
     rate = {"fps": f"{chosen.fps:.3g}", "name": rates.name}
-    predicted = Message("{fps} frames a second are predicted, by what was measured on {name}", **rate)
+    predicted = Message("At best {fps} frames a second are predicted, by what was measured on {name}", **rate)
     if chosen.in_time:
         return predicted
     short = Message("That is less than the {fps} of real time: take a smaller picture", fps=f"{fps:g}")

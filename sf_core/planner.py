@@ -12,7 +12,7 @@ from .concessions import fitting
 from .device_rates import DeviceRates
 from .memory_advice import advice
 from .memory_ledger import Ledger, Parts, Setup
-from .work import Work, work_of
+from .work import Work, passes_of, work_of
 
 LAYERS_SHARE = 0.89  # of the time of sampling, that linear layers and attention take; measured on an H200
 
@@ -71,11 +71,16 @@ def planned(ledger: Ledger, setup: Setup, rates: DeviceRates | None = None, fps:
     """What is predicted of a run as it is set."""
     shape = ledger.model.cache_shape(setup.config, setup.latent_size, setup.batch)
     parts, work = ledger.parts(setup), work_of(ledger.model.arch, shape, setup)
-    rate = None if rates is None else work.frames / _seconds(work, rates, parts.at_once)
-    return Plan(setup, parts, work, rate, not fps or rate is None or rate >= fps, ledger.offloaded(setup) or 0)
+    offloaded = ledger.offloaded(setup) or 0
+    moved = offloaded * len(passes_of(setup))  # weights in RAM are copied for each pass
+    rate = None if rates is None else work.frames / _seconds(work, rates, moved)
+    return Plan(setup, parts, work, rate, not fps or rate is None or rate >= fps, offloaded)
 
 
-def _seconds(work: Work, rates: DeviceRates, at_once: bool) -> float:
-    """Seconds that a chunk takes; ``at_once``: one is decoded while the next is sampled, on the same processor."""
+def _seconds(work: Work, rates: DeviceRates, moved: int) -> float:
+    """Seconds that a chunk takes, for which ``moved`` bytes of weights are copied.
+
+    A CPU decodes a chunk while it samples the next: the sum of both is the same.
+    """
     sampling = (work.products / rates.products + work.attention / rates.attention) / LAYERS_SHARE
-    return max(sampling, work.copied / rates.copies) + work.decoding / rates.convolution
+    return max(sampling, work.copied / rates.copies) + moved / rates.copies + work.decoding / rates.convolution

@@ -143,6 +143,18 @@ def test_an_offloaded_cache_takes_as_long_as_it_is_copied() -> None:
     assert copied == 5 * ledger.model.cache_shape(setup.config, setup.latent_size, 1).host_bytes()
 
 
+def test_offloaded_weights_are_copied_for_each_pass() -> None:
+    ledger, setup = wished(SIZES["1.3B"], sf_core.RolloutConfig(), DeviceMemory.card(12), (832, 480))
+    whole = planned(replace(ledger, device=DeviceMemory.card(80)), setup, FAST)
+    part = planned(ledger, setup, FAST)
+    assert whole.offloaded == 0
+    assert part.offloaded > 2**30
+    assert part.fps is not None
+    assert whole.fps is not None
+    more = part.work.frames / part.fps - whole.work.frames / whole.fps
+    assert more == pytest.approx(5 * part.offloaded / FAST.copies)
+
+
 def test_rates_are_measured_once_for_a_device_and_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device_rates, "rates_file", lambda: tmp_path / "cache" / "rates.json")
     asked: list[torch.dtype] = []

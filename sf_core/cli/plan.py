@@ -56,7 +56,7 @@ def report(asked: Setup, found: Plan, rates: DeviceRates | None, fps: float) -> 
     lines.append(f"work        {work.total / 1e12:.3g} TFLOP for a chunk of {work.frames} frames: {shares}")
     if rates is not None and found.fps is not None:
         short = "" if found.in_time else f", which is less than {fps:g}: take a smaller picture"
-        lines.append(f"speed       {found.fps:.3g} frames a second, end to end{short}")
+        lines.append(f"speed       {found.fps:.3g} frames a second at best, end to end{short}")
         figures = (rates.products, rates.attention, rates.convolution)
         teraflops = ", ".join(f"{rate / 1e12:.3g}" for rate in figures)
         lines.append(
