@@ -53,11 +53,15 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 class LoadedModels:
     """Transformer, VAE and text encoder: the tiny ones, or those that the arguments name.
 
+    Args:
+        args: The arguments.
+        without_text: Every prompt gets the same random embeddings, which is enough to measure speed.
+
     Raises:
-        ValueError: A model is named without the other two.
+        ValueError: A model is named without the others.
     """
 
-    def __init__(self, args: argparse.Namespace) -> None:
+    def __init__(self, args: argparse.Namespace, without_text: bool = False) -> None:
         device, dtype = args.device, DTYPES[args.dtype or "float32"]
         self.vae: Any
         self.encode: Callable[[str], Tensor]
@@ -66,15 +70,20 @@ class LoadedModels:
             self.vae = tiny.load_vae(device)
             self.encode = tiny.load_text().encode
             return
-        if args.vae is None or args.text_encoder is None:
-            raise ValueError("--model needs --vae (a Wan VAE or a TAEHV file) and --text-encoder (umT5, or embeddings)")
+        if args.vae is None or (args.text_encoder is None and not without_text):
+            text = "" if without_text else " and --text-encoder (umT5, or embeddings)"
+            raise ValueError(f"--model needs --vae (a Wan VAE or a TAEHV file){text}")
         strength = 1.0 if args.lora_strength is None else args.lora_strength
         self.transformer = load_model(args.model, device, dtype, lora=args.lora, lora_strength=strength)
         if self.transformer.rollout_config is None and getattr(args, "session", None) is None:
             self.transformer.rollout_config = recognised_settings(args.model)
         # CPUs are slow in half precision
         self.vae = _load_decoder(args.vae, device, torch.float32 if device == "cpu" else dtype)
-        self.encode = load_text_encoder(args.text_encoder, device, dtype)
+        if without_text:
+            rows, width = min(64, self.transformer.arch.text_len), self.transformer.arch.text_dim
+            self.encode = lambda prompt: torch.randn(1, rows, width, generator=torch.Generator().manual_seed(0))
+        else:
+            self.encode = load_text_encoder(args.text_encoder, device, dtype)
 
 
 def recognised_settings(path: Path) -> RolloutConfig | None:
@@ -183,7 +192,7 @@ def _check_room(args: argparse.Namespace, session: Session, models: LoadedModels
 def _begin(args: argparse.Namespace, models: LoadedModels) -> Session:
     """Return the session to continue, with everything that the arguments set."""
     if args.session is None:
-        return with_vae(_start(args, models), models.vae)
+        return with_vae(start_session(args, models), models.vae)
     session = with_vae(Session.load(args.session, models.transformer), models.vae).rewind(args.rewind or 0)
     if args.seed is not None:
         session = session.with_seed(args.seed)
@@ -192,7 +201,8 @@ def _begin(args: argparse.Namespace, models: LoadedModels) -> Session:
     return session
 
 
-def _start(args: argparse.Namespace, models: LoadedModels) -> Session:
+def start_session(args: argparse.Namespace, models: LoadedModels) -> Session:
+    """Return the new session that the arguments describe, with its picture or clip, if they name one."""
     text = models.encode(tiny.PROMPT if args.prompt is None else args.prompt)
     transformer, factor = models.transformer, models.vae.spatial_factor
     size = None if args.size is None else transformer.arch.latent_size(args.size[0], args.size[1], factor)

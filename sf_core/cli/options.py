@@ -31,6 +31,7 @@ _GO_WITH: dict[str, Sequence[tuple[Sequence[str], str, str]]] = {
         ),
         (("lora_strength",), "lora", "it is the factor of one"),
     ),
+    "bench": ((("vae", "dtype"), "model", "without one the embedded tiny model is used, in float32"),),
     "convert": ((("lora_strength",), "lora", "it is the factor of one"),),
     "train": ((("out", "resume", "smoke"), "recipe", "--plan trains nothing"),),
     "plan": ((("ram",), "memory", "this machine's is known"),),
@@ -59,7 +60,7 @@ def check_options(args: argparse.Namespace) -> None:
     if getattr(args, "lora_strength", None) is not None:
         _STRENGTH.check("--lora-strength", args.lora_strength)
     if args.command == "bench":
-        BENCH_CHUNKS.check("--chunks", args.chunks)
+        _check_bench(args)
     if args.command == "generate":
         _check_generate(args)
     if args.command == "verify":
@@ -68,14 +69,26 @@ def check_options(args: argparse.Namespace) -> None:
         _check_plan(args)
 
 
+def _check_size(args: argparse.Namespace) -> None:
+    for name, pixels in zip(("width", "height"), args.size or (), strict=False):
+        PIXELS.check(f"the {name} of --size", pixels)
+
+
+def _check_bench(args: argparse.Namespace) -> None:
+    BENCH_CHUNKS.check("--chunks", args.chunks)
+    _check_size(args)
+    if args.json is not None:
+        check_new_file(args.json)
+    _check_device(args.device)
+
+
 def _check_plan(args: argparse.Namespace) -> None:
     if args.memory is not None:
         _MEMORY.check("--memory", args.memory)
     if args.ram is not None:
         _MEMORY.check("--ram", args.ram)
     LENGTH.check("--seconds", args.seconds)
-    for name, pixels in zip(("width", "height"), args.size or (), strict=False):
-        PIXELS.check(f"the {name} of --size", pixels)
+    _check_size(args)
     if args.device is not None:
         _check_device(args.device)
 
@@ -83,8 +96,7 @@ def _check_plan(args: argparse.Namespace) -> None:
 def _check_verify(args: argparse.Namespace) -> None:
     if args.case_only and args.size is not None:
         raise ValueError("--size is of the checkpoint's own video, which --case-only does not make: leave one out")
-    for name, pixels in zip(("width", "height"), args.size or (), strict=False):
-        PIXELS.check(f"the {name} of --size", pixels)
+    _check_size(args)
     if args.out is not None:
         check_new_file(args.out)
         if os.path.realpath(args.out) == os.path.realpath(args.file):
@@ -104,8 +116,7 @@ def _check_generate(args: argparse.Namespace) -> None:
         FPS.check("--fps", args.fps)
     if args.rewind is not None:
         _CHUNKS.check("--rewind", args.rewind)
-    for name, pixels in zip(("width", "height"), args.size or (), strict=False):
-        PIXELS.check(f"the {name} of --size", pixels)
+    _check_size(args)
     if args.fast and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError("--fast is for one process; leave it out, or start one")
     out = output_path(args)

@@ -69,13 +69,7 @@ def _add_generate(commands: Any) -> None:
         help=f"{PER_CHUNK!r} (default): the same on every device. {AS_PUBLISHED!r}: drawn as the script of the model's "
         "authors does, for a video of this length, so that their video comes again from their seed; on a GPU as theirs",
     )
-    content.add_argument(
-        "--size",
-        type=int,
-        nargs=2,
-        metavar=("WIDTH", "HEIGHT"),
-        help="in pixels (default: the model's own, or 832 480)",
-    )
+    _add_size(content)
     content.add_argument("--fps", type=float, help="frames per second (default: 16; of LongLive 2: 24)")
 
     output = parser.add_argument_group("output")
@@ -127,29 +121,7 @@ def _add_generate(commands: Any) -> None:
         help="umT5 as safetensors, the text folder of a trained tiny world, or a file with the prompt's embeddings",
     )
 
-    computing = parser.add_argument_group("computing")
-    computing.add_argument("--device", default="cpu", help="such as cpu or cuda (default: %(default)s)")
-    computing.add_argument(
-        "--dtype",
-        choices=list(DTYPES),
-        help="with --model: of model and text encoder, and of the VAE on a GPU (default: float32)",
-    )
-    computing.add_argument(
-        "--kv-dtype",
-        choices=KV_DTYPES,
-        help="number format of the KV cache (default: the model's); int8 and fp8 halve it, int4 takes a quarter",
-    )
-    computing.add_argument(
-        "--kv-offload",
-        action="store_true",
-        help="keep the KV cache in RAM, and two layers of it on the GPU: the same video, more slowly",
-    )
-    computing.add_argument(
-        "--fast",
-        action="store_true",
-        help="compile the model, and on a GPU replay its passes as CUDA graphs; it starts more slowly",
-    )
-    _add_threads(computing)
+    _add_computing(parser)
     parser.set_defaults(run=generate)
 
 
@@ -216,15 +188,20 @@ def _add_info(commands: Any) -> None:
 def _add_bench(commands: Any) -> None:
     parser = commands.add_parser(
         "bench",
-        help="measure the embedded tiny model on this machine",
-        description="Stream a video with the embedded tiny model, and print rates, times of each stage and memory.",
+        help="measure how fast a model streams on this machine",
+        description="Stream a video with a model, by default the embedded tiny one; print rates, times of each stage "
+        "and memory. The prompt of another model is random numbers, which take as long.",
     )
     parser.add_argument(
         "--chunks", type=int, default=60, metavar="N", help="chunks to measure after the warm-up (default: %(default)s)"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers to FILE, too")
-    _add_threads(parser)
-    parser.set_defaults(run=_bench)
+    parser.add_argument("--model", type=Path, metavar="FILE", help="a Wan 2.1 checkpoint (default: the tiny model)")
+    parser.add_argument("--vae", type=Path, metavar="FILE", help="the model's VAE: Wan's, or a TAEHV")
+    _add_size(parser)
+    _add_computing(parser)
+    nothing = dict.fromkeys(("prompt", "image", "video", "seed", "lora", "lora_strength", "text_encoder", "session"))
+    parser.set_defaults(run=run_bench, **nothing)
 
 
 def _add_verify(commands: Any) -> None:
@@ -301,6 +278,42 @@ def _all_threads() -> int:
     return max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
+def _add_size(parser: Any) -> None:
+    parser.add_argument(
+        "--size",
+        type=int,
+        nargs=2,
+        metavar=("WIDTH", "HEIGHT"),
+        help="in pixels (default: the model's own, or 832 480)",
+    )
+
+
+def _add_computing(parser: Any) -> None:
+    computing = parser.add_argument_group("computing")
+    computing.add_argument("--device", default="cpu", help="such as cpu or cuda (default: %(default)s)")
+    computing.add_argument(
+        "--dtype",
+        choices=list(DTYPES),
+        help="with --model: of model and text encoder, and of the VAE on a GPU (default: float32)",
+    )
+    computing.add_argument(
+        "--kv-dtype",
+        choices=KV_DTYPES,
+        help="number format of the KV cache (default: the model's); int8 and fp8 halve it, int4 takes a quarter",
+    )
+    computing.add_argument(
+        "--kv-offload",
+        action="store_true",
+        help="keep the KV cache in RAM, and two layers of it on the GPU: the same video, more slowly",
+    )
+    computing.add_argument(
+        "--fast",
+        action="store_true",
+        help="compile the model, and on a GPU replay its passes as CUDA graphs; it starts more slowly",
+    )
+    _add_threads(computing)
+
+
 def _add_threads(parser: Any) -> None:
     parser.add_argument(
         "--threads",
@@ -318,9 +331,3 @@ def _convert(args: argparse.Namespace) -> None:
     strength = 1.0 if args.lora_strength is None else args.lora_strength
     facts = convert(args.source, args.target, dtype, args.lora, strength, args.member, **heads)
     print(f"{args.target}: {', '.join(f'{name}={value}' for name, value in facts.items())}")
-
-
-def _bench(args: argparse.Namespace) -> None:
-    if args.json is not None:
-        check_new_file(args.json)
-    run_bench(args.chunks, args.json)

@@ -152,6 +152,21 @@ def test_bench_writes_its_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "frames per second, end to end" in capsys.readouterr().out
 
 
+def test_bench_measures_another_model_without_its_text_encoder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = ("--model", str(tiny.FOLDER / "transformer.safetensors"), "--vae", str(tiny.FOLDER / "vae.safetensors"))
+    options = ("--size", "32", "48", "--kv-dtype", "int8", "--chunks", "3", "--json", str(tmp_path / "b.json"))
+    assert main(["bench", *files, *options]) == 0
+    numbers = json.loads((tmp_path / "b.json").read_text())
+    assert numbers["size"] == "32 x 48"
+    assert "int8" in numbers["settings"]
+    assert numbers["model"] == "1 million parameters, 4 layers"
+    assert numbers["frames per second of the video"] == 16
+    assert numbers["time to first frame, s (cold)"] > 0
+    assert str(tmp_path) not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -160,6 +175,9 @@ def test_bench_writes_its_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[
         (["generate", "--session", "nowhere"], "nowhere: no such file"),
         (["info", "nowhere"], "nowhere: no such file"),
         (["bench", "--chunks", "1"], "--chunks is 1; expected 2 or more"),
+        (["bench", "--model", "a.pt"], "--model needs --vae"),
+        (["bench", "--vae", "a.pt"], "--vae without --model"),
+        (["bench", "--size", "0", "64"], "the width of --size is 0"),
         (["generate", "--seconds", "0"], "--seconds is 0; expected more than 0"),
         (["generate", "--image", "a.png", "--video", "a.mp4"], "give --image or --video, not both"),
         (["generate", "--image", "nowhere.png"], "No such file"),

@@ -50,7 +50,10 @@ OPTIONS: dict[str, dict[str, list[list[str]]]] = {
         "--num-heads": [NUMBERS],
     },
     "train": {"--recipe": [[*NAMES[:5], *NAMES[11:31]]], "--out": [NAMES], "--resume": [], "--threads": [NUMBERS]},
-    "bench": {"--chunks": [["0", "1", "-1", "x"]], "--json": [NAMES], "--threads": [NUMBERS]},
+    "bench": {
+        **{"--chunks": [["0", "1", "-1", "x"]], "--json": [NAMES], "--threads": [NUMBERS], "--model": [NAMES]},
+        **{"--vae": [NAMES], "--size": [NUMBERS, NUMBERS]},
+    },
 }
 
 
