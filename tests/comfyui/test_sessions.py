@@ -187,6 +187,7 @@ def test_a_video_says_how_it_was_made(server: Server) -> None:
         assert sent == graph.prompt
         assert metadata["self_forcing"]["seeds"] == [77]
         assert metadata["self_forcing"]["chunks"] == 2
+        assert metadata["self_forcing"]["settings"]["window_frames"] == 6, "of the tiny model"
 
 
 def test_weights_that_stay_out_of_the_device_give_the_same_video(server: Server) -> None:
