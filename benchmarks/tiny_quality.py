@@ -37,8 +37,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prompts", type=int, default=300, help="default: %(default)s")
     parser.add_argument("--kv-dtype", choices=KV_DTYPES, help="number format of the KV cache; default: the model's")
+    parser.add_argument("--framewise", action="store_true", help="the weights for one latent frame at a time")
     args = parser.parse_args()
-    captions, model = prompts(args.prompts, seed=6), tiny.load_transformer()
+    captions, model = prompts(args.prompts, seed=6), tiny.load_transformer(framewise=args.framewise)
     config = replace(model.rollout_config or RolloutConfig(), kv_dtype=args.kv_dtype)
     videos = make_videos(model, tiny.load_vae(), tiny.load_text().encode, captions, 8 * LENGTH, config)
     seen = [observe(frames) for frames in videos]

@@ -7,7 +7,8 @@ import { listen } from "./lib/server.js";
 
 /** The length that a Stream Video really makes, in whole chunks, in the label of its `seconds` before Run. */
 
-const SHARED = 3; // latent frames of a chunk of the tiny demo, and of Rollout Settings before a preset is chosen
+/** Latent frames of a chunk of the tiny demo, by its weights. @type {Record<string, number>} */
+const TINY = { "self forcing": 3, teacher: 3, "frame by frame": 1 };
 
 /**
  * Says in the label of `seconds` how long the video will be, where that differs and the graph tells it.
@@ -61,7 +62,11 @@ function rolloutOf(node) {
  */
 function chunkOf(session) {
   const settings = originOf(session, "settings")?.node;
-  if (!settings) return originOf(session, "model")?.node.type === "SFLoadTiny" ? { chunk: SHARED, first: SHARED } : null;
+  if (!settings) {
+    const model = originOf(session, "model")?.node;
+    const length = model?.type === "SFLoadTiny" && TINY[String(widgetOf(model, "weights")?.value)];
+    return length ? { chunk: length, first: length } : null;
+  }
   const chunk = settings.type === "SFRolloutSettings" ? numberOf(settings, "chunk_frames") : null;
   const first = numberOf(settings, "first_chunk_frames");
   return chunk && first !== null ? { chunk, first: first || chunk } : null;

@@ -117,7 +117,8 @@ class SFLoadTiny(io.ComfyNode):
                     options=list(WEIGHTS),
                     default=next(iter(WEIGHTS)),
                     optional=True,
-                    tooltip="The model that streams, or the many-step teacher it was distilled from, for training.",
+                    tooltip="The model that streams; the many-step teacher it was distilled from, for training; "
+                    "or one that makes 4 frames at a time, to be played by keys.",
                 ),
             ],
             outputs=[

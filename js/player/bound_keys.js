@@ -3,7 +3,7 @@ import { clock } from "./playback.js";
 import { isLive } from "./runs.js";
 
 const PROPERTY = "keys"; // of the node: workflows keep it, and prompts do not, so another key changes no result
-const LATE = 0.5; // seconds behind the newest frame from which on a key jumps to it
+const LATE = 0.35; // seconds behind the newest frame from which on a key jumps to it
 
 /** The keys of a node that steer its runs. */
 export class BoundKeys {

@@ -9,7 +9,7 @@ import { parseKeys, symbolsOf } from "./key_bindings.js";
  * @param {Translate} t
  */
 export function fillKeys(panel, keys, t) {
-  const field = make("textarea", { rows: 6, cols: 46, spellcheck: false, value: keys.text, "aria-label": t("keys.title") });
+  const field = make("textarea", { rows: 8, cols: 46, spellcheck: false, value: keys.text, "aria-label": t("keys.title") });
   field.placeholder = t("keys.example");
   const notes = make("div", { className: "sf-notes", role: "status" });
   const check = () => notes.replaceChildren(...remarks(field.value, keys.own, t));

@@ -18,7 +18,11 @@ from .fingerprint import source_of
 from .latents import OwnLatents
 from .model_loader import build_model
 
-WEIGHTS = {"self forcing": "transformer.safetensors", "teacher": "teacher.safetensors"}
+WEIGHTS = {
+    "self forcing": "transformer.safetensors",
+    "teacher": "teacher.safetensors",
+    "frame by frame": "framewise.safetensors",
+}
 
 
 def tiny_model(weights: str, disable_dynamic: bool = False) -> Any:

@@ -270,10 +270,11 @@ class _Stream:
         event = StreamEvent(session.chunks - 1, frames, session, {**sampled.timings})
         _ = event.pixels  # waits for the GPU, which has only been given the work until now
         event.timings["decode"] = self._host.clock() - start
-        self._playback.durations.append(sum(event.timings[stage] for stage in ("cache", "sample", "decode")))
         sampled.event = event
         self._playback.add(frames.shape[1])
         self._host.shown(event)
+        sampling = event.timings["cache"] + event.timings["sample"]
+        self._playback.durations.append(sampling + self._host.clock() - start)
 
     # Commands ---------------------------------------------------------------------------------------------------------
 

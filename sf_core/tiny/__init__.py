@@ -22,9 +22,18 @@ PROMPT = "a red circle moving left quickly on a black background"
 FPS = 16
 
 
-def load_transformer(device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> CausalWan:
-    """Load the tiny causal Wan transformer; its file has its latent size and rollout settings."""
-    return load_model(FOLDER / "transformer.safetensors", device, dtype)
+def load_transformer(
+    device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32, framewise: bool = False
+) -> CausalWan:
+    """Load the tiny causal Wan transformer; its file has its latent size and rollout settings.
+
+    Args:
+        device: Device of the weights.
+        dtype: Their dtype.
+        framewise: Take the weights that make one latent frame at a time, in place of three: they follow a new prompt
+            sooner.
+    """
+    return load_model(FOLDER / ("framewise.safetensors" if framewise else "transformer.safetensors"), device, dtype)
 
 
 def load_teacher(device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> CausalWan:

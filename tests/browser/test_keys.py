@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.test_player import Live
+from tests.browser.test_player import WATCH, Live
 from tests.browser.test_player_layout import LEAKS, is_fine, is_not_pale
 from tools.comfyui.browser import Editor
+from tools.comfyui.checkout import ROOT
 
 KEYS = "ArrowUp = a blue square moving up\nx = cut"
 KEPT = """() => {
@@ -79,4 +82,26 @@ def test_without_the_keyboard_a_click_on_the_picture_only_takes_it(page: Editor)
     live.player.locator(".sf-stage").click()
     expect(live.button("Play")).to_be_visible()
     live.stop()
+    assert page.errors == []
+
+
+@pytest.mark.one_mode
+def test_the_playable_template_is_played_with_nothing_but_run_and_the_arrows(page: Editor) -> None:
+    page.load_workflow(json.loads((ROOT / "workflows" / "tiny_playable.json").read_text()), "tiny_playable")
+    page.js(WATCH)
+    page.js(LEAKS)
+    where = page.js("() => [...app.canvas.ds.offset, app.canvas.ds.scale]")
+    run = page.press_run()
+    page.page.wait_for_function("() => window.states.some((state) => state.chunk >= 4)")
+    for key, way in (("ArrowUp", "up"), ("ArrowLeft", "left"), ("2", "a blue square")):
+        page.page.keyboard.press(key)
+        page.page.wait_for_function(
+            "(way) => window.states.at(-1).actions.at(-1)?.prompt.includes(way)", arg=way
+        )  # at the next chunk, of four frames
+    state = page.js("() => window.states.at(-1)")
+    assert [one["prompt"].split(" moving ")[1].split()[0] for one in state["actions"]] == ["up", "left", "up"]
+    assert page.js("() => window.leaks") == []
+    assert page.js("() => [...app.canvas.ds.offset, app.canvas.ds.scale]") == where
+    page.page.locator(".sf-player").get_by_role("button", name="Stop", exact=True).click()
+    page.wait(run)
     assert page.errors == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+import sf_core
 from sf_core import tiny
 from tests.comfyui import models
 from tests.comfyui.graphs import BLUE, Graph, Tiny, forget_all, latents, probe, tensor
@@ -86,3 +87,17 @@ def test_a_core_sampler_without_guidance_runs(server: Server) -> None:
     assert frames.shape == (5, 64, 64, 3)
     assert frames.std() > 0.01
     assert "makes all frames at once" in server.log_text()
+
+
+def test_the_weights_for_one_frame_at_a_time_bring_their_chunk(server: Server) -> None:
+    graph = Graph()
+    loaded = graph("SFLoadTiny", weights="frame by frame")
+    parts = Tiny(graph, loaded[0], loaded[1], loaded[2])
+    number = probe(graph, parts.sampled(parts.session(BLUE), 4))
+    made = latents(server.run(graph.prompt), number)
+    assert made.shape[2] == 4
+    model = tiny.load_transformer(framewise=True)
+    session = sf_core.Session.start(model, tiny.load_text().encode(BLUE))
+    for _ in range(4):
+        session, _ = session.next_chunk()
+    assert (made - session.latents).abs().max() < 1e-4

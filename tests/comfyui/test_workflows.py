@@ -49,6 +49,7 @@ FRAMES = {
     "tiny_text_to_video": [81],
     "tiny_live": [81],
     "tiny_live_app": [81],
+    "tiny_playable": [81],
     "tiny_image_to_video": [1 + 72],
     "tiny_extend_video": [33 + 72],
     "tiny_prompt_timeline": [153],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -41,6 +43,15 @@ def test_frames_come_back_from_latents() -> None:
     assert decoded.shape == frames.shape
     assert float((decoded - frames).abs().mean()) < 0.08
     torch.testing.assert_close(decoded[:, :1], vae.decode(latents[:, :, :1]), rtol=0, atol=1e-5)
+
+
+def test_the_weights_for_one_frame_at_a_time_are_the_same_model_with_shorter_chunks() -> None:
+    model, usual = tiny.load_transformer(framewise=True), tiny.load_transformer()
+    assert model.rollout_config is not None
+    assert usual.rollout_config == replace(model.rollout_config, chunk_frames=3)
+    assert model.rollout_config.chunk_frames == 1
+    assert model.arch == usual.arch
+    assert sum(path.stat().st_size for path in tiny.FOLDER.iterdir() if path.is_file()) <= 16e6
 
 
 def test_the_transformer_loads_as_any_checkpoint_does() -> None:

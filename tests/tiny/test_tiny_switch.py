@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.tiny_switch import LENGTH, SETTLED, switched_videos
+from benchmarks.tiny_switch import LENGTH, SETTLED, pairs_of, switched_videos
 from benchmarks.tiny_world.evaluate import frames_of
 from benchmarks.tiny_world.observe import observe
 from benchmarks.tiny_world.scorer import judge, summarize
 from sf_core import tiny
-from sf_core.tiny.world import prompts
 
 pytestmark = pytest.mark.slow
 
@@ -17,8 +16,7 @@ PAIRS = 40
 
 
 def test_two_chunks_after_a_switch_the_video_shows_the_new_prompt() -> None:
-    captions = prompts(2 * PAIRS, seed=7)
-    pairs = list(zip(captions[::2], captions[1::2], strict=True))
+    pairs = pairs_of(PAIRS)
     model, encode = tiny.load_transformer(), tiny.load_text().encode
     after = (2 + SETTLED) * 3  # latent frames; two chunks are enough to judge the motion
     videos = switched_videos(model, tiny.load_vae(), encode, pairs, before=LENGTH, after=after)

@@ -1,8 +1,8 @@
 """Export of the embedded model from finished trainings.
 
-`python -m tools.assets.ship_tiny runs/tiny-world runs/tiny-decoder`, or one of the two. The trainings themselves are
-`python -m sf_core train --recipe tiny-world` and then `--recipe tiny-decoder`. Weights are rounded to bfloat16; their
-metadata names the command that made them.
+`python -m tools.assets.ship_tiny runs/tiny-world runs/tiny-decoder runs/tiny-world-framewise`, or some of them. The
+trainings themselves are `python -m sf_core train --recipe tiny-world` and so on, in this order. Weights are rounded to
+bfloat16; their metadata names the command that made them.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from sf_core.files.safetensors_file import open_tensors, read_value, write_tenso
 NETWORKS = {
     "tiny-world": {"model": "transformer", "teacher": "teacher", "vae": "vae"},
     "tiny-decoder": {"vae": "vae"},
+    "tiny-world-framewise": {"model": "framewise"},
 }
 
 
@@ -31,12 +32,12 @@ def ship(run: Path, folder: Path = tiny.FOLDER) -> None:
         folder: Folder of the embedded model.
 
     Raises:
-        ValueError: The folder has another name than the two recipes.
+        ValueError: The folder has another name than the recipes.
         FileNotFoundError: The training is not finished.
     """
     recipe = run.resolve().name
     if recipe not in NETWORKS:
-        raise ValueError(f"{run} is no training of the embedded model; expected a folder {' or '.join(NETWORKS)}")
+        raise ValueError(f"{run} is no training of the embedded model; expected a folder {', '.join(NETWORKS)}")
     for source, target in NETWORKS[recipe].items():
         stored, facts = open_tensors(run / f"{source}.safetensors")
         facts["sf.made_by"] = f"python -m sf_core train --recipe {recipe} (torch {torch.__version__}, CPU)"

@@ -137,6 +137,7 @@ LAYOUTS: dict[str, Box] = {
     "with_lora": real([WITH_LORA, PROMPT], [SETTINGS, SESSION, VIDEO]),
     "tiny_live": LIVE,
     "tiny_live_app": LIVE,
+    "tiny_playable": LIVE,
     "tiny_text_to_video": LIVE,
     "tiny_image_to_video": row(
         column("MarkdownNote", TINY),

@@ -29,12 +29,20 @@ LONGEST = 40  # frames of a picture; a longer video is shown faster
 MOST_BYTES = 90_000
 GIVEN = {"tiny_image_to_video": 1, "tiny_extend_video": 33}  # frames that the video began with
 HELD = 6  # frames that a given picture is shown for
-STEERED = "tiny_live"  # as somebody would steer it: its prompts by the second
 ROWS = {
     0: "a red circle moving left quickly on a black background",
     2: "a blue square moving up slowly on a white background",
     5: "a green triangle moving right slowly on a gray background",
 }
+PLAYED = {
+    0: "a red circle moving right quickly on a black background",
+    1: "a red circle moving up quickly on a black background",
+    2: "a red circle moving left quickly on a black background",
+    3: "a red circle moving down quickly on a black background",
+    4: "a blue square moving up slowly on a black background",
+    6: "a green triangle moving left slowly on a black background",
+}
+STEERED = {"tiny_live": ROWS, "tiny_playable": PLAYED}  # as somebody would steer it: its prompts by the second
 BACKGROUND, BRIGHT, PALE, BLUE = "#1e1e24", "#f2f2f4", "#a9a9b4", "#5aa9e6"
 BODY, BUSY = "#353540", "#5aa9e6"
 WIRES = {"MODEL": "#b39ddb", "CLIP": "#ffd500", "VAE": "#ff6e6e", "CONDITIONING": "#ffa931", "IMAGE": "#64b5f6"}
@@ -102,9 +110,8 @@ def of_videos(name: str, videos: list[Path]) -> list[Image.Image]:
         return [captioned(large[0], "the picture")] * HELD + chosen(large[1:])
     if given:
         return [captioned(frame, "the clip") for frame in chosen(large[:given])] + chosen(large[given:])
-    if name in (STEERED, "tiny_prompt_timeline"):
+    if rows := {**STEERED, "tiny_prompt_timeline": TIMELINE_ROWS}.get(name):
         seconds = [number / 16 for number in range(len(large))]
-        rows = ROWS if name == STEERED else TIMELINE_ROWS
         for frame, second in zip(large, seconds, strict=True):
             captioned(frame, rows[max(start for start in rows if start <= second)])
     return chosen(large)
@@ -197,12 +204,12 @@ def animated(pictures: Iterable[Image.Image]) -> bytes:
 def prompt_of(name: str, workflow: dict[str, Any], server: Server) -> Prompt:
     """What is run; a live video is steered by rows of a timeline."""
     prompt = with_an_end(to_prompt(workflow, server.object_info()), 8.0)
-    if name == STEERED:
-        rows = "\n".join(f"{second}: {text}" for second, text in ROWS.items())
+    if name in STEERED:
+        rows = "\n".join(f"{second}: {text}" for second, text in STEERED[name].items())
         (stream,) = (node["inputs"] for node in prompt.values() if node["class_type"] == "SFStreamVideo")
         prompt["rows"] = {
             "class_type": "SFPromptTimeline",
-            "inputs": {"clip": stream["clip"], "rows": rows, "recache": True},
+            "inputs": {"clip": stream["clip"], "rows": rows, "recache": name != "tiny_playable"},
         }
         stream["timeline"] = ["rows", 0]
     return prompt
