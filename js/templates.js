@@ -3,7 +3,8 @@
 /** As the template browser shows them: what runs at once first, then the same uses with a real model, then other models. */
 export const ORDER = [
   ...["tiny_live", "tiny_live_app", "tiny_playable", "tiny_text_to_video", "tiny_image_to_video", "tiny_extend_video"],
-  ...["tiny_prompt_timeline", "tiny_long_video", "tiny_fork_and_reroll", "tiny_step_by_step", "tiny_train"],
+  ...["tiny_video_to_video", "tiny_prompt_timeline", "tiny_long_video"],
+  ...["tiny_fork_and_reroll", "tiny_step_by_step", "tiny_train"],
   ...["text_to_video", "live_steering", "prompt_timeline", "image_to_video", "extend_video", "long_video", "with_lora"],
   ...["day_long", "rolling", "shots", "krea"],
 ];

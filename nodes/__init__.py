@@ -18,6 +18,7 @@ from . import (
     stream_video,
     train,
     verifying,
+    video_source,
 )
 from .adapters import host, users
 from .server import live_routes
@@ -30,6 +31,7 @@ FAMILIES = (
     sampling,
     decoding,
     stream_video,
+    video_source,
     prompt_timeline,
     session_files,
     train,

@@ -14,6 +14,7 @@ from ..sf_core import ranges
 from ..sf_core.ranges import Range
 from ..sf_core.session.drift import THRESHOLD
 from ..sf_core.session.drift_guard import DriftAction
+from .adapters.wire_types import SourceWire
 
 FPS = 16.0  # of Wan 2.1 and of the tiny demo
 CATEGORY = "video/self forcing"
@@ -76,6 +77,13 @@ def drift_threshold_input() -> Any:
             tooltip="Drift above which that is done, in units of the first chunks' spread; 0: before every chunk.",
         ),
         advanced=True,
+    )
+
+
+def source_input() -> Any:
+    """Return the input for what chunks are made from."""
+    return SourceWire.Input(
+        "source", optional=True, tooltip="Video to video: what the chunks are made from, from Video Source."
     )
 
 

@@ -17,12 +17,14 @@ from ..sf_core.session.published_noise import check_length
 from ..sf_core.session.reencoding import with_vae
 from ..sf_core.session.session import Session
 from ..sf_core.session.streaming import history_for
+from ..sf_core.sources.video_source import VideoSource
 from ..sf_core.vae.video_vae import VideoVAE
 from .adapters import host
 from .adapters.model import comfy_model
+from .adapters.source import GraphSource, cost_with
 from .adapters.vae import check_fits, open_vae
 from .adapters.wire_types import GraphSession, SessionWire
-from .inputs import checked, drift_threshold_input, fps_input, on_drift_input, schema
+from .inputs import checked, drift_threshold_input, fps_input, on_drift_input, schema, source_input
 from .live.run import Run, autosaved, times_steered
 
 
@@ -60,6 +62,7 @@ class SFSampleChunks(io.ComfyNode):
                 ),
                 on_drift_input(),
                 drift_threshold_input(),
+                source_input(),
             ],
             outputs=[
                 SessionWire.Output(display_name="session", tooltip="The longer session."),
@@ -83,6 +86,7 @@ class SFSampleChunks(io.ComfyNode):
         vae: Any = None,
         on_drift: DriftAction = "measure",
         drift_threshold: float = THRESHOLD,
+        source: GraphSource | None = None,
     ) -> Any:
         core, wan = session.core, comfy_model(session.core)
         check_length(core, chunks)
@@ -91,20 +95,32 @@ class SFSampleChunks(io.ComfyNode):
         encoder = _own_vae(core, vae, cancellation)
         decoder = _own_vae(core, preview_vae, cancellation)  # before the run begins: it may not fit
         core = core if encoder is None else with_vae(core, encoder)
-        run = Run(cls, session, chunks, frame_rate(wan.arch.in_dim) if fps is None else fps, cancellation, guard)
+        rate = frame_rate(wan.arch.in_dim) if fps is None else fps
+        feed = None if source is None else source.open(core, rate, cancellation)
+        run = Run(cls, session, chunks, rate, cancellation, guard)
         if encoder is not None and core.reencode is not None:
             run.decoder_cost = DecoderCost.of(encoder)
         new_latents: list[torch.Tensor] = []
         with run.view.until_end(), autosaved(run):
             preview = _Preview(run, decoder)
-            while len(new_latents) < chunks and not (new_latents and run.cancellation.finishing):
-                core, latents = run.make(run.boundary(core))
+            if feed is not None:
+                run.decoder_cost = cost_with(feed.vae, decoder or encoder)
+                run.make_ready(core)
+                feed.begin(core)
+            while len(new_latents) < chunks and not (new_latents and _is_over(core, run, feed)):
+                core = run.boundary(core)
+                core, latents = run.make(core if feed is None else feed.give(core))
                 new_latents.append(host.intermediate(latents))
                 run.finished_chunk(latents.shape[2] * wan.temporal_factor)
                 preview.show(core, latents)
         samples = wan.patcher.model.process_latent_out(torch.cat(new_latents, dim=2))
         core = replace(core, reencode=None)  # the VAE is this run's
         return io.NodeOutput(session.grown(core, tuple(run.timings)), {"samples": samples}, ui=run.view.on_node())
+
+
+def _is_over(session: Session, run: Run, feed: VideoSource | None) -> bool:
+    """Whether the run ends before its last chunk."""
+    return run.cancellation.finishing or (feed is not None and feed.is_over(session))
 
 
 def _own_vae(session: Session, vae: Any, cancellation: Cancellation) -> VideoVAE | None:

@@ -25,13 +25,15 @@ from ..sf_core.session.session import Session
 from ..sf_core.session.session_file import record_of
 from ..sf_core.session.streaming import chunks_for, frames_after, stream
 from ..sf_core.session.timeline import Timeline
+from ..sf_core.sources.video_source import VideoSource
 from ..sf_core.vae.video_vae import VideoVAE
 from .adapters import host
 from .adapters.memory_report import memory_in_words
 from .adapters.model import comfy_model
+from .adapters.source import GraphSource, cost_with
 from .adapters.vae import check_fits, open_vae
 from .adapters.wire_types import GraphSession, SessionWire, TimelineWire
-from .inputs import checked, drift_threshold_input, fps_input, on_drift_input, schema
+from .inputs import checked, drift_threshold_input, fps_input, on_drift_input, schema, source_input
 from .live import results, thumbnails
 from .live.decoder import decode_rest, keep_decoder, lineage_at, take_decoder
 from .live.run import Run, autosaved, times_steered
@@ -78,6 +80,7 @@ class SFStreamVideo(io.ComfyNode):
                 ),
                 on_drift_input(),
                 drift_threshold_input(),
+                source_input(),
             ],
             outputs=[
                 io.Video.Output(tooltip="The part of the session that was not decoded yet, and everything new."),
@@ -103,11 +106,13 @@ class SFStreamVideo(io.ComfyNode):
         clip: Any = None,
         on_drift: DriftAction = "measure",
         drift_threshold: float = THRESHOLD,
+        source: GraphSource | None = None,
     ) -> Any:
         core, cancellation = session.core, host.HostCancellation()
         guard = DriftGuard(core.config, on_drift, drift_threshold)
         ours = open_vae(vae, cancellation)
         check_fits(ours, comfy_model(core))
+        feed = None if source is None else source.open(core, fps, cancellation)
         chunks = chunks_for(core, seconds, fps, ours.temporal_factor) if seconds else 0
         check_length(core, chunks)
         path, last = results.new_video("stream"), None
@@ -117,11 +122,11 @@ class SFStreamVideo(io.ComfyNode):
             run.view.until_end(path),
             autosaved(run),
             VideoWriter(path, fps, record=_graph_of(cls)) as writer,
-            closing(_chunks(run, session, vae, ours, seconds, fps)) as parts,
+            closing(_chunks(run, session, vae, ours, seconds, fps, feed)) as parts,
         ):
             beginning = timeline or Timeline()
             run.steering = Steering(clip, beginning, ours.temporal_factor, fps, run.view, run.note_steered)
-            run.decoder_cost = DecoderCost.of(ours)
+            run.decoder_cost = DecoderCost.of(ours) if feed is None else cost_with(feed.vae, ours)
             joint = any(row.recache == "joint" for row in beginning.rows)
             run.say(memory_in_words(core, run.decoder_cost, frames_after(core, chunks), joint))
             try:
@@ -153,7 +158,7 @@ def _check_room(path: Path, session: GraphSession, chunks: int, ours: VideoVAE) 
 
 
 def _chunks(
-    run: Run, session: GraphSession, vae: Any, ours: VideoVAE, seconds: float, fps: float
+    run: Run, session: GraphSession, vae: Any, ours: VideoVAE, seconds: float, fps: float, feed: VideoSource | None
 ) -> Generator[tuple[Session, Tensor], None, None]:
     """Decode the rest of the session, then stream new chunks.
 
@@ -162,6 +167,8 @@ def _chunks(
     """
     core = with_vae(session.core, ours)
     run.make_ready(core)
+    if feed is not None:
+        feed.begin(core)
     factor = ours.temporal_factor
     decoded = video_frames(session.decoded, factor)
     run.view.begin_with(video_frames(core.frames, factor) - decoded, decoded / fps)
@@ -180,12 +187,16 @@ def _chunks(
         # only the graph's thread may move ComfyUI's weights, so on a GPU it samples too
         overlap=comfy_model(core).device.type == "cpu",
         host=run,
+        source=feed,
         just_in_time=core.config.chunk_frames * factor / fps <= SHORT,
     )
     with closing(events):
         for event in events:
             core = event.session
             yield core, event.pixels[0]
+    made_less = not seconds or core.frames < frames_after(session.core, chunks_for(session.core, seconds, fps, factor))
+    if feed is not None and made_less and not run.cancellation.finishing and feed.is_over(core):
+        run.view.say(Message("The source has ended, and the video with it"))
     keep_decoder(core, core.frames, decoder, vae)
 
 

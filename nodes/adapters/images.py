@@ -9,14 +9,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ...sf_core.files.clips import CROP
 from ...sf_core.files.pixels import to_bytes
 
 
-def fit_pictures(images: Tensor, width: int, height: int) -> Tensor:
-    """Scale IMAGE [T, H, W, C] to fill ``width`` x ``height`` pixels, cropped at the centre, in three channels.
+def fit_pictures(images: Tensor, width: int, height: int, fit: str = CROP) -> Tensor:
+    """Scale IMAGE [T, H, W, C] to ``width`` x ``height`` pixels, in three channels.
 
-    Grey pictures (of one channel, or two with alpha) become grey ones of three; alpha is dropped. What is darker than
-    black or brighter than white is cut off.
+    ``crop`` fills them, cropped at the centre; ``pad`` shows all of each picture, between black edges. Grey pictures
+    (of one channel, or two with alpha) become grey ones of three; alpha is dropped. What is darker than black or
+    brighter than white is cut off.
 
     Raises:
         ValueError: A picture holds NaN or Inf.
@@ -28,7 +30,14 @@ def fit_pictures(images: Tensor, width: int, height: int) -> Tensor:
     if images.shape[1:3] == (height, width):
         return images
     channels_first = images.movedim(-1, 1)
-    return comfy.utils.common_upscale(channels_first, width, height, "lanczos", "center").movedim(1, -1)
+    if fit == CROP:
+        return comfy.utils.common_upscale(channels_first, width, height, "lanczos", "center").movedim(1, -1)
+    scale = min(width / images.shape[2], height / images.shape[1])
+    inside = max(1, round(images.shape[2] * scale)), max(1, round(images.shape[1] * scale))
+    whole = comfy.utils.common_upscale(channels_first, *inside, "lanczos", "disabled").movedim(1, -1)
+    left, top = (width - inside[0]) // 2, (height - inside[1]) // 2
+    edges = (0, 0, left, width - inside[0] - left, top, height - inside[1] - top)
+    return torch.nn.functional.pad(whole, edges)
 
 
 def jpegs_of(frames: Tensor, longest_edge: int, quality: int = 80) -> list[bytes]:

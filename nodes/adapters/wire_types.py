@@ -12,6 +12,7 @@ from ...sf_core.session.session import Session
 
 ConfigWire = io.Custom("SF_CONFIG")  # carries a RolloutConfig, or SettingsToFit
 SessionWire = io.Custom("SF_SESSION")  # carries a GraphSession
+SourceWire = io.Custom("SF_SOURCE")  # carries a GraphSource
 TimelineWire = io.Custom("SF_TIMELINE")  # carries a Timeline of sf_core
 
 TIMINGS_KEPT = 60

@@ -118,7 +118,8 @@ class NextChunk:
             return self._noise(self._session.chunks, step, frames)
 
         watched = _Watched(predict)
-        latents = denoise(watched, noise, config, steps, None if source is None else source.latents.get())
+        given = (None, 1.0) if source is None else (source.latents.get(), source.noise_share)
+        latents = denoise(watched, noise, config, steps, *given)
         return latents if held is None else hold(latents, held), watched.last or (latents, 0.0)
 
     def _noise(self, chunk: int, step: int, frames: int) -> Tensor:

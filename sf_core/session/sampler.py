@@ -34,6 +34,7 @@ def sample_chunk(
     steps: Sequence[float],
     schedule: FlowSchedule,
     source: Tensor | None = None,
+    noise_share: float = 1.0,
 ) -> Tensor:
     """Denoise one chunk.
 
@@ -43,6 +44,7 @@ def sample_chunk(
         steps: Timesteps, falling.
         schedule: Conversion between noisy latents, flow and clean latents.
         source: Clean latents that the first step begins with, at its noise level. None: it begins with noise alone.
+        noise_share: With a source, the share of its noise level at which a step begins.
 
     Returns:
         The clean latents [B, C, F, H, W], float32; the source itself if there are no steps.
@@ -50,14 +52,21 @@ def sample_chunk(
     if source is None:
         x = schedule.first_noise(noise(0), steps[0])
     elif steps:
-        x = schedule.add_noise(source, noise(0), steps[0])
+        x = _noised(source, noise(0), steps[0], schedule, noise_share)
     else:
         return source.clone()
     for i, timestep in enumerate(steps):
         x0 = schedule.to_x0(x, predict(x, timestep), timestep)
         if i + 1 < len(steps):
-            x = schedule.add_noise(x0, noise(i + 1), steps[i + 1])
+            x = _noised(x0, noise(i + 1), steps[i + 1], schedule, noise_share)
     return x0
+
+
+def _noised(x0: Tensor, noise: Tensor, timestep: float, schedule: FlowSchedule, share: float) -> Tensor:
+    if share == 1:
+        return schedule.add_noise(x0, noise, timestep)
+    level = share * schedule.sigma(timestep)
+    return (1 - level) * x0 + level * noise
 
 
 def denoise(
@@ -66,12 +75,13 @@ def denoise(
     config: RolloutConfig,
     steps: Sequence[float],
     source: Tensor | None = None,
+    noise_share: float = 1.0,
 ) -> Tensor:
     """Denoise a chunk as the settings say. Arguments as for `sample_chunk`."""
     if config.solver == "unipc":
         assert config.solver_steps is not None
         return solve(predict, noise(0), unipc_steps(config.solver_steps, config.shift))
-    return sample_chunk(predict, noise, steps, config.noise_levels, source)
+    return sample_chunk(predict, noise, steps, config.noise_levels, source, noise_share)
 
 
 def hold(x: Tensor, given: Tensor) -> Tensor:

@@ -173,6 +173,8 @@ class Session(SessionRecord):
             strength: How much of them is made anew, from 0 (the chunk is its source) to 1 (as without a source).
             schedule: ``truncated``: the chunk begins at the first denoising step whose noise level is at most
                 ``strength``. ``rescaled``: all steps are taken, at nominal timesteps times ``strength``, as Krea does.
+                ``repeated``: the last step is taken as often as there are steps, on ``strength`` times its noise. At
+                strength 1 that is as much as this schedule makes anew, which is less than all.
 
         Raises:
             ValueError: An argument does not fit, or the settings have no room for a source; the message says which.

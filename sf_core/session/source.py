@@ -11,7 +11,7 @@ from ..config import RolloutConfig
 from ..hashing import digest, tensor_digest
 from .archive import StoredLatents
 
-SCHEDULES = ("truncated", "rescaled")
+SCHEDULES = ("truncated", "rescaled", "repeated")
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,6 +23,8 @@ class Source:
         strength: How much of them is made anew, from 0 (nothing) to 1 (all).
         schedule: ``truncated``: the denoising steps that begin above the noise level ``strength`` are left out.
             ``rescaled``: all steps are taken, at nominal timesteps times ``strength`` (Krea).
+            ``repeated``: the last step, which has the least noise, is taken as often as there are steps, each time on
+            ``strength`` times the noise that it is told of. For models that know the levels of their own steps alone.
     """
 
     latents: StoredLatents
@@ -35,8 +37,16 @@ class Source:
             return ()
         if self.schedule == "rescaled":
             return config.timesteps(chunk, self.strength)
+        steps = config.timesteps(chunk)
+        if self.schedule == "repeated":
+            return steps[-1:] * len(steps)
         level = config.noise_levels.sigma
-        return tuple(step for step in config.timesteps(chunk) if level(step) <= self.strength)
+        return tuple(step for step in steps if level(step) <= self.strength)
+
+    @property
+    def noise_share(self) -> float:
+        """Share of a step's noise level that its noisy latents have."""
+        return self.strength if self.schedule == "repeated" else 1.0
 
     @property
     def digest(self) -> bytes:
@@ -71,6 +81,11 @@ def check_source(
         )
     if not torch.isfinite(latents).all():
         raise ValueError("the source latents hold NaN or Inf; check what encoded them")
+    check_takes_source(config)
+
+
+def check_takes_source(config: RolloutConfig) -> None:
+    """Raise ValueError if chunks of these settings begin with noise alone."""
     if config.schedule == "rolling":
         raise ValueError(
             "schedule='rolling' has several chunks in flight at once, none of which begins with a source: "

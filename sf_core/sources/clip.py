@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -23,15 +23,15 @@ class Clip(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class PictureClip:
-    """Pictures in memory [T, H, W, 3], in 0..1 or in 8 bits.
+    """Pictures in memory.
 
     Attributes:
-        pictures: The pictures.
+        pictures: The pictures [H, W, 3], in 0..1 or in 8 bits, which can be gone through again and again.
         rate: How many are shown a second; None: as many as the session shows.
         fps: Frames a second of the session.
     """
 
-    pictures: Tensor
+    pictures: Iterable[Tensor]
     rate: float | None = None
     fps: float = 16
 

@@ -8,7 +8,9 @@ from typing import Protocol
 from torch import Tensor
 
 from ..session.frame_counts import video_frames
+from ..session.published_noise import SOURCE_AND_PUBLISHED, PublishedNoise
 from ..session.session import Session
+from ..session.source import check_takes_source
 from ..vae.video_vae import VideoVAE
 
 KEPT = 8  # chunks whose latents are kept, for a re-roll
@@ -41,6 +43,7 @@ class VideoSource:
 
     Attributes:
         strength: How much of the next chunk is made anew, see `Session.with_source`. It may be set between chunks.
+        vae: The encoder.
     """
 
     def __init__(
@@ -62,10 +65,31 @@ class VideoSource:
                 "this VAE is a TAEHV without an encoder, and video to video encodes what it is given: take the VAE of "
                 "the model, or a TAEHV file that has both"
             )
-        self.strength = strength
+        self.strength, self.vae = strength, vae
         self._frames, self._schedule = frames, schedule
         self._factor, self._encoder = vae.temporal_factor, vae.stream_encoder()
         self._kept: OrderedDict[tuple[int, int], Tensor] = OrderedDict()  # by first latent frame and count
+
+    @staticmethod
+    def check_takes_source(session: Session) -> None:
+        """Raise ValueError if the chunks of ``session`` begin with noise alone."""
+        check_takes_source(session.config)
+        if isinstance(session.noise, PublishedNoise):
+            raise ValueError(SOURCE_AND_PUBLISHED)
+
+    def begin(self, session: Session) -> None:
+        """Read and encode what goes with the chunks that ``session`` has.
+
+        Raises:
+            ValueError: The source is over before the next one, or its frames cannot be read.
+            OSError: Its frames cannot be read.
+        """
+        if self.is_over(session):
+            raise ValueError(
+                f"the source is too short: its frames have the times of the video's, which has "
+                f"{video_frames(session.frames, self._factor)} already, and it ends before the next chunk. Give a "
+                "longer source, or let it hold or loop at its end"
+            )
 
     def give(self, session: Session) -> Session:
         """Return ``session`` with the source of its next chunk.

@@ -52,6 +52,7 @@ FRAMES = {
     "tiny_playable": [81],
     "tiny_image_to_video": [1 + 72],
     "tiny_extend_video": [33 + 72],
+    "tiny_video_to_video": [33],
     "tiny_prompt_timeline": [153],
     "tiny_long_video": [969],
     "tiny_fork_and_reroll": [81, 81],

@@ -12,6 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import sf_core
+from sf_core.session.sampler import sample_chunk
 from sf_core.session.saved_record import events_in
 from sf_core.session.session_file import file_bytes, record_of
 from tests.helpers import SIZE, prompt, random_latents, random_model
@@ -69,6 +70,34 @@ def test_rescaled_takes_kreas_steps(strength: float, count: int) -> None:
     assert sf_core.RolloutConfig(denoising_steps=steps, warp_steps=False).timesteps(3, strength) == expected
 
 
+def test_repeated_takes_the_last_step_as_often_as_there_are_steps_on_less_noise_than_it_is_told() -> None:
+    session, predictions = begin().with_source(GIVEN, 0.75, "repeated"), list[torch.Tensor]()
+    level = session.config.noise_levels.sigma(session.config.timesteps(1)[-1])
+    assert session.next_timesteps == session.config.timesteps(1)[-1:] * 4
+    assert torch.equal(begin().with_source(GIVEN, 0.0, "repeated").next_chunk()[1], GIVEN)
+
+    def predict(x: torch.Tensor, timestep: float) -> torch.Tensor:
+        predictions.append(x)
+        return torch.zeros_like(x)
+
+    noise = [random_latents(3, seed=20 + step) for step in range(4)]
+    made = sample_chunk(
+        predict, noise.__getitem__, session.next_timesteps, session.config.noise_levels, GIVEN, noise_share=0.75
+    )
+    expected = GIVEN
+    for seen, drawn in zip(predictions, noise, strict=True):
+        expected = (1 - 0.75 * level) * expected + 0.75 * level * drawn
+        torch.testing.assert_close(seen, expected)
+    torch.testing.assert_close(made, expected)
+
+
+@pytest.mark.parametrize("strength", [0.5, 1.0])
+def test_a_session_with_a_repeated_source_is_saved_and_made_again(tmp_path: Path, strength: float) -> None:
+    session, latents = begin().with_source(GIVEN, strength, "repeated").next_chunk()
+    session.save(tmp_path / "s")
+    assert torch.equal(sf_core.Session.load(tmp_path / "s", MODEL).rewind(1).next_chunk()[1], latents)
+
+
 def test_other_lists_are_multiplied() -> None:
     config = sf_core.RolloutConfig(denoising_steps=(1000, 700, 100, 1), warp_steps=False)
     assert config.timesteps(3, 0.5) == (500, 350, 50)
@@ -117,7 +146,7 @@ def test_without_a_source_the_file_is_that_of_the_first_version() -> None:
     [
         ({}, GIVEN, {"strength": 1.5}, "strength is 1.5; expected a number from 0"),
         ({}, GIVEN, {"strength": float("nan")}, "strength is nan"),
-        ({}, GIVEN, {"strength": 0.5, "schedule": "later"}, "expected one of truncated, rescaled"),
+        ({}, GIVEN, {"strength": 0.5, "schedule": "later"}, "expected one of truncated, rescaled, repeated"),
         ({}, GIVEN[:, :, :2], {"strength": 0.5}, r"\[1, 4, 2, .*\]; the next chunk takes \[1 or 1, 4, 3,"),
         ({}, GIVEN * float("nan"), {"strength": 0.5}, "NaN or Inf; check what encoded them"),
         ({"context_from_last_step": True}, GIVEN, {"strength": 0.1}, "raise the strength"),

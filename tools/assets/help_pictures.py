@@ -136,6 +136,19 @@ GRAPHS = {
         stream=stream(("start", 0)),
         save=save("stream"),
     ),
+    "SFVideoSource": on_tiny(
+        "source",
+        [["clip"], ["source"], ["stream"]],
+        clip=Part("LoadVideo", values={"file": "red_circle.mp4"}, size=(230, 330)),
+        source=Part(
+            "SFVideoSource",
+            {"vae": ("tiny", 2), "video": ("clip", 0)},
+            {"strength": 0.8, "schedule": "repeated"},
+        ),
+        prompt=prompt("a blue square"),
+        stream=stream(("session", 0), source=("source", 0)),
+        save=save("stream"),
+    ),
     "SFSwitchPrompt": on_tiny(
         "switch",
         [["first"], ["next", "switch"], ["second"]],

@@ -151,6 +151,12 @@ LAYOUTS: dict[str, Box] = {
         "SFStreamVideo",
         "SaveVideo",
     ),
+    "tiny_video_to_video": row(
+        column("MarkdownNote", TINY),
+        group("The clip", column("LoadVideo", "SFVideoSource")),
+        "SFStreamVideo",
+        "SaveVideo",
+    ),
     "tiny_prompt_timeline": row(column("MarkdownNote", TINY, "SFPromptTimeline"), "SFStreamVideo", "SaveVideo"),
     "tiny_long_video": row(
         column("MarkdownNote", row(column("SFLoadTiny", "CLIPTextEncode"), "SFRolloutSettings")),

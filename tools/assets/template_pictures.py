@@ -105,6 +105,9 @@ def of_videos(name: str, videos: list[Path]) -> list[Image.Image]:
         pairs = zip(*(chosen(frames_of(path)) for path in videos), strict=True)
         return [side_by_side(pair, words) for pair in pairs]
     frames = frames_of(videos[0])
+    if name == "tiny_video_to_video":
+        pairs = zip(chosen(frames_of(FOLDER / "input" / "red_circle.mp4")), chosen(frames), strict=True)
+        return [side_by_side(pair, ("the clip", "the video")) for pair in pairs]
     large = [frame.convert("RGB").resize((SIZE, SIZE), Image.Resampling.BICUBIC) for frame in frames]
     if (given := GIVEN.get(name, 0)) == 1:
         return [captioned(large[0], "the picture")] * HELD + chosen(large[1:])
