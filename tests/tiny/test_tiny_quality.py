@@ -63,7 +63,7 @@ def test_the_vae_rebuilds_sharp_shapes(rebuilt: list[Tensor], real: dict[str, fl
     errors = [
         (frames - UNSEEN.scene(index).render(len(frames))).square().mean() for index, frames in enumerate(rebuilt)
     ]
-    assert -10 * float(torch.stack(errors).mean().log10()) >= 34.5
+    assert -10 * float(torch.stack(errors).mean().log10()) >= 35.4
     assert real["iou"] >= 0.95
 
 
