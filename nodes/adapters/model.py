@@ -7,7 +7,7 @@ that the user chose all apply. A LoRA on ``modulation`` has no effect, as everyw
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -29,6 +29,7 @@ from ...sf_core.schedule import TRAIN_STEPS, declare_without_float64
 from ...sf_core.session.session import Session
 from ...sf_core.vae.wan_vae import WAN_MEAN
 from . import host, memory, second_set
+from .compiling import compile_options, compile_token
 from .fingerprint import exact_patches, named_patches, token, weights_of
 from .model_settings import settings_of
 from .shared_state import shared_state_of
@@ -69,6 +70,8 @@ class HostedWan(WanForward):
             second_set.patch_both(self.patcher)
         for name in _PARTS:
             setattr(self, name, getattr(net, name))
+        self._compile_options = compile_options(self.patcher)
+        self._compiled: tuple[Callable[..., Any], Callable[..., Any]] | None = None
         self._options: dict[str, Any] = {}
         self._ready: tuple[memory.Loaded | None, int] = (None, 0)  # what was loaded, with room for how many bytes
         self._use_cudnn = False  # both are set before each pass
@@ -103,7 +106,7 @@ class HostedWan(WanForward):
         if self._memory is None:
             return self
         writer = copy.copy(self)
-        writer._memory = None
+        writer._memory, writer._compiled = None, None
         for name in _PARTS:
             setattr(writer, name, getattr(self._memory, name))
         return writer
@@ -116,6 +119,17 @@ class HostedWan(WanForward):
         """Embed latents [B, C, F, H, W] as patches, in `dtype`."""
         return self.patch_embedding(x.float()).to(self.dtype)  # ComfyUI keeps these weights in float32
 
+    @property
+    def block_functions(self) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        """The two halves of a block, compiled if a Torch Compile node asks for it. All blocks share the graphs."""
+        before, after = super().block_functions
+        if self._compile_options is None:
+            return before, after
+        if self._compiled is None:
+            options = self._compile_options
+            self._compiled = torch.compile(before, **options), torch.compile(after, **options)
+        return self._compiled
+
     def use_attention(self) -> None:
         """Read the options that attention gets in the following passes."""
         self._options = dict(self.patcher.model_options["transformer_options"])
@@ -124,6 +138,7 @@ class HostedWan(WanForward):
         default = optimized_attention is attention_pytorch and not chosen
         self._use_cudnn = default and prefers_cudnn(self.device, self.dtype)
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Call ComfyUI's attention, or the override that the user chose, for one layer."""
         self.cancellation.raise_if_asked()  # core's layers poll by themselves, layers of other packs (GGUF) do not
@@ -142,6 +157,7 @@ class HostedWan(WanForward):
     def state_key(self) -> bytes:
         """Return the digest of everything that keys and values depend on: stored bits, patches, kinds of arithmetic."""
         arithmetic = f"{self.dtype} {self.device} {self._attention_name()} {_how_it_computes()}"
+        arithmetic += compile_token(self.patcher)
         return digest(weights_of(self.patcher).contents, self._patches[1], arithmetic.encode())
 
     def _attention_name(self) -> str:

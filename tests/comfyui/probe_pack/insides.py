@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from comfy.ldm.modules.attention import attention_sub_quad
 from comfy_api.latest import io
+from torch._dynamo.utils import counters
 
 _runs: list[weakref.ref[Any]] = []
 
@@ -182,6 +183,28 @@ class ProbeRunGone(io.ComfyNode):
         return io.NodeOutput(ui={"facts": [facts]})
 
 
+class ProbeCompiled(io.ComfyNode):
+    """How many graphs this process has compiled, once ``session`` is there. Runs each time."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ProbeCompiled",
+            display_name="Probe: compiled graphs",
+            category="probe",
+            inputs=[io.Custom("SF_SESSION").Input("session")],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, **inputs: Any) -> float:
+        return float("nan")
+
+    @classmethod
+    def execute(cls, session: Any) -> io.NodeOutput:
+        return io.NodeOutput(ui={"graphs": [int(counters["stats"]["unique_graphs"])]})
+
+
 NODES: list[type[io.ComfyNode]] = [
     ProbeFloat64,
     ProbeReserved,
@@ -189,4 +212,5 @@ NODES: list[type[io.ComfyNode]] = [
     ProbeChecked,
     ProbeRunBegins,
     ProbeRunGone,
+    ProbeCompiled,
 ]
