@@ -39,12 +39,13 @@ from ..session.reencoding import with_vae
 from ..session.saved_record import events_in
 from ..session.session import Session
 from ..session.session_file import file_bytes, record_of
-from ..session.stream_host import Decoder, StreamHost
+from ..session.stream_host import Decoder, Source, StreamHost
 from ..session.streaming import chunks_for, frames_after, stream
 from ..text.encoders import load_text_encoder
 from ..vae.loading import load_vae
 from ..vae.taehv import load_taehv
 from .options import output_path
+from .source import source_of
 
 DEFAULT_SECONDS = 5.0
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -150,9 +151,12 @@ def _generate(args: argparse.Namespace, models: LoadedModels, first: bool = True
     check_length(session, chunks)
     if first:
         _check_room(args, session, models, seconds)
+    source = source_of(args, session, models.vae)
     if not first:
         for _ in range(chunks):
-            session, _ = session.next_chunk()
+            if source is not None and source.is_over(session):
+                break
+            session, _ = (session if source is None else source.give(session)).next_chunk()
         return
     host = GuardedHost(DriftGuard(session.config, args.on_drift, args.drift_threshold))
     before = session.chunks
@@ -163,7 +167,7 @@ def _generate(args: argparse.Namespace, models: LoadedModels, first: bool = True
             for latents in session.iter_latents():
                 writer.write(decoder(latents, at=at)[0])
                 at += latents.shape[2]
-            for longer in _sample(session, decoder, writer, seconds, args.fps, host):
+            for longer in _sample(session, decoder, writer, seconds, args.fps, host, source):
                 session = longer  # the newest session is saved, whatever ends the loop
                 writer.record = _record(args, session)
             writer.record |= {**_history(session), "drift": host.curve.points}
@@ -270,14 +274,20 @@ def _progress(chunks: int) -> Iterator[tqdm[Any]]:
 
 
 def _sample(
-    session: Session, decoder: Decoder, writer: VideoWriter, seconds: float, fps: float, host: StreamHost
+    session: Session,
+    decoder: Decoder,
+    writer: VideoWriter,
+    seconds: float,
+    fps: float,
+    host: StreamHost,
+    source: Source | None,
 ) -> Iterator[Session]:
     """Sample, decode and write with a progress bar; yields the session after each chunk."""
     started, first, before = time.perf_counter(), 0.0, writer.frames
     newest, end = session, writer.frames  # the session that ends with frame ``end``
     with _progress(chunks_for(session, seconds, fps, decoder.temporal_factor)) as bar:
         try:
-            for event in stream(session, decoder, seconds, fps, host=host):
+            for event in stream(session, decoder, seconds, fps, host=host, source=source):
                 newest, end = event.session, writer.frames + event.frames.shape[1]
                 writer.write(event.frames[0])
                 elapsed = time.perf_counter() - started

@@ -18,6 +18,7 @@ BENCH_CHUNKS = Range(2, 1_000_000, whole=True, words="2 or more, and at most 1,0
 _CHUNKS = Range(0, 1_000_000, whole=True)
 _MEMORY = Range(0.1, 10_000.0)  # GiB
 _STRENGTH = Range(-100.0, 100.0)
+_SHARE = Range(0.0, 1.0)
 
 # options, the one that they need, and the reason
 _GO_WITH: dict[str, Sequence[tuple[Sequence[str], str, str]]] = {
@@ -30,13 +31,23 @@ _GO_WITH: dict[str, Sequence[tuple[Sequence[str], str, str]]] = {
             "without one the embedded tiny model is used, in float32",
         ),
         (("lora_strength",), "lora", "it is the factor of one"),
+        (("strength", "source_end", "source_fit", "source_schedule"), "source", "they say how it is used"),
     ),
     "bench": ((("vae", "dtype"), "model", "without one the embedded tiny model is used, in float32"),),
     "convert": ((("lora_strength",), "lora", "it is the factor of one"),),
     "train": ((("out", "resume", "smoke"), "recipe", "--plan trains nothing"),),
     "plan": ((("ram",), "memory", "this machine's is known"),),
 }
-_READ = ("image", "video", "session", "model", "lora", "vae", "text_encoder")  # files that no output may replace
+_READ = (
+    "image",
+    "video",
+    "source",
+    "session",
+    "model",
+    "lora",
+    "vae",
+    "text_encoder",
+)  # files that no output may replace
 _BEGINNINGS = ("image", "video", "size", "kv_dtype", "kv_offload", "noise")  # a session has its own
 _ALTERNATIVES = {"generate": (("image", "video"), ("fork_to", "save_session"))}
 
@@ -114,6 +125,8 @@ def _check_generate(args: argparse.Namespace) -> None:
         LENGTH.check("--seconds", args.seconds)
     if args.fps is not None:
         FPS.check("--fps", args.fps)
+    if args.strength is not None:
+        _SHARE.check("--strength", args.strength)
     if args.rewind is not None:
         _CHUNKS.check("--rewind", args.rewind)
     _check_size(args)

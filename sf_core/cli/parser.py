@@ -20,6 +20,7 @@ from .generate import DEFAULT_SECONDS, DTYPES, generate
 from .info import describe
 from .model_sizes import ITEMSIZE, SIZES
 from .plan import plan_command
+from .source import add_source_options
 from .train import train
 from .verify import verify
 
@@ -72,6 +73,7 @@ def _add_generate(commands: Any) -> None:
     _add_size(content)
     content.add_argument("--fps", type=float, help="frames per second (default: 16; of LongLive 2: 24)")
 
+    add_source_options(parser)
     output = parser.add_argument_group("output")
     output.add_argument("--out", type=Path, metavar="FILE", help="the MP4 or WebM file to write (default: video.mp4)")
     output.add_argument("--webm", action="store_true", help="write video.webm instead of video.mp4")

@@ -20,6 +20,7 @@ from sf_core.__main__ import main
 from sf_core.files import file_names
 from sf_core.files.video import VideoWriter, read_record
 
+ROOT = Path(__file__).parents[2]
 RED = "a red circle moving left quickly on a black background"
 BLUE = "a blue square moving up on a white background"
 
@@ -180,6 +181,8 @@ def test_bench_measures_another_model_without_its_text_encoder(
         (["bench", "--size", "0", "64"], "the width of --size is 0"),
         (["generate", "--seconds", "0"], "--seconds is 0; expected more than 0"),
         (["generate", "--image", "a.png", "--video", "a.mp4"], "give --image or --video, not both"),
+        (["generate", "--strength", "0.5"], "--strength without --source"),
+        (["generate", "--source", "a.mp4", "--strength", "2"], "--strength is 2"),
         (["generate", "--image", "nowhere.png"], "No such file"),
         (["generate", "--vae", "v.safetensors"], "go with --model"),
         (["generate", "--out", "v.avi"], "videos are written as .mp4 or .webm"),
@@ -343,6 +346,26 @@ def test_a_clip_at_another_rate_keeps_its_speed(tmp_path: Path) -> None:
     out, saved = tmp_path / "b.mp4", tmp_path / "s"
     assert generate("--video", tmp_path / "c.mp4", "--seconds", 0.1, "--out", out, "--save-session", saved) == 0
     assert loaded(saved).frames - 3 * loaded(saved).chunks == 9  # 33 frames at 16 per second
+
+
+def test_a_clip_is_the_source_of_a_video_that_ends_with_it(tmp_path: Path) -> None:
+    """And a session goes on in the clip where it is."""
+    clip = ROOT / "workflows" / "input" / "red_circle.mp4"
+    given = ("--source", clip, "--prompt", "a blue square")
+    assert generate(*given, "--out", tmp_path / "a.mp4", "--save-session", tmp_path / "s") == 0
+    assert score(shown(tmp_path / "a.mp4"), "a blue square on a white background").frames_correct >= 0.9
+    assert loaded(tmp_path / "s").chunks == 3
+    parts = ("--out", tmp_path / "b.mp4")
+    assert generate(*given, "--seconds", 0.5, *parts, "--save-session", tmp_path / "t") == 0
+    assert generate("--session", tmp_path / "t", "--source", clip, *parts) == 0
+    assert torch.equal(loaded(tmp_path / "t").latents, loaded(tmp_path / "s").latents)
+
+
+def test_a_source_that_is_over_is_refused_before_the_video(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    clip = ROOT / "workflows" / "input" / "red_circle.mp4"
+    assert generate("--session", made / "s", "--source", clip, "--out", made / "b.mp4") == 1
+    assert "the source is too short" in capsys.readouterr().err
+    assert not (made / "b.mp4").exists()
 
 
 def test_a_clip_of_one_frame_begins_the_video_as_a_picture(tmp_path: Path) -> None:
