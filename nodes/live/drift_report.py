@@ -32,8 +32,9 @@ class DriftReport:
     def boundary(self, session: Session) -> Session:
         """Act upon the newest chunk, and say so."""
         session = self._guard.boundary(session)
-        over = self._guard.is_over and self._guard.threshold > 0
-        if over and not self._said:
+        guard = self._guard
+        over = guard.is_over and guard.threshold > 0
+        if over and (guard.acted or (guard.action == "warn" and not self._said)):
             self._say_over()
         if not over and self._said:
             self._view.say(NOTHING)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal, get_args
 
 from torch import Tensor
@@ -30,6 +31,7 @@ class DriftGuard:
         action: What is done.
         threshold: The drift above which it is done; 0: before every chunk.
         newest: The newest chunk's measures. None: none was sampled.
+        acted: Whether the chunk after it is made otherwise because of it.
     """
 
     def __init__(self, config: RolloutConfig, action: DriftAction = "measure", threshold: float = THRESHOLD) -> None:
@@ -49,8 +51,8 @@ class DriftGuard:
         self.action, self.threshold = action, threshold
         self.newest: ChunkDrift | None = None
         self._meter = DriftMeter()
+        self.acted = False
         self._measured: Block | None = None
-        self._rests_until = 0  # first latent frame at which a recache may be repeated
 
     @property
     def is_over(self) -> bool:
@@ -65,21 +67,33 @@ class DriftGuard:
 
     def boundary(self, session: Session) -> Session:
         """Measure the newest chunk, and return the session from which the next one is to be made."""
-        head = session.head
-        if head is None or head.chunk is None:
+        self.acted = False
+        if session.head is None or session.head.chunk is None:
             self.newest = None
             return session
         self.measure(session)
-        is_young = begins_stretch(session.event, session.prompt, head) or not self._meter.has_whole_anchor
+        is_young = begins_stretch(session.event, session.prompt, session.head) or not self._meter.has_whole_anchor
         if not self.is_over or is_young:
             return session
         if self.action == "match":
+            self.acted = True
             return session.with_match()
-        if self.action == "recache" and not session.event.recache and session.frames >= self._rests_until:
-            # until then the window holds frames that the last recache passed
-            self._rests_until = session.frames + (session.config.window_frames or session.frames)
-            return session.with_prompt(session.prompt.text, recache=True, words=session.prompt.words)
+        if self.action == "recache" and not _was_recached(session):
+            self.acted = True
+            # not with_prompt: each recache of a long video would keep embeddings of its own
+            return replace(session, event=replace(session.event, recache=True))
         return session
+
+
+def _was_recached(session: Session) -> bool:
+    """Whether the window holds frames that a recache has passed, or one is set for the next chunk.
+
+    It is asked of the record, so a video that is continued or rewound goes on as it would have.
+    """
+    newest = None if session.head is None else session.head.epoch.recache
+    if session.event.recache or newest is None:
+        return session.event.recache
+    return session.frames < newest.end + (session.config.window_frames or newest.end)
 
 
 class GuardedHost(StreamHost):

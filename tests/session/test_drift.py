@@ -175,11 +175,45 @@ def test_a_guard_acts_above_its_threshold_only() -> None:
 def test_a_recache_waits_until_the_window_has_gone_by_and_leaves_a_users_prompt_alone() -> None:
     session = begin(4)
     guard = Drifting(session.config, "recache", 0.5)
-    assert guard.measured(session, 1).event.recache
-    assert not guard.measured(longer(session, 2), 1).event.recache
-    assert guard.measured(longer(session, 3), 1).event.recache
+    recached = guard.measured(session, 1)
+    assert recached.event.recache
+    assert guard.acted
+    assert not guard.measured(longer(recached, 2), 1).event.recache
+    assert not guard.acted
+    assert guard.measured(longer(recached, 3), 1).event.recache
     asked = session.with_prompt(prompt(1), words="other")
     assert Drifting(session.config, "recache", 0.0).boundary(asked) is asked
+
+
+@pytest.mark.parametrize("action", ["match", "recache"])
+def test_a_guard_of_a_continued_or_rewound_video_decides_as_that_of_one_run(action: str) -> None:
+    def guard() -> DriftGuard:
+        return DriftGuard(begin().config, action, 0.0)  # type: ignore[arg-type]
+
+    first = guard()
+    whole = guarded(begin(), first, 9)
+    events = [block.event for block in whole.blocks]
+    assert any(event.match or event.recache for event in events)
+    parts = begin()
+    for chunks in (5, 1, 3):
+        parts = guarded(parts, guard(), chunks)
+    assert [block.event for block in parts.blocks] == events
+    assert torch.equal(parts.latents, whole.latents)
+    again = whole.rewind(3)
+    again = guarded(again.with_prompt(again.prompt.text), first, 3)  # as a steered run sets its prompt anew
+    assert [block.event for block in again.blocks] == events
+    assert len({id(block.prompt) for block in whole.blocks}) == 1  # embeddings are kept once
+
+
+def test_a_guard_says_that_it_acts_only_where_it_does() -> None:
+    session, guard = begin(2), DriftGuard(begin().config, "match", 0.01)
+    assert not guard.boundary(session).event.match  # the anchor is not whole
+    assert guard.is_over
+    assert not guard.acted
+    assert guard.boundary(longer(session, 2)).event.match
+    assert guard.acted
+    assert not guard.boundary(begin()).event.match
+    assert not guard.acted
 
 
 def test_a_guard_refuses_what_it_could_not_do() -> None:
