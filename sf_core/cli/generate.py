@@ -152,13 +152,15 @@ def _generate(args: argparse.Namespace, models: LoadedModels, first: bool = True
     if first:
         _check_room(args, session, models, seconds)
     source = source_of(args, session, models.vae)
+    guard = DriftGuard(session.config, args.on_drift, args.drift_threshold)
     if not first:
         for _ in range(chunks):
             if source is not None and source.is_over(session):
                 break
-            session, _ = (session if source is None else source.give(session)).next_chunk()
+            session = session if source is None else source.give(session)
+            session, _ = guard.boundary(session).next_chunk()
         return
-    host = GuardedHost(DriftGuard(session.config, args.on_drift, args.drift_threshold))
+    host = GuardedHost(guard)
     before = session.chunks
     try:
         with VideoWriter(out, args.fps) as writer:
