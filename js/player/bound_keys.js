@@ -39,22 +39,24 @@ export class BoundKeys {
     return this.#parts.face().ownKeys;
   }
 
+  /** What keys do now: without a text encoder, a run takes no prompts. */
   get #actions() {
-    const { text } = this;
+    const [{ text }, state] = [this, this.#parts.state()];
+    if (!this.#parts.face().takesAll || state === null || !isLive(state) || state.state === "stopping") return new Map();
     if (text !== this.#read.text) this.#read = { text, actions: parseKeys(text).actions };
-    return this.#read.actions;
+    const { actions } = this.#read;
+    return state.steerable ? actions : new Map([...actions].filter(([, { action }]) => action === "cut"));
   }
 
   /** Whether keys steer now. */
   get steer() {
-    const state = this.#parts.state();
-    return this.#parts.face().takesAll && state !== null && isLive(state) && state.state !== "stopping" && this.#actions.size > 0;
+    return this.#actions.size > 0;
   }
 
   /** What there is to say of them. */
   get message() {
-    if (!this.steer) return "";
     const keys = symbolsOf(this.#actions.keys());
+    if (!keys) return "";
     return this.#t(this.#parts.face().hasKeys ? "keys.steer" : "keys.click", { keys });
   }
 
@@ -64,7 +66,7 @@ export class BoundKeys {
    * @param {string} name as of a KeyboardEvent, letters in lower case
    */
   actionOf(name) {
-    const action = this.steer ? this.#actions.get(name) : undefined;
+    const action = this.#actions.get(name);
     return action && (() => this.#press(name, action));
   }
 

@@ -22,7 +22,7 @@ class DriftReport:
         self._guard, self._view = guard, view
         self._curve = DriftCurve()
         self._saturation: float | None = None
-        self._said = False  # that the video drifts
+        self._said = NOTHING  # of the drift, while it is over the threshold
 
     @property
     def points(self) -> list[tuple[int, float]]:
@@ -35,23 +35,23 @@ class DriftReport:
         guard = self._guard
         over = guard.is_over and guard.threshold > 0
         if over and (guard.acted or (guard.action == "warn" and not self._said)):
-            self._say_over()
+            self._said = self._in_words()
+            self._view.say(self._said)
         if not over and self._said:
-            self._view.say(NOTHING)
-        self._said = over
+            self._view.take_back(self._said)
+            self._said = NOTHING
         return session
 
-    def _say_over(self) -> None:
+    def _in_words(self) -> Message:
         newest, action = self._guard.newest, self._guard.action
         if newest is None:
-            return
+            return NOTHING
         facts = {"n": newest.chunk + 1, "drift": f"{newest.drift:.2f}", "limit": f"{self._guard.threshold:g}"}
-        if action == "warn":
-            self._view.say(Message("Drift: chunk {n} is {drift} away from the first chunks, above {limit}", **facts))
         if action == "match":
-            self._view.say(Message("Drift {drift} at chunk {n}: the next gets the colours of the first ones", **facts))
+            return Message("Drift {drift} at chunk {n}: the next gets the colours of the first ones", **facts)
         if action == "recache":
-            self._view.say(Message("Drift {drift} at chunk {n}: the window is passed again", **facts))
+            return Message("Drift {drift} at chunk {n}: the window is passed again", **facts)
+        return Message("Drift: chunk {n} is {drift} away from the first chunks, above {limit}", **facts)
 
     def made(self, session: SessionRecord) -> None:
         """Measure a new chunk, in whichever thread made it."""

@@ -164,6 +164,12 @@ class LiveView:
         """Show a note to the viewers, in the language of the client that queued the run."""
         self.tell(note=self._in_words(note))
 
+    def take_back(self, note: Message) -> None:
+        """Show a note no longer, unless another one has taken its place."""
+        with self._telling:
+            if self._facts["note"] == self._in_words(note):
+                self.say(NOTHING)
+
     def _in_words(self, note: Message) -> str:
         return languages.for_client(note, self.client)[:LONGEST_TEXT]
 

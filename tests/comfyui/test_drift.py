@@ -9,7 +9,7 @@ import av
 import pytest
 import torch
 
-from tests.comfyui.graphs import RED, Graph, Tiny, forget_all, latents, probe, temp_videos
+from tests.comfyui.graphs import RED, Graph, Tiny, facts, forget_all, latents, probe, temp_videos
 from tests.comfyui.test_published_noise import ROLLING
 from tools.comfyui.server import PromptFailed, Server
 
@@ -70,3 +70,22 @@ def test_what_is_done_is_said_and_what_cannot_be_done_is_refused_before_the_work
     graph("SFStreamVideo", session=session, vae=tiny.vae, seconds=1.0, fps=16.0, on_drift="match")
     with pytest.raises(PromptFailed, match="schedule='rolling' has several chunks in flight"):
         server.run(graph.prompt)
+
+
+def test_a_run_says_that_it_acts_only_where_it_does(server: Server) -> None:
+    """The first three chunks are what others are compared with: they may differ, and nothing is done about it."""
+    for action, said in (("match", "the next gets the colours"), ("recache", "the window is passed again")):
+        notes = list[tuple[int, str]]()
+        with server.events("acting") as events:
+            graph = Graph()
+            tiny = Tiny.of(graph)
+            inputs: dict[str, Any] = {"chunks": CHUNKS, "on_drift": action, "drift_threshold": 0.005}
+            session = graph("SFSampleChunks", session=tiny.session(seed=3), **inputs)[0]
+            number = probe(graph, session)
+            outputs = server.run(graph.prompt, client_id="acting")
+            events.wait_for(lambda event: event.kind == "self_forcing.run" and event.data["state"] == "ended")
+            states = [event.data for event in events.of("self_forcing.run")]
+        assert states[-1]["drift"]["points"][1][1] > 0.005
+        for note in dict.fromkeys(state["note"] for state in states if said in state["note"]):
+            notes.append((int(note.split("at chunk ")[1].split(":")[0]), note))
+        assert [chunk for chunk, _ in notes] == [n for n, code in enumerate(facts(outputs, number)["events"]) if code]

@@ -70,6 +70,7 @@ class ProbeSession(io.ComfyNode):
             "how": core.how,
             "chunks": core.chunks,
             "decoded": session.decoded,
+            "events": [block.event.code for block in core.blocks],
             "fingerprint": core.model.fingerprint,
             "config": core.config.as_dict(),
             "cache_bytes": shared.caches.nbytes,

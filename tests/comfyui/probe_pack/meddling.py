@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from typing import Any
@@ -200,9 +201,26 @@ class ProbeSmallJournal(io.ComfyNode):
         return io.NodeOutput(ui={"chunks": [chunks]})
 
 
+class ProbeCompileOptions(io.ComfyNode):
+    """A MODEL that asks for torch.compile with these options, in JSON, as nodes of other packs do."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        inputs: list[Any] = [io.Model.Input("model"), io.String.Input("options")]
+        return io.Schema(node_id="ProbeCompileOptions", inputs=inputs, outputs=[io.Model.Output()])
+
+    @classmethod
+    def execute(cls, model: Any, options: str) -> io.NodeOutput:
+        clone = model.clone()
+        asked = {"guard_filter_fn": lambda entries: [True] * len(entries), **json.loads(options)}
+        clone.model_options["torch_compile_kwargs"] = {"backend": "inductor", "mode": None, "options": asked}
+        return io.NodeOutput(clone)
+
+
 NODES: list[type[io.ComfyNode]] = [
     ProbeAttention,
     ProbeCalls,
+    ProbeCompileOptions,
     ProbePoison,
     ProbeUnload,
     ProbeAfter,
