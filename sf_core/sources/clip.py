@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from ..files.clip_times import exact_rate, resampled
+from ..ranges import FPS, Range
 
+RATE = Range(0.01, 1000.0)  # pictures a second
 AT_END = ("hold", "loop", "stop")
 
 
@@ -29,11 +31,19 @@ class PictureClip:
         pictures: The pictures [H, W, 3], in 0..1 or in 8 bits, which can be gone through again and again.
         rate: How many are shown a second; None: as many as the session shows.
         fps: Frames a second of the session.
+
+    Raises:
+        ValueError: There is no such rate.
     """
 
     pictures: Iterable[Tensor]
     rate: float | None = None
     fps: float = 16
+
+    def __post_init__(self) -> None:
+        if self.rate is not None:
+            RATE.check("the rate of the pictures", self.rate)
+        FPS.check("fps", self.fps)
 
     def frames(self) -> Iterator[Tensor]:
         """See `Clip.frames`."""

@@ -69,6 +69,7 @@ class VideoSource:
         self._frames, self._schedule = frames, schedule
         self._factor, self._encoder = vae.temporal_factor, vae.stream_encoder()
         self._kept: OrderedDict[tuple[int, int], Tensor] = OrderedDict()  # by first latent frame and count
+        self._must_restart = False  # the frames are ahead of the encoder
 
     @staticmethod
     def check_takes_source(session: Session) -> None:
@@ -112,7 +113,7 @@ class VideoSource:
 
     def is_over(self, session: Session) -> bool:
         """Whether the source has ended, and the video with it, before the next chunk of ``session``."""
-        if not self._frames.live and self._encoder.at < session.frames:
+        if not self._frames.live and (self._must_restart or self._encoder.at < session.frames):
             self._go_to(session.frames)
         return self._frames.ends_before(video_frames(session.frames, self._factor))
 
@@ -128,14 +129,20 @@ class VideoSource:
     def _go_to(self, start: int) -> None:
         """Bring the encoder to latent frame ``start``; that of a live source only behind the first frame of all."""
         begins_anew = start == 0 if self._frames.live else self._encoder.at > start
-        if begins_anew and self._encoder.at:
+        if (begins_anew and self._encoder.at) or self._must_restart:
             self._frames.restart()
             self._encoder.reset()
+            self._must_restart = False
         target = min(start, 1) if self._frames.live else start
         while self._encoder.at < target:
             self._encode(min(target - self._encoder.at, SKIPPED_AT_ONCE))
 
     def _encode(self, count: int) -> Tensor:
-        """Encode the next ``count`` latents."""
+        """Encode the next ``count`` latents. A clip of which that fails begins again, since its frames are taken."""
         at, frames_for = self._encoder.at, self._encoder.frames_for
-        return self._encoder(self._frames.take(frames_for(at + count) - frames_for(at))[None])
+        try:
+            return self._encoder(self._frames.take(frames_for(at + count) - frames_for(at))[None])
+        except BaseException:
+            if not self._frames.live:
+                self._must_restart = True
+            raise

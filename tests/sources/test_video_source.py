@@ -228,3 +228,33 @@ def test_what_gives_no_source_is_refused_in_words() -> None:
     rolling = sf_core.RolloutConfig(schedule="rolling", window_frames=21)
     with pytest.raises(ValueError, match="take settings with schedule='chunk'"):
         source(RED.render(9)).give(sf_core.Session.start(MODEL, BLUE, config=rolling))
+
+
+@pytest.mark.parametrize("fails", ["frames", "encoder"])
+def test_a_failure_while_a_chunk_is_encoded_moves_no_frame(fails: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The source goes on where it was: a run after an interrupt, or after memory ran out, is the one without it."""
+    frames = RED.render(33)
+    feed, left = source(frames), [2]
+    begun = chunks(session(), feed, 1)
+    kind, name = (ClipFrames, "_take_one") if fails == "frames" else (type(feed._encoder), "__call__")
+    real = getattr(kind, name)
+
+    def failing(self: object, *args: object) -> object:
+        left[0] -= 1
+        if fails == "encoder" or not left[0]:
+            raise RuntimeError("as told by the test")
+        return real(self, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kind, name, failing)
+        with pytest.raises(RuntimeError, match="as told"):
+            feed.give(begun)
+    assert torch.equal(sources_of(chunks(begun, feed, 2)), sources_of(chunks(session(), source(frames), 3)))
+
+
+@pytest.mark.parametrize("rate", [float("nan"), float("inf"), 0.0, -1.0, 1e-9])
+def test_a_rate_that_is_none_is_named(rate: float) -> None:
+    with pytest.raises(ValueError, match=r"the rate of the pictures is .*; expected a number from 0\.01 to 1,000"):
+        PictureClip(RED.render(3), rate=rate)
+    with pytest.raises(ValueError, match=r"fps is .*; expected more than 0: 1 to 240"):
+        PictureClip(RED.render(3), rate=16, fps=rate)
