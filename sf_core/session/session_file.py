@@ -23,8 +23,8 @@ from .record import SessionRecord
 from .rolling import InFlight
 from .source import Source
 
-# 1: without the rules of `config.RULES`. 2: without `PublishedNoise`. 3: without `Event.match`. A session is written in
-# the oldest that holds it.
+# 1: without the rules of `config.RULES`. 2: without `PublishedNoise`. 3: without `Event.match` and the schedule
+# "repeated" of a `Source`. A session is written in the oldest that holds it.
 FORMAT_VERSION = 4
 KEY = "sf.session"
 SOURCES = "sources"  # the tensor of what chunks were made from, see `Source`: [F, B, C, H, W], one after the other
@@ -152,7 +152,8 @@ def record_of(session: SessionRecord) -> tuple[dict[str, Any], list[Prompt]]:
     ]
     has_rules = session.config.has_rules or bool(sources)
     has_published = any(isinstance(facts, dict) for _, facts in seeds.values())
-    least = 3 if has_published else 2 if has_rules else 1
+    has_repeated = any(schedule == "repeated" for _, _, schedule in sources)
+    least = 4 if has_repeated else 3 if has_published else 2 if has_rules else 1
     record = {
         "version": next(version for version, known in EVENT_CODES.items() if version >= least and max(codes) < known),
         "model": session.model.fingerprint,

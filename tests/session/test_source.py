@@ -96,6 +96,7 @@ def test_a_session_with_a_repeated_source_is_saved_and_made_again(tmp_path: Path
     session, latents = begin().with_source(GIVEN, strength, "repeated").next_chunk()
     session.save(tmp_path / "s")
     assert torch.equal(sf_core.Session.load(tmp_path / "s", MODEL).rewind(1).next_chunk()[1], latents)
+    assert record_of(session)[0]["version"] == 4  # older versions would call it damaged
 
 
 def test_other_lists_are_multiplied() -> None:
