@@ -509,10 +509,11 @@ def test_the_player_is_in_no_saved_workflow_and_in_no_prompt(page: Editor) -> No
     page.js(ADD, ["SFStreamVideo", 1])
     page.set_widget(1, "seconds", 7.5)
     saved = page.workflow()
-    assert saved["nodes"][0]["widgets_values"] == [7.5, FPS]
-    assert page.prompt()["1"]["inputs"] == {"seconds": 7.5, "fps": FPS}
+    assert saved["nodes"][0]["widgets_values"] == [7.5, FPS, "measure", 0.5]
+    inputs = {"seconds": 7.5, "fps": FPS, "on_drift": "measure", "drift_threshold": 0.5}
+    assert page.prompt()["1"]["inputs"] == inputs
     page.load_workflow(saved)
-    assert page.prompt()["1"]["inputs"] == {"seconds": 7.5, "fps": FPS}
+    assert page.prompt()["1"]["inputs"] == inputs
 
 
 GARBAGE = """(node) => {
