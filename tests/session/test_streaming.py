@@ -246,19 +246,25 @@ def test_a_watched_stream_makes_no_more_than_plays(overlap: bool) -> None:
 
 
 class TimedHost(Host):
-    """Each chunk takes a tenth of a second."""
+    """Each chunk takes a tenth of a second, which has passed when the chunk before it is decoded, and not meanwhile."""
 
     def __init__(self) -> None:
         super().__init__()
         self.begun: list[float] = []  # when each chunk began
+        self.decoded = threading.Semaphore(0)
 
     def boundary(self, session: sf_core.Session) -> sf_core.Session:
         self.begun.append(self.time)
         return super().boundary(session)
 
     def make(self, session: sf_core.Session, progress: Progress) -> tuple[sf_core.Session, Tensor]:
+        assert not session.chunks or self.decoded.acquire(timeout=60)
         self.time += 0.1
         return super().make(session, progress)
+
+    def shown(self, event: StreamEvent) -> None:
+        super().shown(event)
+        self.decoded.release()
 
 
 @pytest.mark.parametrize("overlap", [True, False])
