@@ -320,7 +320,7 @@ def test_pictures_are_encoded_sparingly_where_memory_runs_out(server: Server) ->
         graph = Graph()
         tiny = Tiny.of(graph)
         clip = graph("ProbeFrames", frames=9, width=64, height=64)[0]
-        vae = graph("ProbeVaeOutOfMemory", vae=tiny.vae, call="encode_with", times=times)[0] if times else tiny.vae
+        vae = graph("ProbeVaeOutOfMemory", vae=tiny.vae, call="encode_next", times=times)[0] if times else tiny.vae
         begun = graph("SFStartFromImages", session=tiny.session(BLUE), image=clip, vae=vae)[0]
         number = probe(graph, begun)
         if times < 2:

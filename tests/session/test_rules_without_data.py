@@ -35,7 +35,7 @@ def values_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(StoredLatents, "get", lambda self: self._tensor)
     monkeypatch.setattr(StoredLatents, "move_to", lambda self, archive: None)
     monkeypatch.setattr("sf_core.session.blocks.tensor_digest", lambda tensor: bytes(16))
-    monkeypatch.setattr("sf_core.session.replay.tensor_digest", lambda tensor: bytes(16))
+    monkeypatch.setattr("sf_core.session.cache_point.tensor_digest", lambda tensor: bytes(16))
     monkeypatch.setattr(FlowSchedule, "warp", lambda self, steps: tuple(map(float, steps)))
     monkeypatch.setattr(FlowSchedule, "sigma", lambda self, timestep: timestep / 1000)
     isfinite = torch.isfinite
