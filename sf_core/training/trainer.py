@@ -8,7 +8,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import MISSING, asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -252,11 +252,28 @@ def differences(recipe: Recipe, state: Path) -> list[str]:
         ValueError: If the file is not a training state.
     """
     before, now = _recipe_of(state), _as_json(recipe)
+    _fill_in(before, recipe)
     metadata = open_tensors(state)[1]
     started_stages = int(metadata["sf.stage"]) + (int(metadata["sf.step"]) > 0)
     for settings in (before, now):
         settings["stages"] = settings["stages"][:started_stages]
     return [key for key in now if key not in MAY_CHANGE and before.get(key) != now[key]]
+
+
+def _fill_in(before: dict[str, Any], settings: Any) -> None:
+    """Give the settings of an earlier version the defaults of those that it did not have, which it ran with."""
+    for field in fields(settings):
+        made: Any = field.default_factory() if field.default_factory is not MISSING else field.default
+        if field.name not in before and made is not MISSING:
+            before[field.name] = json.loads(
+                json.dumps(asdict(made) if hasattr(made, "__dataclass_fields__") else made, default=str)
+            )
+        then, now = before.get(field.name), getattr(settings, field.name)
+        if is_dataclass(now) and isinstance(then, dict):
+            _fill_in(then, now)
+    for then, now in zip(before.get("stages", ()), getattr(settings, "stages", ()), strict=False):
+        if then.get("kind") == now.kind:
+            _fill_in(then, now)
 
 
 def _as_json(recipe: Recipe) -> dict[str, Any]:
