@@ -27,15 +27,14 @@ class ChunkDrift:
     Attributes:
         chunk: Index of the chunk among the sampled ones.
         drift: Distance of the latents' mean and spread, channel by channel, from the anchor's, in units of the anchor's
-            spread: the Wasserstein distance of two normal distributions. 0 in the anchor.
+            spread: the Wasserstein distance of two normal distributions. 0 for the first chunk of a stretch.
         mean: Root mean square of the channels' means.
         spread: Root mean square of the channels' standard deviations.
         sharpness: Share of the spread that is finer than 3 x 3 latent pixels, 0 to 1.
         motion: Change from one latent frame to the next, in units of the spread.
         similarity: Cosine between the mean latent frames of chunk and anchor, both without the anchor's channel means.
             1: the same picture.
-        saturation: Mean distance between the largest and the smallest of red, green and blue, 0 to 1. None: the chunk's
-            frames were not given.
+        saturation: See `saturation_of`. None: it is one of decoded frames, and none were at hand.
     """
 
     chunk: int
@@ -105,20 +104,14 @@ class DriftMeter:
         """Whether the stretch of the chunk that was measured last has as many chunks as an anchor takes."""
         return self._anchor is not None and len(self._anchor.blocks) == ANCHOR_CHUNKS
 
-    def measure(self, block: Block, frames: Tensor | None = None) -> ChunkDrift:
-        """Measure the chunk of ``block``.
-
-        Args:
-            block: A sampled block.
-            frames: Its decoded frames, see `saturation_of`.
-        """
+    def measure(self, block: Block) -> ChunkDrift:
+        """Measure the chunk of ``block``, a sampled one."""
         anchor = self._anchor_of(block)
         latents = block.latents.get()
         before = None if block.parent is None else block.parent.latents.get()[:, :, -1:]
         videos = _measure(latents, before, anchor).T.tolist()
         drift, mean, spread, sharpness, motion, similarity = max(videos)  # by the first number
-        saturation = None if frames is None else saturation_of(frames)
-        return ChunkDrift(block.chunk or 0, drift, mean, spread, sharpness, motion, similarity, saturation)
+        return ChunkDrift(block.chunk or 0, drift, mean, spread, sharpness, motion, similarity)
 
     def _anchor_of(self, block: Block) -> Anchor:
         known = self._anchor
@@ -152,7 +145,10 @@ def _rms(x: Tensor) -> Tensor:
 
 
 def saturation_of(frames: Tensor) -> float:
-    """The saturation of frames [B, F, H, W, 3], float in 0..1 or 8-bit, 0 to 1: of every fourth pixel of every row."""
+    """The saturation of frames [B, F, H, W, 3], float in 0..1 or 8-bit: how far apart red, green and blue are, 0 to 1.
+
+    Every fourth pixel of every fourth row is looked at.
+    """
     some = frames[:, :, ::4, ::4]
     distance = (some.amax(-1) - some.amin(-1)).float().mean()
     return float(distance) / (1 if frames.is_floating_point() else 255)

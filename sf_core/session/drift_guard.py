@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Literal, get_args
 
@@ -30,7 +31,7 @@ class DriftGuard:
     Attributes:
         action: What is done.
         threshold: The drift above which it is done; 0: before every chunk.
-        newest: The newest chunk's measures. None: none was sampled.
+        newest: The newest chunk's measures. None: none was sampled, or they are no numbers.
         acted: Whether the chunk after it is made otherwise because of it.
     """
 
@@ -63,7 +64,9 @@ class DriftGuard:
         """Measure the newest chunk, unless that is done."""
         head = session.head
         if head is not None and head.chunk is not None and head is not self._measured:
-            self.newest, self._measured = self._meter.measure(head), head
+            measured, self._measured = self._meter.measure(head), head
+            # latents too large to be squared give no number; neither a threshold nor JSON knows what to do with that
+            self.newest = measured if math.isfinite(measured.drift) else None
 
     def boundary(self, session: Session) -> Session:
         """Measure the newest chunk, and return the session from which the next one is to be made."""

@@ -216,6 +216,13 @@ def test_a_guard_says_that_it_acts_only_where_it_does() -> None:
     assert not guard.acted
 
 
+def test_latents_too_large_to_be_squared_give_no_measure_and_no_action() -> None:
+    session = holding(normal(0), normal(1), normal(2), normal(3) * 1e20)
+    guard = DriftGuard(session.config, "match", 0.5)
+    assert guard.boundary(session).event == session.event
+    assert guard.newest is None
+
+
 def test_a_guard_refuses_what_it_could_not_do() -> None:
     config = sf_core.RolloutConfig()
     with pytest.raises(ValueError, match="expected one of measure, warn, recache, match"):
